@@ -1,0 +1,54 @@
+# From a fresh clone: `make demo` shows vectors, `make test` runs every test.
+# Needs Python 3.10 or later (3.11 is what CI uses), gcc, make, git and a package index.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PHOTOS ?= samples/photos
+MODULE ?= stand-in
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint protos check-protos bench clean help
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/.installed ## export, serve and embed sample photos (MODULE=handle or path)
+	@$(BIN)/python scripts/demo.py --module "$(MODULE)" --photos "$(PHOTOS)"
+
+test: $(VENV)/.installed $(VENV)/.dev ## every test
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+lint: $(VENV)/.installed $(VENV)/.dev check-protos ## ruff, mypy, generated code up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+protos: .venv-protos/.installed ## regenerate the _tfs packages from protos/
+	.venv-protos/bin/python scripts/generate_protos.py
+
+check-protos: .venv-protos/.installed
+	.venv-protos/bin/python scripts/generate_protos.py --check
+
+bench: $(VENV)/.installed $(VENV)/.dev ## the benchmarks
+	$(BIN)/python -m bench
+
+clean: ## remove environments, models and caches
+	rm -rf $(VENV) .venv-protos build
+
+$(VENV)/.installed: constraints.txt $(wildcard */pyproject.toml)
+	@echo "Creating $(VENV) (TensorFlow is a large download; a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip $(PIP) -e ./client[parquet] -e ./exporter -e ./server -e ./rollout pillow
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
+	@$(BIN)/pip $(PIP) -r requirements-dev.txt
+	@touch $@
+
+# The oldest supported generator: its output also runs on newer protobuf runtimes.
+.venv-protos/.installed: scripts/requirements-protos.txt
+	@$(PYTHON) -m venv .venv-protos
+	@.venv-protos/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
