@@ -1,0 +1,83 @@
+"""Image bytes in, feature vectors out: a thin client for TensorFlow Serving.
+
+    with featurewire.Client("localhost:8500", model="inception_resnet_v2") as client:
+        embedding = client.embed(jpeg_bytes)
+
+Names are imported when they are first used, so that `import featurewire` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featurewire._async_client import AsyncClient as AsyncClient
+    from featurewire._client import Client as Client
+    from featurewire._config import ChannelConfig as ChannelConfig
+    from featurewire._config import RetryConfig as RetryConfig
+    from featurewire._config import StreamConfig as StreamConfig
+    from featurewire._config import TLSConfig as TLSConfig
+    from featurewire._embedding import Embedding as Embedding
+    from featurewire._embedding import EmbeddingBatch as EmbeddingBatch
+    from featurewire._embedding import Result as Result
+    from featurewire._errors import ConfigError as ConfigError
+    from featurewire._errors import DeadlineExceededError as DeadlineExceededError
+    from featurewire._errors import FeaturewireError as FeaturewireError
+    from featurewire._errors import ImageError as ImageError
+    from featurewire._errors import InvalidRequestError as InvalidRequestError
+    from featurewire._errors import ModelNotFoundError as ModelNotFoundError
+    from featurewire._errors import OverloadedError as OverloadedError
+    from featurewire._errors import ResponseError as ResponseError
+    from featurewire._errors import ServerError as ServerError
+    from featurewire._errors import ServerUnavailableError as ServerUnavailableError
+    from featurewire._stats import Stats as Stats
+    from featurewire._status import ModelMetadata as ModelMetadata
+    from featurewire._status import ModelStatus as ModelStatus
+    from featurewire._status import Signature as Signature
+    from featurewire._status import TensorSpec as TensorSpec
+    from featurewire._status import VersionStatus as VersionStatus
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncClient": "_async_client",
+    "ChannelConfig": "_config",
+    "Client": "_client",
+    "ConfigError": "_errors",
+    "DeadlineExceededError": "_errors",
+    "Embedding": "_embedding",
+    "EmbeddingBatch": "_embedding",
+    "FeaturewireError": "_errors",
+    "ImageError": "_errors",
+    "InvalidRequestError": "_errors",
+    "ModelMetadata": "_status",
+    "ModelNotFoundError": "_errors",
+    "ModelStatus": "_status",
+    "OverloadedError": "_errors",
+    "ResponseError": "_errors",
+    "Result": "_embedding",
+    "RetryConfig": "_config",
+    "ServerError": "_errors",
+    "ServerUnavailableError": "_errors",
+    "Signature": "_status",
+    "Stats": "_stats",
+    "StreamConfig": "_config",
+    "TLSConfig": "_config",
+    "TensorSpec": "_status",
+    "VersionStatus": "_status",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'featurewire' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"featurewire.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

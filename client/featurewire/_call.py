@@ -1,0 +1,215 @@
+"""One logical RPC: attempts, hedges, deadline. Decides; the shells send.
+
+Both shells drive a `Job` the same way: start what `due` gives, wait for an outcome or for
+`wake_at`, report it, cancel what is `obsolete`, until `finished`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+
+from featurewire._config import RetryConfig
+from featurewire._errors import (
+    DeadlineExceededError,
+    FeaturewireError,
+    ModelNotFoundError,
+    ServerUnavailableError,
+)
+from featurewire._retry import RetryBudget, backoff, is_transient
+from featurewire._rotation import Rotation
+
+__all__ = ["Attempt", "Call", "Decide", "Flow", "Job", "RetryPolicy", "T"]
+
+Decide = Callable[["Call", FeaturewireError, float], "float | None"]
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One RPC to send."""
+
+    call: Call
+    server: int
+    timeout: float | None
+    started: float
+    kind: Literal["first", "retry", "hedge"]
+
+    @property
+    def method(self) -> str:
+        return self.call.method
+
+    @property
+    def request(self) -> bytes:
+        return self.call.request
+
+
+class Job(Protocol):
+    """What a shell drives."""
+
+    @property
+    def finished(self) -> bool: ...
+
+    def due(self, now: float) -> list[Attempt]:
+        """Attempts to start now."""
+
+    def wake_at(self) -> float:
+        """When to ask `due` again though nothing happened; infinity for never."""
+
+    def replied(self, attempt: Attempt, reply: bytes, now: float) -> None: ...
+
+    def failed(self, attempt: Attempt, error: FeaturewireError, now: float) -> None: ...
+
+    def obsolete(self) -> list[Attempt]:
+        """Attempts to cancel, given once; what they answer is ignored."""
+
+
+T = TypeVar("T")
+Flow = Generator[Job | float, None, T]
+"""The steps of a method: yields what to wait for, a job or seconds, and returns the result."""
+
+
+class RetryPolicy:
+    """How a call outside a stream is retried: attempts, deadline and budget bound it."""
+
+    def __init__(self, config: RetryConfig, budget: RetryBudget, rotation: Rotation) -> None:
+        self.config = config
+        self._budget = budget
+        self._rotation = rotation
+
+    def __call__(self, call: Call, error: FeaturewireError, now: float) -> float | None:
+        """Seconds to wait before the next attempt; None to give up."""
+        if call.failures >= self.config.max_attempts:
+            return None
+        if self.helps_elsewhere(error) and self.has_other(call, now):
+            delay = 0.0
+        elif is_transient(error):
+            delay = backoff(self.config, call.failures)
+        else:
+            return None
+        if now + delay >= call.deadline or not self._budget.spend():
+            return None
+        return delay
+
+    @staticmethod
+    def helps_elsewhere(error: FeaturewireError) -> bool:
+        """The next server may do what this one cannot: be there, or have loaded the model."""
+        return isinstance(error, (ServerUnavailableError, ModelNotFoundError))
+
+    def has_other(self, call: Call, now: float) -> bool:
+        """Some server that this call has not tried is not known to be down."""
+        return self._rotation.has_other(now, call.tried)
+
+    def may_hedge(self) -> bool:
+        return self._budget.spend()
+
+
+class Call:
+    """One request and its attempts, up to a reply or a final error."""
+
+    def __init__(
+        self,
+        method: str,
+        request: bytes,
+        *,
+        rotation: Rotation,
+        decide: Decide,
+        deadline: float = math.inf,
+        attempt_timeout: float | None = None,
+        hedge_after: float | None = None,
+        may_hedge: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.method = method
+        self.request = request
+        self.deadline = deadline
+        self.failures = 0
+        self.tried: set[int] = set()
+        self.reply: bytes | None = None
+        self.error: FeaturewireError | None = None
+        self.finished = False
+        self._rotation = rotation
+        self._decide = decide
+        self._attempt_timeout = attempt_timeout
+        self._hedge_after = hedge_after
+        self._may_hedge = may_hedge
+        self._open: list[Attempt] = []
+        self._next_at = -math.inf
+        self._hedge_at = math.inf
+        self._obsolete: list[Attempt] = []
+
+    @property
+    def in_flight(self) -> bool:
+        return bool(self._open)
+
+    def due(self, now: float) -> list[Attempt]:
+        if self.finished:
+            return []
+        if self._open:
+            if now < self._hedge_at:
+                return []
+            self._hedge_at = math.inf
+            return [self._start(now, "hedge")] if self._may_hedge() else []
+        if now < self._next_at:
+            return []
+        if self._hedge_after is not None:
+            self._hedge_at = now + self._hedge_after
+        return [self._start(now, "retry" if self.failures else "first")]
+
+    def _start(self, now: float, kind: Literal["first", "retry", "hedge"]) -> Attempt:
+        left = self.deadline - now
+        if self._attempt_timeout is not None:
+            left = min(left, self._attempt_timeout)
+        server = self._rotation.pick(now, self.tried)
+        self.tried.add(server)
+        timeout = None if math.isinf(left) else max(left, 0.001)
+        attempt = Attempt(self, server, timeout, now, kind)
+        self._open.append(attempt)
+        return attempt
+
+    def wake_at(self) -> float:
+        if self.finished:
+            return math.inf
+        return self._hedge_at if self._open else self._next_at
+
+    def hurry(self) -> None:
+        """End the backoff: the server is known to answer again."""
+        self._next_at = -math.inf
+
+    def replied(self, attempt: Attempt, reply: bytes, now: float) -> None:
+        self._rotation.succeeded(attempt.server)
+        if attempt not in self._open:
+            return
+        self._open.remove(attempt)
+        self.reply = reply
+        self._finish()
+
+    def failed(self, attempt: Attempt, error: FeaturewireError, now: float) -> None:
+        if isinstance(error, ServerUnavailableError):
+            self._rotation.failed(attempt.server, now)
+        if attempt not in self._open:
+            return
+        self._open.remove(attempt)
+        if self._open and (is_transient(error) or isinstance(error, DeadlineExceededError)):
+            return  # its hedge may still answer
+        self.failures += 1
+        delay = self._decide(self, error, now)
+        if delay is None:
+            self.error = error
+            self._finish()
+        else:
+            self._next_at = now + delay
+            if len(self.tried) >= len(self._rotation):
+                self.tried.clear()
+
+    def abandon(self) -> None:
+        """End without an outcome."""
+        self._finish()
+
+    def _finish(self) -> None:
+        self.finished = True
+        self._obsolete, self._open = self._obsolete + self._open, []
+
+    def obsolete(self) -> list[Attempt]:
+        obsolete, self._obsolete = self._obsolete, []
+        return obsolete

@@ -1,0 +1,157 @@
+"""From a target and its configuration to gRPC's channel arguments and call metadata."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from featurewire._config import ChannelConfig, TLSConfig
+from featurewire._errors import ConfigError
+
+__all__ = [
+    "call_metadata",
+    "channel_options",
+    "close_all",
+    "compression",
+    "credentials",
+    "split_target",
+]
+
+CLOSING = 1.0
+"""Seconds to wait for connections to close; it takes milliseconds."""
+
+_COMPRESSION = {
+    "none": grpc.Compression.NoCompression,
+    "gzip": grpc.Compression.Gzip,
+    "deflate": grpc.Compression.Deflate,
+}
+
+
+def split_target(target: str) -> list[str]:
+    """The servers that a target names: one URI, or `host:port`s with commas between.
+
+    gRPC's own lists (`ipv4:a,b`) know addresses only; here names resolve too, each by itself.
+    """
+    if not isinstance(target, str):
+        raise ConfigError(f"target: expected a str such as 'localhost:8500', not {target!r}")
+    for scheme in ("http://", "https://", "grpc://", "grpcs://"):
+        if target.startswith(scheme):
+            raise ConfigError(
+                f"target {target!r}: leave {scheme} out, a target is host:port; "
+                "TLS is switched on with tls=TLSConfig()"
+            )
+    if _is_uri(target):
+        return [target]
+    servers = [server.strip() for server in target.split(",")]
+    for server in servers:
+        _check_server(server)
+    if len(set(servers)) < len(servers):
+        raise ConfigError(f"target {target!r} names a server twice")
+    return servers
+
+
+def _is_uri(target: str) -> bool:
+    scheme, colon, rest = target.partition(":")
+    return bool(colon) and (
+        rest.startswith("//") or scheme in ("ipv4", "ipv6", "unix", "unix-abstract", "vsock", "dns")
+    )
+
+
+def _check_server(server: str) -> None:
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in server:
+        raise ConfigError(
+            f"target {server!r}: expected host:port, such as 'localhost:8500', several with "
+            "commas between, or a gRPC target URI such as 'dns:///features.example:8500'"
+        )
+
+
+def is_local(server: str) -> bool:
+    """The connection does not leave this machine."""
+    if server.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = server.split("//")[-1].rpartition("/")[2].rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def channel_options(config: ChannelConfig, tls: TLSConfig | None) -> list[tuple[str, Any]]:
+    service_config: dict[str, Any] = {"loadBalancingConfig": [{config.load_balancing: {}}]}
+    options: dict[str, Any] = {
+        "grpc.max_send_message_length": config.max_message_bytes,
+        "grpc.max_receive_message_length": config.max_message_bytes,
+        "grpc.keepalive_time_ms": int(config.keepalive_time * 1000),
+        "grpc.keepalive_timeout_ms": int(config.keepalive_timeout * 1000),
+        # gRPC sends no keepalive ping while one of its own is out, and gives those a minute.
+        "grpc.http2.ping_timeout_ms": int(config.keepalive_timeout * 1000),
+        # Only while calls are open, and two pings without data at most (gRPC's own default):
+        # servers close a connection that pings more often than they allow.
+        "grpc.keepalive_permit_without_calls": 0,
+        "grpc.min_reconnect_backoff_ms": int(config.connect_timeout * 1000),
+        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.max_reconnect_backoff_ms": int(config.max_reconnect_backoff * 1000),
+        # Retries are this library's: gRPC's would add to them unseen.
+        "grpc.enable_retries": 0,
+        "grpc.service_config": json.dumps(service_config),
+        # Two clients of one process to one target do not share a connection's limits and fate.
+        "grpc.use_local_subchannel_pool": 1,
+    }
+    if tls is not None and tls.server_name is not None:
+        options["grpc.ssl_target_name_override"] = tls.server_name
+        options["grpc.default_authority"] = tls.server_name
+    options.update(config.options)
+    return list(options.items())
+
+
+def credentials(tls: TLSConfig) -> grpc.ChannelCredentials:
+    """Of a `TLSConfig` whose files are read."""
+    return grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+
+
+def compression(config: ChannelConfig) -> grpc.Compression:
+    return _COMPRESSION[config.compression]
+
+
+def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[str]) -> None:
+    if config.token is not None and tls is None and not all(map(is_local, servers)):
+        raise ConfigError(
+            "ChannelConfig(token=…) would travel in the clear to another machine: set "
+            "tls=TLSConfig(), or, where something below encrypts, pass it in metadata"
+        )
+
+
+def call_metadata(config: ChannelConfig) -> list[tuple[str, str | bytes]]:
+    """What travels with one attempt; asks for the token anew."""
+    pairs = config.metadata_pairs()
+    if config.token is not None:
+        token = config.token() if callable(config.token) else config.token
+        pairs.append(("authorization", f"Bearer {token}"))
+    return pairs
+
+
+def close_all(channels: Sequence[grpc.Channel]) -> None:
+    """Close channels, and leave those to themselves that do not close in time.
+
+    An interrupt (Ctrl-C) after gRPC has registered a call and before it waits for its outcome
+    leaves a call that nobody ends, and `close` waits for that for ever.
+    """
+    until = time.monotonic() + CLOSING
+    threads = []
+    for channel in channels:
+        thread = threading.Thread(target=channel.close, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, as when the interpreter ends
+            channel.close()
+        else:
+            threads.append(thread)
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))

@@ -1,0 +1,75 @@
+"""From options to a client, and what a version says of itself."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featurewire import ChannelConfig, Client, ConfigError, ServerError, StreamConfig, TLSConfig
+from featurewire._cli.arguments import CommandParser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What answers. A server may not say: there are some that only know Predict."""
+
+    version: int | None = None
+    vector_space: str | None = None
+    """From the version's manifest."""
+
+
+def connect(args: argparse.Namespace, **instead: Any) -> Client:
+    """A client for the options; `instead` replaces its `version`, `label` or `timeout`."""
+    settings: dict[str, Any] = {"version": args.version, "label": args.label}
+    if args.timeout is not None:
+        settings["timeout"] = args.timeout
+    for name, option in (
+        ("signature", "signature"),
+        ("input", "input_name"),
+        ("output", "output_name"),
+    ):
+        if (value := getattr(args, option, None)) is not None:
+            settings[name] = value
+    if (patience := getattr(args, "patience", None)) is not None:
+        settings["stream"] = StreamConfig(patience=patience)
+    if args.tls or args.tls_ca is not None:
+        settings["tls"] = TLSConfig(
+            ca=args.tls_ca,
+            cert=args.tls_cert,
+            key=args.tls_key,
+            server_name=args.tls_server_name,
+        )
+    if args.token_file is not None:
+        settings["channel"] = ChannelConfig(token=_token(args.token_file))
+    return Client(args.server, model=args.model, **(settings | instead))
+
+
+def check(parser: CommandParser, args: argparse.Namespace) -> None:
+    """Refuse, as wrong usage, options that make no client. Sends nothing."""
+    try:
+        connect(args).close()
+    except ConfigError as exc:
+        parser.error(str(exc))
+
+
+def describe(args: argparse.Namespace, version: int | None = None) -> Description:
+    """Ask the server about the version that it answers with, or about `version`."""
+    instead = {} if version is None else {"version": version, "label": None}
+    with connect(args, **instead) as client:
+        try:
+            metadata = client.metadata()
+        except ServerError as exc:
+            if exc.code == "UNIMPLEMENTED":
+                return Description()
+            raise
+    space = (metadata.manifest or {}).get("vector_space")
+    return Description(version=metadata.version, vector_space=space)
+
+
+def _token(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"--token-file {file}: {getattr(exc, 'strerror', None) or exc}") from exc

@@ -1,0 +1,85 @@
+"""`featurewire embed`: image files in, a file of feature vectors out.
+
+Imports stay light here: `featurewire --help` imports this module for its help line.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from featurewire._cli.arguments import (
+    CommandParser,
+    add_server_options,
+    add_signature_options,
+    check_server_options,
+    positive_seconds,
+)
+
+
+def embed(argv: list[str]) -> int:
+    """Turn image files into feature vectors: a .npy, .parquet or .jsonl file."""
+    parser = embed_parser()
+    args = parser.parse_intermixed_args(argv)
+    check_server_options(parser, args)
+
+    from featurewire._cli import connection, embedding, outputs, sources
+
+    try:
+        output = outputs.output_for(args.output)
+        for path in args.paths:
+            if not sources.exists(path):
+                raise ValueError(f"{path}: no such file or directory, and no pattern that matches")
+        if not args.output.absolute().parent.is_dir():
+            raise ValueError(f"{args.output.parent} is not a directory; make it first")
+        outputs.check_free(output, resume=args.resume, overwrite=args.overwrite)
+    except (ValueError, outputs.OutputInTheWay) as exc:
+        parser.error(str(exc))
+    connection.check(parser, args)
+    listed = sources.entries(sys.stdin.buffer, b"\0" if args.null else b"\n")
+    return embedding.Run(args, output).embed(listed)
+
+
+def embed_parser() -> CommandParser:
+    """The options of `featurewire embed`."""
+    parser = CommandParser(
+        "featurewire embed",
+        "Turn image files into feature vectors. Images that fail are listed, the others are kept.",
+    )
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="a file, a directory (searched for images, with all directories in it), "
+        "a quoted pattern, or - for a list of paths on standard input",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="FILE.npy (with FILE.jsonl, its index), FILE.parquet or FILE.jsonl",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="go on with FILE: embed what is not in it"
+    )
+    existing.add_argument(
+        "--overwrite", action="store_true", help="start over; FILE is replaced at the end"
+    )
+    parser.add_argument(
+        "--patience",
+        metavar="SECONDS",
+        type=positive_seconds,
+        help="how long to go on trying when the server is gone or overloaded in mid-run "
+        "(default 300)",
+    )
+    parser.add_argument(
+        "-0", "--null", action="store_true", help="the list ends each path with a zero byte"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress and no summary, only what failed"
+    )
+    add_server_options(parser)
+    add_signature_options(parser)
+    return parser

@@ -1,0 +1,152 @@
+"""The run of `featurewire embed`: images through the client's stream into an output."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Iterable
+
+from featurewire import FeaturewireError, ImageError, Result
+from featurewire._cli.arguments import CommandFailure, path_text
+from featurewire._cli.connection import connect, describe
+from featurewire._cli.failures import Failures, counted
+from featurewire._cli.interrupts import Interrupts
+from featurewire._cli.journal import Journal
+from featurewire._cli.origins import Origins
+from featurewire._cli.outputs import Output
+from featurewire._cli.progress import Progress, duration
+from featurewire._cli.reading import read_ahead
+from featurewire._cli.rows import Origin
+from featurewire._cli.sources import Listing
+
+
+class Run:
+    """One run over all sources. `known` are the paths whose rows are in the output already."""
+
+    def __init__(self, args: argparse.Namespace, output: Output) -> None:
+        self._args = args
+        self._output = output
+        self._known: set[str] = set()
+        self._origins = Origins(
+            model=args.model, vector_space_of=lambda version: describe(args, version).vector_space
+        )
+        self._progress = Progress(name="featurewire embed", quiet=args.quiet)
+        self._failures = Failures(self._progress.say)
+        self._interrupts = Interrupts()
+        self._journal: Journal | None = None
+        self._rows = self._new = 0
+
+    def embed(self, listed: Iterable[str]) -> int:
+        """Embed all images, publish the output and return the exit status.
+
+        `listed` are the paths for `-`. Raises `CommandFailure` when the work cannot go on; what
+        is done then stays in the journal.
+        """
+        started = time.monotonic()
+        if self._args.resume:
+            self._rows = self._output.load(self._loaded)
+        # Asked before any image is sent: a wrong address or model name is known at once.
+        answers = describe(self._args)
+        if answers.version is not None:
+            self._origins.of(answers.version)
+        listing = Listing(
+            self._args.paths, listed=listed, known=self._known, on_failure=self._failures.add
+        )
+        self._progress.start(listing)
+        client = connect(self._args)
+        try:
+            with self._interrupts:
+                for result in client.stream(read_ahead(listing, self._unreadable)):
+                    self._take(result)
+                client.close()
+                if self._journal is None and self._rows and self._output.begun():
+                    self._journal = self._output.journal()
+                self._close_journal()
+        except (FeaturewireError, CommandFailure) as exc:
+            self._leave()
+            raise CommandFailure(f"{exc}{self._advice()}") from exc
+        except OSError as exc:
+            self._leave()
+            path = exc.filename or self._args.output
+            raise CommandFailure(f"{path}: {exc.strerror}{self._advice()}") from exc
+        except KeyboardInterrupt:
+            # The client stays open: a gRPC channel that was interrupted in the middle of starting
+            # a call may never close.
+            self._leave()
+            self._progress.say(f"interrupted{self._advice()}")
+            raise
+        finally:
+            self._progress.close()
+        return self._end(listing, time.monotonic() - started)
+
+    def _loaded(self, path: str, origin: Origin) -> None:
+        self._known.add(path)
+        self._origins.loaded(origin)
+
+    def _unreadable(self, path: str, reason: str) -> None:
+        self._failures.add(path_text(path), reason)
+        self._progress.advance(failed=True)
+
+    def _take(self, result: Result) -> None:
+        path = path_text(result.key)
+        if result.embedding is not None:
+            origin = self._origins.of(result.embedding.version)
+            # A row and its count belong together: Ctrl-C between them would misreport the file.
+            with self._interrupts.held:
+                if self._journal is None:
+                    self._journal = self._output.journal()
+                self._journal.append(path, origin, result.embedding.vector)
+                self._rows += 1
+                self._new += 1
+        elif isinstance(result.error, ImageError):
+            self._failures.add(path, result.error.reason, str(result.error))
+        elif result.error is not None:
+            raise result.error
+        self._progress.advance(failed=result.error is not None)
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+    def _leave(self) -> None:
+        """End early: keep the rows for `--resume`, and no files without rows."""
+        with contextlib.suppress(OSError):
+            self._close_journal()
+        if self._journal is not None and not self._rows:
+            for path in self._output.begun():
+                path.unlink()
+
+    def _advice(self) -> str:
+        begun = self._output.begun()
+        if not self._rows or not begun:
+            return ""
+        return f"; {self._rows} rows are in {begun[0]}, --resume goes on"
+
+    def _end(self, listing: Listing, seconds: float) -> int:
+        if not self._rows:
+            if self._failures.count:
+                raise CommandFailure(f"no image gave a vector ({self._failures.summary()})")
+            raise CommandFailure(f"nothing to embed: no images found{_skipped(listing)}")
+        if self._output.begun():
+            self._output.publish()
+        if not self._args.quiet:
+            self._progress.say(self._summary(listing, seconds))
+        return 1 if self._failures.count else 0
+
+    def _summary(self, listing: Listing, seconds: float) -> str:
+        files = " and ".join(str(path) for path in self._output.files())
+        parts = [f"{files}: {self._rows} rows, {self._new} of them new"]
+        if self._failures.count:
+            parts.append(self._failures.summary())
+        if listing.duplicates:
+            parts.append(f"{listing.duplicates} paths given twice")
+        rate = self._new / seconds if seconds else 0.0
+        parts.append(f"{duration(seconds)}, {rate:.1f} images/s")
+        return "; ".join(parts) + _skipped(listing)
+
+
+def _skipped(listing: Listing) -> str:
+    if not listing.skipped:
+        return ""
+    return f"; {listing.skipped.total()} other files passed over ({counted(listing.skipped)})"

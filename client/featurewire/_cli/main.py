@@ -1,0 +1,191 @@
+"""The `featurewire` command: finds the installed subcommands and runs one of them.
+
+Distributions add subcommands through the entry-point group `featurewire.commands`: the name is
+the subcommand, the value a callable `f(argv) -> exit status` whose docstring begins with its
+help line. Nothing here knows what a subcommand does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+
+GROUP = "featurewire.commands"
+DEBUG_VARIABLE = "FEATUREWIRE_DEBUG"
+
+ELSEWHERE: Mapping[str, str] = {
+    "export": "featurewire-exporter",
+    "inspect": "featurewire-exporter",
+    "verify": "featurewire-exporter",
+    "serve": "featurewire-server",
+    "rollout": "featurewire-rollout",
+}
+"""Subcommands of the other distributions, and what to install for them."""
+
+Command = Callable[[list[str]], int]
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run `featurewire ARGV` and return its exit status.
+
+    0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 141 the reader of standard output
+    went away. A failure is one line on standard error.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        # At once: on the ordinary way out, threads that wait for a server would be waited for.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(130)
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if name == "help":
+        name, rest = (rest[0], ["--help"]) if rest else ("--help", [])
+    if name in ("-h", "--help"):
+        print(_help(_installed()))
+        return 0
+    if name == "--version":
+        print(_versions())
+        return 0
+    if not name:
+        print(_help(_installed()), file=sys.stderr)
+        return 2
+    installed = _installed()
+    if name not in installed:
+        print(_unknown(name, installed), file=sys.stderr)
+        return 2
+    return _call(name, installed[name], rest)
+
+
+def _installed() -> dict[str, metadata.EntryPoint]:
+    found: dict[str, metadata.EntryPoint] = {}
+    for entry in metadata.entry_points(group=GROUP):
+        found.setdefault(entry.name, entry)
+    return dict(sorted(found.items()))
+
+
+def _call(name: str, entry: metadata.EntryPoint, arguments: list[str]) -> int:
+    try:
+        command = _load(entry)
+    except Exception as exc:
+        return _fail(name, f"cannot be loaded ({_short(exc)}); reinstall {_distribution(entry)}")
+    try:
+        return command(arguments)
+    except SystemExit as exc:
+        # argparse: 0 after --help, 2 after wrong usage.
+        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    except BrokenPipeError:
+        raise
+    except Exception as exc:
+        if os.environ.get(DEBUG_VARIABLE):
+            traceback.print_exc()
+        if isinstance(exc, OSError) and exc.filename is not None:
+            return _fail(name, f"{exc.filename}: {exc.strerror}")
+        if _foreseen(exc):
+            return _fail(name, str(exc))
+        return _fail(name, f"internal error: {_short(exc)}; {DEBUG_VARIABLE}=1 shows where")
+
+
+def _foreseen(exc: Exception) -> bool:
+    if isinstance(exc, OSError):
+        return True
+    from featurewire import FeaturewireError
+    from featurewire._cli.arguments import CommandFailure
+
+    return isinstance(exc, FeaturewireError | CommandFailure)
+
+
+def _load(entry: metadata.EntryPoint) -> Command:
+    command: Command = entry.load()
+    return command
+
+
+def _fail(name: str, message: str) -> int:
+    print(f"featurewire {name}: {' '.join(message.split())}", file=sys.stderr)
+    return 1
+
+
+def _short(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+
+
+def _distribution(entry: metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.module
+
+
+def _help_line(entry: metadata.EntryPoint) -> str:
+    """The first line of the callable's docstring; a plug-in that fails to import says so here."""
+    try:
+        lines = (_load(entry).__doc__ or "").strip().splitlines()
+        return lines[0] if lines else ""
+    except Exception as exc:
+        return f"(cannot be loaded: {' '.join(_short(exc).split())})"
+
+
+def _help(installed: Mapping[str, metadata.EntryPoint]) -> str:
+    lines = [
+        "usage: featurewire COMMAND [ARGUMENTS]",
+        "",
+        "Image bytes in, feature vectors out.",
+        "",
+        "commands:",
+    ]
+    lines += [f"  {name:<10}{_help_line(entry)}" for name, entry in installed.items()]
+    missing: dict[str, list[str]] = {}
+    for name, distribution in ELSEWHERE.items():
+        if name not in installed:
+            missing.setdefault(distribution, []).append(name)
+    if missing:
+        lines += ["", "not installed:"]
+        lines += [
+            f"  {', '.join(names):<26}pip install {distribution}"
+            for distribution, names in missing.items()
+        ]
+    lines += [
+        "",
+        "options:",
+        "  -h, --help  this list; `featurewire COMMAND --help` says more of one",
+        "  --version   the installed distributions and their versions",
+    ]
+    return "\n".join(lines)
+
+
+def _versions() -> str:
+    lines = []
+    for name in ("featurewire", *dict.fromkeys(ELSEWHERE.values())):
+        try:
+            lines.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return "\n".join(lines)
+
+
+def _unknown(name: str, installed: Mapping[str, metadata.EntryPoint]) -> str:
+    if name in ELSEWHERE:
+        return f"featurewire: {name} is not installed; pip install {ELSEWHERE[name]}"
+    if name.startswith("-"):
+        return f"featurewire: unknown option {name}; see featurewire --help"
+    import difflib
+
+    close = difflib.get_close_matches(name, [*installed, *ELSEWHERE], n=1)
+    advice = f"did you mean {close[0]}?" if close else "see featurewire --help"
+    return f"featurewire: no command named {name!r}; {advice}"
+
+
+if __name__ == "__main__":
+    sys.exit(run())

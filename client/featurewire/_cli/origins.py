@@ -1,0 +1,58 @@
+"""Which vectors may stand in one file: those of one vector space, or else of one version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from featurewire._cli.arguments import CommandFailure
+from featurewire._cli.rows import Origin
+
+
+class MixedVectors(CommandFailure):
+    """Vectors that do not compare would come into one file."""
+
+
+class Origins:
+    """Names the origin of each vector, and refuses one that does not fit the rows before.
+
+    `vector_space_of(version)` asks the server; it is asked once a version.
+    """
+
+    def __init__(self, *, model: str, vector_space_of: Callable[[int], str | None]) -> None:
+        self._model = model
+        self._vector_space_of = vector_space_of
+        self._accepted: dict[int, Origin] = {}
+        self._first: Origin | None = None
+        self._loaded: set[Origin] = set()
+
+    def loaded(self, origin: Origin) -> None:
+        """Take note of a row that is in the file."""
+        if origin in self._loaded:
+            return
+        if self._first is None:
+            self._first = origin
+        elif not self._first.comparable(origin):
+            raise MixedVectors(
+                f"the output holds vectors of {self._first} and of {origin}, which do not "
+                "compare; start over with --overwrite"
+            )
+        self._loaded.add(origin)
+
+    def of(self, version: int) -> Origin:
+        """The origin of a vector that the server made with `version`."""
+        if version in self._accepted:
+            return self._accepted[version]
+        origin = Origin(
+            model=self._model, version=version, vector_space=self._vector_space_of(version)
+        )
+        if self._first is None:
+            self._first = origin
+        elif not self._first.comparable(origin):
+            pinned = f"ask for --version {self._first.version}, or "
+            raise MixedVectors(
+                f"the server answers with {origin}, the rows so far are of {self._first}: they do "
+                f"not compare; {pinned if version != self._first.version else ''}"
+                "choose another --output"
+            )
+        self._accepted[version] = origin
+        return origin

@@ -1,0 +1,276 @@
+"""The output of `featurewire embed`: what is there already, where rows go, how it is published.
+
+Each kind of file has a journal (`FILE.partial`) that rows are appended to and that takes the
+file's name at the end, by a rename, so that `FILE` is always whole. A journal holds at least the
+rows of `FILE`: while both are there, the journal counts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from featurewire._cli import parquet
+from featurewire._cli.journal import (
+    ArrayJournal,
+    Journal,
+    LineJournal,
+    OutputError,
+    load_index,
+    lock,
+    npy_rows,
+)
+from featurewire._cli.rows import Origin
+
+
+class OutputInTheWay(OutputError):
+    """There are files, and it was not said what to do with them: wrong usage."""
+
+
+OnRow = Callable[[str, Origin], None]
+
+
+class Output(Protocol):
+    """One kind of file. Call `load` to go on with one, `journal` to add rows, then `publish`."""
+
+    def files(self) -> list[Path]:
+        """What is there under the names that `publish` gives."""
+
+    def begun(self) -> list[Path]:
+        """What an earlier run left unfinished."""
+
+    def load(self, on_row: OnRow) -> int:
+        """Report the rows that are there and keep other processes away; return how many."""
+
+    def journal(self) -> Journal:
+        """Open the journal behind the loaded rows; it is empty where none were loaded."""
+
+    def publish(self) -> None:
+        """Give the closed journal its final name."""
+
+
+def output_for(path: Path) -> Output:
+    """The output that the suffix asks for; `ValueError` for one that is not known."""
+    kinds: dict[str, Callable[[Path], Output]] = {
+        ".npy": NpyOutput,
+        ".parquet": ParquetOutput,
+        ".jsonl": JsonlOutput,
+    }
+    if path.suffix not in kinds:
+        raise ValueError(f"{path} ends in none of {', '.join(kinds)}")
+    # A rename would replace a link, not the file that it leads to.
+    return kinds[path.suffix](path.resolve() if path.is_symlink() else path)
+
+
+def check_free(output: Output, *, resume: bool, overwrite: bool) -> None:
+    """Refuse files that are there already, unless it was said what to do with them."""
+    if resume or overwrite:
+        return
+    if files := output.files():
+        raise OutputInTheWay(
+            f"{files[0]} exists; --resume goes on with it, --overwrite replaces it"
+        )
+    if begun := output.begun():
+        raise OutputInTheWay(
+            f"{begun[0]} is left from a run that did not end; --resume goes on with it, "
+            "--overwrite starts over"
+        )
+
+
+class JsonlOutput:
+    """`FILE.jsonl`: a line a row, with the vector."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = _with_suffix(path, ".partial")
+        self._loaded = (0, 0)
+        self._held: BinaryIO | None = None
+
+    def files(self) -> list[Path]:
+        return _present(self._path)
+
+    def begun(self) -> list[Path]:
+        return _present(self._partial)
+
+    def load(self, on_row: OnRow) -> int:
+        source = self._partial if self.begun() else self._path
+        if source.exists():
+            self._held = hold(source)
+            self._loaded = load_index(source, on_row)
+        return self._loaded[0]
+
+    def journal(self) -> Journal:
+        rows, size = self._loaded
+        if rows and not self.begun():
+            _copy(self._path, self._partial)
+        _release(self._held)
+        return LineJournal(self._partial, rows=rows, size=size)
+
+    def publish(self) -> None:
+        os.replace(self._partial, self._path)
+        _sync_directory(self._path)
+
+
+class _ArrayOutput:
+    """An output whose journal is a `.npy` file (`vectors`) and its index."""
+
+    def __init__(self, vectors: Path, index: Path) -> None:
+        self._vectors = vectors
+        self._index = index
+        self._loaded = (0, 0)
+        self._held: BinaryIO | None = None
+
+    def begun(self) -> list[Path]:
+        # The index comes to be last and goes first: vectors without it are of no use.
+        return [self._vectors, self._index] if self._index.exists() else []
+
+    def load(self, on_row: OnRow) -> int:
+        if self.begun():
+            self._held = hold(self._index)
+            whole = npy_rows(self._vectors) if self._vectors.exists() else 0
+            self._loaded = load_index(self._index, on_row, limit=whole)
+        elif source := self._source():
+            self._held = hold(source)
+            self._loaded = self._load_published(on_row)
+        return self._loaded[0]
+
+    def journal(self) -> Journal:
+        rows, size = self._loaded
+        if rows and not self.begun():
+            size = self._copy_published()
+        _release(self._held)
+        return ArrayJournal(self._vectors, self._index, rows=rows, size=size)
+
+    def _source(self) -> Path | None:
+        """The published file to go on with."""
+        raise NotImplementedError
+
+    def _load_published(self, on_row: OnRow) -> tuple[int, int]:
+        """Report its rows; return how many, and the size of their index where that is known."""
+        raise NotImplementedError
+
+    def _copy_published(self) -> int:
+        """Make the journal from it, the index last; return the size of the index."""
+        raise NotImplementedError
+
+
+class NpyOutput(_ArrayOutput):
+    """`FILE.npy`, a float32 array [rows, dimension], and `FILE.jsonl`, its index."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._path_index = path.with_suffix(".jsonl")
+        super().__init__(_with_suffix(path, ".partial"), _with_suffix(self._path_index, ".partial"))
+
+    def files(self) -> list[Path]:
+        return _present(self._path, self._path_index)
+
+    def load(self, on_row: OnRow) -> int:
+        if self.begun() and not self._vectors.exists() and self._path.exists():
+            # Killed between the two renames of `publish`.
+            os.replace(self._index, self._path_index)
+        if not self.begun() and self.files() == [self._path_index]:
+            raise OutputError(
+                f"{self._path_index} exists without {self._path}; choose another --output or start "
+                "over with --overwrite"
+            )
+        return super().load(on_row)
+
+    def publish(self) -> None:
+        os.replace(self._vectors, self._path)
+        os.replace(self._index, self._path_index)
+        _sync_directory(self._path)
+
+    def _source(self) -> Path | None:
+        return self._path if self._path.exists() else None
+
+    def _load_published(self, on_row: OnRow) -> tuple[int, int]:
+        whole = npy_rows(self._path)
+        rows, size = load_index(self._path_index, on_row) if self._path_index.exists() else (0, 0)
+        if rows != whole:
+            raise OutputError(
+                f"{self._path} holds {whole} rows and its index {self._path_index} {rows}; "
+                "put the right index beside it or start over with --overwrite"
+            )
+        return rows, size
+
+    def _copy_published(self) -> int:
+        _copy(self._path, self._vectors)
+        _copy(self._path_index, self._index)
+        return self._loaded[1]
+
+
+class ParquetOutput(_ArrayOutput):
+    """`FILE.parquet`, written from the journal at the end: its footer must come last."""
+
+    def __init__(self, path: Path) -> None:
+        parquet.require_pyarrow()
+        self._path = path
+        super().__init__(_with_suffix(path, ".npy.partial"), _with_suffix(path, ".jsonl.partial"))
+
+    def files(self) -> list[Path]:
+        return _present(self._path)
+
+    def publish(self) -> None:
+        unnamed = _with_suffix(self._path, ".tmp")
+        parquet.write_parquet(unnamed, vectors=self._vectors, index=self._index)
+        os.replace(unnamed, self._path)
+        _sync_directory(self._path)
+        self._index.unlink()
+        self._vectors.unlink()
+
+    def _source(self) -> Path | None:
+        return self._path if self._path.exists() else None
+
+    def _load_published(self, on_row: OnRow) -> tuple[int, int]:
+        return parquet.load_parquet(self._path, on_row), 0
+
+    def _copy_published(self) -> int:
+        vectors, index = _with_suffix(self._vectors, ".tmp"), _with_suffix(self._index, ".tmp")
+        journal = ArrayJournal(vectors, index)
+        parquet.copy_parquet(self._path, journal)
+        journal.close()
+        size = index.stat().st_size
+        os.replace(vectors, self._vectors)
+        os.replace(index, self._index)
+        return size
+
+
+def hold(path: Path) -> BinaryIO:
+    """Open and lock the file, so that no second process goes on with it."""
+    file = path.open("rb")
+    lock(file.fileno(), path)
+    return file
+
+
+def _release(held: BinaryIO | None) -> None:
+    if held is not None:
+        held.close()
+
+
+def _present(*paths: Path) -> list[Path]:
+    return [path for path in paths if path.exists()]
+
+
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy so that `target` is whole or not there."""
+    unnamed = _with_suffix(target, ".tmp")
+    shutil.copyfile(source, unnamed)
+    os.replace(unnamed, target)
+
+
+def _sync_directory(path: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(path.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,77 @@
+"""One row of an output as a line of JSON: where its vector came from, and in `.jsonl` the vector.
+
+The line is one that any JSON reader takes, with the vector last, so that the rest of a long
+line can be read without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float32]
+
+_VECTOR = b', "vector": ['
+
+
+class NotARow(ValueError):
+    """The line was not written by `featurewire embed`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What made a vector. Vectors compare only within one vector space."""
+
+    model: str
+    version: int
+    vector_space: str | None
+    """From the version's manifest; None when it has none."""
+
+    def comparable(self, other: Origin) -> bool:
+        if self.vector_space is not None and other.vector_space is not None:
+            return self.vector_space == other.vector_space
+        return (self.model, self.version) == (other.model, other.version)
+
+    def __str__(self) -> str:
+        space = f" (vector space {self.vector_space})" if self.vector_space else ""
+        return f"version {self.version} of {self.model}{space}"
+
+
+def encode(row: int, path: str, origin: Origin, vector: Vector | None = None) -> bytes:
+    """The line of row number `row`, newline included."""
+    fields: dict[str, object] = {"row": row, "path": path, "model": origin.model}
+    fields["version"] = origin.version
+    if origin.vector_space is not None:
+        fields["vector_space"] = origin.vector_space
+    line = json.dumps(fields, ensure_ascii=False).encode()
+    if vector is None:
+        return line + b"\n"
+    return b"".join((line[:-1], _VECTOR, _numbers(vector.tolist()).encode(), b"]}\n"))
+
+
+def decode(line: bytes) -> tuple[str, Origin]:
+    """The path and the origin in a line that `encode` made, with or without a vector.
+
+    Raises `NotARow` for anything else, a torn line included.
+    """
+    if not line.endswith(b"}\n"):
+        raise NotARow
+    head, vector, _ = line.partition(_VECTOR)
+    try:
+        fields = json.loads(head + b"}" if vector else line)
+        path, model, version = fields["path"], fields["model"], fields["version"]
+        space = fields.get("vector_space")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise NotARow from None
+    if not isinstance(path, str) or not isinstance(model, str) or not isinstance(version, int):
+        raise NotARow
+    return path, Origin(model=model, version=version, vector_space=space)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    """Nine digits bring every float32 back exactly. The client's vectors are finite."""
+    return ("%.9g," * len(values) % tuple(values))[:-1]

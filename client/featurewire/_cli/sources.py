@@ -1,0 +1,169 @@
+"""Which images are meant: files, directories, patterns and lists on standard input.
+
+A `Listing` walks in a thread of its own, so that the first images are on their way while the
+rest of a large tree is still being read. It remembers every path, to give each one once.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+from featurewire._cli.arguments import path_text
+
+IMAGE_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp")
+)
+"""What is taken from a directory. A file that is named itself is taken whatever it is called."""
+
+STDIN = "-"
+_READ_BYTES = 1 << 16
+
+
+def exists(path: str) -> bool:
+    """Whether a PATH of the command line stands for anything: it is there, or a pattern fits."""
+    return path == STDIN or os.path.lexists(path) or next(_matches(path), None) is not None
+
+
+def entries(stream: BinaryIO, separator: bytes) -> Iterator[str]:
+    """The paths of a list, as they come in: one a line, or (b"\\0") as `find -print0` writes."""
+    rest = b""
+    while chunk := stream.read1(_READ_BYTES) if hasattr(stream, "read1") else stream.read():
+        *whole, rest = (rest + chunk).split(separator)
+        for entry in whole:
+            if entry:
+                yield os.fsdecode(entry)
+    if rest:
+        yield os.fsdecode(rest)
+
+
+class Listing:
+    """The paths of all sources, in order, each once; one thread iterates it.
+
+    `known` holds the paths (as `path_text`) that need no work. What cannot be listed goes to
+    `on_failure(path, reason)`, from the walking thread. `total` is how many paths were found so
+    far, `complete` says that no more will come; `skipped` counts by extension (or reason) what
+    directories held beside images.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str],
+        *,
+        listed: Iterable[str],
+        known: frozenset[str] | set[str],
+        on_failure: Callable[[str, str], None],
+    ) -> None:
+        self.total = 0
+        self.complete = False
+        self.already = 0
+        self.duplicates = 0
+        self.skipped: Counter[str] = Counter()
+        self._paths = list(paths)
+        self._listed = listed
+        self._known = known
+        self._on_failure = on_failure
+        self._seen: set[str] = set()
+        self._directories: set[tuple[int, int]] = set()
+        self._found: list[str] = []
+        self._raised: BaseException | None = None
+        self._changed = threading.Condition()
+        # A daemon: a list on a terminal may never end, and must not hold up the way out.
+        self._thread = threading.Thread(target=self._walk, name="listing", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[str]:
+        while True:
+            with self._changed:
+                while not self._found and not self.complete:
+                    self._changed.wait()
+                batch, self._found = self._found, []
+            if not batch:
+                break
+            yield from batch
+        if self._raised is not None:
+            raise self._raised
+
+    def _walk(self) -> None:
+        try:
+            for path in self._paths:
+                for entry in self._listed if path == STDIN else [path]:
+                    self._add(entry)
+        except BaseException as exc:  # raised again by the thread that iterates
+            self._raised = exc
+        with self._changed:
+            self.complete = True
+            self._changed.notify_all()
+
+    def _add(self, path: str) -> None:
+        if os.path.isdir(path):
+            self._add_directory(path)
+        elif os.path.lexists(path):
+            self._add_file(path)
+        else:
+            matches = sorted(_matches(path))
+            for match in matches:
+                self._add(match)
+            if not matches:
+                self._on_failure(path_text(path), "no such file or directory")
+
+    def _add_directory(self, top: str) -> None:
+        waiting = [top]
+        while waiting:
+            directory = waiting.pop()
+            try:
+                info = os.stat(directory)
+                if (info.st_dev, info.st_ino) in self._directories:
+                    continue  # a loop of links, or a second name for it
+                self._directories.add((info.st_dev, info.st_ino))
+                with os.scandir(directory) as scan:
+                    found = sorted(scan, key=lambda entry: entry.name)
+            except OSError as exc:
+                self._on_failure(path_text(directory), _reason(exc))
+                continue
+            below = []
+            for entry in found:
+                extension = os.path.splitext(entry.name)[1].lower()
+                if entry.name.startswith("."):
+                    self.skipped["hidden"] += 1
+                elif _is_directory(entry):
+                    below.append(entry.path)
+                elif extension in IMAGE_EXTENSIONS:
+                    self._add_file(entry.path)
+                else:
+                    self.skipped[extension or "no extension"] += 1
+            waiting.extend(reversed(below))
+
+    def _add_file(self, path: str) -> None:
+        path = os.path.normpath(path)
+        text = path_text(path)
+        if text in self._seen:
+            self.duplicates += 1
+            return
+        self._seen.add(text)
+        if text in self._known:
+            self.already += 1
+            return
+        with self._changed:
+            self._found.append(path)
+            self.total += 1
+            self._changed.notify()
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    return glob.iglob(pattern, recursive=True) if glob.has_magic(pattern) else iter(())
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links: reading it as a file says so
+        return False
+
+
+def _reason(exc: OSError) -> str:
+    return (exc.strerror or str(exc)).lower()

@@ -1,0 +1,43 @@
+"""`featurewire status`: the versions of a model, and whether it answers.
+
+Imports stay light here: `featurewire --help` imports this module for its help line.
+"""
+
+from __future__ import annotations
+
+from featurewire._cli.arguments import (
+    CommandParser,
+    add_server_options,
+    check_server_options,
+    positive_seconds,
+)
+
+
+def status(argv: list[str]) -> int:
+    """Show the versions of a served model; exit status 1 when it is not AVAILABLE."""
+    parser = status_parser()
+    args = parser.parse_args(argv)
+    check_server_options(parser, args)
+
+    from featurewire._cli import availability, connection
+
+    connection.check(parser, args)
+    return availability.show(args)
+
+
+def status_parser() -> CommandParser:
+    """The options of `featurewire status`."""
+    parser = CommandParser(
+        "featurewire status",
+        "Show the versions of a served model. Exit status 1 when none (or not the one asked for) "
+        "is AVAILABLE.",
+    )
+    parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=positive_seconds,
+        help="wait up to this long for it to be AVAILABLE",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    add_server_options(parser)
+    return parser

@@ -1,0 +1,219 @@
+"""What can be set: frozen, keyword-only, checked when made. Times are seconds, sizes bytes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from featurewire._errors import ConfigError
+
+__all__ = ["ChannelConfig", "RetryConfig", "StreamConfig", "TLSConfig"]
+
+MIB = 1 << 20
+
+
+def _require(fits: bool, text: str) -> None:
+    if not fits:
+        raise ConfigError(text)
+
+
+def _number(owner: str, name: str, value: Any, *, low: float, above: bool = False) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = number and math.isfinite(value) and (value > low if above else value >= low)
+    _require(fits, f"{owner}({name}={value!r}): expected a number {'>' if above else '>='} {low}")
+
+
+def _whole(owner: str, name: str, value: Any, *, low: int) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    _require(fits, f"{owner}({name}={value!r}): expected a whole number >= {low}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryConfig:
+    """When a call is sent again. All attempts together stay within the call's timeout.
+
+    Only failures that another attempt can cure are retried: an unreachable server, a broken
+    connection, a full queue. Predict is idempotent, so an attempt whose fate is unknown is safe to
+    repeat.
+    """
+
+    max_attempts: int = 5
+    """Attempts in all, the first one included; 1 switches retries off."""
+    initial_backoff: float = 0.1
+    """Upper bound of the random wait before the first retry ("full jitter")."""
+    max_backoff: float = 5.0
+    """Upper bound of any such wait."""
+    backoff_multiplier: float = 2.0
+    """How the bound grows from one retry to the next."""
+    budget: float = 20.0
+    """Retries and hedges that the client may spend in a burst, over all its calls. Streams do not
+    draw on it: when a server fails they probe it with one request at a time."""
+    budget_ratio: float = 0.1
+    """Retries that every success earns back: in the long run at most this share of traffic."""
+    hedge_after: float | None = None
+    """Send a second, equal request when the first has no reply after so long, and take whichever
+    answers first. None: never. Set it near the 99th percentile of `stats().latency`."""
+
+    def __post_init__(self) -> None:
+        _whole("RetryConfig", "max_attempts", self.max_attempts, low=1)
+        _number("RetryConfig", "initial_backoff", self.initial_backoff, low=0)
+        _number("RetryConfig", "max_backoff", self.max_backoff, low=0)
+        _number("RetryConfig", "backoff_multiplier", self.backoff_multiplier, low=1)
+        _number("RetryConfig", "budget", self.budget, low=0)
+        _number("RetryConfig", "budget_ratio", self.budget_ratio, low=0)
+        if self.hedge_after is not None:
+            _number("RetryConfig", "hedge_after", self.hedge_after, low=0, above=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """How `stream` and `embed_batch` pack images into requests and how many they keep in flight."""
+
+    images_per_request: int = 16
+    """At most so many images in one Predict request. A server whose `max_batch_size` is lower is
+    noticed, and requests shrink to it."""
+    bytes_per_request: int = 8 * MIB
+    """At most so many bytes of images in one request; a bigger image travels alone."""
+    min_in_flight: int = 1
+    """Requests in flight at least, however loaded the server is."""
+    max_in_flight: int = 32
+    """Requests in flight at most. With `min_in_flight` equal to it the number is fixed."""
+    initial_in_flight: int = 4
+    """Requests in flight at the start."""
+    bytes_in_flight: int = 128 * MIB
+    """Bytes of images in flight at most, over all requests of the stream."""
+    linger: float = 0.1
+    """How long an image waits for others to fill its request, when the iterable is slow."""
+    patience: float = 300.0
+    """How long a stream that has had a reply keeps trying a server that is gone or overloaded
+    before it raises. Before the first reply the call's timeout decides."""
+
+    def __post_init__(self) -> None:
+        _whole("StreamConfig", "images_per_request", self.images_per_request, low=1)
+        _whole("StreamConfig", "bytes_per_request", self.bytes_per_request, low=1)
+        _whole("StreamConfig", "min_in_flight", self.min_in_flight, low=1)
+        _whole("StreamConfig", "max_in_flight", self.max_in_flight, low=1)
+        _whole("StreamConfig", "initial_in_flight", self.initial_in_flight, low=1)
+        _whole("StreamConfig", "bytes_in_flight", self.bytes_in_flight, low=1)
+        _number("StreamConfig", "linger", self.linger, low=0)
+        _number("StreamConfig", "patience", self.patience, low=0)
+        _require(
+            self.min_in_flight <= self.max_in_flight,
+            f"StreamConfig: min_in_flight={self.min_in_flight} is above "
+            f"max_in_flight={self.max_in_flight}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLSConfig:
+    """TLS, and with `cert` and `key` mutual TLS. Each file is PEM: bytes, or a path of a file."""
+
+    ca: bytes | os.PathLike[str] | None = None
+    """Root certificates to trust. None: the ones that gRPC ships."""
+    cert: bytes | os.PathLike[str] | None = None
+    """The client's certificate chain."""
+    key: bytes | os.PathLike[str] | None = field(default=None, repr=False)
+    """The client's private key."""
+    server_name: str | None = None
+    """The name to expect in the server's certificate, where it is not the target's host."""
+
+    def __post_init__(self) -> None:
+        _require(
+            (self.cert is None) == (self.key is None),
+            "TLSConfig: cert and key go together (mutual TLS), or neither",
+        )
+        for name in ("ca", "cert", "key"):
+            value = getattr(self, name)
+            _require(
+                value is None or isinstance(value, (bytes, os.PathLike)),
+                f"TLSConfig({name}=…): expected PEM bytes or a pathlib.Path, "
+                f"not {type(value).__name__}",
+            )
+
+    def loaded(self) -> TLSConfig:
+        """The same with every file read. Raises `ConfigError`."""
+        return replace(self, ca=_pem(self.ca), cert=_pem(self.cert), key=_pem(self.key))
+
+
+def _pem(source: bytes | os.PathLike[str] | None) -> bytes | None:
+    if source is None or isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"TLSConfig: cannot read {os.fspath(source)}: {exc.strerror}") from exc
+
+
+Token = str | Callable[[], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelConfig:
+    """The connection: limits, keepalive, and what travels with every call."""
+
+    metadata: Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]] = ()
+    """Custom metadata for every call. Keys are lower case; those of bytes end in `-bin`."""
+    token: Token | None = field(default=None, repr=False)
+    """A bearer token, or a function that returns the current one, called for every attempt: it
+    should return at once (cache the token). Needs TLS, or a target on this machine."""
+    interceptors: Sequence[Any] = ()
+    """gRPC interceptors, outermost first: `grpc.UnaryUnaryClientInterceptor`s for `Client`,
+    `grpc.aio.UnaryUnaryClientInterceptor`s for `AsyncClient`. They see serialised messages."""
+    compression: Literal["none", "gzip", "deflate"] = "none"
+    """Encoded images do not compress: gzip costs CPU time and pays off only for BMP."""
+    wait_for_ready: bool = False
+    """Let an attempt wait for the connection, up to the timeout, instead of failing at once."""
+    max_message_bytes: int = -1
+    """Limit of a message, both ways; -1: the server's limit alone (gRPC's own default is 4 MiB)."""
+    keepalive_time: float = 30.0
+    """While calls are open, ping a connection that has been silent for so long."""
+    keepalive_timeout: float = 20.0
+    """Give a connection up when a ping has had no answer for so long."""
+    connect_timeout: float = 5.0
+    """Give up one connection attempt, TLS handshake included, after so long."""
+    max_reconnect_backoff: float = 2.0
+    """Longest wait between attempts to reconnect."""
+    load_balancing: str = "round_robin"
+    """gRPC's policy over the addresses of one target's host name (`round_robin`, `pick_first`)."""
+    options: Sequence[tuple[str, Any]] = ()
+    """Further gRPC channel arguments; they win over the ones made from the fields above."""
+
+    def __post_init__(self) -> None:
+        _whole("ChannelConfig", "max_message_bytes", self.max_message_bytes, low=-1)
+        for name in (
+            "keepalive_time",
+            "keepalive_timeout",
+            "connect_timeout",
+            "max_reconnect_backoff",
+        ):
+            _number("ChannelConfig", name, getattr(self, name), low=0, above=True)
+        _require(
+            self.compression in ("none", "gzip", "deflate"),
+            f"ChannelConfig(compression={self.compression!r}): expected none, gzip or deflate",
+        )
+        _require(
+            self.token is None or isinstance(self.token, str) or callable(self.token),
+            "ChannelConfig(token=…): expected a str or a function that returns one",
+        )
+        for key, value in self.metadata_pairs():
+            _require(
+                isinstance(key, str) and key == key.lower(),
+                f"ChannelConfig(metadata=…): key {key!r} must be a lower-case str",
+            )
+            _require(
+                isinstance(value, bytes if key.endswith("-bin") else str),
+                f"ChannelConfig(metadata=…): {key} must be "
+                f"{'bytes' if key.endswith('-bin') else 'a str (bytes need a key in -bin)'}",
+            )
+
+    def metadata_pairs(self) -> list[tuple[str, str | bytes]]:
+        """`metadata` as gRPC takes it."""
+        if not self.metadata:
+            return []
+        if isinstance(self.metadata, Mapping):
+            return list(self.metadata.items())
+        return [(key, value) for key, value in self.metadata]

@@ -1,0 +1,125 @@
+"""The blocking half of a job's I/O: sends its attempts and brings it their outcomes."""
+
+from __future__ import annotations
+
+import math
+import queue
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from featurewire import _channel
+from featurewire._call import Attempt, Job
+from featurewire._core import Core
+
+__all__ = ["Driver", "Method"]
+
+Method = Callable[[int, str], Any]
+"""gRPC's callable for a method of the server with that index."""
+
+
+class Driver:
+    """Sends a job's attempts and brings it their outcomes."""
+
+    def __init__(self, method: Method, core: Core, job: Job) -> None:
+        self._method = method
+        self._core = core
+        self._job = job
+        self._done: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
+        self._open: dict[Attempt, grpc.Future] = {}
+
+    def run(self) -> None:
+        """Bring a job that takes nothing more to its end."""
+        while not self._job.finished:
+            attempts = self._job.due(time.monotonic())
+            if len(attempts) == 1 and not self._open and math.isinf(self._job.wake_at()):
+                self._call(attempts[0])
+                continue
+            for attempt in attempts:
+                self._start(attempt)
+            self.wait()
+
+    def start_due(self) -> None:
+        for attempt in self._job.due(time.monotonic()):
+            self._start(attempt)
+
+    def _call(self, attempt: Attempt) -> None:
+        """Send an attempt that nothing can happen beside, and wait for it here.
+
+        gRPC starts a thread for a lone future, which costs more than the rest of a small call.
+        """
+        send, options = self._sender(attempt)
+        self._core.started(attempt)
+        try:
+            reply = send(attempt.request, **options)
+        except Exception as exc:
+            self._core.failed(self._job, attempt, exc)
+        except BaseException:  # an interrupt
+            self._core.canceled()
+            raise
+        else:
+            self._core.replied(self._job, attempt, reply)
+
+    def _start(self, attempt: Attempt) -> None:
+        send, options = self._sender(attempt)
+        future = send.future(attempt.request, **options)
+        self._open[attempt] = future
+        self._core.started(attempt)
+        future.add_done_callback(lambda _: self._done.put(attempt))
+
+    def _sender(self, attempt: Attempt) -> tuple[Any, dict[str, Any]]:
+        self._core.check_usable()
+        return self._method(attempt.server, attempt.method), {
+            "timeout": attempt.timeout,
+            "metadata": _channel.call_metadata(self._core.channel),
+            "wait_for_ready": self._core.channel.wait_for_ready or None,
+        }
+
+    def collect(self) -> None:
+        """Bring the outcomes that are there, without waiting."""
+        while not self._done.empty():
+            self._bring(self._done.get())
+
+    def wait(self) -> None:
+        """Wait for an outcome, or until the job wants to be asked again."""
+        if self._job.finished:
+            return
+        self._core.check_process()
+        left = self._job.wake_at() - time.monotonic()
+        try:
+            if math.isinf(left):
+                attempt = self._done.get()
+            else:
+                attempt = self._done.get(timeout=max(left, 0.0))
+        except queue.Empty:
+            return
+        self._bring(attempt)
+        self.collect()
+
+    def _bring(self, attempt: Attempt) -> None:
+        future = self._open.pop(attempt, None)
+        if future is None:
+            return
+        try:
+            reply = future.result()
+        except (Exception, grpc.FutureCancelledError) as exc:
+            self._core.failed(self._job, attempt, exc)
+        else:
+            self._core.replied(self._job, attempt, reply)
+        for other in self._job.obsolete():
+            self._cancel(other)
+
+    def _cancel(self, attempt: Attempt) -> None:
+        future = self._open.pop(attempt, None)
+        if future is not None and not self._core.forked:
+            self._core.canceled()
+            future.cancel()
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for attempt in list(self._open):
+            self._cancel(attempt)

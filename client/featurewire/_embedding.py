@@ -1,0 +1,100 @@
+"""What comes back: vectors, each with the version that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featurewire._errors import ImageError
+
+__all__ = ["Embedding", "EmbeddingBatch", "Result"]
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """One image's feature vector. `np.asarray(embedding)` is its vector."""
+
+    vector: Vectors
+    """float32 `(dimension,)`, contiguous, its own memory."""
+    model: str
+    version: int
+    """The version that made it: vectors of two versions compare only if their manifests name the
+    same `vector_space`."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return _as_array(self.vector, dtype, copy)
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingBatch:
+    """The vectors of `embed_batch`, one row an image, in input order.
+
+    `batch[i]` is the i-th `Embedding` or raises that image's error; `np.asarray(batch)` is
+    `vectors`, or raises when any image failed.
+    """
+
+    vectors: Vectors
+    """float32 `(N, dimension)`. The rows of failed images, the keys of `errors`, are all NaN."""
+    version: int
+    """One version made all rows."""
+    errors: dict[int, ImageError]
+    """By row."""
+    model: str = ""
+
+    def raise_for_errors(self) -> EmbeddingBatch:
+        """Raise the first image's error, if any failed; else return the batch itself."""
+        for row in sorted(self.errors):
+            error = self.errors[row]
+            others = len(self.errors) - 1
+            more = f" (and {others} other image{'s' if others > 1 else ''})" if others else ""
+            raise ImageError(f"image {row}: {error}{more}", reason=error.reason) from error
+        return self
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, row: int) -> Embedding:
+        row = range(len(self))[row]
+        if row in self.errors:
+            raise self.errors[row]
+        return Embedding(vector=self.vectors[row], model=self.model, version=self.version)
+
+    def __iter__(self) -> Iterator[Embedding]:
+        return (self[row] for row in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return _as_array(self.raise_for_errors().vectors, dtype, copy)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What `stream` yields for one image: either an embedding or an error."""
+
+    key: Any
+    """The key that came with the image, or its position in the iterable, from 0."""
+    embedding: Embedding | None = None
+    error: ImageError | None = None
+
+    def unwrap(self) -> Embedding:
+        """The embedding; raises the error when there is none."""
+        if self.embedding is None:
+            assert self.error is not None
+            raise self.error
+        return self.embedding
+
+
+def _as_array(vectors: Vectors, dtype: Any, copy: bool | None) -> npt.NDArray[Any]:
+    """What NumPy 2 asks of `__array__`; NumPy 1 passes no `copy`."""
+    converted = vectors if dtype is None else vectors.astype(dtype, copy=False)
+    if copy is False and converted is not vectors:
+        raise ValueError(f"a {vectors.dtype} vector cannot become {dtype} without a copy")
+    return converted.copy() if copy and converted is vectors else converted

@@ -1,0 +1,180 @@
+"""What a client asks about its model: names of tensors, status, manifest, readiness.
+
+Each question is a `Flow`: it yields what it waits for and returns the answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from featurewire._call import Call, Flow
+from featurewire._errors import (
+    DeadlineExceededError,
+    FeaturewireError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ServerError,
+    ServerUnavailableError,
+)
+from featurewire._reply import read_strings
+from featurewire._request import PREDICT, Names, RequestBuilder, model_spec
+from featurewire._retry import is_transient
+from featurewire._status import (
+    GET_METADATA,
+    GET_STATUS,
+    ModelMetadata,
+    ModelStatus,
+    VersionStatus,
+    choose_names,
+    metadata_request,
+    parse_manifest,
+    parse_metadata,
+    parse_status,
+    status_request,
+)
+from featurewire._tfs import model_pb2
+
+__all__ = ["Inquiry"]
+
+POLL = 0.25
+"""Seconds between two looks at a model that is loading."""
+
+
+class Inquiry:
+    """Asks a server about one model (one version or label of it, if pinned)."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        model: str,
+        version: int | None,
+        label: str | None,
+        signature: str,
+        input: str | None,
+        output: str | None,
+        new_call: Callable[..., Call],
+    ) -> None:
+        self._target = target
+        self._model = model
+        self._version = version
+        self._label = label
+        self._signature = signature
+        self._input = input
+        self._output = output
+        self._new_call = new_call
+        self._names: Names | None = None
+
+    def spec(self, signature: str = "", *, pinned: int | None = None) -> model_pb2.ModelSpec:
+        """The model as requests name it; `pinned` instead of the client's version or label."""
+        version = self._version if pinned is None else pinned
+        return model_spec(self._model, version=version, label=self._label, signature=signature)
+
+    def forget_names(self) -> None:
+        """A new version may have other tensors: ask again next time."""
+        self._names = None
+
+    def names(self, deadline: float) -> Flow[Names]:
+        """The signature's tensors, asked for once."""
+        if self._names is None:
+            try:
+                metadata = yield from self._signatures(deadline)
+            except (ServerError, InvalidRequestError) as exc:
+                if exc.code not in ("UNIMPLEMENTED", "INVALID_ARGUMENT"):
+                    raise
+                # A server without GetModelMetadata: the contract's names, all outputs.
+                self._names = Names(
+                    signature=self._signature,
+                    input=self._input or "image_bytes",
+                    output=self._output or "features",
+                    status="status",
+                    filtered=False,
+                )
+            else:
+                self._names = choose_names(
+                    metadata, signature=self._signature, input=self._input, output=self._output
+                )
+        return self._names
+
+    def status(self, deadline: float, *, once: bool = False) -> Flow[ModelStatus]:
+        request = status_request(self.spec())
+        reply = yield from self._unary(GET_STATUS, request, deadline, once=once)
+        return parse_status(reply, model=self._model)
+
+    def _signatures(self, deadline: float, *, once: bool = False) -> Flow[ModelMetadata]:
+        request = metadata_request(self.spec())
+        reply = yield from self._unary(GET_METADATA, request, deadline, once=once)
+        metadata = parse_metadata(reply)
+        return metadata if metadata.model else replace(metadata, model=self._model)
+
+    def metadata(self, deadline: float) -> Flow[ModelMetadata]:
+        metadata = yield from self._signatures(deadline)
+        signature = metadata.signatures.get("manifest")
+        if signature is None or {"request"} != set(signature.inputs):
+            return metadata
+        names = Names(signature="manifest", input="request", output="manifest", status=None)
+        spec = self.spec("manifest", pinned=metadata.version or None)
+        request = RequestBuilder(spec, names).build([b""])
+        reply = yield from self._unary(PREDICT, request, deadline)
+        return replace(metadata, manifest=parse_manifest(read_strings(reply, "manifest")))
+
+    def wait_until_ready(self, deadline: float) -> Flow[ModelStatus]:
+        """Poll until a version (the one asked for, if any) is AVAILABLE."""
+        seen = "nothing was asked in time"
+        cause: FeaturewireError | None = None
+        while True:
+            now = time.monotonic()
+            if now >= deadline:
+                break
+            try:
+                # Once: a poll is its own retry, and leaves the budget to the calls that follow.
+                status = yield from self.status(deadline, once=True)
+                if status.available and self._label is not None:
+                    # TensorFlow Serving's status knows no labels; its metadata does.
+                    yield from self._signatures(deadline, once=True)
+            except (ModelNotFoundError, DeadlineExceededError) as exc:
+                seen, cause = str(exc), exc
+            except FeaturewireError as exc:
+                if not is_transient(exc):
+                    raise
+                seen, cause = str(exc), exc
+            else:
+                if status.available:
+                    return status
+                seen, cause = _describe(status), None
+                if status.versions and all(map(_gave_up, status.versions)):
+                    raise ServerError(
+                        f"{self._target}: model {self._model!r} could not be loaded: {seen}"
+                    )
+            yield min(POLL, max(0.0, deadline - time.monotonic()))
+        if isinstance(cause, ServerUnavailableError):
+            raise cause
+        raise DeadlineExceededError(
+            f"{self._target}: model {self._model!r} is not ready in time: {seen}"
+        ) from cause
+
+    def _unary(
+        self, method: str, request: bytes, deadline: float, *, once: bool = False
+    ) -> Flow[bytes]:
+        call = self._new_call(method, request, deadline=deadline, once=once)
+        yield call
+        if call.error is not None:
+            raise call.error
+        assert call.reply is not None
+        return call.reply
+
+
+def _gave_up(version: VersionStatus) -> bool:
+    return version.failed and version.state == "END"
+
+
+def _describe(status: ModelStatus) -> str:
+    if not status.versions:
+        return "it lists no version"
+    return ", ".join(
+        f"version {each.version} is {each.state}"
+        + (f" ({each.error_code}: {each.error_message})" if each.failed else "")
+        for each in status.versions
+    )

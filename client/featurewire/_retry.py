@@ -1,0 +1,54 @@
+"""When to try again: backoff with jitter, and a budget over all calls of a client."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+from featurewire._config import RetryConfig
+from featurewire._errors import FeaturewireError, OverloadedError, ServerUnavailableError
+
+__all__ = ["RetryBudget", "backoff", "is_transient"]
+
+
+def is_transient(error: FeaturewireError) -> bool:
+    """Another attempt can succeed, and cannot do harm."""
+    return isinstance(error, (ServerUnavailableError, OverloadedError))
+
+
+def backoff(config: RetryConfig, failures: int) -> float:
+    """Seconds to wait after the `failures`-th failure in a row: "full jitter".
+
+    Uniform between 0 and an exponentially growing bound, so that clients that failed together do
+    not come back together.
+    """
+    bound = config.initial_backoff * config.backoff_multiplier ** min(failures - 1, 60)
+    return random.uniform(0, min(config.max_backoff, bound))
+
+
+class RetryBudget:
+    """A token bucket: a retry takes one token, a success puts back a fraction. Thread-safe.
+
+    In an outage the retries of all calls together stay bounded, instead of multiplying the load on
+    a server that is struggling.
+    """
+
+    def __init__(self, config: RetryConfig) -> None:
+        self._lock = threading.Lock()
+        self._capacity = config.budget
+        self._tokens = config.budget
+        self._earned = config.budget_ratio
+
+    def succeeded(self) -> None:
+        if self._tokens >= self._capacity:
+            return
+        with self._lock:
+            self._tokens = min(self._capacity, self._tokens + self._earned)
+
+    def spend(self) -> bool:
+        """Take a token for a retry; False when there is none."""
+        with self._lock:
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True

@@ -1,0 +1,229 @@
+"""What a server says about a model: its versions, signatures and manifest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from featurewire._errors import ConfigError, ResponseError
+from featurewire._request import Names
+from featurewire._tfs import (
+    error_codes_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    types_pb2,
+)
+
+__all__ = [
+    "GET_METADATA",
+    "GET_STATUS",
+    "ModelMetadata",
+    "ModelStatus",
+    "Signature",
+    "TensorSpec",
+    "VersionStatus",
+    "choose_names",
+    "metadata_request",
+    "parse_manifest",
+    "parse_metadata",
+    "parse_status",
+    "status_request",
+]
+
+GET_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+GET_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionStatus:
+    """One version of a model on one server."""
+
+    version: int
+    state: str
+    """`START`, `LOADING`, `AVAILABLE`, `UNLOADING` or `END` (unloaded, or failed to load)."""
+    error_code: str = "OK"
+    """The status code's name; not `OK` when loading failed."""
+    error_message: str = ""
+
+    @property
+    def available(self) -> bool:
+        return self.state == "AVAILABLE"
+
+    @property
+    def failed(self) -> bool:
+        """The server has given this version up."""
+        return self.error_code != "OK"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStatus:
+    """The versions that a server lists for a model, the newest first."""
+
+    model: str
+    versions: tuple[VersionStatus, ...]
+
+    @property
+    def available(self) -> bool:
+        """At least one version answers requests."""
+        return any(version.available for version in self.versions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A named tensor of a signature."""
+
+    dtype: str
+    """Its TensorFlow name, such as `DT_FLOAT`."""
+    shape: tuple[int, ...] | None
+    """-1 stands for an unknown size, None for an unknown rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    method_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMetadata:
+    """What a served version says of itself."""
+
+    model: str
+    version: int
+    signatures: dict[str, Signature]
+    manifest: dict[str, Any] | None
+    """The exporter's manifest; None where the version carries none."""
+
+
+def status_request(spec: model_pb2.ModelSpec) -> bytes:
+    return get_model_status_pb2.GetModelStatusRequest(model_spec=spec).SerializeToString()
+
+
+def parse_status(reply: bytes, *, model: str) -> ModelStatus:
+    message = _parsed(get_model_status_pb2.GetModelStatusResponse, reply)
+    versions = [
+        VersionStatus(
+            version=each.version,
+            state=_name(get_model_status_pb2.ModelVersionStatus.State, each.state),
+            error_code=_name(error_codes_pb2.Code, each.status.error_code),
+            error_message=each.status.error_message,
+        )
+        for each in message.model_version_status
+    ]
+    versions.sort(key=lambda each: each.version, reverse=True)
+    return ModelStatus(model=model, versions=tuple(versions))
+
+
+def metadata_request(spec: model_pb2.ModelSpec) -> bytes:
+    return get_model_metadata_pb2.GetModelMetadataRequest(
+        model_spec=spec, metadata_field=["signature_def"]
+    ).SerializeToString()
+
+
+def parse_metadata(reply: bytes) -> ModelMetadata:
+    """Without the manifest: that is another call."""
+    message = _parsed(get_model_metadata_pb2.GetModelMetadataResponse, reply)
+    signatures = _parsed(
+        get_model_metadata_pb2.SignatureDefMap, message.metadata["signature_def"].value
+    )
+    return ModelMetadata(
+        model=message.model_spec.name,
+        version=message.model_spec.version.value,
+        signatures={
+            name: Signature(
+                inputs={key: _spec(info) for key, info in sorted(definition.inputs.items())},
+                outputs={key: _spec(info) for key, info in sorted(definition.outputs.items())},
+                method_name=definition.method_name,
+            )
+            for name, definition in sorted(signatures.signature_def.items())
+        },
+        manifest=None,
+    )
+
+
+def parse_manifest(values: list[bytes]) -> dict[str, Any]:
+    try:
+        manifest = json.loads(values[0])
+        if isinstance(manifest, dict):
+            return manifest
+    except (IndexError, ValueError) as exc:
+        raise ResponseError(f"the manifest is not JSON: {exc}") from exc
+    raise ResponseError("the manifest is not a JSON object")
+
+
+def choose_names(
+    metadata: ModelMetadata, *, signature: str, input: str | None, output: str | None
+) -> Names:
+    """The tensors to use: the named ones, or the only ones that fit. Raises `ConfigError`."""
+    found = metadata.signatures.get(signature)
+    if found is None:
+        raise ConfigError(
+            f"version {metadata.version} of {metadata.model!r} has no signature {signature!r}; "
+            f"name one of {sorted(metadata.signatures)} with signature=…"
+        )
+    strings = [name for name, spec in found.inputs.items() if spec.dtype == "DT_STRING"]
+    floats = [
+        name
+        for name, spec in found.outputs.items()
+        if spec.dtype == "DT_FLOAT" and (spec.shape is None or len(spec.shape) == 2)
+    ]
+    status = found.outputs.get("status")
+    return Names(
+        signature=signature,
+        input=_choice("input", input, strings, found.inputs, "image_bytes", signature),
+        output=_choice("output", output, floats, found.outputs, "features", signature),
+        status="status" if status is not None and status.dtype == "DT_INT32" else None,
+    )
+
+
+def _choice(
+    kind: str,
+    wanted: str | None,
+    fitting: list[str],
+    present: dict[str, TensorSpec],
+    usual: str,
+    signature: str,
+) -> str:
+    what = "encoded images (DT_STRING)" if kind == "input" else "vectors (DT_FLOAT [N, D])"
+    listed = ", ".join(f"{name}: {spec.dtype} {spec.shape}" for name, spec in present.items())
+    if wanted is not None:
+        if wanted in fitting:
+            return wanted
+        problem = "does not take" if kind == "input" else "does not give"
+        problem = (
+            f"{kind} {wanted!r} {problem} {what}"
+            if wanted in present
+            else (f"no {kind} {wanted!r}")
+        )
+        raise ConfigError(f"signature {signature!r}: {problem}; it has {listed}")
+    if usual in fitting:
+        return usual
+    if len(fitting) == 1:
+        return fitting[0]
+    problem = f"several {kind}s fit, name one with {kind}=…" if fitting else f"no {kind} of {what}"
+    raise ConfigError(f"signature {signature!r}: {problem}; it has {listed}")
+
+
+def _spec(info: Any) -> TensorSpec:
+    shape = info.tensor_shape
+    return TensorSpec(
+        dtype=_name(types_pb2.DataType, info.dtype),
+        shape=None if shape.unknown_rank else tuple(dim.size for dim in shape.dim),
+    )
+
+
+def _name(enum: Any, number: int) -> str:
+    try:
+        return str(enum.Name(number))
+    except ValueError:
+        return str(number)
+
+
+def _parsed(message: Any, data: bytes) -> Any:
+    try:
+        return message.FromString(data)
+    except Exception as exc:  # protobuf's DecodeError, whichever implementation raises it
+        raise ResponseError(f"the reply is not a {message.DESCRIPTOR.name}: {exc}") from exc

@@ -1,0 +1,164 @@
+"""How many requests a stream keeps in flight: a pure decision, fed with what happened.
+
+Throughput rises with requests in flight until the server is saturated; from there on only latency
+rises. The window climbs towards that knee: it measures throughput over an epoch of replies, grows
+while growth pays, and takes the last step back when it does not. Servers change, so it looks again
+now and then, in both directions, and downwards at once when latency has risen without more
+throughput. A full queue halves it; an outage shrinks it to a probe of one request until somebody
+answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from featurewire._config import StreamConfig
+
+__all__ = ["Window"]
+
+GAIN = 1.05
+"""A step up pays when it raises throughput by this factor."""
+LOSS = 0.98
+"""A step down stands when it keeps this much of the throughput."""
+RISEN = 2.0
+"""Latency over that of the chosen size, from which on it counts as risen."""
+TURNS = 4
+"""An epoch's replies, over requests in flight: batching servers answer in bunches."""
+SHORTEST = 0.25
+"""Seconds an epoch lasts at least."""
+REST = 8
+"""Epochs from a step that did not pay to the next try; doubles up to `LONGEST_REST`."""
+LONGEST_REST = 32
+
+
+@dataclass(frozen=True)
+class _Measured:
+    limit: int
+    rate: float
+    """Images a second."""
+    latency: float
+    """Seconds a request, mean."""
+
+
+class Window:
+    def __init__(self, config: StreamConfig) -> None:
+        self._low = config.min_in_flight
+        self._high = config.max_in_flight
+        self._limit = min(self._high, max(self._low, config.initial_in_flight))
+        self._base: _Measured | None = None
+        """What the size before the step on trial reached; None while none is on trial."""
+        self._chosen: _Measured | None = None
+        """What the current size reached when it was chosen."""
+        self._rest = 0
+        self._rests = REST
+        self._upward = True
+        """The direction of the next try."""
+        self._probing = False
+        self._halved_at: float | None = None
+        self._skip = 0
+        self._begin(None)
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight now."""
+        return 1 if self._probing else self._limit
+
+    def replied(self, *, images: int, latency: float, now: float, saturated: bool) -> None:
+        """A request of `images` images was answered after `latency` seconds.
+
+        `saturated`: the stream had more to send than the window let it.
+        """
+        if self._probing:
+            self._probing = False
+            self._move(max(self._low, self._limit // 2))
+            return
+        if not saturated:  # the source is the limit: nothing to be learned of the server
+            self._begin(None)
+            return
+        if self._skip:  # sent under the size before
+            self._skip -= 1
+            self._begin(None)
+            return
+        if self._since is None:
+            self._begin(now)
+            return
+        self._replies += 1
+        self._images += images
+        self._latency += latency
+        elapsed = now - self._since
+        if self._replies >= TURNS * self._limit and elapsed >= SHORTEST:
+            self._judge(
+                _Measured(self._limit, self._images / elapsed, self._latency / self._replies)
+            )
+            self._begin(now)
+
+    def overloaded(self, now: float) -> None:
+        """The server's queue is full."""
+        if self._halved_at is not None and now - self._halved_at < SHORTEST:
+            return  # the same full queue, seen by other requests
+        self._halved_at = now
+        self._rest = REST
+        self._move(max(self._low, self._limit // 2))
+
+    def unreachable(self) -> None:
+        """Nobody answers: probe with one request at a time."""
+        self._probing = True
+
+    def _begin(self, now: float | None) -> None:
+        self._since = now
+        self._replies = self._images = 0
+        self._latency = 0.0
+
+    def _move(self, limit: int) -> None:
+        """Another size, not on trial."""
+        self._skip = self._limit
+        self._limit = limit
+        self._base = self._chosen = None
+        self._begin(None)
+
+    def _judge(self, measured: _Measured) -> None:
+        if self._base is not None:
+            self._end_trial(measured)
+        elif self._rest:
+            self._rest -= 1
+            if self._chosen is None:
+                self._chosen = measured
+            elif measured.latency > RISEN * self._chosen.latency and (
+                measured.rate <= self._chosen.rate
+            ):
+                self._try_less(measured)
+        else:
+            self._upward, upward = not self._upward, self._upward
+            self._try_more(measured) if upward else self._try_less(measured)
+
+    def _try_more(self, measured: _Measured) -> None:
+        larger = min(self._high, max(self._limit + 1, self._limit * 3 // 2))
+        if larger == self._limit:
+            self._rest = self._rests
+            self._chosen = measured
+            return
+        self._move(larger)
+        self._base = measured
+
+    def _try_less(self, measured: _Measured) -> None:
+        smaller = max(self._low, self._limit * 3 // 4)
+        if smaller == self._limit:
+            self._rest = self._rests
+            self._chosen = measured
+            return
+        self._move(smaller)
+        self._base = measured
+
+    def _end_trial(self, measured: _Measured) -> None:
+        base = self._base
+        assert base is not None
+        if measured.limit > base.limit and measured.rate >= GAIN * base.rate:
+            self._rests = REST
+            self._try_more(measured)
+        elif measured.limit < base.limit and measured.rate >= LOSS * base.rate:
+            self._try_less(measured)
+        else:
+            self._rest = self._rests
+            self._rests = min(LONGEST_REST, self._rests * 2)
+            self._move(base.limit)
+            self._chosen = base
