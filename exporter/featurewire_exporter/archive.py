@@ -1,0 +1,68 @@
+"""Unpacking a module's archive without trusting it."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from featurewire_exporter.errors import ModuleError, one_line
+
+SUFFIXES = (".tar.gz", ".tgz", ".tar")
+_CHUNK_BYTES = 1 << 20
+
+Report = Callable[[int], None]
+"""Called with the number of bytes written so far."""
+
+
+def extract(file: IO[bytes], destination: Path, *, name: str, report: Report | None = None) -> None:
+    """Unpack a tar archive, compressed or not, into `destination`, which exists.
+
+    `name` is what errors call it. Raises `ModuleError` for an archive that is cut short, is none,
+    or has a member with an absolute path, a path that leads out, or that is no plain file.
+    """
+    written = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:*") as archive:
+            for member in archive:
+                target = destination / _checked(member, name)
+                if member.isdir():
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = archive.extractfile(member)
+                with open(target, "wb") as out:
+                    while chunk := source.read(_CHUNK_BYTES):
+                        out.write(chunk)
+                        written += len(chunk)
+                        if report:
+                            report(written)
+            # The checksum of a gzip stream comes after the archive's own end.
+            while file_part := archive.fileobj.read(_CHUNK_BYTES):
+                del file_part
+    except EOFError as error:
+        raise ModuleError(f"{name} is cut short; fetch it again") from error
+    except (tarfile.TarError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ModuleError(
+            f"{name} is no intact tar archive ({one_line(error)}); fetch it again, or give the "
+            "address of a module's .tar.gz"
+        ) from error
+
+
+def _checked(member: tarfile.TarInfo, name: str) -> PurePosixPath:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ModuleError(
+            f"{name} is refused: its member {member.name!r} would be written outside the module's "
+            "folder; do not trust this archive"
+        )
+    if not (member.isfile() or member.isdir()):
+        raise ModuleError(
+            f"{name} is refused: its member {member.name!r} is no plain file; "
+            "pack the module without links"
+        )
+    return path

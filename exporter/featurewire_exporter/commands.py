@@ -1,0 +1,290 @@
+"""The commands: `featurewire export`, `featurewire inspect`, `featurewire verify`.
+
+Parsing imports no TensorFlow; the work is imported when its arguments are known to be right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from featurewire_exporter.errors import ExportError, one_line
+from featurewire_exporter.preprocess import RESIZE_METHODS, PreprocessConfig
+from featurewire_exporter.quiet import quiet_tensorflow
+
+_PRECISIONS = ("float32", "bfloat16", "float16")
+_KINDS = ("auto", "slim-checkpoint")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def export_parser() -> argparse.ArgumentParser:
+    defaults = PreprocessConfig(height=1, width=1)
+    parser = _Parser(
+        prog="featurewire export",
+        description="Export an image-feature-vector module as a versioned SavedModel for "
+        "TensorFlow Serving. Prints the path of the published version last.",
+    )
+    parser.add_argument(
+        "module",
+        metavar="MODULE",
+        help="an https:// handle, a folder, a .tar.gz, a gs:// path, a TF-Slim checkpoint (with "
+        "--from), or stand-in",
+    )
+    parser.add_argument(
+        "base_path",
+        metavar="OUTPUT_BASE_PATH",
+        type=Path,
+        help="the model's folder; the version becomes a numbered folder in it",
+    )
+    parser.add_argument(
+        "--from",
+        dest="kind",
+        choices=_KINDS,
+        default="auto",
+        help="what MODULE is, where it does not say so itself (default: auto)",
+    )
+    parser.add_argument(
+        "--version",
+        type=_count,
+        metavar="N",
+        help="number to publish as (default: highest version present + 1)",
+    )
+    parser.add_argument(
+        "--precision", choices=_PRECISIONS, default="float32", help="default: float32"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_size,
+        metavar="HEIGHTxWIDTH",
+        help="for modules that take images of any size (default: what the module says)",
+    )
+    parser.add_argument(
+        "--resize-method",
+        choices=RESIZE_METHODS,
+        default=defaults.resize_method,
+        help=f"default: {defaults.resize_method}",
+    )
+    parser.add_argument(
+        "--central-crop",
+        type=_share,
+        default=defaults.central_crop,
+        metavar="F",
+        help="share of each side to keep, around the middle, in (0, 1] (default: 1)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=_count,
+        default=defaults.max_pixels,
+        metavar="N",
+        help=f"larger images are too_large (default: {defaults.max_pixels})",
+    )
+    parser.add_argument(
+        "--max-image-bytes",
+        type=_count,
+        default=defaults.max_image_bytes,
+        metavar="N",
+        help=f"longer encodings are too_large (default: {defaults.max_image_bytes})",
+    )
+    parser.add_argument(
+        "--no-antialias", action="store_true", help="resize as plain tf.image.resize does"
+    )
+    parser.add_argument(
+        "--no-exif-orientation", action="store_true", help="leave images as they are stored"
+    )
+    parser.add_argument(
+        "--webp", action="store_true", help="decode WebP, too: needs a newer TensorFlow Serving"
+    )
+    parser.add_argument(
+        "--max-batch-size",
+        type=_count,
+        default=32,
+        metavar="N",
+        help="largest batch the server merges; powers of two below it are allowed sizes "
+        "(default: 32)",
+    )
+    parser.add_argument("--json", action="store_true", help="print path and manifest as JSON")
+    return parser
+
+
+def inspect_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="featurewire inspect", description="Show what a published version is and does."
+    )
+    parser.add_argument("version_directory", metavar="VERSION_DIR", type=Path)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+def verify_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="featurewire verify",
+        description="Compare a published version with a module; exit status 1 on a mismatch.",
+    )
+    parser.add_argument("version_directory", metavar="VERSION_DIR", type=Path)
+    parser.add_argument("--module", required=True, metavar="MODULE", help="as for export")
+    parser.add_argument(
+        "--from",
+        dest="kind",
+        choices=_KINDS,
+        default="auto",
+        help="what MODULE is, where it does not say so itself (default: auto)",
+    )
+    parser.add_argument("--json", action="store_true", help="print what was measured as JSON")
+    return parser
+
+
+def export(argv: Sequence[str]) -> int:
+    """Export a hub module as a versioned SavedModel for TensorFlow Serving."""
+    parser = export_parser()
+    arguments = parser.parse_args(argv)
+    preprocess = {
+        "resize_method": arguments.resize_method,
+        "antialias": not arguments.no_antialias,
+        "central_crop": arguments.central_crop,
+        "max_pixels": arguments.max_pixels,
+        "max_image_bytes": arguments.max_image_bytes,
+        "exif_orientation": not arguments.no_exif_orientation,
+        "webp": arguments.webp,
+    }
+    try:
+        PreprocessConfig(height=1, width=1, **preprocess).validate()
+    except ValueError as error:
+        parser.error(str(error))
+    if arguments.max_batch_size > _LARGEST_BATCH:
+        parser.error(f"--max-batch-size is {arguments.max_batch_size}, at most {_LARGEST_BATCH}")
+
+    def work(stderr: Any) -> None:
+        from featurewire_exporter.export import ExportConfig, export_module
+
+        published = export_module(
+            ExportConfig(
+                module=arguments.module,
+                base_path=arguments.base_path,
+                kind=arguments.kind,
+                version=arguments.version,
+                precision=arguments.precision,
+                image_size=arguments.image_size,
+                max_batch_size=arguments.max_batch_size,
+                preprocess=preprocess,
+            ),
+            _progress(stderr, arguments.json),
+        )
+        if arguments.json:
+            print(json.dumps({"path": str(published.path), "manifest": published.manifest}))
+        else:
+            if published.manifest["module"]["stand_in"]:
+                print("This is the stand-in: random weights, vectors without learned meaning.")
+            print(published.path)
+
+    return _run(parser, work)
+
+
+def inspect(argv: Sequence[str]) -> int:
+    """Show what a published version is and does."""
+    parser = inspect_parser()
+    arguments = parser.parse_args(argv)
+
+    def work(stderr: Any) -> None:
+        from featurewire_exporter.inspect import card, describe
+
+        description = describe(arguments.version_directory)
+        print(json.dumps(description) if arguments.json else card(description))
+
+    return _run(parser, work)
+
+
+def verify(argv: Sequence[str]) -> int:
+    """Compare a published version with a module."""
+    parser = verify_parser()
+    arguments = parser.parse_args(argv)
+
+    def work(stderr: Any) -> None:
+        from featurewire_exporter.verify import verify_version
+
+        report = verify_version(
+            arguments.version_directory,
+            arguments.module,
+            _progress(stderr, arguments.json),
+            kind=arguments.kind,
+        )
+        print(json.dumps(report.as_dict()) if arguments.json else report.text())
+        report.require()
+
+    return _run(parser, work)
+
+
+_LARGEST_BATCH = 1024
+
+
+def _progress(stderr: Any, as_json: bool) -> Any:
+    from featurewire_exporter.progress import Progress
+
+    if stderr.isatty():
+        return Progress(stderr)
+    return Progress(None if as_json else sys.stdout)
+
+
+def _run(parser: argparse.ArgumentParser, work: Callable[[Any], None]) -> int:
+    # A terminated export unwinds, so that it removes what it was writing.
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with quiet_tensorflow() as stderr:
+            try:
+                work(stderr)
+                return 0
+            except ExportError as error:
+                message = str(error)
+            except KeyboardInterrupt:
+                print(f"{parser.prog}: interrupted; nothing was published", file=stderr)
+                return 130
+            except MemoryError:
+                message = "out of memory; export on a machine with more, or fewer others on it"
+            except Exception as error:
+                if os.environ.get("FEATUREWIRE_DEBUG"):
+                    raise
+                message = (
+                    f"{type(error).__name__}: {one_line(error)}; "
+                    "set FEATUREWIRE_DEBUG=1 for the traceback"
+                )
+            print(f"{parser.prog}: {message}", file=stderr)
+            return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {2**31 - 1}")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and up to 1")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) == 1:
+        parts *= 2
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 299x299")
+    return int(parts[0]), int(parts[1])

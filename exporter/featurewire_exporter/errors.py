@@ -1,0 +1,31 @@
+"""What an export can fail with. `str(error)` is one line: what was wrong; what to do.
+
+ExportError
+├── ModuleError      the module cannot be found, fetched, read or understood
+├── ParityError      the artifact does not compute what the module does
+└── PublishError     the version cannot be written
+"""
+
+from __future__ import annotations
+
+
+class ExportError(Exception):
+    """The work failed: exit status 1."""
+
+
+class ModuleError(ExportError):
+    """The module cannot be found, fetched, read or understood."""
+
+
+class ParityError(ExportError):
+    """The artifact does not compute what the module does."""
+
+
+class PublishError(ExportError):
+    """The version cannot be written."""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its class where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

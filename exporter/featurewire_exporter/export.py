@@ -1,0 +1,135 @@
+"""A module to a published version: the steps, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from featurewire_exporter import batching, manifest, parity, warmup
+from featurewire_exporter.artifact import Artifact
+from featurewire_exporter.errors import PublishError
+from featurewire_exporter.fold import fold
+from featurewire_exporter.freeze import FrozenNetwork, freeze
+from featurewire_exporter.module import Module, load_module
+from featurewire_exporter.precision import lower
+from featurewire_exporter.preprocess import MIN_TENSORFLOW, PreprocessConfig
+from featurewire_exporter.progress import Progress
+from featurewire_exporter.publish import Staging, describe
+from featurewire_exporter.sources import Source, fetch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What to export and how."""
+
+    module: str
+    """A handle, path, or `stand-in`."""
+    base_path: Path
+    """The folder that holds the versions of one model."""
+    kind: str = "auto"
+    """One of `sources.KINDS`."""
+    version: int | None = None
+    """The number to publish as; None takes the next free one."""
+    precision: str = "float32"
+    """One of `precision.PRECISIONS`."""
+    image_size: tuple[int, int] | None = None
+    """Height and width in pixels, for modules that take any."""
+    max_batch_size: int = 32
+    """The largest batch that the server merges, images."""
+    preprocess: Mapping[str, Any]
+    """Settings of `PreprocessConfig` besides height and width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What was published."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+
+def export_module(config: ExportConfig, progress: Progress) -> Published:
+    """Export `config.module` and return the published version. Raises `ExportError`."""
+    with Staging(config.base_path, version=config.version) as staging:
+        try:
+            return _export(config, staging, progress)
+        except (OSError, tf.errors.ResourceExhaustedError) as error:
+            if isinstance(error, OSError):
+                raise PublishError(describe(error, staging.base_path)) from error
+            raise PublishError(
+                f"the disk of {staging.base_path} is full; free some space"
+            ) from error
+
+
+def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Published:
+    source = fetch(config.module, staging.scratch, progress, kind=config.kind)
+    progress.step("Loading the module")
+    module = load_module(source.directory, image_size=config.image_size)
+    height, width = module.image_size
+    preprocess = PreprocessConfig(height=height, width=width, **config.preprocess)
+    progress.step("Freezing and folding its network")
+    frozen = freeze(module)
+    folded = fold(frozen)
+    about = _manifest(config, source, module, frozen, preprocess)
+    for activations in dict.fromkeys([config.precision, "float32"]):
+        progress.step(f"Building the served graph in {config.precision}")
+        keep = activations == "float32"
+        network = lower(folded, config.precision, float32_activations=keep)
+        artifact = Artifact(network, preprocess, dimension=module.dimension)
+        artifact.write(staging.version, about)
+        progress.step("Comparing it with the module")
+        measured = parity.measure(staging.version, module, precision=config.precision)
+        if measured.passed:
+            break
+    measured.require()
+    about |= {"activations": activations, "parity": measured.as_manifest()}
+    progress.step("Writing the version")
+    artifact.write(staging.version, about)
+    _write_extras(staging.version, about, preprocess)
+    path = staging.publish()
+    progress.end()
+    return Published(path=path, manifest=about)
+
+
+def _manifest(
+    config: ExportConfig,
+    source: Source,
+    module: Module,
+    frozen: FrozenNetwork,
+    preprocess: PreprocessConfig,
+) -> dict[str, Any]:
+    weights = manifest.weights_digest(frozen.constants())
+    settings = preprocess.as_manifest()
+    return {
+        "featurewire_version": manifest.package_version(),
+        "module": {
+            "handle": source.handle,
+            "stand_in": source.stand_in,
+            "format": module.format,
+            "signature": module.signature,
+        },
+        "dimension": module.dimension,
+        "vector_space": manifest.vector_space(weights, settings),
+        "weights_digest": weights,
+        "image_size": [preprocess.height, preprocess.width],
+        "preprocess": settings,
+        "precision": config.precision,
+        "allowed_batch_sizes": batching.allowed_batch_sizes(config.max_batch_size),
+        "split": manifest.SPLIT,
+        "created_at": manifest.now(),
+        "tensorflow_version": tf.__version__,
+        "min_serving_version": MIN_TENSORFLOW[preprocess.webp],
+    }
+
+
+def _write_extras(version: Path, about: Mapping[str, Any], preprocess: PreprocessConfig) -> None:
+    sizes = about["allowed_batch_sizes"]
+    (version / batching.FILE).write_text(batching.batching_params(sizes[-1]))
+    extras = version / manifest.DIRECTORY
+    extras.mkdir()
+    warmup.write_warmup(extras / warmup.FILE, sizes, preprocess)
+    (extras / manifest.FILE).write_text(manifest.dumps(about))

@@ -1,0 +1,82 @@
+"""The manifest: what a published version says about itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurewire_exporter.errors import ExportError
+
+FILE = "featurewire.json"
+DIRECTORY = "assets.extra"
+SPLIT = {
+    "preprocess": "preprocess",
+    "network": "image_feature_vector",
+    "input": "images",
+    "output": "default",
+}
+"""How another engine splits the artifact: signatures, and the tensors between them."""
+
+
+def weights_digest(arrays: Iterable[np.ndarray]) -> str:
+    """SHA-256 over the float weights of a network, whatever their order and their names.
+
+    Arrays that hold one value over and over are left out: they are structure (a scale of ones),
+    and the same network is written with or without them.
+    """
+    digests = []
+    for array in arrays:
+        if array.dtype.kind != "f" or array.size < 2 or (array == array.flat[0]).all():
+            continue
+        digest = hashlib.sha256(repr((array.shape, array.dtype.name)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def vector_space(weights: str, preprocess: Mapping[str, Any]) -> str:
+    """A digest of the weights' digest and of every setting of the preprocessing.
+
+    The precision is no part of it: its vectors stay comparable (the parity gate sees to that).
+    """
+    text = json.dumps({"weights": weights, "preprocess": preprocess}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def dumps(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def package_version() -> str:
+    try:
+        return metadata.version("featurewire-exporter")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def read_manifest(version_directory: Path) -> dict[str, Any]:
+    """The manifest of a published version. Raises `ExportError`."""
+    path = version_directory / DIRECTORY / FILE
+    try:
+        manifest = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ExportError(
+            f"{version_directory} is no version published by featurewire: it has no "
+            f"{DIRECTORY}/{FILE}; give the numbered folder below the base path"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read ({error}); export the version again") from error
+    if not isinstance(manifest, dict):
+        raise ExportError(f"{path} holds no manifest; export the version again")
+    return manifest

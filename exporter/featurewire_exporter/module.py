@@ -1,0 +1,264 @@
+"""Reading a module: which function makes the vectors, from what size, of what dimension.
+
+Nothing is assumed: the size and the dimension come from what the module announces and from what
+its function returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_hub as hub
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+from featurewire_exporter import tf1_hub
+from featurewire_exporter.errors import ModuleError, one_line
+
+_SIGNATURES = ("image_feature_vector", "default", "serving_default")
+"""Signatures that may give vectors, the most specific first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """A loaded module."""
+
+    directory: str
+    """Where it lies."""
+    format: str
+    """`TF1 Hub`, `TF1 SavedModel` or `SavedModel`."""
+    tags: tuple[str, ...]
+    """Tags of the graph variant that was loaded."""
+    signature: str
+    """The signature that is used, or `__call__`."""
+    image_size: tuple[int, int]
+    """Height and width in pixels."""
+    dimension: int
+    """Floats in a vector."""
+    function: Any
+    """Concrete function of one tensor, float32 [N, height, width, 3] in [0, 1]."""
+    output_index: int
+    """Which of the function's flat outputs is the vector, float32 [N, dimension]."""
+    output_name: str
+    """The signature's name of that output, where it has one."""
+    owner: Any
+    """The loaded object, which keeps the variables alive."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Vectors of `images` by the module itself, as `hub.load` runs it."""
+        outputs = self.function(tf.constant(images))
+        return tf.nest.flatten(outputs, expand_composites=True)[self.output_index].numpy()
+
+
+def load_module(directory: str, *, image_size: tuple[int, int] | None = None) -> Module:
+    """Load the module in `directory`, always its inference variant.
+
+    `image_size` (height, width) is for modules that take any size; for others it must agree.
+    Raises `ModuleError`.
+    """
+    metas = _read_meta_graphs(directory)
+    is_tf1_hub = tf1_hub.is_tf1_hub(directory)
+    tags = _inference_tags(directory, metas, is_tf1_hub=is_tf1_hub)
+    try:
+        loaded = hub.load(directory, tags=tags)
+    except Exception as error:
+        raise ModuleError(
+            f"{directory} holds a SavedModel that TensorFlow cannot load ({one_line(error)}); "
+            "fetch or export the module again"
+        ) from error
+    announced = next((tf1_hub.announced_image_size(m) for m in metas if _tags(m) == tags), None)
+    name, bind, spec = _vector_function(directory, loaded)
+    size = _image_size(directory, announced, spec, image_size)
+    try:
+        function = bind(tf.TensorSpec([None, *size, 3], tf.float32))
+    except Exception as error:
+        raise _not_for(directory, size, error) from error
+    output_index, output_name, dimension = _vector_output(directory, function, size)
+    meta = next(meta for meta in metas if _tags(meta) == tags)
+    return Module(
+        directory=directory,
+        format=_format(meta, is_tf1_hub=is_tf1_hub),
+        tags=tuple(tags),
+        signature=name,
+        image_size=size,
+        dimension=dimension,
+        function=function,
+        output_index=output_index,
+        output_name=output_name,
+        owner=loaded,
+    )
+
+
+def _not_for(directory: str, size: tuple[int, int], error: Exception) -> ModuleError:
+    return ModuleError(
+        f"{directory} does not take images of {size[0]}x{size[1]} pixels in batches of any size "
+        f"({one_line(error)}); a module whose batch size is free is needed, and --image-size "
+        "HEIGHTxWIDTH where it takes several sizes"
+    )
+
+
+def _read_meta_graphs(directory: str) -> list[Any]:
+    path = f"{directory}/saved_model.pb"
+    if not tf.io.gfile.exists(path):
+        raise ModuleError(
+            f"{directory} is no module: it holds no saved_model.pb; give the folder (or archive) "
+            "that has saved_model.pb at its top"
+        )
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            metas = list(saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs)
+    except DecodeError as error:
+        raise ModuleError(
+            f"{path} is damaged: it is no SavedModel; fetch the module again"
+        ) from error
+    if not metas:
+        raise ModuleError(f"{path} holds no graph; fetch the module again")
+    return metas
+
+
+def _format(meta: Any, *, is_tf1_hub: bool) -> str:
+    if is_tf1_hub:
+        return "TF1 Hub"
+    return "SavedModel" if meta.HasField("object_graph_def") else "TF1 SavedModel"
+
+
+def _tags(meta: Any) -> list[str]:
+    return sorted(meta.meta_info_def.tags)
+
+
+def _inference_tags(directory: str, metas: list[Any], *, is_tf1_hub: bool) -> list[str]:
+    """The tag set to load: never a training variant, where vectors depend on batch-mates."""
+    present = [_tags(meta) for meta in metas]
+    for wanted in ([], ["serve"]) if is_tf1_hub else (["serve"], []):
+        if wanted in present:
+            return wanted
+    usable = [tags for tags in present if "train" not in tags]
+    if len(usable) == 1:
+        return usable[0]
+    raise ModuleError(
+        f"{directory} has no inference variant: its tag sets are "
+        f"{', '.join(map(str, present))}; one without tags or with 'serve' is needed"
+    )
+
+
+Bind = Callable[[tf.TensorSpec], Any]
+
+
+def _vector_function(directory: str, loaded: Any) -> tuple[str, Bind, tf.TensorShape]:
+    """Name of the function, what makes it concrete, and the shape of its input if it says."""
+    signatures = getattr(loaded, "signatures", {})
+    # A TF2 module's __call__ is its interface; its signatures are optional.
+    if callable(loaded) and (spec := _call_spec(loaded)) is not None:
+        return "__call__", lambda image_spec: _concrete_call(loaded, image_spec), spec
+    candidates = [name for name in _SIGNATURES if name in signatures]
+    candidates += sorted(set(signatures) - set(candidates))
+    for name in candidates:
+        specs = signatures[name].structured_input_signature[1]
+        images = [key for key, spec in specs.items() if _takes_images(spec)]
+        if len(specs) == 1 and images:
+            function = signatures[name]
+            key = images[0]
+            bind = _signature_binder(function, key)
+            return name, bind, specs[key].shape
+    raise ModuleError(
+        f"{directory} is no image-feature-vector module: none of its signatures "
+        f"({', '.join(sorted(signatures)) or 'it has none'}) takes one batch of float32 images "
+        "[N, height, width, 3], and it is not callable with one"
+    )
+
+
+def _takes_images(spec: Any) -> bool:
+    if not isinstance(spec, tf.TensorSpec) or spec.dtype != tf.float32:
+        return False
+    return spec.shape.rank is None or (spec.shape.rank == 4 and spec.shape[3] in (3, None))
+
+
+def _call_spec(loaded: Any) -> tf.TensorShape | None:
+    """Shape of the images that `__call__` was traced with, or None where it takes none."""
+    for function in getattr(loaded.__call__, "concrete_functions", []):
+        for spec in tf.nest.flatten(function.structured_input_signature[0])[:1]:
+            if _takes_images(spec):
+                return spec.shape
+    return None
+
+
+def _concrete_call(loaded: Any, image_spec: tf.TensorSpec) -> Any:
+    names = {
+        name
+        for function in loaded.__call__.concrete_functions
+        for name in _argument_names(function)
+    }
+    inference = {"training": False} if "training" in names else {}
+
+    def call(images: tf.Tensor) -> Any:
+        return loaded(images, **inference)
+
+    return tf.function(call).get_concrete_function(image_spec)
+
+
+def _argument_names(function: Any) -> list[str]:
+    return list(function.function_type.parameters)
+
+
+def _signature_binder(function: Any, key: str) -> Bind:
+    def bind(image_spec: tf.TensorSpec) -> Any:
+        def call(images: tf.Tensor) -> Any:
+            return function(**{key: images})
+
+        return tf.function(call).get_concrete_function(image_spec)
+
+    return bind
+
+
+def _image_size(
+    directory: str,
+    announced: tuple[int, int] | None,
+    shape: tf.TensorShape,
+    wanted: tuple[int, int] | None,
+) -> tuple[int, int]:
+    own = None
+    if shape.rank == 4 and shape[1] and shape[2]:
+        own = (shape[1], shape[2])
+    own = own or announced
+    if own and wanted and own != wanted:
+        raise ModuleError(
+            f"{directory} takes images of {own[0]}x{own[1]} pixels, not "
+            f"{wanted[0]}x{wanted[1]}; leave --image-size out"
+        )
+    if size := own or wanted:
+        return size
+    raise ModuleError(
+        f"{directory} does not say its image size; give it with --image-size HEIGHTxWIDTH"
+    )
+
+
+def _vector_output(directory: str, function: Any, size: tuple[int, int]) -> tuple[int, str, int]:
+    """Index among the flat outputs, name in the signature, and dimension, of the vector."""
+    structured = function.structured_outputs
+    outputs = tf.nest.flatten(structured, expand_composites=True)
+    names = list(structured) if isinstance(structured, dict) else [""] * len(outputs)
+    names = sorted(names)
+    floats = [i for i, o in enumerate(outputs) if o.dtype == tf.float32]
+    chosen = [i for i in floats if names[i] == "default"] or [
+        i for i in floats if outputs[i].shape.rank in (2, None)
+    ]
+    if len(chosen) != 1:
+        raise ModuleError(
+            f"{directory} returns {len(outputs)} outputs, {len(chosen)} of which could be the "
+            "vector; one float32 [N, dimension] is needed, or one named 'default'"
+        )
+    index = chosen[0]
+    try:
+        vector = tf.nest.flatten(function(tf.zeros([2, *size, 3])), expand_composites=True)[index]
+    except (tf.errors.OpError, ValueError) as error:
+        raise _not_for(directory, size, error) from error
+    if vector.shape.rank != 2 or vector.shape[0] != 2:
+        raise ModuleError(
+            f"{directory} returns {vector.shape} for two images, not [2, dimension]; "
+            "it is no image-feature-vector module"
+        )
+    return index, names[index], int(vector.shape[1])

@@ -1,0 +1,56 @@
+"""Inception ResNet V2 with given weights, written as a module in TF1 Hub format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from featurewire_exporter import tf1_hub
+from featurewire_exporter.network import IMAGE_SIZE, SCOPE, Network, build_network
+
+tf1 = tf.compat.v1
+
+
+def write_network_module(directory: Path, variables: Mapping[str, np.ndarray]) -> Path:
+    """Write both graph variants and the checkpoint into `directory` (created) and return it.
+
+    `variables`: a float32 array for every name of `variable_shapes()`.
+    """
+    meta_graphs = [_meta_graph(training=False)[0], _meta_graph(training=True)[0]]
+    tf1_hub.write_module(directory, meta_graphs=meta_graphs, variables=variables)
+    return directory
+
+
+@cache
+def variable_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the network's 896 variables, in the order of their making."""
+    return _meta_graph(training=False)[1]
+
+
+@cache
+def _meta_graph(*, training: bool) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """One graph variant, and its variables' shapes by name."""
+    with tf.Graph().as_default():
+        images = tf1.placeholder(tf.float32, [None, IMAGE_SIZE, IMAGE_SIZE, 3], name="images")
+        network = build_network(images, training=training)
+        shapes = {v.op.name: tuple(v.shape.as_list()) for v in tf1.global_variables()}
+        meta = tf1_hub.meta_graph(
+            tags=["train"] if training else [],
+            signatures=_signatures(images, network),
+            image_size=(IMAGE_SIZE, IMAGE_SIZE),
+        )
+        return meta, shapes
+
+
+def _signatures(images: tf.Tensor, network: Network) -> dict[str, tuple[dict, dict]]:
+    features = {"default": network.features}
+    end_points = {f"{SCOPE}/{name}": point for name, point in network.end_points.items()}
+    return {
+        "default": ({"images": images}, features),
+        "image_feature_vector": ({"images": images}, {**features, **end_points}),
+    }

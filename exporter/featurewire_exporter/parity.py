@@ -1,0 +1,99 @@
+"""The gate before publishing: does the artifact compute what the module does?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurewire_exporter import photos
+from featurewire_exporter.artifact import ArtifactSession
+from featurewire_exporter.errors import ParityError
+from featurewire_exporter.module import Module
+
+MAX_ABS = 1e-4
+MIN_COSINE = 0.999
+_PROBES = 3
+_PROBE_JPEG = (360, 480)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What was measured, over every probe and both ways into the artifact."""
+
+    precision: str
+    probes: int
+    max_abs: float
+    """Largest absolute difference of any float of any vector."""
+    min_cosine: float
+    """Smallest cosine between a vector of the artifact and the module's."""
+
+    @property
+    def limit(self) -> str:
+        if self.precision == "float32":
+            return f"max abs difference <= {MAX_ABS:g}"
+        return f"cosine >= {MIN_COSINE:g}"
+
+    @property
+    def passed(self) -> bool:
+        # Comparisons with NaN are false, so a NaN anywhere fails.
+        if self.precision == "float32":
+            return self.max_abs <= MAX_ABS
+        return self.min_cosine >= MIN_COSINE
+
+    def as_manifest(self) -> dict[str, Any]:
+        return {
+            "probes": self.probes,
+            "max_abs": self.max_abs,
+            "min_cosine": self.min_cosine,
+            "limit": self.limit,
+            "passed": self.passed,
+        }
+
+    def require(self) -> None:
+        """Raises `ParityError` with the numbers where the gate is shut."""
+        if not self.passed:
+            raise ParityError(
+                f"the artifact differs from the module: max abs difference {self.max_abs:.3g}, "
+                f"cosine {self.min_cosine:.6f} over {self.probes} probes, where "
+                f"{self.limit} is needed for {self.precision}; try --precision float32, "
+                "or report this module"
+            )
+
+
+def measure(directory: str | Path, module: Module, *, precision: str) -> Parity:
+    """Run the artifact in `directory` in a TF1 Session and the module beside it.
+
+    Probes are images fed to `image_feature_vector`, and one JPEG through `serving_default`, which
+    is compared with the module on the pixels that `preprocess` returns.
+    """
+    images = photos.probe_images(_PROBES, module.image_size)
+    encoded = np.array([photos.jpeg(*_PROBE_JPEG, seed=_PROBES)], dtype=object)
+    with ArtifactSession(directory) as session:
+        ours = session.run("image_feature_vector", images=images)["default"]
+        served = session.run("serving_default", image_bytes=encoded)["features"]
+        pixels = session.run("preprocess", image_bytes=encoded)["images"]
+    theirs = module(np.concatenate([images, pixels]))
+    return compare(np.concatenate([ours, served]), theirs, precision=precision)
+
+
+def compare(ours: np.ndarray, theirs: np.ndarray, *, precision: str) -> Parity:
+    """`ours` and `theirs`: float32 [probes, dimension]."""
+    if ours.shape != theirs.shape:
+        raise ParityError(
+            f"the artifact's vectors have the shape {ours.shape[1:]}, the module's "
+            f"{theirs.shape[1:]}; this is another module"
+        )
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    # Two vectors of zeros are equal, though they have no angle.
+    both_zero = (norms == 0) & ~a.any(axis=1) & ~b.any(axis=1)
+    cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms > 0, norms, np.nan))
+    return Parity(
+        precision=precision,
+        probes=len(ours),
+        max_abs=float(np.max(np.abs(a - b))),
+        min_cosine=float(np.min(cosines)),
+    )

@@ -1,0 +1,49 @@
+"""Photo-like images made in code: for probes and warm-up records, without carrying any file."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+_DRAWN_PIXELS = 2**20
+"""Larger images are drawn smaller and enlarged."""
+
+
+def photo(height: int, width: int, *, seed: int) -> np.ndarray:
+    """uint8 [height, width, 3]: smooth colours, shapes with edges, and fine grain.
+
+    Detail at every scale makes it cost what a photo costs: to encode, to decode, to compare.
+    """
+    random = np.random.default_rng(seed)
+    enlarged = 1
+    while height * width > _DRAWN_PIXELS * enlarged**2:
+        enlarged *= 2
+    if enlarged > 1:
+        image = photo(-(-height // enlarged), -(-width // enlarged), seed=seed)
+        image = image.repeat(enlarged, 0).repeat(enlarged, 1)[:height, :width]
+        grain = random.integers(-6, 7, [height, width, 1], np.int16)
+        return np.clip(image + grain, 0, 255).astype(np.uint8)
+    image = np.full([height, width, 3], 128.0, np.float32)
+    for cells in (3, 8, 24, 64):
+        coarse = random.normal(0, 60 / np.sqrt(cells / 3), [cells, cells, 3]).astype(np.float32)
+        image += tf.image.resize(coarse, [height, width], method="bicubic").numpy()
+    rows, columns = np.ogrid[:height, :width]
+    for _ in range(6):
+        y, x = random.uniform(0, height), random.uniform(0, width)
+        radius = random.uniform(0.05, 0.25) * min(height, width)
+        inside = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+        image[inside] += random.normal(0, 40, 3).astype(np.float32)
+    grain = random.integers(-6, 7, [height, width, 1], np.int8)
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
+
+
+def jpeg(height: int, width: int, *, seed: int, quality: int = 90) -> bytes:
+    """The same as a baseline JPEG."""
+    return tf.io.encode_jpeg(photo(height, width, seed=seed), quality=quality).numpy()
+
+
+def probe_images(count: int, size: tuple[int, int]) -> np.ndarray:
+    """float32 [count, height, width, 3] in [0, 1]: photos, and uniform noise as the last."""
+    images = [photo(*size, seed=i).astype(np.float32) / 255 for i in range(count - 1)]
+    images.append(np.random.default_rng(count).random([*size, 3], dtype=np.float32))
+    return np.stack(images)

@@ -1,0 +1,78 @@
+"""The formats that are known: told apart and measured for a batch, decoded one by one."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from . import bmp, gif, jpeg, png, webp
+from .config import PreprocessConfig
+from .header import HEAD_BYTES, Header
+from .octets import spell, window
+
+RATIOS = (1, 2, 4, 8)
+"""By which a JPEG's sides can be divided in its decode."""
+
+
+class Images:
+    """Headers of a batch of files, `data` string [N], and what can be told from them."""
+
+    def __init__(self, data: tf.Tensor, config: PreprocessConfig) -> None:
+        head = window(data, 0, HEAD_BYTES)
+        exif = config.exif_orientation
+        self.is_jpeg = spell(head, jpeg.MAGIC)
+        """bool [N]"""
+        is_png = spell(head, png.MAGIC)
+        is_gif = gif.looks_like(head)
+        read = [
+            (self.is_jpeg, jpeg.read(data, self.is_jpeg, exif=exif)),
+            (is_png, png.read(data, head, is_png, exif=exif)),
+            (is_gif, gif.read(data, head, is_gif)),
+            (bmp.looks_like(head), bmp.read(head)),
+        ]
+        if config.webp:
+            is_webp = webp.looks_like(head)
+            read.append((is_webp, webp.read(data, head, is_webp, exif=exif)))
+        self.known = tf.reduce_any(tf.stack([mine for mine, _ in read]), 0)
+        """bool [N]"""
+        self.header = _merged(read)
+
+
+def _merged(read: list[tuple[tf.Tensor, Header]]) -> Header:
+    """The header of each file's own format; `decoder` becomes an index of `decode`'s."""
+    _, merged = read[0]
+    for (mine, header), first in zip(read[1:], _FIRST_DECODERS, strict=False):
+        header = header._replace(decoder=header.decoder + first)
+        merged = Header(
+            *(tf.where(mine, new, old) for new, old in zip(header[:4], merged[:4], strict=True)),
+            tf.where(mine[:, tf.newaxis], header.extra, merged.extra),
+            merged.level_shift,
+        )
+    return merged
+
+
+# Of PNG, GIF, BMP (two of them) and WebP, behind those of JPEG.
+_FIRST_DECODERS = (4, 5, 6, 8)
+
+
+def decode(
+    data: tf.Tensor,
+    decoder: tf.Tensor,
+    shape: tf.Tensor,
+    extra: tf.Tensor,
+    config: PreprocessConfig,
+) -> tf.Tensor:
+    """uint8 [h, w, 3], of one file that its header says to be `shape`, int32 [3].
+
+    `decoder` is the header's, plus the index of the ratio in RATIOS for a JPEG; for one, the
+    last number of `shape` is the components. Fails where the file is broken.
+    """
+    branches = [
+        *(lambda by=by: jpeg.decode(data, by, shape) for by in RATIOS),
+        lambda: png.decode(data),
+        lambda: gif.decode(data, shape, extra),
+        lambda: bmp.decode(data, shape, extra),
+        lambda: bmp.decode_indexed(data, shape, extra),
+    ]
+    if config.webp:
+        branches.append(lambda: webp.decode(data))
+    return tf.ensure_shape(tf.switch_case(decoder, branches), [None, None, 3])

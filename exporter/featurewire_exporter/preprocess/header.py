@@ -1,0 +1,38 @@
+"""What images' first bytes say of them, before any pixel is decoded."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+HEAD_BYTES = 72
+"""How many first bytes, padded with zeros, every format's reader is given: int32 [N, 72]."""
+
+
+class Header(NamedTuple):
+    """Vectors [N]. Sides are not positive where they cannot be right."""
+
+    height: tf.Tensor
+    """int64, pixels, as stored: before any orientation is applied."""
+
+    width: tf.Tensor
+    """int64, pixels."""
+
+    orientation: tf.Tensor
+    """int32, from 1 (upright) to 8."""
+
+    decoder: tf.Tensor
+    """int32: which of the format's own decoders is to be used."""
+
+    extra: tf.Tensor
+    """int32 [N, 4]: what the format's own decoders need besides."""
+
+    level_shift: tf.Tensor | None = None
+    """float32 [N, 2, 3]: what a full decode takes from the levels of red, green and blue, and a
+    scaled one does not; everywhere, and besides where there is colour."""
+
+
+def no_extra(like: tf.Tensor) -> tf.Tensor:
+    """The `extra` of a format that needs nothing, of as many files as `like` [N] has."""
+    return tf.zeros(tf.stack([tf.size(like), 4]), tf.int32)

@@ -1,0 +1,87 @@
+"""Bytes of a batch of strings as numbers, inside a graph.
+
+Headers are read for a whole batch at once: everything here has the batch's images first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def window(data: tf.Tensor, at: tf.Tensor | int, count: int) -> tf.Tensor:
+    """int32 [N, count]: the bytes of each string from `at` [N] on, zeros where there are none."""
+    length = tf.cast(tf.strings.length(data), tf.int64)
+    at = tf.maximum(tf.minimum(tf.cast(at, tf.int64), length), 0)
+    part = tf.strings.substr(data, at, tf.fill(tf.shape(length), tf.constant(count, tf.int64)))
+    return tf.cast(tf.io.decode_raw(part, tf.uint8, fixed_length=count), tf.int32)
+
+
+def big(octets: tf.Tensor) -> tf.Tensor:
+    """int64 [...]: unsigned bytes [..., count], the most significant first."""
+    return _number(octets, range(octets.shape[-1] - 1, -1, -1))
+
+
+def little(octets: tf.Tensor) -> tf.Tensor:
+    """int64 [...]: unsigned bytes [..., count], the least significant first."""
+    return _number(octets, range(octets.shape[-1]))
+
+
+def _number(octets: tf.Tensor, places: range) -> tf.Tensor:
+    weights = tf.constant([1 << (8 * place) for place in places], tf.int64)
+    return tf.reduce_sum(tf.cast(octets, tf.int64) * weights, -1)
+
+
+def spell(octets: tf.Tensor, text: bytes) -> tf.Tensor:
+    """bool [...]: whether the bytes [..., count] begin with `text`."""
+    return tf.reduce_all(tf.equal(octets[..., : len(text)], list(text)), -1)
+
+
+def among(octets: tf.Tensor, *values: int) -> tf.Tensor:
+    """bool, of the same shape: whether each number is one of `values`."""
+    return tf.reduce_any(tf.equal(octets[..., tf.newaxis], tf.constant(values, octets.dtype)), -1)
+
+
+Step = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, ...]]]
+
+
+def walk(
+    data: tf.Tensor,
+    start: int,
+    active: tf.Tensor,
+    *,
+    width: int,
+    limit: int,
+    marks: int,
+    step: Step,
+) -> tuple[tf.Tensor, ...]:
+    """Goes from part to part of each string for which `active` [N] holds.
+
+    `step` is given a window of `width` bytes and its place [N], int64. It returns the next
+    place, whether to go on, and `marks` marks, bool [N]. Of each mark, the place where it was
+    first set is returned, int64 [N]; 0 where it never was. At most `limit` steps are taken,
+    whatever the bytes, and none behind a string's end.
+    """
+    length = tf.strings.length(data, "BYTE")
+    place = tf.fill(tf.shape(length), tf.constant(start, tf.int64))
+    found = [tf.zeros_like(place)] * marks
+
+    def wanted(count: tf.Tensor, place: tf.Tensor, active: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_any(active) & (count < limit)
+
+    def advance(
+        count: tf.Tensor, place: tf.Tensor, active: tf.Tensor, *found: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        following, more, marked = step(window(data, place, width), place)
+        found = tuple(
+            tf.where(active & mark & tf.equal(old, 0), place, old)
+            for mark, old in zip(marked, found, strict=True)
+        )
+        active &= more & (following < tf.cast(length, tf.int64))
+        return count + 1, following, active, *found
+
+    _, _, _, *found = tf.while_loop(
+        wanted, advance, (tf.constant(0), place, active, *found), parallel_iterations=1
+    )
+    return tuple(found)

@@ -1,0 +1,61 @@
+"""EXIF orientation: found in a TIFF block, and what it asks for.
+
+Tag 0x0112 of the first directory says how the stored rows and columns were turned: 1 upright,
+2 mirrored, 3 upside down and mirrored, 4 upside down, and 5 to 8 the same with rows and columns
+exchanged (CIPA DC-008, "Orientation").
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from .octets import among, big, little, spell, window
+
+UPRIGHT = 1
+
+_TAG = 0x0112
+_SHORT = 3
+
+# A directory is sorted by tag, and few tags come before this one.
+_ENTRIES = 64
+
+
+def read_orientation(data: tf.Tensor, at: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """int32 [N] from 1 to 8, of the TIFF blocks of `length` bytes at `at`, int64 [N].
+
+    1 where `at` is 0, and wherever a block is broken or says nothing.
+    """
+
+    def read() -> tf.Tensor:
+        start = window(data, at, 8)
+        swapped = spell(start, b"II*\0")
+        known = (at > 0) & (swapped | spell(start, b"MM\0*"))
+        offset = tf.where(swapped, little(start[:, 4:]), big(start[:, 4:]))
+        # Beyond its end would be some other part of the file.
+        offset = tf.minimum(offset, tf.maximum(length, 0))
+        table = window(data, at + offset, 2 + 12 * _ENTRIES)
+        count = tf.where(swapped, little(table[:, :2]), big(table[:, :2]))
+        count = tf.minimum(count, (length - offset - 2) // 12)
+        entries = tf.reshape(table[:, 2:], [-1, _ENTRIES, 12])
+
+        def field(column: int) -> tf.Tensor:
+            octets = entries[:, :, column : column + 2]
+            return tf.where(swapped[:, tf.newaxis], little(octets), big(octets))
+
+        value = field(8)
+        there = known[:, tf.newaxis] & (tf.range(_ENTRIES, dtype=tf.int64) < count[:, tf.newaxis])
+        there &= tf.equal(field(0), _TAG) & tf.equal(field(2), _SHORT) & (value <= 8)
+        found = tf.reduce_max(tf.where(there, value, 0), 1)
+        return tf.cast(tf.maximum(found, UPRIGHT), tf.int32)
+
+    return tf.cond(tf.reduce_any(at > 0), read, lambda: tf.ones_like(at, tf.int32))
+
+
+def exchanges_sides(orientation: tf.Tensor) -> tf.Tensor:
+    """bool: whether the stored rows are the upright image's columns."""
+    return orientation >= 5
+
+
+def reversed_sides(orientation: tf.Tensor) -> tf.Tensor:
+    """bool [N, 2]: whether rows and columns, exchanged or not, have to run the other way."""
+    return tf.stack([among(orientation, 3, 4, 7, 8), among(orientation, 2, 3, 6, 7)], -1)

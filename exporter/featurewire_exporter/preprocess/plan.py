@@ -1,0 +1,132 @@
+"""What is to be done with each image of a batch, decided from its header alone.
+
+Everything that can be worked out beforehand is, for the whole batch: what runs for each image is
+built anew for each batch, and costs by its number of ops.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from .config import PreprocessConfig
+from .formats import RATIOS, Images
+from .orientation import exchanges_sides, reversed_sides
+
+
+class Side(NamedTuple):
+    """How one side of a decoded image is resized, as the op wants it. Of N images, or of one."""
+
+    bounds: tf.Tensor
+    """int32 [N, 2]: the first decoded pixel that is looked at, and the one behind the last."""
+
+    size: tf.Tensor
+    """int32 [N, 2]: the pixels that they become, and 1."""
+
+    scale: tf.Tensor
+    """float32 [N, 2]: the pixels that each of them becomes, and 1."""
+
+    offset: tf.Tensor
+    """float32 [N, 2]: where, in the result, the first of them begins (0 or before), and 0."""
+
+
+class Plan(NamedTuple):
+    """Of N images, or of one."""
+
+    decoder: tf.Tensor
+    """int32 [N], an index as `formats.decode` takes it."""
+
+    shape: tf.Tensor
+    """int32 [N, 3]: what the header says, as `formats.decode` takes it."""
+
+    extra: tf.Tensor
+    """int32 [N, 4], as the header has it."""
+
+    decoded: tf.Tensor
+    """int32 [N, 3]: the shape of the decoded image."""
+
+    rows: Side
+    columns: Side
+
+    sharpening: tf.Tensor
+    """float32 [N]: how much of it makes up for a scaled decode; 0 for none."""
+
+    level_shift: tf.Tensor
+    """float32 [N, 2, 3], as the header has it; 0 for a full decode."""
+
+    order: tf.Tensor
+    """int32 [N, 3]: 0, 1, 2; or 1, 0, 2 where rows become columns, after resizing."""
+
+    backwards: tf.Tensor
+    """bool [N, 3]: whether rows, and columns, are to run the other way, after that."""
+
+
+def make_plans(images: Images, config: PreprocessConfig) -> Plan:
+    """The plans of a batch; of no use for images whose sides are not positive."""
+    header = images.header
+    sides = tf.stack([header.height, header.width], 1)
+    exchanged = exchanges_sides(header.orientation)[:, tf.newaxis]
+    upright = tf.constant([[config.height, config.width]])
+    target = tf.where(exchanged, upright[:, ::-1], upright)
+    start, extent = _central(sides, config.central_crop)
+    step = _ratio_index(images.is_jpeg, sides, start, extent, target, config)
+    ratio = tf.gather(tf.constant(RATIOS), step)[:, tf.newaxis]
+    divisor = tf.cast(ratio, tf.float32)
+    start, extent = tf.cast(start, tf.float32) / divisor, tf.cast(extent, tf.float32) / divisor
+    sides = tf.cast(tf.minimum(sides, 1 << 30), tf.int32)
+    three = tf.fill(tf.shape(exchanged), 3)
+    components = tf.where(images.is_jpeg[:, tf.newaxis], header.extra[:, :1], three)
+    backwards = reversed_sides(header.orientation)
+    blur = (1 - 1 / tf.square(divisor)) / 24
+    return Plan(
+        decoder=header.decoder + step,
+        shape=tf.concat([sides, components], 1),
+        extra=header.extra,
+        decoded=tf.concat([-(-sides // ratio), three], 1),
+        rows=_side(start[:, 0], extent[:, 0], target[:, 0]),
+        columns=_side(start[:, 1], extent[:, 1], target[:, 1]),
+        sharpening=blur[:, 0],
+        level_shift=tf.where(ratio[:, tf.newaxis] > 1, header.level_shift, 0.0),
+        order=tf.where(exchanged, [[1, 0, 2]], [[0, 1, 2]]),
+        backwards=tf.concat([backwards, tf.zeros_like(exchanged)], 1),
+    )
+
+
+def _side(start: tf.Tensor, extent: tf.Tensor, target: tf.Tensor) -> Side:
+    first = tf.floor(start)
+    scale = tf.cast(target, tf.float32) / extent
+    return Side(
+        bounds=tf.cast(tf.stack([first, tf.math.ceil(start + extent)], 1), tf.int32),
+        size=tf.stack([target, tf.ones_like(target)], 1),
+        scale=tf.stack([scale, tf.ones_like(scale)], 1),
+        offset=tf.stack([(first - start) * scale, tf.zeros_like(scale)], 1),
+    )
+
+
+def _central(sides: tf.Tensor, share: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """(start, extent) int64 of the middle `share` of sides, as `tf.image.central_crop` cuts."""
+    if share >= 1:
+        return tf.zeros_like(sides), sides
+    cut = tf.cast(tf.floor(tf.cast(sides, tf.float64) * ((1 - share) / 2)), tf.int64)
+    return cut, sides - 2 * cut
+
+
+def _ratio_index(
+    is_jpeg: tf.Tensor,
+    sides: tf.Tensor,
+    start: tf.Tensor,
+    extent: tf.Tensor,
+    target: tf.Tensor,
+    config: PreprocessConfig,
+) -> tf.Tensor:
+    """int32 [N]: the largest ratio of the decode that leaves enough to resize from."""
+    best = tf.zeros_like(is_jpeg, tf.int32)
+    for ratio, margin in sorted(config.scaled_decode.items()):
+        least = ratio * margin * tf.cast(target, tf.float32)
+        enough = tf.cast(extent, tf.float32) >= least
+        if config.resize_method == "area":
+            # It counts whole pixels, so the decoded ones have to be whole, too.
+            enough &= tf.equal(sides % ratio, 0) & tf.equal(start % ratio, 0)
+        best = tf.where(is_jpeg & tf.reduce_all(enough, 1), RATIOS.index(ratio), best)
+    return best

@@ -1,0 +1,38 @@
+"""PNG: size from its first chunk, orientation from an `eXIf` chunk before the pixels."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from .header import Header, no_extra
+from .octets import big, spell, walk, window
+from .orientation import UPRIGHT, read_orientation
+
+MAGIC = b"\x89PNG\r\n\x1a\n"
+
+_MAX_CHUNKS = 64
+
+
+def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> Header:
+    """The headers of the PNG files, which `mine` [N] marks."""
+
+    def step(
+        octets: tf.Tensor, at: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, ...]]:
+        tagged = spell(octets[:, 4:], b"eXIf")
+        pixels = spell(octets[:, 4:], b"IDAT")
+        return at + 12 + big(octets[:, :4]), ~(tagged | pixels), (tagged,)
+
+    orientation = tf.fill(tf.shape(mine), UPRIGHT)
+    if exif:
+        (tagged,) = walk(data, len(MAGIC), mine, width=8, limit=_MAX_CHUNKS, marks=1, step=step)
+        length = big(window(data, tagged, 4))
+        orientation = read_orientation(data, tf.where(tagged > 0, tagged + 8, 0), length)
+    there = tf.cast(spell(head[:, 12:], b"IHDR"), tf.int64)
+    width, height = big(head[:, 16:20]) * there, big(head[:, 20:24]) * there
+    return Header(height, width, orientation, tf.zeros_like(orientation), no_extra(mine))
+
+
+def decode(data: tf.Tensor) -> tf.Tensor:
+    """uint8 [h, w, 3]: 16 bits become 8, palettes and grey become RGB, alpha is dropped."""
+    return tf.io.decode_png(data, channels=3)

@@ -1,0 +1,52 @@
+"""Progress of a long command: steps, and bytes of a transfer."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+
+class Progress:
+    """Says what is being done. On a terminal one line is rewritten, elsewhere a step is a line."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._terminal = stream is not None and stream.isatty()
+        self._started = time.monotonic()
+        self._text = ""
+        self._drawn = 0.0
+
+    def step(self, text: str) -> None:
+        """Begin a step."""
+        self._text = text
+        if self._stream is None:
+            return
+        seconds = time.monotonic() - self._started
+        if self._terminal:
+            self._draw(f"[{seconds:3.0f} s] {text} ...")
+        else:
+            print(f"[{seconds:3.0f} s] {text}", file=self._stream, flush=True)
+
+    def bytes(self, done: int, total: int | None) -> None:
+        """How far the step's transfer is; drawn on terminals only, a few times a second."""
+        now = time.monotonic()
+        if not self._terminal or (now - self._drawn < 0.2 and done != total):
+            return
+        self._drawn = now
+        megabytes = f"{done / 1e6:.1f} MB"
+        if total:
+            filled = int(20 * done / total)
+            bar = f"[{'#' * filled}{'.' * (20 - filled)}]"
+            megabytes = f"{bar} {done / 1e6:.1f} of {total / 1e6:.1f} MB"
+        self._draw(f"{self._text}: {megabytes}")
+
+    def end(self) -> None:
+        """Leave a clean line on a terminal."""
+        if self._terminal:
+            self._draw("")
+            self._stream.write("\r")
+            self._stream.flush()
+
+    def _draw(self, text: str) -> None:
+        self._stream.write(f"\r\x1b[K{text[:200]}")
+        self._stream.flush()

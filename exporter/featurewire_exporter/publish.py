@@ -1,0 +1,205 @@
+"""A version directory appears complete or not at all.
+
+Everything is written below a hidden directory beside the versions, which TensorFlow Serving ignores
+(its name is no number), and renamed into place at the end. An exclusive lock on that directory says
+that its exporter is alive; the kernel drops it when the process dies, however it dies, so the next
+export knows a leftover and removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from featurewire_exporter.errors import PublishError
+
+STAGING_PREFIX = ".featurewire-export-"
+
+
+class Staging:
+    """A place to write one version, and the way to publish it. A context manager.
+
+    On leaving, what was not published is removed, and base directories made for it with it.
+    """
+
+    def __init__(self, base_path: str | Path, *, version: int | None = None) -> None:
+        if "://" in str(base_path):
+            raise PublishError(
+                f"{base_path} is no local path; export to a local folder and copy the numbered "
+                "folder from there under a temporary name, renaming it last"
+            )
+        self.base_path = Path(os.path.abspath(base_path))
+        self._wanted = version
+        self._made: list[Path] = []
+        self._directory: Path | None = None
+        self._lock = -1
+
+    @property
+    def version(self) -> Path:
+        """Fill this directory: it becomes the version."""
+        return self._directory / "version"
+
+    @property
+    def scratch(self) -> Path:
+        """For anything else; it goes when the export ends."""
+        return self._directory / "scratch"
+
+    def __enter__(self) -> Staging:
+        with _told(self.base_path):
+            self._make_base()
+            try:
+                self._open()
+            except BaseException:
+                self._remove()
+                self._remove_made()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._remove()
+        if kind is not None:
+            self._remove_made()
+
+    def publish(self) -> Path:
+        """Rename the filled directory to its number and return the new path."""
+        with _told(self.base_path):
+            sync_tree(self.version)
+            with _locked(self.base_path):
+                number = self._wanted or next_version(self.base_path)
+                target = self.base_path / str(number)
+                if target.exists():
+                    raise _exists(target)
+                try:
+                    os.rename(self.version, target)
+                except OSError as error:
+                    if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                        raise _exists(target) from error
+                    raise
+            _sync(self.base_path)
+        return target
+
+    def _make_base(self) -> None:
+        missing = [p for p in (self.base_path, *self.base_path.parents) if not p.exists()]
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            self._made.append(path)
+
+    def _open(self) -> None:
+        with _locked(self.base_path):
+            remove_leftovers(self.base_path)
+            if self._wanted is not None and (self.base_path / str(self._wanted)).exists():
+                raise _exists(self.base_path / str(self._wanted))
+            self._directory = self.base_path / f"{STAGING_PREFIX}{secrets.token_hex(6)}"
+            self._directory.mkdir()
+            self._lock = os.open(self._directory, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.version.mkdir()
+        self.scratch.mkdir()
+
+    def _remove(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+
+    def _remove_made(self) -> None:
+        for path in reversed(self._made):
+            try:
+                path.rmdir()
+            except OSError:
+                return
+
+
+def next_version(base_path: Path) -> int:
+    """One more than the highest version present, 1 where there is none."""
+    return max((int(p.name) for p in base_path.iterdir() if _is_number(p.name)), default=0) + 1
+
+
+def remove_leftovers(base_path: Path) -> list[Path]:
+    """Remove what killed exporters left behind; returns what was removed.
+
+    Call with `base_path` locked, so that no exporter is between making and locking its directory.
+    """
+    removed = []
+    for path in base_path.glob(f"{STAGING_PREFIX}*"):
+        try:
+            lock = os.open(path, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(path)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)
+    return removed
+
+
+def sync_tree(directory: Path) -> None:
+    """Have everything below `directory` on the disk before its new name is."""
+    for root, _, files in os.walk(directory):
+        for name in files:
+            _sync(Path(root) / name)
+        _sync(Path(root))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Alone among exporters; held for moments only."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told(base_path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PublishError(describe(error, base_path)) from error
+
+
+def describe(error: OSError, base_path: Path) -> str:
+    """One line about a failed write below `base_path`."""
+    if error.errno == errno.ENOSPC:
+        return f"the disk of {base_path} is full; free some space and export again"
+    if error.errno == errno.EDQUOT:
+        return f"the disk quota at {base_path} is used up; free some space and export again"
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"{base_path} cannot be written ({reason}); give a folder that can"
+
+
+def _exists(target: Path) -> PublishError:
+    return PublishError(
+        f"version {target.name} exists at {target.parent} and is never overwritten; "
+        "leave --version out for the next free number"
+    )
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()

@@ -1,0 +1,67 @@
+"""A TF-Slim checkpoint of Inception ResNet V2 as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from featurewire_exporter.errors import ModuleError, one_line
+from featurewire_exporter.network import SCOPE
+from featurewire_exporter.network_module import variable_shapes, write_network_module
+
+_HEADS = (f"{SCOPE}/Logits/", f"{SCOPE}/AuxLogits/")
+_TRAINING = ("RMSProp", "RMSProp_1", "Adam", "Adam_1", "Momentum", "ExponentialMovingAverage")
+_NAMED_AT_MOST = 3
+
+
+def write_slim_module(checkpoint: str, directory: Path) -> Path:
+    """Write the network with the checkpoint's weights as a TF1 Hub module into `directory`.
+
+    Classification heads and what only training needs are ignored. Raises `ModuleError` that names
+    missing and surplus variables.
+    """
+    try:
+        reader = tf.train.load_checkpoint(checkpoint)
+        present = reader.get_variable_to_shape_map()
+    except (ValueError, tf.errors.OpError, RuntimeError) as error:
+        raise ModuleError(
+            f"{checkpoint} is no checkpoint that TensorFlow can read ({one_line(error)}); give "
+            "the path up to and including .ckpt"
+        ) from error
+    wanted = variable_shapes()
+    missing = sorted(set(wanted) - set(present))
+    surplus = sorted(name for name in set(present) - set(wanted) if not _ignored(name))
+    misshapen = sorted(
+        name for name in set(wanted) & set(present) if tuple(present[name]) != wanted[name]
+    )
+    faults = [
+        f"{what} {_names(names)}"
+        for what, names in (
+            ("misses", missing),
+            ("has besides", surplus),
+            ("has in another shape", misshapen),
+        )
+        if names
+    ]
+    if faults:
+        raise ModuleError(
+            f"{checkpoint} is no TF-Slim checkpoint of Inception ResNet V2: it "
+            f"{', '.join(faults)}; inception_resnet_v2_2016_08_30.ckpt is one"
+        )
+    values = {name: np.asarray(reader.get_tensor(name), np.float32) for name in wanted}
+    return write_network_module(directory, values)
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(_HEADS) or name == "global_step" or name.rsplit("/", 1)[-1] in _TRAINING
+
+
+def _names(names: Iterable[str]) -> str:
+    """All of few names, the first and the number of many."""
+    names = list(names)
+    shown = ", ".join(names[:_NAMED_AT_MOST])
+    more = len(names) - _NAMED_AT_MOST
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,187 @@
+"""Where a module comes from: a hub handle, a bucket, a folder, an archive, or nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import tensorflow as tf
+from tensorflow_hub import compressed_module_resolver, registry, resolver
+
+from featurewire_exporter.archive import SUFFIXES, extract
+from featurewire_exporter.errors import ExportError, ModuleError, one_line
+from featurewire_exporter.progress import Progress
+from featurewire_exporter.slim_checkpoint import write_slim_module
+from featurewire_exporter.stand_in import NAME as STAND_IN
+from featurewire_exporter.stand_in import is_stand_in, write_stand_in
+
+KINDS = ("auto", "slim-checkpoint")
+_TIMEOUT_SECONDS = 60.0
+"""How long a server may stay silent while connecting or in the middle of a transfer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A module, on a file system that TensorFlow reads."""
+
+    handle: str
+    """As it was given."""
+    directory: str
+    """Where `saved_model.pb` is."""
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether its weights are random, under whatever handle it came."""
+        return is_stand_in(self.directory)
+
+
+def fetch(handle: str, scratch: Path, progress: Progress, *, kind: str = "auto") -> Source:
+    """Make `handle` a directory, below `scratch` where it has to be made. Raises `ModuleError`."""
+    if kind == "slim-checkpoint":
+        progress.step(f"Building the network from {handle}")
+        return Source(
+            handle=handle, directory=str(write_slim_module(handle, scratch / "slim-checkpoint"))
+        )
+    if handle == STAND_IN:
+        progress.step("Making the stand-in module (random weights, no learned meaning)")
+        directory = write_stand_in(scratch / "stand-in")
+        return Source(handle=handle, directory=str(directory))
+    if handle.startswith(("http://", "https://")):
+        return Source(handle=handle, directory=_download(handle, progress))
+    if handle.startswith("gs://"):
+        return Source(handle=handle, directory=_from_bucket(handle, scratch, progress))
+    path = Path(handle)
+    if path.is_dir():
+        return Source(handle=handle, directory=str(path.resolve()))
+    if path.is_file() and handle.endswith(SUFFIXES):
+        progress.step(f"Unpacking {handle}")
+        return Source(handle=handle, directory=_unpacked(path, scratch / "archive", handle))
+    if path.is_file():
+        raise ModuleError(
+            f"{handle} is a file but no {', '.join(SUFFIXES)}; give a module's folder or archive, "
+            "or for a TF-Slim checkpoint add --from slim-checkpoint"
+        )
+    raise ModuleError(
+        f"{handle} does not exist; give an https:// handle, a folder, a .tar.gz, a gs:// path "
+        f"or '{STAND_IN}'"
+    )
+
+
+def _unpacked(path: Path, directory: Path, name: str) -> str:
+    directory.mkdir(parents=True)
+    with open(path, "rb") as file:
+        extract(file, directory, name=name)
+    return str(_top(directory))
+
+
+def _top(directory: Path) -> Path:
+    """The folder of the module: archives hold it at their top or in one folder."""
+    if not (directory / "saved_model.pb").exists():
+        inside = [entry for entry in directory.iterdir() if entry.is_dir()]
+        if len(inside) == 1 and (inside[0] / "saved_model.pb").exists():
+            return inside[0]
+    return directory
+
+
+def _from_bucket(handle: str, scratch: Path, progress: Progress) -> str:
+    progress.step(f"Reading {handle}")
+    try:
+        if handle.endswith(SUFFIXES):
+            directory = scratch / "archive"
+            directory.mkdir(parents=True)
+            with tempfile.TemporaryFile(dir=scratch) as copy:
+                with tf.io.gfile.GFile(handle, "rb") as remote:
+                    while chunk := remote.read(1 << 20):
+                        copy.write(chunk)
+                copy.seek(0)
+                extract(copy, directory, name=handle)
+            return str(_top(directory))
+        if not tf.io.gfile.exists(f"{handle.rstrip('/')}/saved_model.pb"):
+            raise ModuleError(
+                f"{handle} holds no saved_model.pb; check the path and your access to the bucket"
+            )
+        return handle.rstrip("/")
+    except tf.errors.OpError as error:
+        raise ModuleError(
+            f"{handle} cannot be read ({one_line(error)}); check the path, your access to the "
+            "bucket, and the network"
+        ) from error
+
+
+class _CheckedResolver(compressed_module_resolver.HttpCompressedFileResolver):
+    """tensorflow_hub's resolver, with an extraction that trusts neither server nor archive.
+
+    Handles, redirects, the compressed format, locks and the cache's layout are tensorflow_hub's, so
+    that one cache serves both. What it would let through: a transfer that broke off at the end of
+    an archive's member, a silent server, absolute paths, and an archive that holds no module; each
+    of them would stay in the cache as a module.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def __call__(self, handle: str) -> str:
+        cache = resolver.tfhub_cache_dir(use_temp=True)
+        name = hashlib.sha1(handle.encode("utf8")).hexdigest()
+        directory = resolver.create_local_module_dir(cache, name)
+        return resolver.atomic_download(handle, self._fetch, directory)
+
+    def _fetch(self, handle: str, directory: str) -> None:
+        request = urllib.request.Request(self._append_compressed_format_query(handle))
+        with (
+            urllib.request.urlopen(
+                request, timeout=_TIMEOUT_SECONDS, context=self._context
+            ) as response,
+            tempfile.TemporaryFile(dir=directory) as copy,
+        ):
+            self._receive(response, copy, handle)
+            copy.seek(0)
+            extract(copy, Path(directory), name=handle)
+        if not (Path(directory) / "saved_model.pb").exists():
+            raise ModuleError(
+                f"{handle} answers with an archive that holds no saved_model.pb; it is no module"
+            )
+
+    def _receive(self, response: Any, copy: IO[bytes], handle: str) -> None:
+        length = response.headers.get("Content-Length")
+        total = int(length) if length and length.isdigit() else None
+        received = 0
+        while chunk := response.read(1 << 18):
+            copy.write(chunk)
+            received += len(chunk)
+            self._progress.bytes(received, total)
+        if total is not None and received < total:
+            raise ModuleError(f"{handle} broke off after {received} of {total} bytes; export again")
+
+
+def _download(handle: str, progress: Progress) -> str:
+    progress.step(f"Fetching {handle}")
+    registry.resolver.add_implementation(checked := _CheckedResolver(progress))
+    try:
+        return checked(handle)
+    except ExportError:
+        raise
+    except urllib.error.HTTPError as error:
+        raise ModuleError(
+            f"{handle} answers {error.code} {error.reason}; check the handle, or open it in a "
+            "browser"
+        ) from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else one_line(error)
+        raise ModuleError(
+            f"{handle} cannot be reached ({reason or type(error).__name__}); check the network, "
+            f"export from a folder or .tar.gz, or use '{STAND_IN}'"
+        ) from error
+    except (OSError, tf.errors.OpError, ValueError) as error:
+        cache = os.environ.get("TFHUB_CACHE_DIR", "the temporary folder")
+        raise ModuleError(
+            f"{handle} cannot be stored ({one_line(error)}); check {cache} or set TFHUB_CACHE_DIR"
+        ) from error

@@ -1,0 +1,100 @@
+"""Parity of a published version with a module, measured again."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from featurewire_exporter import manifest, parity
+from featurewire_exporter.errors import ExportError, ParityError, one_line
+from featurewire_exporter.freeze import freeze
+from featurewire_exporter.module import load_module
+from featurewire_exporter.progress import Progress
+from featurewire_exporter.sources import fetch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a verification found."""
+
+    path: Path
+    parity: parity.Parity
+    vector_space: str
+    """As the version's manifest says."""
+    expected_vector_space: str
+    """Of the module, with the version's preprocessing."""
+
+    @property
+    def same_space(self) -> bool:
+        return self.vector_space == self.expected_vector_space
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "parity": self.parity.as_manifest(),
+            "vector_space": self.vector_space,
+            "expected_vector_space": self.expected_vector_space,
+            "passed": self.parity.passed and self.same_space,
+        }
+
+    def text(self) -> str:
+        verdict = "matches" if self.parity.passed and self.same_space else "does not match"
+        return (
+            f"{self.path} {verdict} the module: max abs difference {self.parity.max_abs:.3g}, "
+            f"cosine {self.parity.min_cosine:.6f} ({self.parity.limit}), vector space "
+            f"{self.vector_space} ({self.expected_vector_space} expected)"
+        )
+
+    def require(self) -> None:
+        """Raises `ParityError` on a mismatch."""
+        self.parity.require()
+        if not self.same_space:
+            raise ParityError(
+                f"{self.path} says vector space {self.vector_space}, the module gives "
+                f"{self.expected_vector_space}; the version was made from other weights or its "
+                "manifest was changed"
+            )
+
+
+def verify_version(
+    version_directory: Path, handle: str, progress: Progress, *, kind: str = "auto"
+) -> Report:
+    """Compare a published version with the module `handle`. Raises `ExportError`."""
+    about = manifest.read_manifest(version_directory)
+    with tempfile.TemporaryDirectory(prefix="featurewire-verify-") as scratch:
+        source = fetch(handle, Path(scratch), progress, kind=kind)
+        progress.step("Loading the module")
+        module = load_module(source.directory, image_size=_image_size(about, version_directory))
+        progress.step("Comparing the version with it")
+        try:
+            measured = parity.measure(version_directory, module, precision=about["precision"])
+        except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
+            raise ExportError(
+                f"{version_directory} cannot be run ({one_line(error)}); export it again"
+            ) from error
+        frozen = freeze(module)
+        progress.end()
+    weights = manifest.weights_digest(frozen.constants())
+    return Report(
+        path=version_directory,
+        parity=measured,
+        vector_space=about["vector_space"],
+        expected_vector_space=manifest.vector_space(weights, about["preprocess"]),
+    )
+
+
+def _image_size(about: dict[str, Any], version_directory: Path) -> tuple[int, int]:
+    try:
+        height, width = about["image_size"]
+        for key in ("precision", "vector_space", "preprocess"):
+            about[key]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExportError(
+            f"the manifest of {version_directory} is incomplete ({one_line(error)}); "
+            "export the version again"
+        ) from error
+    return int(height), int(width)
