@@ -1,0 +1,8 @@
+"""`python -m featurewire_server`: the server without the `featurewire` command."""
+
+import sys
+
+from .command import serve
+
+if __name__ == "__main__":
+    sys.exit(serve(sys.argv[1:]))

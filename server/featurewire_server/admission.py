@@ -1,0 +1,54 @@
+"""Bounds the request bytes that the process holds at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import memory
+from .errors import resource_exhausted
+from .telemetry import Metrics, NullMetrics
+
+MIB = 1 << 20
+DEFAULT_LIMIT = 512 * MIB
+
+
+def default_limit() -> int:
+    """In-flight bytes when no flag says: 512 MiB, less on a machine of less than 4 GiB."""
+    return min(DEFAULT_LIMIT, memory.available_bytes() // 8)
+
+
+class Admission:
+    """Admits requests while their encoded bytes together stay within `limit`."""
+
+    def __init__(self, limit: int, metrics: Metrics | None = None) -> None:
+        self.limit = limit
+        self._metrics = metrics or NullMetrics()
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """Bytes held now."""
+        return self._held
+
+    @contextmanager
+    def admit(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes for the body of the `with`, or raise RESOURCE_EXHAUSTED at once."""
+        with self._lock:
+            if self._held + size > self.limit:
+                raise resource_exhausted(
+                    f"The server holds {self._held} request bytes; {size} more would exceed its "
+                    f"limit of {self.limit} (--max_inflight_bytes)"
+                )
+            self._held += size
+            held = self._held
+        self._metrics.observe_inflight(bytes_=held)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= size
+                held = self._held
+            self._metrics.observe_inflight(bytes_=held)

@@ -1,0 +1,19 @@
+"""`featurewire serve` and `python -m featurewire_server`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def serve(argv: list[str]) -> int:
+    """Serve SavedModels with TensorFlow Serving's API."""
+    from . import process
+
+    return process.main(argv)
+
+
+def serve_parser() -> argparse.ArgumentParser:
+    """The parser of `featurewire serve`, for documentation tests."""
+    from . import flags
+
+    return flags.parser()

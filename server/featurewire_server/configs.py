@@ -1,0 +1,144 @@
+"""Reads the files that flags name: protobuf text format."""
+
+from __future__ import annotations
+
+import argparse
+import ssl
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
+
+from ._tfs.monitoring_config_pb2 import MonitoringConfig
+from ._tfs.session_bundle_config_pb2 import BatchingParameters
+from ._tfs.ssl_config_pb2 import SSLConfig
+from .batching_config import BatchingConfig
+from .engine import EngineConfig
+from .errors import ServingError, invalid_argument
+from .policy import PLATFORM
+
+M = TypeVar("M", bound=Message)
+
+
+def read(path: str | Path, message: M) -> M:
+    """`message`, filled from the text file `path`.
+
+    Raises INVALID_ARGUMENT with one line that names the file and, where it can, the line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise invalid_argument(f"cannot read {path}: {reason}") from error
+    return parse(text, message, str(path))
+
+
+def parse(text: str, message: M, name: str) -> M:
+    """`message`, filled from text format; `name` is what errors call the text."""
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        line = f":{error.GetLine()}" if error.GetLine() else ""
+        reason = str(error).split(" : ", 1)[-1]
+        kind = message.DESCRIPTOR.name
+        raise invalid_argument(f"{name}{line}: not a {kind}: {' '.join(reason.split())}") from error
+
+
+def model_server_config(flags: argparse.Namespace) -> ModelServerConfig:
+    """What to serve: the config file, or the single model of the flags."""
+    if flags.model_config_file:
+        return read(flags.model_config_file, ModelServerConfig())
+    config = ModelServerConfig()
+    config.model_config_list.config.add(
+        name=flags.model_name, base_path=flags.model_base_path, model_platform=PLATFORM
+    )
+    return config
+
+
+def engine_config(flags: argparse.Namespace) -> EngineConfig:
+    """What the flags say about engines. Imports TensorFlow, whose ConfigProto it needs."""
+    import tensorflow as tf
+
+    session = tf.compat.v1.ConfigProto()
+    if flags.tensorflow_session_config_file:
+        read(flags.tensorflow_session_config_file, session)
+    both = flags.tensorflow_session_parallelism
+    intra = flags.tensorflow_intra_op_parallelism or both
+    inter = flags.tensorflow_inter_op_parallelism or both
+    if intra:
+        session.intra_op_parallelism_threads = intra
+    if inter:
+        session.inter_op_parallelism_threads = inter
+    if flags.per_process_gpu_memory_fraction:
+        fraction = flags.per_process_gpu_memory_fraction
+        session.gpu_options.per_process_gpu_memory_fraction = fraction
+    return EngineConfig(
+        engine=flags.engine,
+        tags=tuple(filter(None, flags.saved_model_tags.split(","))),
+        session_config=session.SerializeToString(),
+        mixed_precision=flags.mixed_precision,
+    )
+
+
+def monitoring_config(flags: argparse.Namespace) -> MonitoringConfig:
+    """Empty without --monitoring_config_file."""
+    config = MonitoringConfig()
+    return read(flags.monitoring_config_file, config) if flags.monitoring_config_file else config
+
+
+def ssl_config(flags: argparse.Namespace) -> SSLConfig | None:
+    """None without --ssl_config_file. Raises INVALID_ARGUMENT when a part is missing."""
+    if not flags.ssl_config_file:
+        return None
+    config = read(flags.ssl_config_file, SSLConfig())
+    for field in ("server_key", "server_cert"):
+        if not getattr(config, field):
+            raise invalid_argument(f"{flags.ssl_config_file}: {field} is missing")
+    if config.client_verify and not config.custom_ca:
+        raise invalid_argument(f"{flags.ssl_config_file}: client_verify needs custom_ca")
+    _check_pem(flags.ssl_config_file, config)
+    return config
+
+
+def _check_pem(name: str, config: SSLConfig) -> None:
+    """Raise INVALID_ARGUMENT for what gRPC would only call a failure to bind."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:  # mode 0700; the ssl module reads only files
+        key, certificate = Path(folder, "key"), Path(folder, "certificate")
+        key.write_text(config.server_key)
+        certificate.write_text(config.server_cert)
+        try:
+            context.load_cert_chain(certificate, key)
+        except (ssl.SSLError, ValueError) as error:
+            raise invalid_argument(
+                f"{name}: server_key and server_cert are not a private key and its certificate "
+                f"in PEM text ({_reason(error)}); they are the contents, not paths"
+            ) from error
+    if config.custom_ca:
+        try:
+            context.load_verify_locations(cadata=config.custom_ca)
+        except (ssl.SSLError, ValueError) as error:
+            raise invalid_argument(
+                f"{name}: custom_ca is not a certificate in PEM text ({_reason(error)})"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or str(error)
+
+
+def batching_config(flags: argparse.Namespace) -> BatchingConfig | None:
+    """None without --enable_batching. Raises INVALID_ARGUMENT for parameters that cannot be."""
+    if not flags.enable_batching:
+        return None
+    proto = BatchingParameters()
+    if flags.batching_parameters_file:
+        read(flags.batching_parameters_file, proto)
+    try:
+        return BatchingConfig.from_proto(proto)
+    except ServingError as error:
+        raise invalid_argument(f"{flags.batching_parameters_file}: {error.message}") from error

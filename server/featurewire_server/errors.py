@@ -1,0 +1,76 @@
+"""ServingError: the one error that crosses the server's layers.
+
+Everything below the transports raises it with TensorFlow Serving's code and
+text; gRPC sends both as they are, REST maps the code to an HTTP status.
+"""
+
+from __future__ import annotations
+
+import grpc
+
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class ServingError(Exception):
+    """A request or a load that failed: `code` and `message` as TensorFlow Serving gives them."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def number(self) -> int:
+        """The canonical number of `code`: the value of `tensorflow.error.Code`."""
+        return self.code.value[0]
+
+
+def invalid_argument(message: str) -> ServingError:
+    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def not_found(message: str) -> ServingError:
+    return ServingError(grpc.StatusCode.NOT_FOUND, message)
+
+
+def failed_precondition(message: str) -> ServingError:
+    return ServingError(grpc.StatusCode.FAILED_PRECONDITION, message)
+
+
+def unavailable(message: str) -> ServingError:
+    return ServingError(grpc.StatusCode.UNAVAILABLE, message)
+
+
+def resource_exhausted(message: str) -> ServingError:
+    return ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+
+
+def unimplemented(message: str) -> ServingError:
+    return ServingError(grpc.StatusCode.UNIMPLEMENTED, message)
+
+
+def deadline_exceeded(message: str = "Deadline Exceeded") -> ServingError:
+    return ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, message)
+
+
+def cancelled(message: str = "Cancelled by the client") -> ServingError:
+    return ServingError(grpc.StatusCode.CANCELLED, message)
+
+
+def internal(message: str) -> ServingError:
+    return ServingError(grpc.StatusCode.INTERNAL, message)
+
+
+def from_exception(error: BaseException) -> ServingError:
+    """`error` as a ServingError: TensorFlow's errors keep code and text, others are INTERNAL.
+
+    TensorFlow is not imported: its `OpError`s are known by their `error_code` number.
+    """
+    if isinstance(error, ServingError):
+        return error
+    number = getattr(error, "error_code", None)
+    if number in _BY_NUMBER:
+        return ServingError(_BY_NUMBER[number], getattr(error, "message", None) or str(error))
+    if isinstance(error, MemoryError):
+        return resource_exhausted(f"Out of memory: {error}")
+    return internal(f"{type(error).__name__}: {error}")

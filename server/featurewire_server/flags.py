@@ -1,0 +1,209 @@
+"""tensorflow_model_server's flags: one table, and a parser that reads them as it does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of `default`'s type; docs/server.md says the same of each in a table."""
+
+    name: str
+    default: str | int | float | bool
+    help: str
+    ignored: bool = False
+    """Accepted with a warning when it is given: it has nothing to act on here."""
+    refused: bool = False
+    """An error when it is given: serving without it would not be what was asked for."""
+    choices: tuple[str, ...] = ()
+
+
+FLAGS = [
+    # --- where to listen
+    Flag("port", 8500, "TCP port of the gRPC API; 0: none"),
+    Flag("grpc_socket_path", "", "UNIX socket of the gRPC API, besides or instead of the port"),
+    Flag("rest_api_port", 0, "TCP port of the REST API; 0: none"),
+    Flag("rest_api_num_threads", 4 * CORES, "threads that answer REST requests"),
+    Flag("rest_api_timeout_in_ms", 30_000, "how long a REST request may take"),
+    Flag("rest_api_enable_cors_support", False, "answer cross-origin REST requests"),
+    Flag("ssl_config_file", "", "SSLConfig text file: TLS, and client certificates, for gRPC"),
+    Flag("grpc_channel_arguments", "", "comma-separated KEY=VALUE options of the gRPC server"),
+    Flag(
+        "grpc_max_threads",
+        0,
+        "threads that answer gRPC requests, one for each Predict in flight; 0: 4 x cores, with "
+        "batching at least enough to fill two batches",
+    ),
+    Flag("enable_grpc_healthcheck_service", False, "offer grpc.health.v1.Health"),
+    Flag("use_alts_credentials", False, "Google ALTS", refused=True),
+    # --- what to serve
+    Flag("model_name", "default", "name of the single model"),
+    Flag("model_base_path", "", "absolute directory whose numbered directories are its versions"),
+    Flag("model_config_file", "", "ModelServerConfig text file; comes before the single model"),
+    Flag("model_config_file_poll_wait_seconds", 0, "read that file again so often; 0: never"),
+    Flag(
+        "file_system_poll_wait_seconds", 1, "look for new versions so often; 0: only at the start"
+    ),
+    Flag("saved_model_tags", "serve", "comma-separated tags of the meta graph to load"),
+    Flag("platform_config_file", "", "PlatformConfigMap text file", refused=True),
+    Flag(
+        "allow_version_labels_for_unavailable_models",
+        False,
+        "let labels that are not in use point to versions that are not available",
+    ),
+    Flag("num_load_threads", 0, "versions that load at once; 0: one"),
+    Flag("num_unload_threads", 0, "accepted; each version unloads in a thread of its own"),
+    Flag("max_num_load_retries", 5, "how often a failed load is tried again"),
+    Flag("load_retry_interval_micros", 60_000_000, "microseconds between these attempts"),
+    Flag("flush_filesystem_caches", True, "accepted; there are no such caches", ignored=True),
+    Flag("enable_model_warmup", True, "replay a version's warm-up records before it is available"),
+    Flag("num_request_iterations_for_warmup", 1, "how often each warm-up record is replayed"),
+    Flag(
+        "enable_signature_method_name_check",
+        False,
+        "refuse Predict on signatures whose method name is none of TensorFlow Serving's",
+    ),
+    # --- batching
+    Flag("enable_batching", False, "merge concurrent requests into batches"),
+    Flag("batching_parameters_file", "", "BatchingParameters text file"),
+    Flag(
+        "enable_per_model_batching_parameters",
+        False,
+        "let a version's batching_params.pbtxt come before that file",
+    ),
+    # --- how to compute
+    Flag(
+        "engine",
+        "auto",
+        "what computes (this server's own flag): openvino for artifacts that say how they split, "
+        "tensorflow for any SavedModel, auto to choose",
+        choices=("auto", "tensorflow", "openvino"),
+    ),
+    Flag("mixed_precision", "", "bfloat16 on a CPU, float16 on a GPU; empty: float32"),
+    Flag(
+        "tensorflow_session_parallelism", 0, "threads within and between operations; 0: all cores"
+    ),
+    Flag("tensorflow_intra_op_parallelism", 0, "threads within an operation; 0: all cores"),
+    Flag("tensorflow_inter_op_parallelism", 0, "operations that run at once; 0: all cores"),
+    Flag("tensorflow_session_config_file", "", "ConfigProto text file for every session"),
+    Flag("per_process_gpu_memory_fraction", 0.0, "share of the GPU's memory to take; 0: as needed"),
+    Flag("xla_cpu_compilation_enabled", False, "XLA on the CPU", refused=True),
+    Flag("thread_pool_factory_config_file", "", "thread pool factory", refused=True),
+    Flag("use_tflite_model", False, "serve model.tflite", refused=True),
+    Flag("prefer_tflite_model", False, "serve model.tflite where there is one", refused=True),
+    Flag("num_tflite_pools", 1, "pools of TFLite interpreters", ignored=True),
+    Flag("num_tflite_interpreters_per_pool", 1, "size of a TFLite pool", ignored=True),
+    Flag("remove_unused_fields_from_bundle_metagraph", True, "memory saving", ignored=True),
+    Flag("enable_profiler", True, "profiler service", ignored=True),
+    Flag("skip_initialize_tpu", False, "TPU start", ignored=True),
+    # --- what it tells, and its bounds
+    Flag("monitoring_config_file", "", "MonitoringConfig text file: Prometheus on the REST port"),
+    Flag("enable_serialization_as_tensor_content", False, "reply in tensor_content"),
+    Flag(
+        "max_inflight_bytes",
+        0,
+        "request bytes held at once, and the largest request (this server's own flag); 0: 512 MiB, "
+        "or an eighth of the memory if that is less",
+    ),
+]
+BY_NAME = {flag.name: flag for flag in FLAGS}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "t", "y", "yes"):
+        return True
+    if text.lower() in ("false", "0", "f", "n", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def parser() -> argparse.ArgumentParser:
+    """`--flag=value` and `--flag value`; booleans also bare. Unknown flags exit with 2."""
+    made = _Parser(
+        prog="featurewire serve",
+        description="TensorFlow Serving's API in one process. The flags are those of "
+        "tensorflow_model_server; docs/server.md says of each how it differs.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--version", action="store_true", help="print the version and exit")
+    for flag in FLAGS:
+        note = " (ignored)" if flag.ignored else " (not supported)" if flag.refused else ""
+        options: dict = {"default": flag.default, "help": flag.help.replace("%", "%%") + note}
+        if isinstance(flag.default, bool):
+            options |= {"nargs": "?", "const": True, "type": _boolean, "metavar": "true|false"}
+        else:
+            options |= {"type": type(flag.default), "metavar": type(flag.default).__name__.upper()}
+        if flag.choices:
+            options |= {"choices": flag.choices, "metavar": "|".join(flag.choices)}
+        made.add_argument(f"--{flag.name}", **options)
+    return made
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The flags by name; exits with 2 for what cannot be right whatever the files say."""
+    made = parser()
+    flags = made.parse_args(argv)
+    if not flags.version:
+        problem = _problem(flags)
+        if problem:
+            made.error(problem)
+    return flags
+
+
+def _problem(flags: argparse.Namespace) -> str:
+    for flag in FLAGS:
+        if flag.refused and getattr(flags, flag.name) != flag.default:
+            return f"--{flag.name} is not supported by the embedded server"
+    if not flags.model_base_path and not flags.model_config_file:
+        return "one of --model_base_path and --model_config_file must be given"
+    if not flags.port and not flags.grpc_socket_path:
+        return "one of --port and --grpc_socket_path must be given"
+    for name in ("port", "rest_api_port"):
+        if not 0 <= getattr(flags, name) < 1 << 16:
+            return f"--{name} must be from 0 to 65535"
+    if flags.rest_api_port and flags.rest_api_port == flags.port:
+        return "--rest_api_port cannot be the same as --port"
+    if flags.batching_parameters_file and not flags.enable_batching:
+        return "--batching_parameters_file is set without --enable_batching"
+    if flags.mixed_precision not in ("", "bfloat16", "float16"):
+        return "--mixed_precision must be bfloat16 or float16"
+    if flags.grpc_max_threads < 0 or flags.max_inflight_bytes < 0:
+        return "--grpc_max_threads and --max_inflight_bytes cannot be negative"
+    for argument in filter(None, flags.grpc_channel_arguments.split(",")):
+        if "=" not in argument:
+            return f"--grpc_channel_arguments: {argument!r} is not KEY=VALUE"
+    return ""
+
+
+def warnings(flags: argparse.Namespace) -> list[str]:
+    """One line for each flag that was given and has nothing to act on."""
+    return [
+        f"--{flag.name} is accepted but has no effect in the embedded server"
+        for flag in FLAGS
+        if flag.ignored and getattr(flags, flag.name) != flag.default
+    ]
+
+
+def channel_arguments(text: str) -> list[tuple[str, int | str]]:
+    """`--grpc_channel_arguments`; what reads as a 32-bit integer is one."""
+    options: list[tuple[str, int | str]] = []
+    for argument in filter(None, text.split(",")):
+        key, value = argument.split("=", 1)
+        try:
+            number: int | str = int(value)
+        except ValueError:
+            number = value
+        options.append((key.strip(), number))
+    return options

@@ -1,0 +1,129 @@
+"""From a version directory to a runner: engine, batching, warm-up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from . import configs, memory
+from ._tfs.session_bundle_config_pb2 import BatchingParameters
+from .batching import BatchingRunner, BatchScheduler
+from .batching_config import BatchingConfig
+from .cancellation import Cancellation
+from .engine import Engine, EngineConfig, load_engine
+from .errors import cancelled as cancelled_error
+from .errors import deadline_exceeded
+from .servable import Runner
+from .telemetry import Metrics, NullMetrics
+from .warmup import warm_up
+
+log = logging.getLogger(__name__)
+
+BATCHING_FILE = "batching_params.pbtxt"
+
+
+class DirectRunner:
+    """Runs each request by itself, in the caller's thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.signatures = engine.signatures
+        self._engine = engine
+
+    def run(
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        *,
+        deadline: float | None = None,
+        cancelled: Cancellation | None = None,
+    ) -> dict[str, np.ndarray]:
+        if deadline is not None and deadline <= time.monotonic():
+            raise deadline_exceeded()
+        if cancelled is not None and cancelled.is_set():
+            raise cancelled_error()
+        return self._engine.run(signature_name, inputs, outputs)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loader:
+    """Loads versions; called by the manager with (model name, version, directory)."""
+
+    engine: EngineConfig
+    batching: BatchingConfig | None = None
+    """None: no batching."""
+    per_model_batching: bool = False
+    """Only versions with a batching_params.pbtxt of their own are batched, as that says."""
+    scheduler: BatchScheduler | None = None
+    """Given when `batching` is."""
+    warm_up: bool = True
+    warm_up_iterations: int = 1
+    metrics: Metrics = field(default_factory=NullMetrics)
+
+    def __call__(self, name: str, version: int, path: Path) -> Runner:
+        batching = self._batching_of(path)
+        engine = self._timed(
+            lambda: load_engine(path, self.engine),
+            lambda ok, seconds: self.metrics.observe_load(
+                model=name, version=version, path=str(path), ok=ok, seconds=seconds
+            ),
+        )
+        runner: Runner = DirectRunner(engine)
+        if batching is not None:
+            assert self.scheduler is not None
+            runner = BatchingRunner(name, engine, batching, self.scheduler, self.metrics)
+        log.info(
+            "%s version %d: %s engine, %s",
+            name,
+            version,
+            engine.name,
+            f"batches of up to {batching.execution_size}" if batching else "no batching",
+        )
+        memory.give_back()
+        if self.warm_up:
+            self._warm_up(runner, name, version, path)
+            memory.give_back()  # the first run optimises the graph, in several copies
+        return runner
+
+    def _batching_of(self, path: Path) -> BatchingConfig | None:
+        if self.batching is None or not self.per_model_batching:
+            return self.batching
+        file = path / BATCHING_FILE
+        if not file.is_file():
+            return None
+        return BatchingConfig.from_proto(configs.read(file, BatchingParameters()))
+
+    def _warm_up(self, runner: Runner, name: str, version: int, path: Path) -> None:
+        started = time.monotonic()
+        try:
+            count = self._timed(
+                lambda: warm_up(runner, path, iterations=self.warm_up_iterations),
+                lambda ok, seconds: self.metrics.observe_warmup(
+                    model=name, path=str(path), ok=ok, seconds=seconds
+                ),
+            )
+        except BaseException:
+            runner.close()
+            raise
+        if count:
+            seconds = time.monotonic() - started
+            log.info("%s version %d: %d warm-up records, %.1f s", name, version, count, seconds)
+
+    @staticmethod
+    def _timed(work: Callable, report: Callable[[bool, float], None]):
+        started = time.monotonic()
+        ok = False
+        try:
+            result = work()
+            ok = True
+            return result
+        finally:
+            report(ok, time.monotonic() - started)

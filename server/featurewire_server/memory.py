@@ -1,0 +1,34 @@
+"""The process's memory: how much there may be, and giving back what is free."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+from pathlib import Path
+
+_MIB = 1 << 20
+
+
+def available_bytes() -> int:
+    """What this process may use: the machine's memory or, if smaller, its control group's."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                limits.append(int(line.split()[1]) * 1024)
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
+    return min(limits, default=4096 * _MIB)
+
+
+def give_back() -> None:
+    """Collect garbage and return free heap to the system.
+
+    Reading a graph takes several times its size for a moment. The C library keeps what was freed,
+    because it was allocated in small pieces: gigabytes, for a network of a few hundred megabytes.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,128 @@
+"""Predict: a request's tensors through a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from featurewire._tfs.meta_graph_pb2 import SignatureDef, TensorInfo
+from featurewire._tfs.predict_pb2 import PredictRequest
+from featurewire._tfs.tensor_pb2 import TensorProto
+from featurewire._tfs.tensor_shape_pb2 import TensorShapeProto
+
+from . import tensors
+from .cancellation import Cancellation
+from .errors import failed_precondition, invalid_argument
+from .servable import Runner
+
+DEFAULT_SIGNATURE = "serving_default"
+METHODS = tuple(f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
+"""The method names of signatures that Predict runs even when it is told to be strict."""
+
+
+def signature_of(signatures: Mapping[str, SignatureDef], name: str) -> tuple[str, SignatureDef]:
+    """(effective name, signature); raises FAILED_PRECONDITION for an unknown one."""
+    name = name or DEFAULT_SIGNATURE
+    if name not in signatures:
+        raise failed_precondition(f'Serving signature key "{name}" not found.')
+    return name, signatures[name]
+
+
+def outputs_of(signature: SignatureDef, output_filter: Sequence[str]) -> list[str]:
+    """The output aliases to fetch: the filter's without repetitions, or all."""
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {alias} "
+                f"Outputs expected to be in the set {_set(signature.outputs)}."
+            )
+    return list(dict.fromkeys(output_filter)) or sorted(signature.outputs)
+
+
+def inputs_of(signature: SignatureDef, request: PredictRequest) -> dict[str, np.ndarray]:
+    """The request's tensors, checked against the signature, its default values filled in."""
+    protos: dict[str, TensorProto] = dict(request.inputs)
+    for alias, default in signature.defaults.items():
+        protos.setdefault(alias, default)
+    _check_names(protos.keys(), signature)
+    return {
+        alias: checked(alias, tensors.decode(alias, proto), proto.dtype, signature.inputs[alias])
+        for alias, proto in protos.items()
+    }
+
+
+def _check_names(sent: Collection[str], signature: SignatureDef) -> None:
+    wanted = set(signature.inputs)
+    if len(sent) != len(wanted):
+        raise invalid_argument(
+            f"input size does not match signature: {len(sent)}!={len(wanted)} "
+            f"len({_set(sent)}) != len({_set(wanted)}). "
+            f"Sent extra: {_set(set(sent) - wanted)}. "
+            f"Missing but required: {_set(wanted - set(sent))}."
+        )
+    for alias in sorted(sent):
+        if alias not in wanted:
+            raise invalid_argument(
+                f"input tensor alias not found in signature: {alias}. "
+                f"Inputs expected to be in the set {_set(wanted)}."
+            )
+
+
+def checked(alias: str, array: np.ndarray, dtype: int, info: TensorInfo) -> np.ndarray:
+    """`array` if it fits the signature's dtype and shape; dimension 0 is the batch, and free."""
+    if dtype != info.dtype:
+        raise invalid_argument(
+            f"Expects arg {alias} to be {tensors.type_name(info.dtype)} "
+            f"but {tensors.type_name(dtype)} is provided"
+        )
+    if not _fits(array.shape, info.tensor_shape):
+        raise invalid_argument(
+            f"input {alias} has the shape {list(array.shape)}, "
+            f"the signature has {_text(info.tensor_shape)}"
+        )
+    return array
+
+
+def _fits(shape: tuple[int, ...], wanted: TensorShapeProto) -> bool:
+    if wanted.unknown_rank:
+        return True
+    sizes = [dim.size for dim in wanted.dim]
+    return len(shape) == len(sizes) and all(
+        size == have or size < 0 for have, size in zip(shape[1:], sizes[1:], strict=True)
+    )
+
+
+def _text(shape: TensorShapeProto) -> str:
+    return f"[{', '.join('?' if dim.size < 0 else str(dim.size) for dim in shape.dim)}]"
+
+
+def _set(names: Collection[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"
+
+
+def run(
+    runner: Runner,
+    request: PredictRequest,
+    *,
+    deadline: float | None = None,
+    cancelled: Cancellation | None = None,
+    check_method: bool = False,
+) -> tuple[str, dict[str, np.ndarray], int]:
+    """(signature name, outputs, examples) of a request. Raises ServingError."""
+    name, signature = signature_of(runner.signatures, request.model_spec.signature_name)
+    if check_method and signature.method_name not in METHODS:
+        raise invalid_argument(
+            "Expected prediction signature method_name to be one of "
+            f"{{{', '.join(METHODS)}}}. Was: {signature.method_name}"
+        )
+    inputs = inputs_of(signature, request)
+    outputs = outputs_of(signature, request.output_filter)
+    values = runner.run(name, inputs, outputs, deadline=deadline, cancelled=cancelled)
+    return name, values, example_count(inputs)
+
+
+def example_count(inputs: Mapping[str, np.ndarray]) -> int:
+    """How many examples a request brings: dimension 0 of its first input, 1 for a scalar."""
+    first = next(iter(inputs.values()), None)
+    return int(first.shape[0]) if first is not None and first.ndim else 1

@@ -1,0 +1,220 @@
+"""The server process: what starts in which order, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+import grpc
+
+from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
+
+from . import __version__, configs, metrics, ports, rest
+from . import flags as flags_module
+from ._tfs.ssl_config_pb2 import SSLConfig
+from .admission import Admission, default_limit
+from .api import Api
+from .batching import BatchScheduler
+from .config_file import ConfigFile
+from .errors import ServingError
+from .grpc_service import GrpcConfig, GrpcServer
+from .loading import Loader
+from .manager import Manager, ManagerConfig
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 15.0
+"""How long requests in flight may take to finish after SIGTERM."""
+
+MIN_BATCHING_THREADS = 64  # a version's own batching file may want more than the common one
+MAX_DEFAULT_THREADS = 256
+
+
+class StartError(Exception):
+    """Why the server does not start: one line."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until SIGTERM or SIGINT. 0: ended as told; 1: could not start; 2: wrong usage."""
+    flags = flags_module.parse(argv)
+    if flags.version:
+        print(f"featurewire-server {__version__}")
+        return 0
+    _start_logging()
+    _raise_file_limit()
+    for warning in flags_module.warnings(flags):
+        log.warning("%s", warning)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        server = Server(flags, stop)
+    except (StartError, ServingError) as error:
+        print(f"featurewire serve: {error}", file=sys.stderr)
+        _leave(1)
+    stop.wait()
+    server.stop()
+    log.info("stopped")
+    _leave(0)
+    return 0
+
+
+def _start_logging() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
+    )
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # advice to those who write graphs
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file: take as many as the system lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _leave(status: int) -> None:
+    """End now: a load that is under way in a thread must not hold up or crash the exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _with_advice(error: ServingError) -> str:
+    if error.code is grpc.StatusCode.FAILED_PRECONDITION:
+        return f"{error}; start with --allow_version_labels_for_unavailable_models"
+    return str(error)
+
+
+class Server:
+    """Everything that runs, started so that what can fail cheaply fails first.
+
+    Ports are taken at the start but open only when every model has loaded or has failed once:
+    as with TensorFlow Serving, a port that answers is a server that is ready.
+    """
+
+    def __init__(self, flags: argparse.Namespace, stop: threading.Event) -> None:
+        """Load the models and open the ports. Raises StartError or ServingError."""
+        self._flags = flags
+        self._stopping = stop
+        self._grpc = self._rest = None
+        models = configs.model_server_config(flags)
+        monitoring = configs.monitoring_config(flags)
+        if monitoring.prometheus_config.enable and not flags.rest_api_port:
+            log.warning("--monitoring_config_file has no effect without --rest_api_port")
+        tls = configs.ssl_config(flags)
+        self._batching = configs.batching_config(flags)
+        try:
+            ports.check_socket(flags.grpc_socket_path)
+            with (
+                ports.reserved(flags.port, "port"),
+                ports.reserved(flags.rest_api_port, "rest_api_port"),
+            ):
+                self._metrics = metrics.from_config(monitoring)
+                self._manager = self._make_manager()
+                self._load(models)
+        except OSError as error:
+            raise StartError(str(error)) from error
+        if not stop.is_set():
+            self._open(tls)
+
+    def _make_manager(self) -> Manager:
+        flags = self._flags
+        loader = Loader(
+            engine=configs.engine_config(flags),
+            batching=self._batching,
+            per_model_batching=flags.enable_per_model_batching_parameters,
+            scheduler=BatchScheduler(self._batching.threads) if self._batching else None,
+            warm_up=flags.enable_model_warmup,
+            warm_up_iterations=flags.num_request_iterations_for_warmup,
+            metrics=self._metrics,
+        )
+        config = ManagerConfig(
+            poll_seconds=flags.file_system_poll_wait_seconds,
+            max_load_retries=flags.max_num_load_retries,
+            load_retry_seconds=flags.load_retry_interval_micros / 1e6,
+            load_threads=flags.num_load_threads,
+            allow_labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
+        )
+        return Manager(loader, config, self._metrics)
+
+    def _load(self, models: ModelServerConfig) -> None:
+        threading.Thread(target=self._end_loading, name="stop", daemon=True).start()
+        try:
+            self._manager.reload(models)
+        except ServingError as error:
+            if self._manager.config is None:  # refused as a whole: nothing was loaded
+                raise StartError(_with_advice(error)) from error
+            if not self._stopping.is_set():
+                log.error("%s", error)
+        self._manager.start()
+        seconds = self._flags.model_config_file_poll_wait_seconds
+        if self._flags.model_config_file and seconds > 0:
+            ConfigFile(self._flags.model_config_file, self._manager).watch(seconds, self._stopping)
+
+    def _end_loading(self) -> None:
+        self._stopping.wait()
+        self._manager.stop()
+
+    def _open(self, tls: SSLConfig | None) -> None:
+        flags = self._flags
+        admission = Admission(flags.max_inflight_bytes or default_limit(), self._metrics)
+        api = Api(
+            self._manager,
+            admission=admission,
+            metrics=self._metrics,
+            tensor_content=flags.enable_serialization_as_tensor_content,
+            check_method_names=flags.enable_signature_method_name_check,
+        )
+        config = GrpcConfig(
+            port=flags.port,
+            socket_path=flags.grpc_socket_path,
+            tls=tls,
+            max_threads=flags.grpc_max_threads or self._default_threads(),
+            options=tuple(flags_module.channel_arguments(flags.grpc_channel_arguments)),
+            health=flags.enable_grpc_healthcheck_service,
+        )
+        try:
+            self._grpc = GrpcServer(api, config)
+            if flags.port:
+                log.info("gRPC API on port %d", flags.port)
+            if flags.grpc_socket_path:
+                log.info("gRPC API on %s", flags.grpc_socket_path)
+            if flags.rest_api_port:
+                self._rest = rest.start(api, flags, self._metrics)
+                log.info("REST API on port %d", self._rest.port)
+        except OSError as error:
+            raise StartError(str(error)) from error
+
+    def _default_threads(self) -> int:
+        """4 x cores; with batching, enough that waiting requests fill two batches."""
+        threads = 4 * flags_module.CORES
+        if self._batching is None:
+            return threads
+        fill = 2 * self._batching.max_batch_size
+        return max(threads, MIN_BATCHING_THREADS, min(fill, MAX_DEFAULT_THREADS))
+
+    def stop(self) -> None:
+        """Take no new work, let what is in flight finish within GRACE_SECONDS."""
+        log.info("stopping: no new requests; up to %.0f s for those in flight", GRACE_SECONDS)
+        self._manager.stop()
+        deadline = time.monotonic() + GRACE_SECONDS
+        stopping = [
+            threading.Thread(target=server.stop, args=(GRACE_SECONDS,), daemon=True)
+            for server in (self._grpc, self._rest)
+            if server is not None
+        ]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join(max(deadline + 1 - time.monotonic(), 0))

@@ -1,0 +1,135 @@
+"""Prometheus' text format: counters, gauges and histograms that may be called what they like.
+
+Client libraries for Prometheus insist on counters whose names end in ``_total``, and TensorFlow
+Serving's do not; so the format, which is a screen of code, is written here.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+#: Label values come from requests (model names), so a client could invent new ones for ever.
+MAX_SERIES = 1000
+OVERFLOW = "(other)"
+
+
+class Family:
+    """All series of one metric name; `Counter` and `Histogram` say what a series holds."""
+
+    kind: str
+
+    def __init__(self, name: str, labels: tuple[str, ...], help_text: str) -> None:
+        self.name = name
+        self.labels = labels
+        self.help_text = help_text
+        self._lock = threading.Lock()
+        self._series: dict[tuple[str, ...], list[float]] = {}
+
+    def _cell(self, values: tuple[str, ...]) -> list[float]:
+        cell = self._series.get(values)
+        if cell is None:
+            if len(self._series) >= MAX_SERIES:
+                values = (OVERFLOW,) * len(self.labels)
+            cell = self._series.setdefault(values, self._empty())
+        return cell
+
+    def _empty(self) -> list[float]:
+        raise NotImplementedError
+
+    def lines(self) -> Iterator[str]:
+        """The metric in Prometheus' text format; nothing until it has a series."""
+        with self._lock:
+            series = [(values, list(cell)) for values, cell in self._series.items()]
+        if not series:
+            return
+        yield f"# HELP {self.name} {self.help_text}"
+        yield f"# TYPE {self.name} {self.kind}"
+        for values, cell in series:
+            pairs = [f'{n}="{_escape(v)}"' for n, v in zip(self.labels, values, strict=True)]
+            yield from self._samples(pairs, cell)
+
+    def _samples(self, pairs: list[str], cell: list[float]) -> Iterator[str]:
+        raise NotImplementedError
+
+
+class Counter(Family):
+    """A sum that only grows."""
+
+    kind = "counter"
+
+    def add(self, *values: str, amount: float = 1) -> None:
+        with self._lock:
+            self._cell(values)[0] += amount
+
+    def _empty(self) -> list[float]:
+        return [0]
+
+    def _samples(self, pairs: list[str], cell: list[float]) -> Iterator[str]:
+        yield _sample(self.name, pairs, cell[0])
+
+
+class Histogram(Family):
+    """Counts of observations by size, their sum and their number."""
+
+    kind = "histogram"
+
+    def __init__(
+        self, name: str, labels: tuple[str, ...], help_text: str, limits: tuple[float, ...]
+    ) -> None:
+        super().__init__(name, labels, help_text)
+        self._limits = limits
+
+    def observe(self, *values: str, value: float) -> None:
+        index = bisect_left(self._limits, value)
+        with self._lock:
+            cell = self._cell(values)
+            cell[index] += 1
+            cell[-1] += value
+
+    def _empty(self) -> list[float]:
+        return [0] * (len(self._limits) + 2)  # a count a limit, one above them all, the sum
+
+    def _samples(self, pairs: list[str], cell: list[float]) -> Iterator[str]:
+        total = 0.0
+        for limit, count in zip((*self._limits, None), cell[:-1], strict=True):
+            total += count
+            le = 'le="+Inf"' if limit is None else f'le="{limit:g}"'
+            yield _sample(f"{self.name}_bucket", [*pairs, le], total)
+        yield _sample(f"{self.name}_sum", pairs, cell[-1])
+        yield _sample(f"{self.name}_count", pairs, total)
+
+
+class Gauge(Family):
+    """What is so at the moment."""
+
+    kind = "gauge"
+
+    def set(self, *values: str, value: float) -> None:
+        with self._lock:
+            self._cell(values)[0] = value
+
+    def _empty(self) -> list[float]:
+        return [0]
+
+    def _samples(self, pairs: list[str], cell: list[float]) -> Iterator[str]:
+        yield _sample(self.name, pairs, cell[0])
+
+
+def _sample(name: str, pairs: list[str], value: float) -> str:
+    labels = f"{{{','.join(pairs)}}}" if pairs else ""
+    return f"{name}{labels} {_number(value)}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    if math.isfinite(value):
+        return str(int(value)) if value == int(value) else repr(float(value))
+    return {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}[str(value)]
