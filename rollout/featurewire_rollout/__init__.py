@@ -1,0 +1,1 @@
+"""Model version rollouts against TensorFlow Serving or the embedded server."""
