@@ -1,0 +1,64 @@
+"""The command as a process of its own, and servers for it to talk to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.fake_serving import FakeServing
+
+FEATUREWIRE = Path(sys.executable).with_name("featurewire")
+TIMEOUT = 60  # seconds
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run `featurewire ARGUMENTS` in `tmp_path` to its end."""
+
+    def run(*arguments: object, **options) -> subprocess.CompletedProcess:
+        options.setdefault("cwd", tmp_path)
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
+        environment = os.environ | options.pop("environment", {})
+        if not isinstance(options.get("input"), bytes):
+            options.setdefault("text", True)
+        return subprocess.run(
+            [FEATUREWIRE, *map(os.fspath, map(_argument, arguments))],
+            capture_output=True,
+            timeout=TIMEOUT,
+            env=environment,
+            **options,
+        )
+
+    return run
+
+
+def _argument(value: object) -> object:
+    return value if isinstance(value, str | bytes | Path) else str(value)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServing]:
+    fake = FakeServing().start()
+    yield fake
+    fake.stop()
+
+
+def jpeg(number: int) -> bytes:
+    """Bytes that the fake server takes for an image, different for each number."""
+    return b"\xff\xd8\xff" + b"image %d" % number
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of 12 images below two folders, none alike."""
+    for number in range(12):
+        path = tmp_path / "photos" / ("a" if number < 6 else "b/c") / f"{number:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(number))
+    return tmp_path / "photos"

@@ -1,0 +1,95 @@
+"""The commands against `featurewire serve`: the whole product, with a tiny model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import FEATUREWIRE
+from tests.cli.test_resume import wait_for_rows
+from tests.support.models import expected_vector
+from tests.support.process import ServerProcess
+
+
+@pytest.fixture(scope="module")
+def embedded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Both versions of the tiny model."""
+    folder = tmp_path_factory.mktemp("cli")
+    config = folder / "models.config"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "tiny" base_path: "{tiny_model}" '
+        'model_platform: "tensorflow" model_version_policy { all {} } } }'
+    )
+    server = ServerProcess(f"--model_config_file={config}", log=folder / "server.log").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def photos_folder(tmp_path: Path, photos: list[Path]) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for photo in photos:
+        (folder / photo.name).symlink_to(photo)
+    return folder
+
+
+def options(server: ServerProcess) -> list[str]:
+    return ["--server", server.target, "--model", "tiny"]
+
+
+def test_real_photos_become_vectors(command, embedded, photos_folder, tmp_path):
+    ready = command("status", *options(embedded), "--wait", "60", "--json")
+    assert ready.returncode == 0, ready.stderr
+    (photos_folder / "notes.jpg").write_text("no photo")
+    shown = command("embed", "photos", "--output", "out.npy", *options(embedded))
+    assert shown.returncode == 1
+    assert "photos/notes.jpg: unsupported" in shown.stderr
+    index = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    array = np.load(tmp_path / "out.npy")
+    assert len(index) == len(array) == len(list(photos_folder.iterdir())) - 1
+    for entry, row in zip(index, array, strict=True):
+        image = (tmp_path / entry["path"]).read_bytes()
+        assert np.array_equal(row, expected_vector(image, version=entry["version"]))
+        assert (entry["version"], entry["vector_space"]) == (2, "tiny-2")
+
+
+def test_resume_of_another_vector_space_is_refused(command, embedded, photos_folder):
+    common = options(embedded)
+    first = command("embed", "photos", "--output", "out.jsonl", "--version", "1", *common)
+    assert first.returncode == 0, first.stderr
+    second = command("embed", "photos", "--output", "out.jsonl", "--resume", *common)
+    assert second.returncode == 1
+    assert "version 2 of tiny (vector space tiny-2)" in second.stderr
+    assert "ask for --version 1" in second.stderr
+
+
+def test_kill_9_of_the_server_in_mid_run_costs_no_image(embedded, tmp_path):
+    images = 2000
+    (tmp_path / "photos").mkdir()
+    for number in range(images):
+        image = b"\xff\xd8\xff" + number.to_bytes(4, "little")
+        (tmp_path / "photos" / f"{number:04}.jpg").write_bytes(image)
+    process = subprocess.Popen(
+        [FEATUREWIRE, "embed", "photos", "--output", "out.npy", *options(embedded)],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_rows(tmp_path / "out.jsonl.partial", 100, process)
+    embedded.kill()
+    embedded.start()
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors
+    index = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [entry["path"] for entry in index] == [f"photos/{n:04}.jpg" for n in range(images)]
+    array = np.load(tmp_path / "out.npy")
+    assert len(array) == images
+    last = (tmp_path / index[-1]["path"]).read_bytes()
+    assert np.array_equal(array[-1], expected_vector(last, version=2))

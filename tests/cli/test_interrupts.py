@@ -1,0 +1,69 @@
+"""Ctrl-C at the worst moment: between a row and its count."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from featurewire._cli.interrupts import Interrupts
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_waits_for_the_end_of_the_held_block():
+    done = []
+
+    def work() -> None:
+        with Interrupts() as interrupts:
+            with interrupts.held:
+                interrupt()
+                done.append("the rest of the block")
+            done.append("what follows")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["the rest of the block"]
+
+
+def test_outside_a_held_block_it_comes_at_once():
+    done = []
+
+    def work() -> None:
+        with Interrupts() as interrupts:
+            with interrupts.held:
+                done.append("held")
+            interrupt()
+            done.append("too late")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["held"]
+
+
+def test_an_interrupt_is_raised_once():
+    with Interrupts() as interrupts:
+        with pytest.raises(KeyboardInterrupt), interrupts.held:
+            interrupt()
+        with interrupts.held:
+            pass
+
+
+def test_what_handled_sigint_before_does_so_again():
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_failure_inside_the_block_gives_way_to_the_interrupt():
+    def work() -> None:
+        with Interrupts() as interrupts, interrupts.held:
+            interrupt()
+            raise OSError("disk full")
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        work()
+    assert isinstance(raised.value.__context__, OSError)

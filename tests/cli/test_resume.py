@@ -1,0 +1,185 @@
+"""`kill -9` of the command, or of its server, in the middle of a run; then `--resume`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import FEATUREWIRE, jpeg
+from tests.cli.fake_serving import vector_of
+
+IMAGES = 400
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for number in range(IMAGES):
+        (tmp_path / "photos" / f"{number:03}.jpg").write_bytes(jpeg(number))
+    return tmp_path
+
+
+def begin(folder: Path, server, output: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            *(FEATUREWIRE, "embed", "photos", "--output", output, "--resume"),
+            *("--server", server.target, "--model", "tiny"),
+        ],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_rows(journal: Path, rows: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= rows:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    raise AssertionError(f"{journal} did not reach {rows} rows")
+
+
+def images_in(journal: Path) -> list[bytes]:
+    """What is in the journal, as the images that were sent for it."""
+    lines = journal.read_bytes().split(b"\n")[:-1]
+    return [jpeg(int(Path(json.loads(line)["path"]).stem)) for line in lines]
+
+
+def published(folder: Path, output: str) -> dict[str, list[float]]:
+    path = folder / output
+    if path.suffix == ".npy":
+        lines = path.with_suffix(".jsonl").read_text().splitlines()
+        rows = zip((json.loads(line)["path"] for line in lines), np.load(path), strict=True)
+    elif path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path).to_pydict()
+        rows = zip(table["path"], table["vector"], strict=True)
+    else:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = ((line["path"], line["vector"]) for line in lines)
+    listed = [(path, np.float32(vector).tolist()) for path, vector in rows]
+    assert len(dict(listed)) == len(listed), "a path is in the file twice"
+    return dict(listed)
+
+
+@pytest.mark.parametrize(
+    ("output", "index"),
+    [
+        ("out.npy", "out.jsonl.partial"),
+        ("out.jsonl", "out.jsonl.partial"),
+        ("out.parquet", "out.parquet.jsonl.partial"),
+    ],
+)
+def test_resume_after_kill_9_redoes_nothing_and_loses_nothing(many, server, output, index):
+    server.seconds_per_image = 0.002
+    for rows in (40, 200):
+        process = begin(many, server, output)
+        wait_for_rows(many / index, rows, process)
+        process.kill()
+        process.wait(10)
+        process.stderr.close()
+    assert not (many / output).exists()
+    kept = images_in(many / index)
+    assert 200 <= len(kept) < IMAGES
+    server.seconds_per_image = 0
+    before = server.seen.copy()
+    process = begin(many, server, output)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, errors
+    assert {image: server.seen[image] - before[image] for image in kept} == dict.fromkeys(kept, 0)
+    assert f"{IMAGES} rows, {IMAGES - len(kept)} of them new" in errors
+    assert published(many, output) == {
+        f"photos/{number:03}.jpg": vector_of(jpeg(number)).tolist() for number in range(IMAGES)
+    }
+    leftovers = [name for name in os.listdir(many) if "partial" in name or "tmp" in name]
+    assert leftovers == []
+
+
+def test_an_interrupt_says_how_to_go_on(many, server):
+    server.seconds_per_image = 0.005
+    process = begin(many, server, "out.npy")
+    wait_for_rows(many / "out.jsonl.partial", 20, process)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert len(errors.splitlines()) == 1
+    rows = len(images_in(many / "out.jsonl.partial"))
+    assert errors == (
+        f"featurewire embed: interrupted; {rows} rows are in out.npy.partial, --resume goes on\n"
+    )
+    assert np.load(many / "out.npy.partial").shape == (rows, 8)
+
+
+def test_without_resume_what_a_killed_run_left_is_not_touched(many, server, command):
+    server.seconds_per_image = 0.005
+    process = begin(many, server, "out.jsonl")
+    wait_for_rows(many / "out.jsonl.partial", 20, process)
+    process.kill()
+    process.communicate()
+    before = (many / "out.jsonl.partial").read_bytes()
+    shown = command(
+        *("embed", "photos", "--output", "out.jsonl"),
+        *("--server", server.target, "--model", "tiny"),
+    )
+    assert shown.returncode == 2
+    assert "out.jsonl.partial is left from a run that did not end; --resume" in shown.stderr
+    assert (many / "out.jsonl.partial").read_bytes() == before
+
+
+def test_a_second_run_into_the_same_output_is_refused(many, server, command):
+    server.seconds_per_image = 0.01
+    process = begin(many, server, "out.npy")
+    wait_for_rows(many / "out.jsonl.partial", 5, process)
+    shown = command(
+        *("embed", "photos", "--output", "out.npy", "--resume"),
+        *("--server", server.target, "--model", "tiny"),
+    )
+    process.kill()
+    process.communicate()
+    assert shown.returncode == 1
+    assert "another process is writing out.jsonl.partial; wait for it to end" in shown.stderr
+
+
+def test_a_server_that_dies_and_comes_back_costs_nothing(many, server):
+    server.seconds_per_image = 0.005
+    process = begin(many, server, "out.npy")
+    wait_for_rows(many / "out.jsonl.partial", 40, process)
+    server.stop()
+    time.sleep(0.3)
+    server.seconds_per_image = 0
+    server.start()
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, errors
+    assert len(published(many, "out.npy")) == IMAGES
+
+
+def test_a_server_that_stays_away_ends_the_run_and_keeps_what_is_done(many, server, command):
+    server.seconds_per_image = 0.005
+    process = subprocess.Popen(
+        [
+            *(FEATUREWIRE, "embed", "photos", "--output", "out.npy", "--patience", "1"),
+            *("--server", server.target, "--model", "tiny"),
+        ],
+        cwd=many,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_rows(many / "out.jsonl.partial", 40, process)
+    server.stop()
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert len(errors.splitlines()) == 1
+    rows = len(images_in(many / "out.jsonl.partial"))
+    assert f"; {rows} rows are in out.npy.partial, --resume goes on\n" in errors

@@ -1,0 +1,77 @@
+"""Both commands over TLS, mutual TLS and with a token: a server that insists on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+
+from tests.cli.conftest import jpeg
+from tests.cli.fake_serving import FakeServing
+
+
+class Insisting(FakeServing):
+    """Answers only calls that carry the token."""
+
+    def _resolve(self, spec, context):
+        if ("authorization", "Bearer secret") not in context.invocation_metadata():
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+        return super()._resolve(spec, context)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    mine = authority.issue_cert("client.example")
+    mine.private_key_pem.write_to_path(tmp_path / "key.pem")
+    mine.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    return authority
+
+
+@pytest.fixture
+def server(authority: trustme.CA):
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    credentials = grpc.ssl_server_credentials(
+        [(issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())],
+        root_certificates=authority.cert_pem.bytes(),
+        require_client_auth=True,
+    )
+    server = Insisting().start(credentials)
+    yield server
+    server.stop()
+
+
+MUTUAL = ["--tls-ca", "ca.pem", "--tls-cert", "cert.pem", "--tls-key", "key.pem"]
+TOKEN = ["--token-file", "token"]
+
+
+def test_both_commands_speak_mutual_tls_and_carry_the_token(command, server):
+    common = ["--server", server.target, "--model", "tiny", *MUTUAL, *TOKEN]
+    assert command("status", *common).returncode == 0
+    shown = command("embed", "a.jpg", "--output", "out.npy", *common)
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_the_name_in_the_certificate_can_be_named(command, server):
+    common = ["--server", server.target, "--model", "tiny", *MUTUAL, *TOKEN]
+    assert command("status", *common, "--tls-server-name", "localhost").returncode == 0
+    shown = command("status", *common, "--tls-server-name", "other.example", "--timeout", "3")
+    assert shown.returncode == 1
+    assert "Hostname Verification" in shown.stderr
+
+
+@pytest.mark.parametrize("missing", [["--tls-cert", "--tls-key"], ["--token-file"]])
+def test_without_what_the_server_insists_on_there_is_one_line(command, server, missing):
+    options = [*MUTUAL, *TOKEN]
+    for option in missing:
+        at = options.index(option)
+        del options[at : at + 2]
+    common = ["--server", server.target, "--model", "tiny", "--timeout", "3"]
+    shown = command("embed", "a.jpg", "--output", "out.npy", *common, *options)
+    assert shown.returncode == 1
+    assert len(shown.stderr.splitlines()) == 1

@@ -1,0 +1,34 @@
+"""Do something in a forked child, and learn how it ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from tests.client.misbehaving import eventually
+
+
+def in_a_fork(action: Callable[[], object]) -> str:
+    """What `action()` returned or raised in a forked child; fails when the child hangs."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            try:
+                said = f"returned {action()!r}"
+            except BaseException as exc:
+                said = f"{type(exc).__name__}: {exc}"
+            os.write(writer, said.encode()[:4000])
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        with eventually(20) as until:
+            until(lambda: os.waitpid(child, os.WNOHANG)[0] == child)
+    except AssertionError:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        raise
+    with os.fdopen(reader) as pipe:
+        return pipe.read()

@@ -1,0 +1,360 @@
+"""The parts that decide without I/O: window, backoff, budget, rotation, errors, configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pickle
+import random
+from pathlib import Path
+
+import grpc
+import pytest
+
+import featurewire
+from featurewire import ChannelConfig, RetryConfig, StreamConfig, TLSConfig
+from featurewire._channel import split_target
+from featurewire._errors import from_rpc_error
+from featurewire._retry import RetryBudget, backoff
+from featurewire._rotation import Rotation
+from featurewire._stats import Recorder
+from featurewire._window import Window
+
+
+class Plant:
+    """A server of `slots` workers that each take `service` seconds a request of 16 images.
+
+    More in flight than `queue` allows is refused. Simulated: no time passes.
+    """
+
+    def __init__(self, *, slots: int, service: float, queue: int = 10**6) -> None:
+        self.slots, self.service, self.queue = slots, service, queue
+        self.now = 0.0
+
+    def run(self, window: Window, *, seconds: float, saturated: bool = True) -> list[int]:
+        limits = []
+        random_ = random.Random(7)
+        end = self.now + seconds
+        while self.now < end:
+            flying = window.limit
+            if flying > self.queue:
+                window.overloaded(self.now)
+                self.now += 0.01
+            else:
+                busy = min(flying, self.slots)
+                jitter = random_.uniform(0.98, 1.02)
+                self.now += self.service / busy * jitter
+                window.replied(
+                    images=16,
+                    latency=self.service * flying / busy,
+                    now=self.now,
+                    saturated=saturated,
+                )
+            limits.append(window.limit)
+        return limits
+
+
+def throughput(limit: int, slots: int) -> float:
+    return min(limit, slots) / slots
+
+
+def test_the_window_grows_until_the_server_is_saturated():
+    window = Window(StreamConfig(max_in_flight=64))
+    limits = Plant(slots=20, service=0.1).run(window, seconds=60)
+    settled = limits[len(limits) // 2 :]
+    assert sum(throughput(limit, 20) for limit in settled) / len(settled) >= 0.97
+    assert sum(settled) / len(settled) < 30
+
+
+def test_the_window_stays_small_where_more_does_not_help():
+    window = Window(StreamConfig(max_in_flight=64))
+    limits = Plant(slots=2, service=0.1).run(window, seconds=60)
+    assert sum(limits) / len(limits) < 8
+
+
+def test_the_window_leaves_what_a_full_queue_refuses():
+    window = Window(StreamConfig(initial_in_flight=32))
+    limits = Plant(slots=4, service=0.1, queue=6).run(window, seconds=60)
+    settled = limits[len(limits) // 2 :]
+    assert sum(limit > 6 for limit in settled) / len(settled) < 0.05
+    assert sum(throughput(limit, 4) for limit in settled) / len(settled) >= 0.9
+
+
+def test_the_window_steps_back_when_latency_rises():
+    window = Window(StreamConfig(max_in_flight=64))
+    plant = Plant(slots=20, service=0.1)
+    before = plant.run(window, seconds=60)[-1]
+    plant.service, plant.slots = 0.5, 4  # others have come
+    assert plant.run(window, seconds=1500)[-1] < before / 2
+
+
+def test_the_window_follows_a_server_that_grows():
+    window = Window(StreamConfig(max_in_flight=64))
+    plant = Plant(slots=3, service=0.1)
+    before = plant.run(window, seconds=30)[-1]
+    plant.slots = 24
+    limits = plant.run(window, seconds=300)
+    assert max(limits[len(limits) // 2 :]) > 2 * before
+
+
+def test_a_slow_source_teaches_the_window_nothing():
+    window = Window(StreamConfig(initial_in_flight=5))
+    limits = Plant(slots=20, service=0.1).run(window, seconds=30, saturated=False)
+    assert set(limits) == {5}
+
+
+def test_an_outage_shrinks_the_window_to_a_probe_until_somebody_answers():
+    window = Window(StreamConfig(initial_in_flight=16))
+    window.unreachable()
+    assert window.limit == 1
+    window.replied(images=1, latency=0.1, now=1.0, saturated=True)
+    assert window.limit == 8
+
+
+def test_a_fixed_window_is_fixed():
+    window = Window(StreamConfig(min_in_flight=6, max_in_flight=6))
+    limits = Plant(slots=20, service=0.1, queue=4).run(window, seconds=10)
+    assert set(limits) == {6}
+
+
+def test_backoff_is_random_below_a_growing_bound():
+    config = RetryConfig(initial_backoff=1.0, backoff_multiplier=2.0, max_backoff=5.0)
+    for failures, bound in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 5.0), (5000, 5.0)]:
+        waits = [backoff(config, failures) for _ in range(500)]
+        assert 0 <= min(waits) < bound * 0.1
+        assert bound * 0.9 < max(waits) <= bound
+
+
+def test_the_budget_is_spent_by_retries_and_earned_by_successes():
+    budget = RetryBudget(RetryConfig(budget=2, budget_ratio=0.5))
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+    budget.succeeded()
+    assert not budget.spend()
+    budget.succeeded()
+    assert budget.spend()
+    for _ in range(100):
+        budget.succeeded()
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+
+
+def test_servers_take_turns_and_one_that_fails_rests():
+    rotation = Rotation(3)
+    assert [rotation.pick(0.0) for _ in range(6)] == [0, 1, 2, 0, 1, 2]
+    rotation.failed(1, 0.0)
+    assert 1 not in {rotation.pick(0.1) for _ in range(6)}
+    assert 1 in {rotation.pick(5.0) for _ in range(6)}
+    rotation.failed(0, 6.0)
+    rotation.failed(2, 6.0)
+    rotation.failed(1, 6.0)
+    assert rotation.pick(6.0) in {0, 2}  # all rest: the shortest rest first
+    rotation.succeeded(1)
+    assert {rotation.pick(6.1) for _ in range(4)} == {1}
+
+
+def test_a_retry_goes_to_a_server_that_was_not_tried():
+    rotation = Rotation(3)
+    assert {rotation.pick(0.0, avoid={0, 1}) for _ in range(5)} == {2}
+    assert rotation.pick(0.0, avoid={0, 1, 2}) in {0, 1, 2}
+    assert Rotation(1).pick(0.0, avoid={0}) == 0
+
+
+class RpcError(grpc.RpcError):
+    def __init__(self, code, details):
+        self._code, self._details = code, details
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return self._details
+
+
+EXPECTED = {
+    "CANCELLED": featurewire.ServerUnavailableError,
+    "UNKNOWN": featurewire.ServerError,
+    "INVALID_ARGUMENT": featurewire.InvalidRequestError,
+    "DEADLINE_EXCEEDED": featurewire.DeadlineExceededError,
+    "NOT_FOUND": featurewire.ModelNotFoundError,
+    "ALREADY_EXISTS": featurewire.ServerError,
+    "PERMISSION_DENIED": featurewire.InvalidRequestError,
+    "UNAUTHENTICATED": featurewire.InvalidRequestError,
+    "RESOURCE_EXHAUSTED": featurewire.OverloadedError,
+    "FAILED_PRECONDITION": featurewire.InvalidRequestError,
+    "ABORTED": featurewire.ServerUnavailableError,
+    "UNIMPLEMENTED": featurewire.ServerError,
+    "INTERNAL": featurewire.ServerError,
+    "UNAVAILABLE": featurewire.ServerUnavailableError,
+    "DATA_LOSS": featurewire.ServerError,
+    "OUT_OF_RANGE": featurewire.InvalidRequestError,
+}
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code.name != "OK"], ids=lambda code: code.name
+)
+def test_every_grpc_code_has_its_error(code):
+    cause = RpcError(code, "some text")
+    error = from_rpc_error(cause, target="host:1", model="m")
+    assert type(error) is EXPECTED[code.name]
+    assert error.__cause__ is cause
+    assert error.code == code.name
+    assert "host:1" in str(error)
+    assert "some text" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "error"),
+    [
+        ("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full",
+         featurewire.OverloadedError),
+        ("INVALID_ARGUMENT", "Unrecognized servable version label: x",
+         featurewire.ModelNotFoundError),
+        ("RESOURCE_EXHAUSTED", "Received message larger than max (10 vs. 5)",
+         featurewire.InvalidRequestError),
+        ("INTERNAL", "Received RST_STREAM with error code 2", featurewire.ServerUnavailableError),
+        ("UNKNOWN", "Stream removed", featurewire.ServerUnavailableError),
+    ],
+)  # fmt: skip
+def test_texts_of_the_server_decide_where_its_codes_do_not(code, text, error):
+    cause = RpcError(grpc.StatusCode[code], text)
+    assert type(from_rpc_error(cause, target="t", model="m")) is error
+
+
+def test_an_rpc_error_without_code_or_text_is_a_server_error():
+    assert type(from_rpc_error(grpc.RpcError(), target="t", model="m")) is featurewire.ServerError
+
+
+def test_an_image_error_survives_a_process_pool():
+    error = pickle.loads(pickle.dumps(featurewire.ImageError("bad", reason="corrupt")))
+    assert (str(error), error.reason) == ("bad", "corrupt")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RetryConfig(max_attempts=0), "max_attempts=0"),
+        (lambda: RetryConfig(initial_backoff=-1), "initial_backoff=-1"),
+        (lambda: RetryConfig(hedge_after=0), "hedge_after=0"),
+        (lambda: RetryConfig(backoff_multiplier=0.5), "backoff_multiplier"),
+        (lambda: RetryConfig(max_backoff=float("nan")), "max_backoff=nan"),
+        (lambda: StreamConfig(images_per_request=0), "images_per_request=0"),
+        (lambda: StreamConfig(images_per_request=2.5), "whole number"),
+        (lambda: StreamConfig(min_in_flight=9, max_in_flight=8), "above"),
+        (lambda: StreamConfig(patience="long"), "patience='long'"),
+        (lambda: TLSConfig(cert=b"x"), "go together"),
+        (lambda: TLSConfig(ca="ca.pem"), r"pathlib\.Path"),
+        (lambda: TLSConfig(ca=Path("/no/such/ca.pem")).loaded(), r"cannot read /no/such/ca\.pem"),
+        (lambda: ChannelConfig(compression="zip"), "gzip"),
+        (lambda: ChannelConfig(metadata={"Team": "x"}), "lower-case"),
+        (lambda: ChannelConfig(metadata={"team": b"x"}), "-bin"),
+        (lambda: ChannelConfig(keepalive_time=0), "keepalive_time=0"),
+        (lambda: ChannelConfig(token=7), "token"),
+        (lambda: featurewire.Client("host:1", model=""), "model=''"),
+        (lambda: featurewire.Client("host:1", model="m", timeout=0), "timeout=0"),
+        (lambda: featurewire.Client("host:1", model="m", version=1, label="x"), "not both"),
+        (lambda: featurewire.Client("host:1", model="m", version="1"), "version='1'"),
+        (lambda: featurewire.Client("host:1", model="m", retry=3), "RetryConfig"),
+        (lambda: featurewire.Client("http://host:1", model="m"), "leave http:// out"),
+        (lambda: featurewire.Client("host", model="m"), "host:port"),
+        (lambda: featurewire.Client("host:99999", model="m"), "host:port"),
+        (lambda: featurewire.Client("a:1,a:1", model="m"), "twice"),
+        (lambda: featurewire.Client(8500, model="m"), "localhost:8500"),
+        (lambda: featurewire.Client("far.example:1", model="m", channel=ChannelConfig(token="t")),
+         "in the clear"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_a_config_error_that_names_it(make, words):
+    with pytest.raises(featurewire.ConfigError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("kind", [ChannelConfig, RetryConfig, StreamConfig, TLSConfig])
+def test_configs_are_frozen_and_keyword_only(kind):
+    config = kind()
+    field = dataclasses.fields(kind)[0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, field.name, 1)
+    with pytest.raises(TypeError):
+        kind(1)
+
+
+def test_secrets_are_not_in_a_repr():
+    assert "s3cret" not in repr(ChannelConfig(token="s3cret"))
+    assert "s3cret" not in repr(TLSConfig(cert=b"c", key=b"s3cret"))
+
+
+@pytest.mark.parametrize(
+    ("target", "servers"),
+    [
+        ("localhost:8500", ["localhost:8500"]),
+        ("a:1, b:2,10.0.0.3:3", ["a:1", "b:2", "10.0.0.3:3"]),
+        ("[::1]:8500", ["[::1]:8500"]),
+        ("dns:///a.example:8500", ["dns:///a.example:8500"]),
+        ("ipv4:10.0.0.1:1,10.0.0.2:2", ["ipv4:10.0.0.1:1,10.0.0.2:2"]),
+        ("unix:/run/tf.sock", ["unix:/run/tf.sock"]),
+        ("xds:///service", ["xds:///service"]),
+    ],
+)
+def test_targets_of_every_kind(target, servers):
+    assert split_target(target) == servers
+
+
+def test_percentiles_are_right_within_a_tenth():
+    recorder = Recorder()
+    for number in range(1, 1001):
+        recorder.replied(latency=number / 1000, received=10)
+    latency = recorder.stats().latency
+    for name, exact in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)]:
+        assert exact <= latency[name] <= exact * 1.1
+    assert latency["max"] == 1.0
+    assert recorder.stats().bytes_received == 10_000
+
+
+def test_public_names_are_frozen():
+    assert sorted(featurewire.__all__) == [
+        "AsyncClient",
+        "ChannelConfig",
+        "Client",
+        "ConfigError",
+        "DeadlineExceededError",
+        "Embedding",
+        "EmbeddingBatch",
+        "FeaturewireError",
+        "ImageError",
+        "InvalidRequestError",
+        "ModelMetadata",
+        "ModelNotFoundError",
+        "ModelStatus",
+        "OverloadedError",
+        "ResponseError",
+        "Result",
+        "RetryConfig",
+        "ServerError",
+        "ServerUnavailableError",
+        "Signature",
+        "Stats",
+        "StreamConfig",
+        "TLSConfig",
+        "TensorSpec",
+        "VersionStatus",
+        "__version__",
+    ]
+    for name in featurewire.__all__:
+        assert getattr(featurewire, name) is not None
+    assert set(featurewire.__all__) <= set(dir(featurewire))
+    with pytest.raises(AttributeError, match="Clinet"):
+        featurewire.Clinet  # noqa: B018
+
+
+def test_every_error_is_in_the_tree_and_has_the_one_root():
+    errors = [
+        value
+        for name in featurewire.__all__
+        if isinstance(value := getattr(featurewire, name), type) and issubclass(value, Exception)
+    ]
+    assert len(errors) == 10
+    tree = __import__("featurewire._errors", fromlist=["_errors"]).__doc__
+    for error, _ in itertools.product(errors, [None]):
+        assert issubclass(error, featurewire.FeaturewireError)
+        assert error.__name__ in tree
+    assert issubclass(featurewire.DeadlineExceededError, TimeoutError)

@@ -1,0 +1,183 @@
+"""Both clients against `featurewire serve` in a process of its own, with tiny SavedModels."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+import featurewire
+from featurewire import RetryConfig, StreamConfig
+from tests.support.models import JPEG_MAGIC, expected_vector, write_tiny_model
+from tests.support.process import free_port, serving, wait_for_port
+
+READY = 60.0
+
+
+def image(number: int) -> bytes:
+    return JPEG_MAGIC + number.to_bytes(4, "big")
+
+
+@pytest.fixture(scope="module")
+def rest_port():
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model, rest_port, tmp_path_factory):
+    log = tmp_path_factory.mktemp("served") / "server.log"
+    with serving(tiny_model, f"--rest_api_port={rest_port}", log=log) as server:
+        with featurewire.Client(server.target, model="tiny") as client:
+            client.wait_until_ready(READY)
+        yield server
+
+
+def test_vectors_reasons_and_version(connect, server):
+    client = connect(server.target)
+    batch = client.embed_batch([image(1), b"", b"text", image(2)])
+    assert batch.version == 2
+    assert np.array_equal(batch.vectors[0], expected_vector(image(1), version=2))
+    assert np.array_equal(batch.vectors[3], expected_vector(image(2), version=2))
+    assert {row: error.reason for row, error in batch.errors.items()} == {
+        1: "empty",
+        2: "unsupported",
+    }
+
+
+def test_a_stream_in_order(connect, server):
+    results = list(connect(server.target).stream(image(number) for number in range(500)))
+    assert [result.key for result in results] == list(range(500))
+    for number, result in enumerate(results):
+        assert np.array_equal(result.unwrap().vector, expected_vector(image(number), version=2))
+
+
+def test_status_metadata_and_manifest(connect, server):
+    client = connect(server.target)
+    assert client.status().available
+    metadata = client.metadata()
+    assert metadata.version == 2
+    assert metadata.manifest["vector_space"] == "tiny-2"
+    signature = metadata.signatures["serving_default"]
+    assert signature.inputs["image_bytes"] == featurewire.TensorSpec(dtype="DT_STRING", shape=(-1,))
+    assert signature.outputs["features"].shape == (-1, 8)
+
+
+def test_wrong_names_say_what_is_wrong(connect, server):
+    for arguments, words in [
+        ({"model": "no_such"}, "no_such"),
+        ({"version": 9}, "9"),
+        ({"label": "none"}, "none"),
+    ]:
+        with pytest.raises(featurewire.ModelNotFoundError, match=words):
+            connect(server.target, **arguments).embed(image(1))
+    with pytest.raises(featurewire.ConfigError, match="serving_default"):
+        connect(server.target, signature="nope").embed(image(1))
+    with pytest.raises(featurewire.ModelNotFoundError):
+        connect(server.target, model="no_such").status()
+
+
+def test_the_servers_rest_port_says_that_it_is_no_grpc_port(connect, server, rest_port):
+    wait_for_port(rest_port, server.process, READY)
+    client = connect(f"127.0.0.1:{rest_port}", retry=RetryConfig(max_attempts=1), timeout=20)
+    with pytest.raises(featurewire.ServerUnavailableError, match="8500"):
+        client.embed(image(1))
+
+
+@pytest.fixture(scope="module")
+def plain_model(tmp_path_factory):
+    """No status, no manifest, and a bad image fails its whole batch."""
+    base_path = tmp_path_factory.mktemp("plain")
+    write_tiny_model(base_path, with_status=False, with_manifest=False, fails_on_bad_image=True)
+    return base_path
+
+
+@pytest.fixture(scope="module")
+def plain_server(plain_model, tmp_path_factory):
+    with serving(plain_model, log=tmp_path_factory.mktemp("plain") / "server.log") as server:
+        with featurewire.Client(server.target, model="tiny") as client:
+            client.wait_until_ready(READY)
+        yield server
+
+
+def test_a_plain_saved_model_is_served_and_one_bad_image_costs_only_itself(connect, plain_server):
+    client = connect(plain_server.target)
+    assert client.metadata().manifest is None
+    images = [image(number) for number in range(20)]
+    images[13] = b"text"
+    results = list(client.stream(images))
+    assert {result.key: result.error.reason for result in results if result.error} == {
+        13: "rejected"
+    }
+    assert np.array_equal(results[12].embedding.vector, expected_vector(image(12)))
+
+
+def test_every_image_yields_one_result_through_the_servers_death(connect, server):
+    client = connect(
+        server.target,
+        stream=StreamConfig(images_per_request=4, patience=100),
+        retry=RetryConfig(max_backoff=0.5),
+    )
+    results = client.stream(image(number) for number in range(6000))
+    first = [next(results) for _ in range(300)]
+    server.kill()
+    restart = threading.Thread(target=server.start)
+    restart.start()
+    keys = []
+    for result in itertools.chain(first, results):
+        assert np.array_equal(result.unwrap().vector, expected_vector(image(result.key), version=2))
+        keys.append(result.key)
+    restart.join(READY)
+    assert keys == list(range(6000))
+    assert client.stats().retries > 0
+
+
+def test_with_two_servers_a_stream_does_not_notice_the_death_of_one(server, tiny_model, tmp_path):
+    with serving(tiny_model, log=tmp_path / "other.log") as other:
+        with featurewire.Client(other.target, model="tiny") as each:
+            each.wait_until_ready(READY)
+        with featurewire.Client(
+            f"{other.target},{server.target}",
+            model="tiny",
+            stream=StreamConfig(images_per_request=4),
+        ) as client:
+            results = client.stream(image(number) for number in range(3000))
+            first = [next(results) for _ in range(300)]
+            other.kill()
+            keys = [each.key for each in itertools.chain(first, results) if not each.error]
+            assert keys == list(range(3000))
+
+
+def test_a_new_version_is_followed_and_every_vector_names_its_own(tmp_path):
+    base_path, prepared = tmp_path / "models", tmp_path / "prepared"
+    write_tiny_model(base_path, 1)
+    write_tiny_model(prepared, 2)
+    config = StreamConfig(images_per_request=4)
+    with (
+        serving(
+            base_path, "--file_system_poll_wait_seconds=1", log=tmp_path / "server.log"
+        ) as server,
+        featurewire.Client(server.target, model="tiny", stream=config) as client,
+    ):
+        client.wait_until_ready(READY)
+        published = threading.Event()
+
+        def until_both():
+            for number in itertools.count():
+                if number == 50:
+                    shutil.move(prepared / "2", base_path / "2")
+                yield image(number)
+                if published.is_set():
+                    return
+
+        versions = set()
+        for result in client.stream(until_both()):
+            embedding = result.unwrap()
+            expected = expected_vector(image(result.key), version=embedding.version)
+            assert np.array_equal(embedding.vector, expected)
+            versions.add(embedding.version)
+            if embedding.version == 2:
+                published.set()
+        assert versions == {1, 2}

@@ -1,0 +1,487 @@
+"""Both clients against servers that go wrong."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+
+import featurewire
+from featurewire import ChannelConfig, RetryConfig, StreamConfig
+from featurewire._tfs import types_pb2
+from tests.client.misbehaving import (
+    DIMENSION,
+    Misbehaving,
+    cutting_proxy,
+    eventually,
+    http_server,
+    image,
+    muting_proxy,
+    reply_to,
+    silent_server,
+    vector_of,
+)
+from tests.support.process import free_port
+
+QUICK = RetryConfig(initial_backoff=0.01, max_backoff=0.05)
+NEVER = RetryConfig(max_attempts=1)
+QUEUE_FULL = (
+    "The batch scheduling queue to which this task was submitted is full; max_enqueued_batches: 1"
+)
+
+
+def check_complete(results, count: int, version: int = 1) -> None:
+    """Every image has exactly one result, in order, with the vector of its own bytes."""
+    results = list(results)
+    assert [result.key for result in results] == list(range(count))
+    for number, result in enumerate(results):
+        assert np.array_equal(result.unwrap().vector, vector_of(image(number), version))
+
+
+def failing(times: int, code: grpc.StatusCode, text: str):
+    """Abort the first `times` requests, answer the others."""
+    counter = itertools.count()
+
+    def predict(images, context):
+        if next(counter) < times:
+            context.abort(code, text)
+        return reply_to(images)
+
+    return predict
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed"),
+        (grpc.StatusCode.UNAVAILABLE, QUEUE_FULL),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "out of capacity"),
+        (grpc.StatusCode.ABORTED, "try again"),
+    ],
+)
+def test_a_failure_that_passes_is_retried(connect, code, text):
+    with Misbehaving(failing(2, code, text)) as server:
+        client = connect(server.target, retry=QUICK)
+        assert np.array_equal(client.embed(image(1)).vector, vector_of(image(1)))
+        assert client.stats().retries == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "error"),
+    [
+        (grpc.StatusCode.INTERNAL, "a bug", featurewire.ServerError),
+        (grpc.StatusCode.FAILED_PRECONDITION, "no", featurewire.InvalidRequestError),
+        (grpc.StatusCode.UNAUTHENTICATED, "who?", featurewire.InvalidRequestError),
+        (grpc.StatusCode.NOT_FOUND, "Servable not found", featurewire.ModelNotFoundError),
+        (grpc.StatusCode.UNIMPLEMENTED, "?", featurewire.ServerError),
+    ],
+)
+def test_a_failure_that_stays_is_not_retried(connect, code, text, error):
+    with Misbehaving(failing(10**6, code, text)) as server:
+        client = connect(server.target, retry=QUICK)
+        with pytest.raises(error, match=text.replace("?", r"\?")) as caught:
+            client.embed(image(1))
+        assert len(server.requests) == 1
+        assert isinstance(caught.value.__cause__, grpc.RpcError)
+        assert caught.value.code == code.name
+
+
+def test_attempts_are_bounded(connect):
+    with Misbehaving(failing(10**6, grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)) as server:
+        client = connect(server.target, retry=RetryConfig(max_attempts=3, initial_backoff=0.01))
+        with pytest.raises(featurewire.OverloadedError, match="queue"):
+            client.embed(image(1))
+        assert len(server.requests) == 3
+
+
+def test_the_retry_budget_is_shared_by_all_calls_of_a_client(connect):
+    with Misbehaving(failing(10**6, grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)) as server:
+        retry = RetryConfig(max_attempts=5, initial_backoff=0.001, budget=6, budget_ratio=0.1)
+        client = connect(server.target, retry=retry)
+        for _ in range(10):
+            with pytest.raises(featurewire.OverloadedError):
+                client.embed(image(1))
+        assert len(server.requests) == 10 + 6
+
+
+def test_the_timeout_covers_all_attempts_together(connect):
+    with Misbehaving(failing(10**6, grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)) as server:
+        retry = RetryConfig(max_attempts=1000, initial_backoff=0.2, budget=1000)
+        client = connect(server.target, retry=retry)
+        began = time.monotonic()
+        with pytest.raises(featurewire.OverloadedError):
+            client.embed(image(1), timeout=0.7)
+        assert time.monotonic() - began < 5
+
+
+def test_a_slow_server_ends_in_a_deadline_error(connect):
+    gate = threading.Event()
+
+    def predict(images, context):
+        gate.wait(20)
+        return reply_to(images)
+
+    with Misbehaving(predict) as server:
+        client = connect(server.target, timeout=0.3)
+        with pytest.raises(featurewire.DeadlineExceededError, match="timeout") as caught:
+            client.embed(image(1))
+        assert isinstance(caught.value, TimeoutError)
+        gate.set()
+
+
+def test_nobody_listens(connect):
+    client = connect(f"127.0.0.1:{free_port()}", retry=QUICK)
+    with pytest.raises(featurewire.ServerUnavailableError, match="check the address"):
+        client.embed(image(1))
+    with pytest.raises(featurewire.ServerUnavailableError, match="check the address"):
+        list(client.stream([image(1)]))
+    with pytest.raises(featurewire.ServerUnavailableError, match="check the address"):
+        client.wait_until_ready(0.5)
+
+
+def test_a_web_server_answers(connect):
+    with http_server() as server:
+        client = connect(server.target, retry=NEVER, timeout=20)
+        with pytest.raises(featurewire.ServerUnavailableError, match="8500"):
+            client.embed(image(1))
+
+
+def test_a_server_that_accepts_and_says_nothing_ends_in_time(connect):
+    with silent_server() as server:
+        client = connect(server.target, timeout=1.0, retry=QUICK)
+        with pytest.raises((featurewire.DeadlineExceededError, featurewire.ServerUnavailableError)):
+            client.embed(image(1))
+
+
+def test_a_name_that_does_not_resolve(connect):
+    client = connect("no-such-host.invalid:8500", retry=NEVER, timeout=20)
+    with pytest.raises(featurewire.ServerUnavailableError, match=r"resol|DNS|address"):
+        client.embed(image(1))
+
+
+WRONG_REPLIES = {
+    "too few rows": {"rows": 1},
+    "too many rows": {"rows": 3},
+    "a dtype that is not float32": {"dtype": types_pb2.DT_DOUBLE},
+    "integers": {"dtype": types_pb2.DT_INT32},
+    "another output": {"output": "logits"},
+    "no status, though the signature has one": {"status": False},
+    "one dimension": {"shape": [2 * DIMENSION]},
+    "three dimensions": {"shape": [2, DIMENSION, 1]},
+    "fewer values than the shape says": {"shape": [2, 2 * DIMENSION]},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_REPLIES.values(), ids=WRONG_REPLIES.keys())
+def test_a_wrong_reply_is_a_response_error(connect, wrong):
+    with Misbehaving(lambda images, context: reply_to(images, **wrong)) as server:
+        client = connect(server.target)
+        with pytest.raises(featurewire.ResponseError, match=server.target):
+            client.embed_batch([image(1), image(2)])
+        with pytest.raises(featurewire.ResponseError):
+            list(client.stream([image(1), image(2)]))
+
+
+def test_a_version_that_changes_its_dimension_is_a_response_error(connect):
+    dimensions = iter([8, 8, 9])
+    with Misbehaving(
+        lambda images, context: reply_to(images, dimension=next(dimensions))
+    ) as server:
+        client = connect(server.target)
+        client.embed(image(1))
+        client.embed(image(2))
+        with pytest.raises(featurewire.ResponseError, match="dimension 9, before that with 8"):
+            client.embed(image(3))
+
+
+def test_bytes_that_are_no_message_are_a_response_error(connect):
+    with Misbehaving(lambda images, context: b"\x0a\xff\xff\xff") as server:
+        client = connect(server.target)
+        with pytest.raises(featurewire.ResponseError, match="not a PredictResponse"):
+            client.embed(image(1))
+
+
+def test_a_pinned_version_answered_by_another_is_a_response_error(connect):
+    with Misbehaving(lambda images, context: reply_to(images, version=2)) as server:
+        client = connect(server.target, version=1)
+        with pytest.raises(featurewire.ResponseError, match="version 1 was asked for and 2"):
+            client.embed(image(1))
+
+
+def test_a_huge_reply_is_read(connect):
+    dimension = 3_000_000  # 12 MB, three times gRPC's own limit
+    with Misbehaving(
+        lambda images, context: reply_to(images, dimension=dimension, content=True)
+    ) as server:
+        client = connect(server.target)
+        assert client.embed(image(1)).vector.shape == (dimension,)
+
+
+def test_a_reply_over_the_clients_own_limit_fails_for_that_image(connect):
+    with Misbehaving(lambda images, context: reply_to(images, dimension=100_000)) as server:
+        channel = featurewire.ChannelConfig(max_message_bytes=1000)
+        client = connect(server.target, channel=channel)
+        with pytest.raises(featurewire.ImageError, match="larger than max") as caught:
+            client.embed(image(1))
+        assert caught.value.reason == "too_large"
+
+
+def test_vectors_with_nan_never_reach_a_user(connect):
+    def predict(images, context):
+        reply = reply_to(images, status=False)
+        reply.outputs["features"].float_val[DIMENSION + 3] = float("nan")
+        return reply
+
+    with Misbehaving(predict, outputs=("features",)) as server:
+        client = connect(server.target)
+        batch = client.embed_batch([image(1), image(2), image(3)])
+        assert {row: error.reason for row, error in batch.errors.items()} == {1: "not_finite"}
+        results = list(client.stream([image(1), image(2), image(3)]))
+        assert [result.error is None for result in results] == [True, False, True]
+
+
+def test_an_unknown_status_is_an_image_error_with_its_number(connect):
+    def predict(images, context):
+        reply = reply_to(images)
+        reply.outputs["status"].int_val[0] = 77
+        return reply
+
+    with Misbehaving(predict) as server:
+        with pytest.raises(featurewire.ImageError) as caught:
+            connect(server.target).embed(image(1))
+        assert caught.value.reason == "status 77"
+
+
+def test_connections_cut_in_mid_reply_lose_and_repeat_nothing(connect):
+    with (
+        Misbehaving() as server,
+        # The first six connections die inside a reply, each a little later than the one before.
+        cutting_proxy(
+            server.port, reply_bytes=lambda number: 900 * number if number <= 6 else None
+        ) as proxy,
+    ):
+        client = connect(proxy.target, retry=QUICK, stream=StreamConfig(images_per_request=4))
+        check_complete(client.stream(image(number) for number in range(600)), 600)
+        assert proxy.accepted > 6
+
+
+def test_a_stream_backs_off_from_a_full_queue_and_loses_nothing(connect):
+    lock, busy = threading.Lock(), [0]
+
+    def predict(images, context):
+        with lock:
+            full = busy[0] >= 2
+            busy[0] += not full
+        if full:
+            context.abort(grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)
+        try:
+            time.sleep(0.005)
+            return reply_to(images)
+        finally:
+            with lock:
+                busy[0] -= 1
+
+    with Misbehaving(predict, threads=40) as server:
+        config = StreamConfig(images_per_request=2, initial_in_flight=16)
+        client = connect(server.target, retry=QUICK, stream=config)
+        check_complete(client.stream(image(number) for number in range(400)), 400)
+        assert client.stats().retries < 200  # it learned; half of all requests would be 100
+
+
+def test_a_server_that_flaps_loses_and_repeats_nothing(connect):
+    counter = itertools.count()
+
+    def predict(images, context):
+        if (next(counter) // 5) % 2:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
+        return reply_to(images)
+
+    with Misbehaving(predict) as server:
+        config = StreamConfig(images_per_request=4)
+        client = connect(server.target, retry=QUICK, stream=config)
+        check_complete(client.stream(image(number) for number in range(400)), 400)
+
+
+def test_an_outage_is_probed_not_amplified(connect):
+    down = threading.Event()
+
+    def predict(images, context):
+        if down.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Connection refused")
+        return reply_to(images)
+
+    with Misbehaving(predict) as server:
+        config = StreamConfig(images_per_request=1, min_in_flight=16, max_in_flight=16)
+        retry = RetryConfig(initial_backoff=0.1, max_backoff=0.2)
+        client = connect(server.target, retry=retry, stream=config)
+        results = client.stream(image(number) for number in range(500))
+        first = [next(results) for _ in range(50)]
+        down.set()
+        before = len(server.requests)
+        threading.Timer(1.0, down.clear).start()
+        check_complete(itertools.chain(first, results), 500)
+        refused = len(server.requests) - before - 450
+        assert refused < 16 + 60  # those in flight, then one at a time
+
+
+def test_patience_ends_a_stream_whose_server_stays_away(connect):
+    down = threading.Event()
+
+    def predict(images, context):
+        if down.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Connection refused")
+        return reply_to(images)
+
+    with Misbehaving(predict) as server:
+        config = StreamConfig(images_per_request=1, patience=0.3)
+        client = connect(server.target, retry=QUICK, stream=config)
+        results = client.stream(image(number) for number in range(10**6))
+        assert next(results).error is None
+        down.set()
+        with pytest.raises(featurewire.ServerUnavailableError):
+            for _ in results:
+                pass
+
+
+def test_a_hedge_answers_when_the_first_request_hangs(connect):
+    counter, gate = itertools.count(), threading.Event()
+
+    def predict(images, context):
+        if next(counter) == 0:
+            gate.wait(20)
+        return reply_to(images)
+
+    with Misbehaving(predict) as server:
+        client = connect(server.target, retry=RetryConfig(hedge_after=0.1), timeout=20)
+        assert np.array_equal(client.embed(image(5)).vector, vector_of(image(5)))
+        stats = client.stats()
+        assert (stats.hedges, stats.in_flight) == (1, 0)
+        gate.set()
+
+
+def test_hedges_repeat_no_result_of_a_stream(connect):
+    def predict(images, context):
+        time.sleep(0.02)
+        return reply_to(images)
+
+    with Misbehaving(predict) as server:
+        retry = RetryConfig(hedge_after=0.01, budget=1000)
+        config = StreamConfig(images_per_request=5)
+        client = connect(server.target, retry=retry, stream=config)
+        check_complete(client.stream(image(number) for number in range(200)), 200)
+        assert client.stats().hedges > 10
+
+
+def test_with_two_servers_both_get_work_and_one_may_die(connect):
+    with Misbehaving() as one, Misbehaving() as two:
+        client = connect(
+            f"{one.target},{two.target}", retry=QUICK, stream=StreamConfig(images_per_request=2)
+        )
+        results = client.stream(image(number) for number in range(600))
+        first = [next(results) for _ in range(200)]
+        assert one.requests
+        assert two.requests
+        one.stop()
+        check_complete(itertools.chain(first, results), 600)
+        served = len(one.requests)
+        for number in range(20):
+            client.embed(image(number))
+        assert len(one.requests) == served
+
+
+def test_a_server_that_was_away_gets_work_again(connect):
+    with Misbehaving() as one, Misbehaving() as two:
+        client = connect(f"{one.target},{two.target}", retry=QUICK)
+        client.embed(image(1))
+        client.embed(image(2))
+        one.stop()
+        for number in range(5):
+            client.embed(image(number))
+        again = Misbehaving(port=one.port)
+        with again, eventually(20) as until:
+
+            def answered() -> bool:
+                client.embed(image(9))
+                return bool(again.requests)
+
+            until(answered)
+
+
+def test_a_host_that_falls_silent_is_given_up_after_the_keepalive_timeout(connect):
+    muted = threading.Event()
+    with Misbehaving() as dying, Misbehaving() as other, muting_proxy(dying.port, muted) as proxy:
+        client = connect(
+            f"{proxy.target},{other.target}",
+            channel=ChannelConfig(keepalive_time=0.5, keepalive_timeout=0.5),
+            stream=StreamConfig(images_per_request=2),
+            retry=QUICK,
+        )
+        results = client.stream(image(number) for number in range(400))
+        first = [next(results) for _ in range(100)]
+        muted.set()
+        check_complete(itertools.chain(first, results), 400)
+        assert dying.requests
+
+
+def test_one_of_several_servers_without_the_model_is_passed_over(connect):
+    with (
+        Misbehaving(failing(10**6, grpc.StatusCode.NOT_FOUND, "Servable not found")) as bare,
+        Misbehaving() as other,
+    ):
+        client = connect(f"{bare.target},{other.target}", retry=QUICK)
+        for number in range(4):
+            assert np.array_equal(client.embed(image(number)).vector, vector_of(image(number)))
+        check_complete(client.stream(image(number) for number in range(100)), 100)
+        assert bare.requests
+
+
+def test_an_address_that_never_answered_is_named_when_time_is_up(connect):
+    with silent_server() as server:
+        client = connect(server.target, timeout=0.5, retry=NEVER)
+        with pytest.raises(featurewire.FeaturewireError, match="check the address"):
+            client.embed(image(1))
+
+
+def test_a_token_that_cannot_be_had_is_raised_as_it_is(connect):
+    def token():
+        raise LookupError("no token today")
+
+    with Misbehaving() as server:
+        client = connect(server.target, channel=ChannelConfig(token=token))
+        with pytest.raises(LookupError, match="no token today"):
+            client.embed(image(1))
+
+
+def test_a_version_with_other_tensors_is_asked_for_them_again(connect):
+    with Misbehaving() as server:
+        client = connect(server.target)
+        client.embed(image(1))
+        server.outputs, server.input_name = ("embedding",), "data"
+
+        def predict(images, context):
+            if not images:
+                context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    "output tensor alias not found in signature: features",
+                )
+            return reply_to(images, output="embedding", status=False)
+
+        server.predict = predict
+        with pytest.raises(featurewire.InvalidRequestError):
+            client.embed(image(2))
+        assert np.array_equal(client.embed(image(3)).vector, vector_of(image(3)))
+
+
+def test_closing_the_client_ends_a_stream_with_an_error(connect):
+    with Misbehaving() as server:
+        client = connect(server.target, stream=StreamConfig(images_per_request=1))
+        results = client.stream(image(number) for number in range(10**6))
+        next(results)
+        client.close()
+        with pytest.raises(featurewire.ConfigError, match="closed"):
+            for _ in results:
+                pass

@@ -1,0 +1,107 @@
+"""The stream's decisions, step by step and without a server."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import featurewire
+from featurewire import RetryConfig, StreamConfig
+from featurewire._errors import OverloadedError, ServerUnavailableError
+from featurewire._request import Names
+from tests.client.misbehaving import image, reply_to
+
+NAMES = Names(signature="serving_default", input="image_bytes", output="features", status="status")
+
+
+def stream_of(count: int, **config):
+    """A stream of one image a request that has been given `count` images, at time 0."""
+    client = featurewire.Client(
+        "127.0.0.1:1",
+        model="tiny",
+        retry=RetryConfig(initial_backoff=1.0, max_backoff=4.0),
+        stream=StreamConfig(images_per_request=1, **config),
+    )
+    stream = client._core.new_stream(NAMES, timeout=60)
+    for number in range(count):
+        stream.add(number, image(number), 0.0)
+    return stream
+
+
+def answer(stream, attempt, now: float, number: int) -> None:
+    stream.replied(attempt, reply_to([image(number)]).SerializeToString(), now)
+
+
+def test_in_an_outage_one_request_at_a_time_is_sent_and_nothing_spins():
+    stream = stream_of(8, initial_in_flight=4)
+    first = stream.due(1.0)
+    assert len(first) == 4
+    answer(stream, first[0], 2.0, 0)
+    flying = [*first[1:], *stream.due(2.0)]
+    for attempt in flying:
+        stream.failed(attempt, ServerUnavailableError("gone"), 3.0)
+    probe_at = stream.wake_at()
+    assert 3.0 <= probe_at <= 3.0 + 1.0
+    probes = stream.due(probe_at)
+    assert len(probes) == 1
+    assert stream.wake_at() == math.inf  # for the probe's outcome, not for those behind it
+    assert stream.due(probe_at + 100) == []
+    stream.failed(probes[0], ServerUnavailableError("still gone"), 110.0)
+    assert stream.wake_at() >= 110.0
+    [probe] = stream.due(stream.wake_at())
+    answer(stream, probe, 120.0, 1)
+    assert len(stream.due(120.0)) > 1  # it is back: all at once, up to the window
+
+
+def test_a_retry_that_waits_for_its_turn_wakes_nobody():
+    stream = stream_of(6, initial_in_flight=2, min_in_flight=1)
+    one, two = stream.due(0.5)
+    answer(stream, one, 1.0, 0)
+    [three] = stream.due(1.0)
+    stream.failed(two, OverloadedError("full"), 2.0)  # the window is one request now
+    assert three.call.in_flight
+    assert stream.wake_at() == math.inf
+    assert stream.due(100.0) == []
+    answer(stream, three, 101.0, 2)
+    assert len(stream.due(101.0)) == 1
+
+
+def test_results_wait_for_those_before_them():
+    stream = stream_of(3, initial_in_flight=3)
+    attempts = stream.due(0.5)
+    answer(stream, attempts[2], 1.0, 2)
+    answer(stream, attempts[1], 1.1, 1)
+    assert stream.take() == []
+    answer(stream, attempts[0], 1.2, 0)
+    assert [result.key for result in stream.take()] == [0, 1, 2]
+
+
+def test_an_outcome_that_comes_twice_counts_once():
+    stream = stream_of(2, initial_in_flight=2)
+    attempts = stream.due(0.5)
+    answer(stream, attempts[0], 1.0, 0)
+    answer(stream, attempts[0], 1.1, 0)
+    stream.failed(attempts[0], ServerUnavailableError("late"), 1.2)
+    answer(stream, attempts[1], 1.3, 1)
+    stream.end()
+    assert [result.key for result in stream.take()] == [0, 1]
+    assert stream.finished
+
+
+def test_patience_is_counted_from_the_first_failure_without_a_reply_since():
+    stream = stream_of(3, initial_in_flight=1, max_in_flight=1, patience=10)
+    [attempt] = stream.due(0.0)
+    answer(stream, attempt, 1.0, 0)
+    now = 2.0
+    [attempt] = stream.due(now)
+    while not stream.finished:
+        assert now < 30
+        stream.failed(attempt, ServerUnavailableError("gone"), now)
+        if stream.finished:
+            break
+        now = max(now + 0.1, stream.wake_at())
+        [attempt] = stream.due(now)
+    assert 12.0 <= now <= 12.0 + 4.0 + 0.1
+    with pytest.raises(ServerUnavailableError):
+        stream.raise_error()

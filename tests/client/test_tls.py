@@ -1,0 +1,102 @@
+"""TLS and mutual TLS against a server with a certificate of our own authority."""
+
+from __future__ import annotations
+
+import grpc
+import numpy as np
+import pytest
+import trustme
+
+import featurewire
+from featurewire import ChannelConfig, RetryConfig, TLSConfig
+from tests.client.misbehaving import Misbehaving, image, vector_of
+
+NEVER = RetryConfig(max_attempts=1)
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def certificate(authority):
+    return authority.issue_cert("localhost")
+
+
+def credentials(certificate, *, clients: trustme.CA | None = None):
+    key = certificate.private_key_pem.bytes()
+    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    return grpc.ssl_server_credentials(
+        [(key, chain)],
+        root_certificates=clients.cert_pem.bytes() if clients else None,
+        require_client_auth=clients is not None,
+    )
+
+
+@pytest.fixture(scope="module")
+def server(certificate):
+    with Misbehaving(credentials=credentials(certificate)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mutual(certificate, authority):
+    with Misbehaving(credentials=credentials(certificate, clients=authority)) as server:
+        yield server
+
+
+def works(client) -> bool:
+    return np.array_equal(client.embed(image(3)).vector, vector_of(image(3)))
+
+
+def test_a_trusted_server_is_spoken_to(connect, server, authority):
+    client = connect(server.target, tls=TLSConfig(ca=authority.cert_pem.bytes()))
+    assert works(client)
+    assert len(list(client.stream([image(1), image(2)]))) == 2
+
+
+def test_certificates_come_from_files_too(connect, server, authority, tmp_path):
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.cert_pem.bytes())
+    assert works(connect(server.target, tls=TLSConfig(ca=ca)))
+
+
+def test_a_server_of_an_unknown_authority_is_refused(connect, server):
+    tls = TLSConfig(ca=trustme.CA().cert_pem.bytes())
+    with pytest.raises(featurewire.ServerUnavailableError, match="TLS"):
+        connect(server.target, tls=tls, retry=NEVER).embed(image(1))
+
+
+def test_a_server_of_another_name_is_refused_unless_that_name_is_expected(
+    connect, server, authority
+):
+    target = f"127.0.0.1:{server.port}"
+    ca = authority.cert_pem.bytes()
+    with pytest.raises(featurewire.ServerUnavailableError):
+        connect(target, tls=TLSConfig(ca=ca), retry=NEVER).embed(image(1))
+    assert works(connect(target, tls=TLSConfig(ca=ca, server_name="localhost")))
+
+
+def test_without_tls_a_tls_server_is_unavailable(connect, server):
+    with pytest.raises(featurewire.ServerUnavailableError):
+        connect(server.target, retry=NEVER, timeout=20).embed(image(1))
+
+
+def test_mutual_tls_needs_the_clients_certificate(connect, mutual, authority):
+    ca = authority.cert_pem.bytes()
+    mine = authority.issue_cert("search-service.example")
+    tls = TLSConfig(ca=ca, cert=mine.cert_chain_pems[0].bytes(), key=mine.private_key_pem.bytes())
+    assert works(connect(mutual.target, tls=tls))
+    with pytest.raises(featurewire.ServerUnavailableError):
+        connect(mutual.target, tls=TLSConfig(ca=ca), retry=NEVER, timeout=20).embed(image(1))
+
+
+def test_a_bearer_token_travels_over_tls(connect, server, authority):
+    client = connect(
+        server.target,
+        tls=TLSConfig(ca=authority.cert_pem.bytes()),
+        channel=ChannelConfig(token=lambda: "t0ken"),
+    )
+    client.embed(image(1))
+    assert server.call_metadata[-1]["authorization"] == "Bearer t0ken"

@@ -1,0 +1,131 @@
+"""The hand-made wire format against the generated classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featurewire._errors import ResponseError
+from featurewire._reply import read_predict_reply
+from featurewire._request import Names, RequestBuilder, model_spec
+from featurewire._tfs import predict_pb2, types_pb2
+from featurewire._wire import fields, read_varint, varint
+
+NAMES = Names(signature="serving_default", input="image_bytes", output="features", status="status")
+
+sizes = st.integers(0, 40) | st.sampled_from([127, 128, 16383, 16384, 70_000])
+images = st.lists(sizes.map(lambda size: b"\xab" * size), max_size=20)
+
+
+@given(
+    images,
+    st.text(min_size=1, max_size=200),
+    st.one_of(st.none(), st.integers(0, 2**40)),
+    st.booleans(),
+)
+def test_a_request_is_what_the_generated_class_reads(images, model, version, status):
+    names = Names(
+        signature="sig", input="bytes" * 50, output="out", status="status" if status else None
+    )
+    data = RequestBuilder(model_spec(model, version=version, signature="sig"), names).build(images)
+    request = predict_pb2.PredictRequest.FromString(data)
+    expected = predict_pb2.PredictRequest()
+    expected.model_spec.CopyFrom(model_spec(model, version=version, signature="sig"))
+    expected.output_filter.extend(["out", "status"] if status else ["out"])
+    tensor = expected.inputs["bytes" * 50]
+    tensor.dtype = types_pb2.DT_STRING
+    tensor.tensor_shape.dim.add(size=len(images))
+    tensor.string_val.extend(images)
+    assert request == expected
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_varint_comes_back(number):
+    assert read_varint(memoryview(varint(number)), 0) == (number, len(varint(number)))
+
+
+def reply_of(vectors, codes, *, content):
+    reply = predict_pb2.PredictResponse()
+    reply.model_spec.name = "m"
+    reply.model_spec.version.value = 5
+    features, status = reply.outputs["features"], reply.outputs["status"]
+    features.dtype, status.dtype = types_pb2.DT_FLOAT, types_pb2.DT_INT32
+    for size in vectors.shape:
+        features.tensor_shape.dim.add(size=size)
+    status.tensor_shape.dim.add(size=len(codes))
+    if content:
+        features.tensor_content = vectors.tobytes()
+        status.tensor_content = np.array(codes, "<i4").tobytes()
+    else:
+        features.float_val.extend(vectors.ravel().tolist())
+        status.int_val.extend(codes)
+    return reply
+
+
+@given(
+    st.integers(1, 12),
+    st.integers(1, 40),
+    st.booleans(),
+    st.data(),
+)
+def test_a_reply_is_read_as_the_generated_class_wrote_it(count, dimension, content, data):
+    codes = data.draw(st.lists(st.integers(-3, 200), min_size=count, max_size=count))
+    seed = data.draw(st.integers(0, 1000))
+    vectors = np.random.default_rng(seed).normal(size=(count, dimension)).astype("<f4")
+    reply = reply_of(vectors, codes, content=content).SerializeToString()
+    rows = read_predict_reply(reply, names=NAMES, count=count)
+    assert rows.version == 5
+    assert np.array_equal(rows.vectors, vectors)
+    assert set(rows.reasons) == {row for row, code in enumerate(codes) if code}
+
+
+def test_floats_that_are_not_packed_are_read_too():
+    vectors = np.arange(6, dtype="<f4").reshape(2, 3)
+    reply = reply_of(vectors, [0, 0], content=False)
+    tensor = reply.outputs["features"]
+    del tensor.float_val[:]
+    head = tensor.SerializeToString()
+    unpacked = b"".join(varint(5 << 3 | 5) + value.tobytes() for value in vectors.ravel())
+    body = b"\x0a\x08features\x12" + varint(len(head) + len(unpacked)) + head + unpacked
+    del reply.outputs["features"]
+    data = reply.SerializeToString() + b"\x0a" + varint(len(body)) + body
+    assert predict_pb2.PredictResponse.FromString(data).outputs["features"].float_val[5] == 5
+    assert np.array_equal(read_predict_reply(data, names=NAMES, count=2).vectors, vectors)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_reply_or_a_response_error(data):
+    with pytest.raises(ResponseError):
+        read_predict_reply(data, names=NAMES, count=1)
+
+
+@given(st.integers(0, 200), st.data())
+def test_a_reply_cut_off_anywhere_is_never_a_wrong_vector(seed, data):
+    vectors = np.random.default_rng(seed).normal(size=(3, 7)).astype("<f4")
+    reply = reply_of(vectors, [0, 0, 0], content=bool(seed % 2)).SerializeToString()
+    cut = data.draw(st.integers(0, len(reply) - 1))
+    try:
+        rows = read_predict_reply(reply[:cut], names=NAMES, count=3)
+    except ResponseError:
+        return
+    # The outputs came before the cut: only the version may be missing.
+    assert np.array_equal(rows.vectors, vectors)
+
+
+def test_a_vector_has_no_copy_between_the_reply_and_the_array():
+    vectors = np.ones((4, 1536), "<f4")
+    reply = reply_of(vectors, [0] * 4, content=False).SerializeToString()
+    rows = read_predict_reply(reply, names=NAMES, count=4)
+    start = rows.vectors.__array_interface__["data"][0]
+    whole = np.frombuffer(reply, np.uint8).__array_interface__["data"][0]
+    assert whole <= start < whole + len(reply)
+
+
+def test_unknown_fields_are_passed_over():
+    vectors = np.ones((1, 2), "<f4")
+    reply = reply_of(vectors, [0], content=False).SerializeToString()
+    extra = varint(99 << 3) + varint(7) + varint(98 << 3 | 1) + b"12345678"
+    assert len(list(fields(memoryview(extra)))) == 2
+    assert read_predict_reply(extra + reply, names=NAMES, count=1).version == 5

@@ -1,0 +1,174 @@
+"""Images for the tests of preprocessing: real encodings, and headers that lie."""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from featurewire_exporter.preprocess import PreprocessConfig, build_preprocess
+
+tf1 = tf.compat.v1
+
+OK, EMPTY, UNSUPPORTED, TOO_LARGE, CORRUPT = range(5)
+
+# A graph takes a second or two to build: files use these wherever any settings will do.
+CONFIG = PreprocessConfig(height=48, width=64)
+WEBP_CONFIG = PreprocessConfig(height=61, width=97, max_pixels=1 << 22, webp=True)
+
+Result = tuple[np.ndarray, np.ndarray]
+
+
+@functools.cache
+def served(config: PreprocessConfig) -> Callable[[list[bytes]], Result]:
+    """The graph, written as a SavedModel and run as TensorFlow Serving does: in a TF1 Session."""
+    session, inputs, fetches = _loaded(config)
+    run = session.make_callable(fetches, [inputs])
+    return lambda batch: tuple(run(np.array(batch, object)))
+
+
+def served_by_one_thread(config: PreprocessConfig) -> Callable[[list[bytes]], Result]:
+    """The same graph, in a session that has no other thread."""
+    loaded, inputs, fetches = _loaded(config)
+    options = tf1.ConfigProto(
+        inter_op_parallelism_threads=1,
+        intra_op_parallelism_threads=1,
+        use_per_session_threads=True,
+    )
+    session = tf1.Session(graph=loaded.graph, config=options)
+    return lambda batch: tuple(session.run(fetches, {inputs: np.array(batch, object)}))
+
+
+def served_graph(config: PreprocessConfig) -> tf.compat.v1.GraphDef:
+    """The same graph, to be looked at."""
+    return _loaded(config)[0].graph.as_graph_def()
+
+
+@functools.cache
+def _loaded(config: PreprocessConfig) -> tuple[tf.compat.v1.Session, str, list[str]]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = str(Path(directory) / "model")
+        with tf.Graph().as_default(), tf1.Session() as session:
+            inputs = tf1.placeholder(tf.string, [None], "image_bytes")
+            images, status = build_preprocess(config)(inputs)
+            outputs = {"images": images, "status": status}
+            signature = tf1.saved_model.predict_signature_def({"image_bytes": inputs}, outputs)
+            builder = tf1.saved_model.Builder(path)
+            signatures = {"serving_default": signature}
+            builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+            builder.save()
+        session = tf1.Session(graph=tf.Graph())
+        with session.graph.as_default():
+            loaded = tf1.saved_model.load(session, ["serve"], path)
+    signature = loaded.signature_def["serving_default"]
+    fetches = [signature.outputs[name].name for name in ("images", "status")]
+    return session, signature.inputs["image_bytes"].name, fetches
+
+
+def photo(width: int = 97, height: int = 61, seed: int = 1) -> Image.Image:
+    """A picture with a different corner everywhere: soft shapes, and some grain."""
+    random = np.random.default_rng(seed)
+    shapes = Image.fromarray(random.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    smooth = np.asarray(shapes.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    grain = random.integers(-6, 7, (height, width, 1))
+    return Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def resized(
+    pixels: np.ndarray | Image.Image,
+    height: int,
+    width: int,
+    method: str = "bilinear",
+    **more: bool,
+) -> np.ndarray:
+    """What `tf.image.resize` makes of uint8 pixels, in [0, 1]."""
+    more = {"antialias": True} | more
+    values = tf.image.resize(np.asarray(pixels), [height, width], method, **more)
+    return np.clip(np.asarray(values, np.float32) / 255, 0, 1)
+
+
+def exif(orientation: int, order: str = "<", *, before: int = 2) -> bytes:
+    """A TIFF block with the tag, after `before` others, and one more behind it."""
+    entries = [(0x0100 - before + at, 3, 1, 7) for at in range(before)]
+    entries += [(0x0112, 3, 1, orientation), (0x0131, 3, 1, 5)]
+    block = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 12) + b"\0" * 4
+    block += struct.pack(order + "H", len(entries))
+    for tag, kind, count, value in entries:
+        block += struct.pack(order + "HHIHH", tag, kind, count, value, 0)
+    return block + b"\0" * 4
+
+
+def with_exif(jpeg: bytes, block: bytes, *, after_jfif: bool = True) -> bytes:
+    """A JPEG with an EXIF segment: behind the JFIF segment, or in front of it."""
+    segment = b"Exif\0\0" + block
+    segment = b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
+    at = 2 + (2 + int.from_bytes(jpeg[4:6], "big") if after_jfif else 0)
+    return jpeg[:at] + segment + jpeg[at:]
+
+
+def stored_as(image: Image.Image, orientation: int) -> Image.Image:
+    """How a camera stores `image` that gives it this orientation."""
+    transpose = Image.Transpose
+    undo = {
+        2: transpose.FLIP_LEFT_RIGHT,
+        3: transpose.ROTATE_180,
+        4: transpose.FLIP_TOP_BOTTOM,
+        5: transpose.TRANSPOSE,
+        6: transpose.ROTATE_90,
+        7: transpose.TRANSVERSE,
+        8: transpose.ROTATE_270,
+    }
+    return image.transpose(undo[orientation]) if orientation > 1 else image
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """Some 100 bytes."""
+    start = b"\x89PNG\r\n\x1a\n"
+    start += png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return start + png_chunk(b"IDAT", zlib.compress(b"\0" * 99)) + png_chunk(b"IEND", b"")
+
+
+def jpeg_claiming(width: int, height: int) -> bytes:
+    data = bytearray(encode(photo()))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def gif_claiming(width: int, height: int) -> bytes:
+    data = bytearray(encode(photo().quantize(16), "GIF"))
+    data[6:10] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def bmp_claiming(width: int, height: int) -> bytes:
+    data = bytearray(encode(photo(), "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+def webp_claiming(width: int, height: int) -> bytes:
+    """An extended WebP file; its canvas is at most 2^24 on a side."""
+    data = bytearray(encode(photo().convert("RGBA"), "WEBP", exif=b"II*\0\x08\0\0\0\0\0"))
+    data[24:27] = (width - 1).to_bytes(3, "little")
+    data[27:30] = (height - 1).to_bytes(3, "little")
+    return bytes(data)

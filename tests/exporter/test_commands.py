@@ -1,0 +1,232 @@
+"""Whatever is wrong: one line, exit status 1 or 2, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from featurewire_exporter import commands
+from featurewire_exporter.__main__ import main
+
+
+def usage_error(capsys, argv: list[str], command=commands.export) -> str:
+    with pytest.raises(SystemExit) as caught:
+        command(argv)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--version", "0"], "--version"),
+        (["--version", "-1"], "--version"),
+        (["--version", "1.5"], "--version"),
+        (["--version", "99999999999"], "--version"),
+        (["--precision", "int8"], "--precision"),
+        (["--from", "keras"], "--from"),
+        (["--resize-method", "nearest"], "--resize-method"),
+        (["--central-crop", "0"], "--central-crop"),
+        (["--central-crop", "1.01"], "--central-crop"),
+        (["--central-crop", "nan"], "--central-crop"),
+        (["--central-crop", "all"], "--central-crop"),
+        (["--max-pixels", "0"], "--max-pixels"),
+        (["--max-pixels", "2000000000"], "max_pixels"),
+        (["--max-image-bytes", "-5"], "--max-image-bytes"),
+        (["--max-image-bytes", "lots"], "--max-image-bytes"),
+        (["--max-batch-size", "0"], "--max-batch-size"),
+        (["--max-batch-size", "5000"], "--max-batch-size"),
+        (["--image-size", "299x"], "--image-size"),
+        (["--image-size", "0x10"], "--image-size"),
+        (["--image-size", "1x2x3"], "--image-size"),
+        (["--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_a_wrong_option_is_named_in_one_line(capsys, tmp_path, options, named):
+    error = usage_error(capsys, ["stand-in", str(tmp_path / "m"), *options])
+
+    assert error.startswith("featurewire export: ")
+    assert named in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        (commands.export, []),
+        (commands.export, ["stand-in"]),
+        (commands.inspect, []),
+        (commands.verify, []),
+        (commands.verify, ["here"]),
+    ],
+)
+def test_a_missing_argument_is_one_line(capsys, command, argv):
+    assert "required" in usage_error(capsys, argv, command)
+
+
+def test_a_module_that_is_none_leaves_nothing_behind(capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for module in ("nowhere", str(tmp_path / "empty"), "http://127.0.0.1:1/x"):
+        assert commands.export([module, str(tmp_path / "out" / "m")]) == 1
+        captured = capsys.readouterr()
+        assert re.fullmatch(r"featurewire export: .*; .*\n", captured.err)
+        assert captured.err.count("\n") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_version_that_exists_is_one_line(capsys, tiny_version, tf2_module):
+    before = sorted(tiny_version.parent.iterdir())
+
+    assert commands.export([str(tf2_module), str(tiny_version.parent), "--version", "1"]) == 1
+    assert "version 1 exists" in capsys.readouterr().err
+    assert sorted(tiny_version.parent.iterdir()) == before
+
+
+def test_an_unexpected_error_is_one_line_too(capsys, tmp_path, monkeypatch):
+    import featurewire_exporter.export
+
+    def broken(*_):
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr(featurewire_exporter.export, "export_module", broken)
+    assert commands.export(["stand-in", str(tmp_path / "m")]) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        "featurewire export: RuntimeError: first; set FEATUREWIRE_DEBUG=1 for the traceback\n"
+    )
+
+
+def run(*argv: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "featurewire_exporter", *argv],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+    )
+
+
+def test_a_process_prints_nothing_of_tensorflows(tmp_path, tf2_module):
+    """TensorFlow logs to the descriptor while it is imported; a terminal would show it."""
+    done = run("export", str(tf2_module), "out/m", cwd=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    *steps, path = done.stdout.splitlines()
+    assert path == str(tmp_path / "out" / "m" / "1")
+    assert len(steps) >= 4
+    assert all(re.match(r"\[ *\d+ s\] ", step) for step in steps)
+
+    failed = run("export", "nowhere", "out/n", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.count("\n") == 1
+
+
+def test_parsing_and_help_need_no_tensorflow(tmp_path):
+    code = (
+        "import sys; from featurewire_exporter import commands\n"
+        "for parser in (commands.export_parser, commands.inspect_parser, commands.verify_parser):\n"
+        "    parser().format_help()\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+
+
+def test_the_module_runs_without_the_client(capsys):
+    assert main(["--help"]) == 0
+    assert {"export", "inspect", "verify"} <= set(capsys.readouterr().out.split())
+    assert main(["unknown"]) == 2
+    assert main([]) == 2
+
+
+def test_inspect_prints_a_card_and_json(capsys, tiny_version):
+    assert commands.inspect([str(tiny_version)]) == 0
+    card = capsys.readouterr().out
+    for text in ("20 x 24 pixels", "6 floats", "float32", "7 records", "serving_default"):
+        assert text in card
+
+    assert commands.inspect([str(tiny_version), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["manifest"]["dimension"] == 6
+    assert described["signatures"]["manifest"]["outputs"] == {"manifest": "string[N]"}
+    assert described["warmup_records"] == 7
+
+
+def test_inspect_of_a_stand_in_says_so(capsys, published):
+    assert commands.inspect([str(published / "1")]) == 0
+    assert "stand-in (random weights" in capsys.readouterr().out
+
+
+def test_inspect_of_something_else_is_one_line(capsys, tmp_path, tiny_version):
+    damaged = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", str(tiny_version), str(damaged)], check=True)
+    (damaged / "saved_model.pb").write_bytes(b"\xff")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "assets.extra").mkdir()
+    (tmp_path / "text" / "assets.extra" / "featurewire.json").write_text("{")
+    for path in (tmp_path / "nowhere", tmp_path, damaged, tmp_path / "text"):
+        assert commands.inspect([str(path)]) == 1
+        assert re.fullmatch(r"featurewire inspect: .*; .*\n", capsys.readouterr().err)
+
+
+def test_verify_passes_for_the_module_itself(capsys, tiny_version, tf2_module):
+    assert commands.verify([str(tiny_version), "--module", str(tf2_module)]) == 0
+    assert "matches the module" in capsys.readouterr().out.splitlines()[-1]
+
+    assert commands.verify([str(tiny_version), "--module", str(tf2_module), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is True
+    assert report["vector_space"] == report["expected_vector_space"]
+
+
+def test_verify_fails_for_another_module_with_the_numbers(capsys, tiny_version, tmp_path):
+    from tests.exporter.modules import write_tf2_module
+
+    other = write_tf2_module(tmp_path / "other", seed=2)
+    assert commands.verify([str(tiny_version), "--module", str(other)]) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"featurewire verify: .*max abs difference [\d.e+-]+.*\n", error)
+
+
+def test_verify_fails_for_a_module_of_another_dimension(capsys, tiny_version, tmp_path):
+    from tests.exporter.modules import write_tf2_module
+
+    other = write_tf2_module(tmp_path / "other", dimension=7)
+    assert commands.verify([str(tiny_version), "--module", str(other)]) == 1
+    assert "another module" in capsys.readouterr().err
+
+
+def test_verify_notices_a_manifest_that_was_changed(capsys, tiny_version, tf2_module, tmp_path):
+    version = tmp_path / "1"
+    subprocess.run(["cp", "-r", str(tiny_version), str(version)], check=True)
+    path = version / "assets.extra" / "featurewire.json"
+    manifest = json.loads(path.read_text())
+    manifest["vector_space"] = "0" * 32
+    path.write_text(json.dumps(manifest))
+
+    assert commands.verify([str(version), "--module", str(tf2_module)]) == 1
+    assert "vector space" in capsys.readouterr().err
+
+
+def test_the_manifest_of_the_stand_in_says_so(published_manifest):
+    assert published_manifest["module"]["stand_in"] is True
+    assert published_manifest["dimension"] == 1536
+    assert published_manifest["image_size"] == [299, 299]
+    assert published_manifest["parity"]["max_abs"] <= 1e-4
+    assert published_manifest["module"]["handle"] == "stand-in"
+
+
+def test_the_choices_of_the_parser_are_those_of_the_work():
+    """Written twice, because parsing imports no TensorFlow."""
+    from featurewire_exporter import precision, sources
+
+    choices = {action.dest: action.choices for action in commands.export_parser()._actions}
+    assert tuple(choices["precision"]) == tuple(precision.PRECISIONS)
+    assert tuple(choices["kind"]) == sources.KINDS

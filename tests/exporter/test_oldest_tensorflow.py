@@ -1,0 +1,98 @@
+"""A published version loads and gives the same vectors in the oldest TensorFlow it names."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featurewire_exporter import photos
+from featurewire_exporter.artifact import ArtifactSession
+from featurewire_exporter.commands import export
+from featurewire_exporter.preprocess import MIN_TENSORFLOW
+
+SCRIPT = Path(__file__).with_name("oldest_tensorflow.py")
+OLDEST = MIN_TENSORFLOW[False]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def oldest_python(tmp_path_factory) -> str:
+    """An interpreter with TensorFlow `OLDEST` only, installed from the package index.
+
+    `FEATUREWIRE_OLDEST_PYTHON` names one that is there already.
+    """
+    if given := os.environ.get("FEATUREWIRE_OLDEST_PYTHON"):
+        return given
+    if sys.version_info >= (3, 13):
+        pytest.skip(f"TensorFlow {OLDEST} has no wheels for Python {sys.version.split()[0]}")
+    environment = tmp_path_factory.mktemp("oldest")
+    venv.create(environment, with_pip=True)
+    python = str(environment / "bin" / "python")
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    installed = subprocess.run(
+        [*command, f"tensorflow-cpu=={OLDEST}.*"], capture_output=True, text=True, timeout=500
+    )
+    if installed.returncode != 0:
+        last = (installed.stderr.strip().splitlines() or ["pip failed"])[-1]
+        pytest.skip(f"TensorFlow {OLDEST} cannot be installed here: {last}")
+    return python
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> list[bytes]:
+    return [photos.jpeg(300, 400, seed=1), b"", b"text", photos.jpeg(40, 30, seed=2)]
+
+
+def run_oldest(python: str, version: Path, images: list[bytes], tmp_path: Path):
+    for i, image in enumerate(images):
+        (tmp_path / str(i)).write_bytes(image)
+    return subprocess.run(
+        [python, str(SCRIPT), str(version), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+
+
+def assert_same(python: str, version: Path, images: list[bytes], tmp_path: Path) -> None:
+    done = run_oldest(python, version, images, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    with ArtifactSession(version) as session:
+        ours = session.run("serving_default", image_bytes=np.array(images, dtype=object))
+
+    assert result["tensorflow"].startswith(f"{OLDEST}.")
+    statuses, features = zip(*result["rows"], strict=True)
+    assert list(statuses) == ours["status"].tolist() == [0, 1, 2, 0]
+    np.testing.assert_allclose(np.array(features), ours["features"], atol=1e-3)
+
+
+def test_a_version_runs_in_the_oldest_tensorflow(oldest_python, tiny_version, images, tmp_path):
+    assert_same(oldest_python, tiny_version, images, tmp_path)
+
+
+def test_the_full_network_runs_in_the_oldest_tensorflow(oldest_python, published, images, tmp_path):
+    assert_same(oldest_python, published / "1", images, tmp_path)
+
+
+def test_a_version_with_webp_does_not_load_there_and_says_so_in_its_manifest(
+    oldest_python, tf2_module, images, tmp_path
+):
+    assert export([str(tf2_module), str(tmp_path / "m"), "--webp"]) == 0
+    version = tmp_path / "m" / "1"
+    manifest = json.loads((version / "assets.extra" / "featurewire.json").read_text())
+    (tmp_path / "images").mkdir()
+
+    assert manifest["min_serving_version"] == MIN_TENSORFLOW[True] != OLDEST
+    done = run_oldest(oldest_python, version, images, tmp_path / "images")
+    assert done.returncode != 0
+    assert "WebP" in done.stderr

@@ -1,0 +1,229 @@
+"""Fetching modules: from a server that answers as the hub does, from archives, from folders."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import tarfile
+import zlib
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+import tensorflow_hub
+
+from featurewire_exporter import sources
+from featurewire_exporter.errors import ModuleError
+from featurewire_exporter.progress import Progress
+from tests.exporter.hub_server import archive_of, archive_with, running_hub
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """tensorflow_hub's cache, empty."""
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def fetch(handle: str, scratch: Path, **options) -> sources.Source:
+    scratch.mkdir(exist_ok=True)
+    return sources.fetch(str(handle), scratch, Progress(None), **options)
+
+
+def refusal(handle: str, tmp_path: Path) -> str:
+    with pytest.raises(ModuleError) as caught:
+        fetch(handle, tmp_path / "scratch")
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(handle) in text
+    return text
+
+
+def files(directory: str | Path) -> dict[str, bytes]:
+    root = Path(directory)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("path", ["/plain/1", "/moved/plain/2", "/slow/1"])
+def test_a_handle_is_downloaded_through_redirects_and_slowly(hub, tf1_module, tmp_path, path):
+    hub.serve(path.replace("/moved", ""), archive_of(tf1_module))
+
+    source = fetch(hub.url + path, tmp_path / "scratch")
+
+    assert files(source.directory) == files(tf1_module)
+    assert (source.handle, source.stand_in) == (hub.url + path, False)
+
+
+def test_a_handle_is_asked_for_in_the_compressed_format(hub, tf1_module, tmp_path):
+    fetch(hub.serve("/asked/1", archive_of(tf1_module)), tmp_path / "scratch")
+
+    assert "/asked/1?tf-hub-format=compressed" in hub.requests
+
+
+def test_the_second_fetch_comes_from_the_cache_that_tensorflow_hub_uses(hub, tf1_module, tmp_path):
+    handle = hub.serve("/cached/1", archive_of(tf1_module))
+    first = fetch(handle, tmp_path / "scratch")
+    asked = len(hub.requests)
+
+    assert fetch(handle, tmp_path / "scratch").directory == first.directory
+    assert tensorflow_hub.resolve(handle) == first.directory
+    assert len(hub.requests) == asked
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/broken/1", "broke off after"),
+        ("/chunked/1", "cut short|no intact tar"),
+        ("/missing/1", "answers 404"),
+    ],
+)
+def test_a_failed_download_is_one_line_and_caches_nothing(
+    hub, tf1_module, tmp_path, cache, path, text
+):
+    if "missing" not in path:
+        hub.serve(path, archive_of(tf1_module))
+
+    assert re.search(text, refusal(hub.url + path, tmp_path))
+    assert not [entry for entry in cache.iterdir() if entry.is_dir()]
+    assert not list(cache.glob("*.lock"))
+
+
+def test_a_module_is_whole_after_a_transfer_that_broke_off(hub, tf1_module, tmp_path):
+    handle = hub.serve("/broken/again", archive_of(tf1_module))
+    refusal(handle, tmp_path)
+    hub.archives["/plain/again"] = hub.archives.pop("/broken/again")
+
+    source = fetch(f"{hub.url}/plain/again", tmp_path / "scratch")
+    assert files(source.directory) == files(tf1_module)
+
+
+def test_a_transfer_that_breaks_off_between_members_is_noticed(hub, tf1_module, tmp_path):
+    """Its part of the archive reads as a whole one: only the missing end tells."""
+    whole = archive_of(tf1_module)
+    tar = gzip.decompress(whole)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        boundary = archive.getmembers()[-1].offset
+    compressor = zlib.compressobj(wbits=31)
+    part = compressor.compress(tar[:boundary]) + compressor.flush(2)
+
+    text = refusal(hub.serve("/plain/boundary", part), tmp_path)
+    assert "cut short" in text
+
+
+def test_a_silent_server_is_given_up(hub, tf1_module, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_TIMEOUT_SECONDS", 0.3)
+    handle = hub.serve("/silent/1", archive_of(tf1_module))
+
+    assert "cannot be reached" in refusal(handle, tmp_path)
+
+
+def test_an_address_where_nobody_listens_is_one_line(tmp_path):
+    assert "cannot be reached" in refusal("http://127.0.0.1:1/module", tmp_path)
+
+
+def test_a_host_that_does_not_exist_is_one_line(tmp_path):
+    assert "cannot be reached" in refusal("https://nowhere.invalid/module/1", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("archive", "text"),
+    [
+        (b"<html>Sign in to continue</html>" * 100, "no intact tar archive"),
+        (b"", "no intact tar archive"),
+        (archive_with("readme.txt"), "no saved_model.pb"),
+        (archive_with("../evil"), "'../evil' would be written outside"),
+        (archive_with("a/../../evil"), "would be written outside"),
+        (archive_with("/tmp/evil"), "'/tmp/evil' would be written outside"),
+        (archive_with("link", b"", type=tarfile.SYMTYPE, linkname="/etc"), "no plain file"),
+        (archive_with("link", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd"), "no plain file"),
+        (archive_with("device", b"", type=tarfile.CHRTYPE), "no plain file"),
+    ],
+    ids=["page", "nothing", "no module", "up", "up inside", "absolute", "link", "hard", "device"],
+)
+@pytest.mark.parametrize("way", ["http", "file"])
+def test_an_archive_that_is_no_module_is_refused(hub, tmp_path, cache, archive, text, way):
+    if way == "http":
+        handle = hub.serve(f"/evil/{abs(hash(archive))}", archive)
+    else:
+        handle = tmp_path / "module.tar.gz"
+        handle.write_bytes(archive)
+
+    if text == "no saved_model.pb" and way == "file":
+        from featurewire_exporter.module import load_module
+
+        with pytest.raises(ModuleError, match=text):
+            load_module(fetch(handle, tmp_path / "scratch").directory)
+        return
+    assert text in refusal(handle, tmp_path)
+    assert not Path("/tmp/evil").exists()
+    assert not list(tmp_path.rglob("evil"))
+    if way == "http":
+        assert not [entry for entry in cache.iterdir() if entry.is_dir()]
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(".tar.gz", "w:gz"), (".tgz", "w:gz"), (".tar", "w")])
+def test_a_local_archive_is_unpacked(tf1_module, tmp_path, suffix, mode):
+    path = tmp_path / f"module{suffix}"
+    path.write_bytes(archive_of(tf1_module, mode=mode))
+
+    assert files(fetch(path, tmp_path / "scratch").directory) == files(tf1_module)
+
+
+def test_an_archive_may_hold_the_module_in_one_folder(tf1_module, tmp_path):
+    with tarfile.open(tmp_path / "m.tar.gz", "w:gz") as archive:
+        archive.add(tf1_module, arcname="feature_vector_1")
+
+    source = fetch(tmp_path / "m.tar.gz", tmp_path / "scratch")
+    assert files(source.directory) == files(tf1_module)
+
+
+def test_a_truncated_local_archive_is_refused(tf1_module, tmp_path):
+    path = tmp_path / "module.tar.gz"
+    path.write_bytes(archive_of(tf1_module)[:-2000])
+
+    assert "cut short" in refusal(path, tmp_path)
+
+
+def test_a_folder_is_used_where_it_is(tf1_module, tmp_path):
+    assert fetch(tf1_module, tmp_path / "scratch").directory == str(tf1_module)
+
+
+@pytest.mark.parametrize("name", ["nothing/here", "module.ckpt"])
+def test_a_path_that_is_no_module_says_what_can_be_given(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith(".ckpt"):
+        path.write_bytes(b"x")
+
+    text = refusal(path, tmp_path)
+    assert "--from slim-checkpoint" in text or "https:// handle" in text
+
+
+def test_a_bucket_is_read_through_tensorflows_file_system(monkeypatch, tf1_module, tmp_path):
+    """No bucket can be reached in a test: what is checked is that `gs://` goes there."""
+    asked = []
+    monkeypatch.setattr(tf.io.gfile, "exists", lambda path: asked.append(path) or True)
+
+    source = fetch("gs://bucket/module/", tmp_path / "scratch")
+    assert source.directory == "gs://bucket/module"
+    assert asked == ["gs://bucket/module/saved_model.pb"]
+
+
+def test_progress_of_a_download_is_a_bar_on_a_terminal(hub, tf1_module, tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    archive = archive_of(tf1_module)
+    sources.fetch(hub.serve("/slow/bar", archive), tmp_path, Progress(terminal))
+
+    assert f"{len(archive) / 1e6:.1f} of {len(archive) / 1e6:.1f} MB" in terminal.getvalue()
+    assert "[####################]" in terminal.getvalue()

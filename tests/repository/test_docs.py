@@ -1,0 +1,62 @@
+"""What a user can set or meet is in the documentation."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COMMAND_PAGES = [
+    ("featurewire_exporter.commands", "export_parser", "docs/exporter.md"),
+    ("featurewire_exporter.commands", "inspect_parser", "docs/exporter.md"),
+    ("featurewire_exporter.commands", "verify_parser", "docs/exporter.md"),
+    ("featurewire._cli.embed", "embed_parser", "docs/commands.md"),
+    ("featurewire._cli.status", "status_parser", "docs/commands.md"),
+    ("featurewire_server.command", "serve_parser", "docs/server.md"),
+    ("featurewire_rollout.command", "rollout_parser", "rollout/README.md"),
+]
+
+
+def options_of(parser) -> set[str]:
+    """Long options of a parser and of its sub-commands."""
+    options = set()
+    for action in parser._actions:
+        options |= {option for option in action.option_strings if option.startswith("--")}
+        if isinstance(action.choices, dict):
+            for child in action.choices.values():
+                options |= options_of(child)
+    return options - {"--help"}
+
+
+@pytest.mark.parametrize(("module", "parser", "page"), COMMAND_PAGES)
+def test_every_option_is_documented(module, parser, page):
+    options = options_of(getattr(importlib.import_module(module), parser)())
+    text = (ROOT / page).read_text()
+    missing = [each for each in options if not re.search(rf"{re.escape(each)}(?![\w-])", text)]
+    assert options
+    assert sorted(missing) == []
+
+
+def test_every_public_name_of_the_client_is_documented():
+    import featurewire
+
+    text = (ROOT / "docs" / "client.md").read_text()
+    assert [name for name in featurewire.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_every_image_status_is_documented():
+    from featurewire_exporter.preprocess import STATUS
+
+    text = (ROOT / "docs" / "preprocessing.md").read_text()
+    assert len(STATUS) == 5
+    assert [name for name in STATUS.values() if f"`{name}`" not in text] == []
+
+
+def test_the_docs_index_names_every_page():
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    assert [page for page in pages if page != "README.md" and f"({page})" not in index] == []

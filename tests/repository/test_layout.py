@@ -1,0 +1,97 @@
+"""The tree keeps the promises that the README and the contract make."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+DISTRIBUTIONS = {
+    "client": "featurewire",
+    "exporter": "featurewire-exporter",
+    "server": "featurewire-server",
+    "rollout": "featurewire-rollout",
+}
+
+
+def project(folder: str) -> dict:
+    return tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    paths = [ROOT / line for line in listed.stdout.splitlines()]
+    return [path for path in paths if path.is_file()]
+
+
+@pytest.mark.parametrize(("folder", "name"), DISTRIBUTIONS.items())
+def test_each_folder_is_the_distribution_of_the_contract(folder, name):
+    assert project(folder)["name"] == name
+    assert (ROOT / folder / name.replace("-", "_") / "__init__.py").is_file()
+
+
+def test_all_distributions_share_the_version_at_the_top_of_the_changelog():
+    versions = {project(folder)["version"] for folder in DISTRIBUTIONS}
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert versions == {newest[1]}
+    for folder in ("server", "rollout"):
+        assert f"featurewire=={newest[1]}" in project(folder)["dependencies"]
+
+
+def test_the_client_depends_on_nothing_but_grpcio_protobuf_and_numpy():
+    names = {re.split(r"[<>=!~]", each)[0].strip() for each in project("client")["dependencies"]}
+    assert names == {"grpcio", "protobuf", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("client", r"tensorflow|featurewire_(exporter|server|rollout)"),
+        ("exporter", r"featurewire(?!_exporter)|featurewire_(server|rollout)"),
+        ("server", r"featurewire_(exporter|rollout)"),
+        ("rollout", r"tensorflow|featurewire_(exporter|server)"),
+    ],
+)
+def test_imports_run_one_way(folder, forbidden):
+    pattern = re.compile(rf"^\s*(from|import) ({forbidden})\b", re.MULTILINE)
+    offenders = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / folder).rglob("*.py")
+        if pattern.search(path.read_text())
+    ]
+    assert offenders == []
+
+
+def test_links_between_the_pages_lead_somewhere():
+    broken = []
+    for page in (path for path in tracked_files() if path.suffix == ".md"):
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in link and not (page.parent / link).exists():
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+    assert broken == []
+
+
+def test_no_file_names_a_machine_of_its_makers():
+    pattern = re.compile(
+        "|".join(["/wo" + "rk/", "/ro" + "ot/", "/opt/" + "pypi", "pypi" + r"\.org"])
+    )
+    texts = {path: path.read_bytes().decode(errors="ignore") for path in tracked_files()}
+    assert [str(path) for path, text in texts.items() if pattern.search(text)] == []
+
+
+def test_ci_runs_the_tests_and_the_linters():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert {"make test", "make lint"} <= set(script.read_text().splitlines())

@@ -1,0 +1,72 @@
+"""The configuration files are what TensorFlow Serving reads, and the stack agrees with itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import text_format
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "serving_config"
+
+
+def parsed(name: str, message):
+    return text_format.Parse((CONFIG / name).read_text(), message)
+
+
+def compose() -> dict:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+def test_models_config_parses_with_tensorflow_servings_own_proto():
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = parsed("models.config", model_server_config_pb2.ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert model.name == "inception_resnet_v2"
+    assert model.base_path.startswith("/")
+
+
+def test_session_config_example_is_a_config_proto():
+    from tensorflow.core.protobuf import config_pb2
+
+    assert parsed("session.config.example", config_pb2.ConfigProto()).gpu_options.allow_growth
+
+
+def test_batching_monitoring_and_tls_files_parse():
+    from featurewire_server._tfs import (
+        monitoring_config_pb2,
+        session_bundle_config_pb2,
+        ssl_config_pb2,
+    )
+
+    batching = parsed("batching.config", session_bundle_config_pb2.BatchingParameters())
+    assert batching.allowed_batch_sizes[-1] == batching.max_batch_size.value
+    assert sorted(batching.allowed_batch_sizes) == list(batching.allowed_batch_sizes)
+    assert parsed("monitoring.config", monitoring_config_pb2.MonitoringConfig()).prometheus_config
+    assert parsed("tls.config.example", ssl_config_pb2.SSLConfig()).client_verify
+
+
+@pytest.mark.parametrize("profile", ["gpu", "cpu", "embedded"])
+def test_each_profile_of_the_stack_starts_one_server_after_the_exporter(profile):
+    services = compose()["services"]
+    (server,) = [each for each in services.values() if profile in each.get("profiles", [])]
+    assert server["depends_on"] == {"exporter": {"condition": "service_completed_successfully"}}
+    assert "models:/models:ro" in server["volumes"]
+
+
+def test_the_embedded_server_knows_every_flag_that_the_stack_passes():
+    from featurewire_server.command import serve_parser
+
+    command = compose()["services"]["serving-embedded"]["command"]
+    arguments = vars(serve_parser().parse_args(command))
+    assert arguments["model_config_file"] == "/serving_config/models.config"
+
+
+def test_the_stack_mounts_every_file_that_a_flag_names():
+    for flag in compose()["services"]["serving-gpu"]["command"]:
+        value = flag.partition("=")[2]
+        if value.startswith("/serving_config/"):
+            assert (ROOT / value.lstrip("/")).is_file()

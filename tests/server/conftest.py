@@ -1,0 +1,23 @@
+"""Models and servers that the server's tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.support import Stub, config, model, served, wait_until
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_model: Path) -> Iterator[Stub]:
+    """The tiny model, versions 1 and 2, in a server of this process; not to be reconfigured."""
+    policy = "model_version_policy { all {} }"
+    label = "version_labels { key: 'stable' value: 1 }"
+    with served(config(model("tiny", tiny_model))) as stub:
+        stub.reload(config(model("tiny", tiny_model, policy)))
+        wait_until(lambda: stub.states() == {2: "AVAILABLE", 1: "AVAILABLE"})
+        # A label can be given only to a version that is AVAILABLE.
+        stub.reload(config(model("tiny", tiny_model, f"{policy} {label}")))
+        yield stub

@@ -1,0 +1,44 @@
+"""Artifacts as the exporter makes them, around a network small enough for a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from featurewire_exporter.artifact import Artifact
+from featurewire_exporter.freeze import FrozenNetwork
+from featurewire_exporter.manifest import SPLIT
+from featurewire_exporter.preprocess import PreprocessConfig
+
+SIZE = 32
+DIMENSION = 24
+
+
+def small_network(seed: int) -> FrozenNetwork:
+    """Two convolutions and the mean over all pixels."""
+    random = np.random.default_rng(seed)
+    with tf.Graph().as_default() as graph:
+        images = tf.compat.v1.placeholder(tf.float32, [None, SIZE, SIZE, 3], name="in")
+        x = images * 2.0 - 1.0
+        for channels in (16, DIMENSION):
+            weights = random.normal(0, 0.3, (3, 3, x.shape[-1], channels)).astype(np.float32)
+            bias = random.normal(0, 0.3, channels).astype(np.float32)
+            x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weights, 2, "SAME"), bias))
+        tf.reduce_mean(x, [1, 2], name="out")
+    return FrozenNetwork(graph_def=graph.as_graph_def(), input="in", output="out:0")
+
+
+def write_split_model(
+    base_path: Path, version: int = 1, *, split: dict | None = SPLIT, seed: int = 0
+) -> Path:
+    """Write `base_path/<version>` with the exporter's own preprocessing; returns its path."""
+    path = base_path / str(version)
+    (path / "assets.extra").mkdir(parents=True)
+    manifest = {"featurewire_version": "0.1.0"} | ({} if split is None else {"split": split})
+    (path / "assets.extra" / "featurewire.json").write_text(json.dumps(manifest))
+    config = PreprocessConfig(height=SIZE, width=SIZE)
+    Artifact(small_network(seed), config, dimension=DIMENSION).write(path, manifest)
+    return path

@@ -1,0 +1,237 @@
+"""A server inside the test's process, a stub to call it with, and engines to put in it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from featurewire._tfs.get_model_metadata_pb2 import (
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+)
+from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from featurewire._tfs.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
+from featurewire._tfs.model_pb2 import ModelSpec
+from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
+from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
+from featurewire_server import tensors
+from featurewire_server.admission import Admission
+from featurewire_server.api import Api
+from featurewire_server.batching import BatchScheduler
+from featurewire_server.batching_config import BatchingConfig
+from featurewire_server.engine import EngineConfig
+from featurewire_server.grpc_service import GrpcConfig, GrpcServer
+from featurewire_server.loading import Loader
+from featurewire_server.manager import Manager, ManagerConfig
+from tests.support.process import free_port
+
+PREDICTION = "/tensorflow.serving.PredictionService/"
+MODEL = "/tensorflow.serving.ModelService/"
+JPEG = b"\xff\xd8\xff\x00\x01"
+TIMEOUT = 20.0  # seconds
+
+
+def wait_until(condition: Callable[[], object], timeout: float = TIMEOUT):
+    """Poll until `condition()` is true and return what it gave."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout} s: {condition}")
+
+
+def config(*models: str) -> ModelServerConfig:
+    """A config of `model_config_list { config { … } … }` from the models' text format."""
+    from google.protobuf import text_format
+
+    inner = " ".join(f'config {{ model_platform: "tensorflow" {model} }}' for model in models)
+    return text_format.Parse(f"model_config_list {{ {inner} }}", ModelServerConfig())
+
+
+def model(name: str, base_path: Path, more: str = "") -> str:
+    return f'name: "{name}" base_path: "{base_path}" {more}'
+
+
+def spec(name: str = "tiny", version: int | None = None, label: str = "", signature: str = ""):
+    made = ModelSpec(name=name, signature_name=signature)
+    if version is not None:
+        made.version.value = version
+    if label:
+        made.version_label = label
+    return made
+
+
+def predict_request(model_spec: ModelSpec | None = None, **inputs: object) -> PredictRequest:
+    """Inputs are arrays, or lists of bytes for a string tensor."""
+    request = PredictRequest(model_spec=model_spec or spec())
+    for name, value in inputs.items():
+        if isinstance(value, list):
+            array = np.empty(len(value), dtype=object)
+            array[:] = value
+            value = array
+        request.inputs[name].CopyFrom(tensors.encode(value))
+    return request
+
+
+class Stub:
+    """Every RPC as a method over one channel."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+
+    def call(self, path: str, request, response, timeout: float | None = TIMEOUT):
+        return self.start(path, request, response, timeout).result()
+
+    def start(self, path: str, request, response, timeout: float | None = TIMEOUT):
+        """The call as a future; `request` may be raw bytes."""
+        stub = self.channel.unary_unary(
+            path,
+            request_serializer=lambda m: m if isinstance(m, bytes) else m.SerializeToString(),
+            response_deserializer=response.FromString if response else None,
+        )
+        return stub.future(request, timeout=timeout)
+
+    def predict(self, request: PredictRequest, timeout: float | None = TIMEOUT) -> PredictResponse:
+        return self.call(PREDICTION + "Predict", request, PredictResponse, timeout)
+
+    def embed(self, model_spec: ModelSpec | None = None, images=(JPEG,)) -> np.ndarray:
+        """`features` of the tiny model for `images`."""
+        response = self.predict(predict_request(model_spec, image_bytes=list(images)))
+        return tensors.decode("features", response.outputs["features"])
+
+    def metadata(self, model_spec: ModelSpec, *fields: str) -> GetModelMetadataResponse:
+        request = GetModelMetadataRequest(model_spec=model_spec, metadata_field=fields)
+        return self.call(PREDICTION + "GetModelMetadata", request, GetModelMetadataResponse)
+
+    def status(self, model_spec: ModelSpec | None = None) -> GetModelStatusResponse:
+        request = GetModelStatusRequest(model_spec=model_spec or spec())
+        return self.call(MODEL + "GetModelStatus", request, GetModelStatusResponse)
+
+    def states(self, name: str = "tiny") -> dict[int, str]:
+        """Version to the name of its state."""
+        from featurewire_server.policy import State
+
+        found = self.status(spec(name)).model_version_status
+        return {status.version: State(status.state).name for status in found}
+
+    def reload(self, new: ModelServerConfig) -> ReloadConfigResponse:
+        request = ReloadConfigRequest(config=new)
+        return self.call(MODEL + "HandleReloadConfigRequest", request, ReloadConfigResponse)
+
+
+@contextlib.contextmanager
+def stub_for(target: str, credentials: grpc.ChannelCredentials | None = None) -> Iterator[Stub]:
+    options = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.use_local_subchannel_pool", 1),  # a channel a test, not shared by address
+    ]
+    if credentials is None:
+        channel = grpc.insecure_channel(target, options)
+    else:
+        channel = grpc.secure_channel(target, credentials, options)
+    with channel:
+        yield Stub(channel)
+
+
+@contextlib.contextmanager
+def served(
+    first: ModelServerConfig,
+    *,
+    batching: BatchingConfig | None = None,
+    per_model_batching: bool = False,
+    load=None,
+    manager: ManagerConfig | None = None,
+    limit: int = 64 << 20,
+    tensor_content: bool = False,
+    grpc_config: dict | None = None,
+    engine: EngineConfig | None = None,
+) -> Iterator[Stub]:
+    """A server in this process, with `first` loaded; `load` replaces the real loader."""
+    scheduler = BatchScheduler(batching.threads) if batching else None
+    made = Manager(
+        load
+        or Loader(
+            engine=engine or EngineConfig(engine="tensorflow"),
+            batching=batching,
+            per_model_batching=per_model_batching,
+            scheduler=scheduler,
+        ),
+        manager or ManagerConfig(poll_seconds=0.1, max_load_retries=0),
+    )
+    made.reload(first)
+    made.start()
+    api = Api(made, admission=Admission(limit), tensor_content=tensor_content)
+    options = {"port": free_port(), "host": "127.0.0.1", "max_threads": 32} | (grpc_config or {})
+    server = GrpcServer(api, GrpcConfig(**options))
+    try:
+        with stub_for(f"127.0.0.1:{server.port}") as stub:
+            stub.port = server.port
+            stub.server = server
+            stub.manager = made
+            stub.api = api
+            yield stub
+    finally:
+        server.stop(5)
+        made.stop()
+
+
+class FakeEngine:
+    """Doubles `x`; a test can hold it, make it fail and see what it was given."""
+
+    name = "fake"
+
+    def __init__(self, signatures=("serving_default",)) -> None:
+        from featurewire._tfs import types_pb2
+        from featurewire._tfs.meta_graph_pb2 import SignatureDef
+
+        signature = SignatureDef()
+        for info in (signature.inputs["x"], signature.outputs["y"]):
+            info.name = "x:0"
+            info.dtype = types_pb2.DT_FLOAT
+            info.tensor_shape.unknown_rank = True
+        self.signatures = dict.fromkeys(signatures, signature)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.calls: list[tuple[str, np.ndarray]] = []
+        self.running = 0
+        self.most_running = 0
+        self.closed = False
+        self.failure: Exception | None = None
+        self._lock = threading.Lock()
+
+    def run(self, signature_name, inputs, outputs):
+        assert not self.closed, "a closed engine was run"
+        with self._lock:
+            self.calls.append((signature_name, inputs["x"]))
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        try:
+            assert self.gate.wait(TIMEOUT), "the gate stayed closed"
+            if self.failure is not None:
+                raise self.failure
+            return {"y": inputs["x"] * 2}
+        finally:
+            with self._lock:
+                self.running -= 1
+
+    def close(self) -> None:
+        assert self.running == 0, "closed while it ran"
+        self.closed = True
+
+
+def code_and_text(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    """How an RPC that must fail fails."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    raise AssertionError("the call succeeded")

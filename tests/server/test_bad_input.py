@@ -1,0 +1,310 @@
+"""Whatever comes in, the right code goes out, and the next request is served."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featurewire._tfs.model_management_pb2 import ReloadConfigRequest
+from featurewire._tfs.model_pb2 import ModelSpec
+from featurewire._tfs.predict_pb2 import PredictRequest
+from featurewire._tfs.tensor_pb2 import TensorProto
+from featurewire_server import admission
+from featurewire_server.errors import ServingError
+from featurewire_server.loading import DirectRunner
+from tests.server.support import (
+    JPEG,
+    MODEL,
+    PREDICTION,
+    TIMEOUT,
+    FakeEngine,
+    Stub,
+    code_and_text,
+    config,
+    model,
+    predict_request,
+    served,
+    spec,
+    stub_for,
+    wait_until,
+)
+from tests.server.test_tensors import LIARS
+from tests.support.models import expected_vector
+from tests.support.process import ServerProcess, serving
+
+Code = grpc.StatusCode
+CALLERS_FAULT = {Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.FAILED_PRECONDITION}
+METHODS = [
+    PREDICTION + "Predict",
+    PREDICTION + "Classify",
+    PREDICTION + "Regress",
+    PREDICTION + "MultiInference",
+    PREDICTION + "GetModelMetadata",
+    MODEL + "GetModelStatus",
+]
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model: Path, tmp_path_factory) -> Iterator[ServerProcess]:
+    """A real process, because what is attacked here is a process."""
+    log = tmp_path_factory.mktemp("attacked") / "log"
+    with serving(tiny_model, "--enable_batching", "--max_inflight_bytes=50000000", log=log) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stub(server: ServerProcess) -> Iterator[Stub]:
+    with stub_for(server.target) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def still_serves(request) -> Iterator[None]:
+    """After every test that used the process, a good request gets a good answer."""
+    yield
+    if "server" in request.fixturenames:
+        with stub_for(request.getfixturevalue("server").target) as made:
+            np.testing.assert_array_equal(made.embed()[0], expected_vector(JPEG, version=2))
+
+
+def code_of(stub: Stub, path: str, request) -> Code:
+    """OK, or the code of the error."""
+    call = stub.start(path, request, None)
+    return call.code()
+
+
+FUZZ = settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@FUZZ
+@given(garbage=st.binary(min_size=1, max_size=200))
+def test_garbage_instead_of_a_message_is_the_callers_fault(stub, server, method, garbage) -> None:
+    assert code_of(stub, method, garbage) in CALLERS_FAULT
+
+
+def test_a_malformed_message_is_invalid_and_named(stub, server) -> None:
+    call = stub.start(PREDICTION + "Predict", b"\xff\xff\xff\xff", None)
+    assert call.code() is Code.INVALID_ARGUMENT
+    assert call.details() == "The request is not a tensorflow.serving.PredictRequest"
+
+
+@pytest.mark.parametrize("lie", LIARS)
+def test_a_lying_tensor_is_invalid(stub, server, lie: str) -> None:
+    request = predict_request()
+    request.inputs["image_bytes"].CopyFrom(LIARS[lie])
+    code, text = code_and_text(lambda: stub.predict(request))
+    assert code is Code.INVALID_ARGUMENT
+    assert text.startswith("tensor parsing error: image_bytes: ")
+
+
+names = st.sampled_from(["tiny", "image_bytes", "features", "manifest", "serving_default", "", "é"])
+tensor_protos = st.builds(
+    lambda dtype, sizes, strings, floats: TensorProto(
+        dtype=dtype,
+        tensor_shape={"dim": [{"size": size} for size in sizes]},
+        string_val=strings,
+        float_val=floats,
+    ),
+    st.sampled_from([0, 1, 7, 7, 7, 20, 107]),
+    st.lists(st.integers(-1, 3) | st.sampled_from([1 << 62, -(1 << 63)]), max_size=3),
+    st.lists(st.binary(max_size=8), max_size=3),
+    st.lists(st.floats(width=32), max_size=3),
+)
+
+
+def model_specs() -> st.SearchStrategy[ModelSpec]:
+    return st.builds(
+        lambda name, version, label, signature: spec(name, version, label, signature),
+        names,
+        st.none() | st.integers(-1, 3) | st.sampled_from([(1 << 63) - 1]),
+        st.sampled_from(["", "", "stable"]),
+        names,
+    )
+
+
+@FUZZ
+@given(
+    model_spec=st.none() | model_specs(),
+    inputs=st.dictionaries(names, tensor_protos, max_size=3),
+    output_filter=st.lists(names, max_size=2),
+)
+def test_any_predict_request_is_answered_or_refused(
+    stub, server, model_spec, inputs, output_filter
+) -> None:
+    request = PredictRequest(inputs=inputs, output_filter=output_filter)
+    if model_spec is not None:
+        request.model_spec.CopyFrom(model_spec)
+    code = code_of(stub, PREDICTION + "Predict", request)
+    assert code is Code.OK or code in CALLERS_FAULT
+
+
+def resident(server: ServerProcess) -> int:
+    """The most bytes that the server has ever held in memory."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def test_a_request_of_a_gigabyte_is_refused_without_taking_it_in(stub, server) -> None:
+    before = resident(server)
+    code = code_of(stub, PREDICTION + "Predict", bytes(1_000_000_000))
+    assert code is Code.RESOURCE_EXHAUSTED
+    assert resident(server) - before < 100_000_000
+
+
+def test_a_thousand_connections_that_say_nothing_do_not_keep_others_out(server) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    idle = []
+    try:
+        for number in range(1000):
+            idle.append(socket.create_connection(("127.0.0.1", server.port), TIMEOUT))
+            if number % 2:
+                idle[-1].sendall(b"PRI * HTTP/2.0\r\n")  # half of a preface
+        with stub_for(server.target) as made:
+            assert made.embed().shape == (1, 8)
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(range(256)) * 4,
+        bytes(100_000),
+    ],
+    ids=["HTTP/1.1", "TLS", "broken HTTP/2", "zeros"],
+)
+def test_garbage_on_the_port_ends_that_connection_only(server, garbage: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as connection:
+        try:
+            connection.sendall(garbage)
+            while connection.recv(4096):
+                pass
+        except ConnectionResetError:
+            pass
+
+
+def test_callers_who_leave_in_the_middle_leave_nothing_behind(server) -> None:
+    request = predict_request(image_bytes=[JPEG + bytes(100_000)] * 4)
+    with stub_for(server.target) as made:
+        calls = [made.start(PREDICTION + "Predict", request, None) for _ in range(100)]
+        for call in calls:
+            call.cancel()
+    with stub_for(server.target) as made, futures.ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda _: made.embed().shape == (1, 8), range(32)))
+
+
+def test_many_callers_at_once_are_all_answered(server) -> None:
+    def one(number: int) -> bool:
+        image = JPEG + number.to_bytes(2, "big")
+        with stub_for(server.target) as made:
+            return np.array_equal(made.embed(images=[image])[0], expected_vector(image, version=2))
+
+    with futures.ThreadPoolExecutor(40) as pool:
+        assert all(pool.map(one, range(200)))
+
+
+def test_bytes_in_flight_are_bounded_and_the_excess_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    engine = FakeEngine()
+    engine.gate.clear()
+    request = predict_request(spec("m"), x=np.zeros((1, 250_000), np.float32))
+    with served(
+        config(model("m", tmp_path)), load=lambda *_: DirectRunner(engine), limit=1_500_000
+    ) as made:
+        first = made.start(PREDICTION + "Predict", request, None)
+        wait_until(lambda: engine.running == 1)
+        second = made.start(PREDICTION + "Predict", request, None)
+        assert second.code() is Code.RESOURCE_EXHAUSTED
+        assert "--max_inflight_bytes" in second.details()
+        engine.gate.set()
+        assert first.code() is Code.OK
+        assert made.start(PREDICTION + "Predict", request, None).code() is Code.OK
+        assert made.api.admission.held == 0
+
+
+def test_status_is_answered_while_every_thread_is_busy(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    engine = FakeEngine()
+    engine.gate.clear()
+    request = predict_request(spec("m"), x=np.zeros((1, 1), np.float32))
+    with served(
+        config(model("m", tmp_path)),
+        load=lambda *_: DirectRunner(engine),
+        grpc_config={"max_threads": 2},
+    ) as made:
+        busy = [made.start(PREDICTION + "Predict", request, None) for _ in range(6)]
+        wait_until(lambda: engine.running == 2)
+        assert made.states("m") == {1: "AVAILABLE"}
+        engine.gate.set()
+        assert [call.code() for call in busy] == [Code.OK] * 6
+
+
+def test_status_is_answered_while_reloads_wait_for_their_models(tmp_path: Path) -> None:
+    loading = threading.Event()
+
+    def load(name, version, path):
+        assert name == "m" or loading.wait(TIMEOUT)
+        return DirectRunner(FakeEngine())
+
+    for name in ("m", "n"):
+        (tmp_path / name / "1").mkdir(parents=True)
+    first = model("m", tmp_path / "m")
+    with served(config(first), load=load) as made:
+        request = ReloadConfigRequest(config=config(first, model("n", tmp_path / "n")))
+        reload = MODEL + "HandleReloadConfigRequest"
+        waiting = [made.start(reload, request, None) for _ in range(4)]
+        wait_until(lambda: made.manager.statuses(spec("m")))
+        assert made.states("m") == {1: "AVAILABLE"}
+        loading.set()
+        assert [call.code() for call in waiting] == [Code.OK] * 4
+
+
+def test_admission_counts_back_when_the_work_fails() -> None:
+    gate = admission.Admission(10)
+    with pytest.raises(ValueError, match="work"), gate.admit(10):
+        raise ValueError("work")
+    assert gate.held == 0
+    with gate.admit(10), pytest.raises(ServingError), gate.admit(1):
+        pass
+
+
+def test_admission_never_holds_more_than_its_limit() -> None:
+    gate = admission.Admission(5)
+    seen = []
+    end = time.monotonic() + 0.3
+
+    def work() -> None:
+        while time.monotonic() < end:
+            try:
+                with gate.admit(2):
+                    seen.append(gate.held)
+            except ServingError:
+                continue
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(seen) <= 4
+    assert gate.held == 0

@@ -1,0 +1,425 @@
+"""Which requests share a batch, how they are padded, refused, split and forgotten."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
+from featurewire_server.batch_queue import Queue, Task
+from featurewire_server.batching import BatchingRunner, BatchScheduler, merge
+from featurewire_server.batching_config import BatchingConfig
+from featurewire_server.cancellation import Cancellation
+from featurewire_server.errors import ServingError
+from tests.server.support import (
+    JPEG,
+    MODEL,
+    TIMEOUT,
+    FakeEngine,
+    code_and_text,
+    config,
+    model,
+    predict_request,
+    served,
+    spec,
+    wait_until,
+)
+from tests.support.models import expected_vector, write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> BatchScheduler:
+    return BatchScheduler(2)
+
+
+@pytest.fixture(scope="module")
+def single() -> BatchScheduler:
+    return BatchScheduler(1)
+
+
+@pytest.fixture
+def pool() -> Iterator[futures.ThreadPoolExecutor]:
+    with futures.ThreadPoolExecutor(32) as made:
+        yield made
+
+
+class Bench:
+    """A runner over a fake engine, called from many threads."""
+
+    def __init__(self, pool, scheduler, signatures=("serving_default", "other"), **options) -> None:
+        self.engine = FakeEngine(signatures)
+        self.runner = BatchingRunner("m", self.engine, BatchingConfig(**options), scheduler)
+        self._pool = pool
+
+    def submit(self, *values: float, signature="serving_default", wait=True, **options):
+        """One request of a row for each value; returns a future of its outputs."""
+        array = np.array(values, np.float32).reshape(-1, 1)
+        return self.submit_array(array, signature, wait, **options)
+
+    def hold(self, value: float):
+        """A request that runs, and goes on running as long as the gate is closed."""
+        future = self.submit(value)
+        wait_until(lambda: self.engine.running)
+        return future
+
+    def submit_array(self, array, signature="serving_default", wait=True, **options):
+        before = self.enqueued(), len(self.engine.calls)
+        future = self._pool.submit(self.runner.run, signature, {"x": array}, ["y"], **options)
+        if wait:
+            wait_until(lambda: future.done() or (self.enqueued(), len(self.engine.calls)) != before)
+        return future
+
+    def enqueued(self) -> list[int]:
+        """The tasks that wait, by identity."""
+        return [
+            id(piece.task)
+            for queue in list(self.runner.queues.values())
+            for batch in list(queue._batches)
+            for piece in batch.pieces
+        ]
+
+    def sizes(self) -> list[int]:
+        return [len(array) for _, array in self.engine.calls]
+
+
+def test_requests_are_merged_and_each_gets_its_own_rows(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=4, timeout=30)
+    found = [bench.submit(1), bench.submit(2, 3), bench.submit(4)]
+    results = [future.result(TIMEOUT)["y"].ravel().tolist() for future in found]
+    assert results == [[2], [4, 6], [8]]
+    assert bench.sizes() == [4]
+
+
+def test_a_batch_does_not_wait_longer_than_its_timeout(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=4, timeout=0.01)
+    assert bench.submit(1).result(TIMEOUT)["y"].tolist() == [[2]]
+
+
+def test_batches_are_padded_with_their_first_row(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=8, allowed_sizes=(2, 8), timeout=0)
+    assert bench.submit(5, 6, 7).result(TIMEOUT)["y"].ravel().tolist() == [10, 12, 14]
+    assert bench.engine.calls[0][1].ravel().tolist() == [5, 6, 7, 5, 5, 5, 5, 5]
+
+
+def test_rows_wait_for_the_next_batch_rather_than_be_padded_while_another_runs(
+    pool, scheduler
+) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=8, allowed_sizes=(1, 4, 8), timeout=0.2)
+    bench.engine.gate.clear()
+    found = [bench.submit(1), bench.submit(2, 3), bench.submit(4)]
+    wait_until(lambda: bench.engine.running == 1)
+    found += [bench.submit(value) for value in (5, 6, 7, 8, 9, 10)]
+    wait_until(lambda: bench.engine.running == 2)
+    bench.engine.gate.set()
+    futures.wait(found, TIMEOUT)
+    assert bench.engine.calls[0][1].ravel().tolist() == [1, 2, 3, 4]
+    assert bench.engine.calls[1][1].ravel().tolist() == [5, 6, 7, 8]
+    assert [f.result()["y"].ravel().tolist() for f in found[3:]] == [
+        [10],
+        [12],
+        [14],
+        [16],
+        [18],
+        [20],
+    ]
+
+
+def test_different_signatures_are_never_merged(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=2, timeout=30)
+    one = bench.submit(1)
+    other = bench.submit(2, signature="other")
+    assert not one.done()
+    assert not other.done()
+    bench.submit(3).result(TIMEOUT)
+    assert one.result(TIMEOUT)["y"].tolist() == [[2]]
+    assert bench.sizes() == [2]
+    bench.submit(4, signature="other")
+    assert other.result(TIMEOUT)["y"].tolist() == [[4]]
+
+
+def test_requests_of_another_shape_do_not_make_their_batch_mates_fail(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=8, timeout=0.05)
+    shapes = [(1, 2), (1, 3), (2, 3), (1, 2)]
+    found = [bench.submit_array(np.ones(shape, np.float32), wait=False) for shape in shapes]
+    assert [future.result(TIMEOUT)["y"].shape for future in found] == shapes
+
+
+def test_variable_length_inputs_are_padded_when_asked_for(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=2, timeout=30, pad_variable_length=True)
+    first = bench.submit_array(np.ones((1, 2), np.float32))
+    bench.submit_array(np.ones((1, 4), np.float32))
+    assert first.result(TIMEOUT)["y"].tolist() == [[2, 2, 0, 0]]
+
+
+def test_a_task_larger_than_a_batch_is_refused(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=2)
+    with pytest.raises(ServingError) as caught:
+        bench.submit(1, 2, 3).result(TIMEOUT)
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.message == "Task size 3 is larger than maximum input batch size 2"
+
+
+def test_a_task_larger_than_a_batch_is_split_when_asked_for(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=4, split=True, timeout=0)
+    values = [float(value) for value in range(10)]
+    assert bench.submit(*values).result(TIMEOUT)["y"].ravel().tolist() == [2 * v for v in values]
+    assert sorted(bench.sizes()) == [2, 4, 4]
+
+
+def test_a_full_queue_refuses_with_the_text_of_tensorflow_serving(pool, single) -> None:
+    bench = Bench(pool, single, max_batch_size=1, max_enqueued_batches=2, timeout=0)
+    bench.engine.gate.clear()
+    found = [bench.hold(1), bench.submit(2), bench.submit(3)]
+    with pytest.raises(ServingError) as caught:
+        bench.submit(4).result(TIMEOUT)
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    assert caught.value.message.startswith(
+        "The batch scheduling queue to which this task was submitted is full"
+    )
+    bench.engine.gate.set()
+    assert [future.result(TIMEOUT)["y"].item() for future in found] == [2, 4, 6]
+
+
+def test_a_cancelled_request_frees_its_place(pool, single) -> None:
+    bench = Bench(pool, single, max_batch_size=1, max_enqueued_batches=2, timeout=0)
+    bench.engine.gate.clear()
+    running = bench.hold(1)
+    cancellation = Cancellation()
+    leaving = bench.submit(2, cancelled=cancellation)
+    staying = bench.submit(3)
+    cancellation.set()
+    with pytest.raises(ServingError) as caught:
+        leaving.result(TIMEOUT)
+    assert caught.value.code is grpc.StatusCode.CANCELLED
+    late = bench.submit(4)
+    bench.engine.gate.set()
+    assert [f.result(TIMEOUT)["y"].item() for f in (running, staying, late)] == [2, 6, 8]
+    assert bench.sizes() == [1, 1, 1]
+
+
+def test_an_expired_request_frees_its_place(pool, single) -> None:
+    bench = Bench(pool, single, max_batch_size=1, max_enqueued_batches=1, timeout=0)
+    bench.engine.gate.clear()
+    running = bench.hold(1)
+    leaving = bench.submit(2, deadline=time.monotonic() + 0.05)
+    with pytest.raises(ServingError) as caught:
+        leaving.result(TIMEOUT)
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    late = bench.submit(3)
+    bench.engine.gate.set()
+    assert [f.result(TIMEOUT)["y"].item() for f in (running, late)] == [2, 6]
+
+
+def test_what_fails_fails_for_the_whole_batch_and_the_next_is_served(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=2, timeout=30)
+    bench.engine.failure = ServingError(grpc.StatusCode.INVALID_ARGUMENT, "no image")
+    for future in [bench.submit(1), bench.submit(2)]:
+        with pytest.raises(ServingError, match="no image"):
+            future.result(TIMEOUT)
+    bench.engine.failure = None
+    assert [f.result(TIMEOUT)["y"].item() for f in [bench.submit(1), bench.submit(2)]] == [2, 4]
+
+
+def test_two_threads_run_two_batches_at_once(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=1, timeout=0)
+    bench.engine.gate.clear()
+    found = [bench.submit(1), bench.submit(2), bench.submit(3)]
+    wait_until(lambda: bench.engine.running == 2)
+    bench.engine.gate.set()
+    futures.wait(found, TIMEOUT)
+    assert bench.engine.most_running == 2
+
+
+def test_closing_waits_for_a_batch_whose_callers_have_left(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=1, timeout=0)
+    bench.engine.gate.clear()
+    left = bench.submit(1, deadline=time.monotonic() + 0.05)
+    with pytest.raises(ServingError):
+        left.result(TIMEOUT)
+    closing = threading.Thread(target=bench.runner.close)
+    closing.start()
+    closing.join(0.05)
+    assert not bench.engine.closed
+    bench.engine.gate.set()
+    closing.join(TIMEOUT)
+    assert bench.engine.closed
+
+
+def test_outputs_without_a_row_for_each_input_row_are_refused(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=2, timeout=0)
+    bench.engine.run = lambda *_: {"y": np.float32(1)}
+    with pytest.raises(ServingError, match="0th dimension"):
+        bench.submit(1).result(TIMEOUT)
+
+
+def test_scalars_and_unequal_inputs_cannot_be_batched(pool, scheduler) -> None:
+    runner = Bench(pool, scheduler).runner
+    with pytest.raises(ServingError, match="at least one dimension"):
+        runner.run("serving_default", {"x": np.float32(1)}, ["y"])
+    with pytest.raises(ServingError, match="equal 0th-dimension size"):
+        runner.run("serving_default", {"x": np.zeros(1), "z": np.zeros(2)}, ["y"])
+
+
+def test_no_rows_at_all_are_answered(pool, scheduler) -> None:
+    bench = Bench(pool, scheduler, max_batch_size=2, allowed_sizes=(1, 2))
+    assert bench.submit().result(TIMEOUT)["y"].shape == (0, 1)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    dead=st.sets(st.integers(0, 11)),
+    split=st.booleans(),
+    allowed=st.sampled_from([(), (1, 2, 4), (3, 4)]),
+    busy=st.booleans(),
+)
+def test_every_live_row_runs_exactly_once_in_batches_of_legal_size(
+    sizes, dead, split, allowed, busy
+) -> None:
+    largest = 4 if split else 9
+    allowed = allowed[:-1] + (largest,) if allowed else ()
+    options = BatchingConfig(max_batch_size=largest, split=split, allowed_sizes=allowed)
+    queue = Queue(options)
+    tasks, cancellations = [], []
+    for size in sizes:
+        cancellations.append(Cancellation())
+        task = Task({"x": np.zeros((size, 1))}, cancellation=cancellations[-1])
+        try:
+            queue.add(task)
+        except ServingError:
+            assert len(queue) >= options.max_enqueued_batches - (size > 4) * 2
+            continue
+        tasks.append((task, cancellations[-1]))
+    alive = []
+    for number, (task, cancellation) in enumerate(tasks):
+        if number in dead:
+            cancellation.set()
+        else:
+            alive.append(task)
+    rows: dict[Task, list[tuple[int, int]]] = {}
+    assert len(queue) <= options.max_enqueued_batches
+    while queue:
+        batch = queue.take(busy=busy)
+        if batch is None:
+            break
+        assert 0 < batch.rows <= options.execution_size
+        assert batch.rows == sum(piece.rows for piece in batch.pieces)
+        for piece in batch.pieces:
+            rows.setdefault(piece.task, []).append((piece.start, piece.stop))
+    assert set(rows) == set(alive)
+    for task, parts in rows.items():
+        covered = [row for start, stop in sorted(parts) for row in range(start, stop)]
+        assert covered == list(range(task.rows))
+
+
+def test_merging_keeps_strings(pool) -> None:
+    parts = [{"x": np.array([b"a"], object)}, {"x": np.array([b"b", b""], object)}]
+    assert merge(parts, 4)["x"].tolist() == [b"a", b"b", b"", b"a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batch_size { value: 0 }", "max_batch_size must be positive"),
+        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must be non-negative"),
+        (
+            "max_batch_size { value: 8 } allowed_batch_sizes: 4",
+            "Last entry in allowed_batch_sizes must match max_batch_size",
+        ),
+        (
+            "max_batch_size { value: 4 } allowed_batch_sizes: 4 allowed_batch_sizes: 2",
+            "must be positive and increase",
+        ),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ServingError, match=message):
+        BatchingConfig.from_proto(text_format.Parse(text, BatchingParameters()))
+
+
+def test_parameters_are_read_in_their_units() -> None:
+    text = """
+        max_batch_size { value: 16 } batch_timeout_micros { value: 2000 }
+        max_enqueued_batches { value: 64 } num_batch_threads { value: 3 }
+        allowed_batch_sizes: 8 allowed_batch_sizes: 16
+        enable_large_batch_splitting { value: true }
+    """
+    found = BatchingConfig.from_proto(text_format.Parse(text, BatchingParameters()))
+    assert found == BatchingConfig(
+        max_batch_size=16,
+        timeout=0.002,
+        max_enqueued_batches=64,
+        threads=3,
+        allowed_sizes=(8, 16),
+        split=True,
+    )
+
+
+# --- with a real model behind gRPC
+
+
+def test_different_versions_are_never_merged(tiny_model: Path) -> None:
+    both = config(model("tiny", tiny_model, "model_version_policy { all {} }"))
+    options = BatchingConfig(max_batch_size=64, timeout=0.05)
+    with served(both, batching=options) as stub, futures.ThreadPoolExecutor(16) as pool:
+        versions = [1, 2] * 8
+        images = [JPEG + bytes([number]) for number in range(16)]
+        found = pool.map(lambda v, image: stub.embed(spec(version=v), [image])[0], versions, images)
+        for version, image, features in zip(versions, images, found, strict=True):
+            np.testing.assert_array_equal(features, expected_vector(image, version=version))
+
+
+def test_a_version_brings_its_own_batching_parameters(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, 1)
+    (tmp_path / "1" / "batching_params.pbtxt").write_text("max_batch_size { value: 2 }")
+    common = BatchingConfig(max_batch_size=16)
+    three = predict_request(image_bytes=[JPEG] * 3)
+    models = config(model("tiny", tmp_path))
+    with served(models, batching=common, per_model_batching=True) as stub:
+        code, text = code_and_text(lambda: stub.predict(three))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert text == "Task size 3 is larger than maximum input batch size 2"
+    with served(models, batching=common) as stub:
+        assert stub.embed(images=[JPEG] * 3).shape == (3, 8)
+
+
+def test_with_per_model_parameters_a_version_without_a_file_is_not_batched(tiny_model) -> None:
+    common = BatchingConfig(max_batch_size=2)
+    with served(
+        config(model("tiny", tiny_model)), batching=common, per_model_batching=True
+    ) as stub:
+        assert stub.embed(images=[JPEG] * 3).shape == (3, 8)
+
+
+def test_a_broken_batching_file_fails_its_version_and_says_where(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, 1)
+    (tmp_path / "1" / "batching_params.pbtxt").write_text("max_batch_size { value: 2 }\nmax: 3")
+    good = write_tiny_model(tmp_path / "good", 1).parent
+    options = {"batching": BatchingConfig(), "per_model_batching": True}
+    with served(config(model("good", good)), **options) as stub:
+        code, text = code_and_text(
+            lambda: stub.reload(config(model("good", good), model("tiny", tmp_path)))
+        )
+        assert code is grpc.StatusCode.UNKNOWN
+        assert "batching_params.pbtxt:2" in text
+        assert stub.embed(spec("good")).shape == (1, 8)
+
+
+def test_a_request_without_a_deadline_is_answered(tiny_model: Path) -> None:
+    with served(config(model("tiny", tiny_model)), batching=BatchingConfig()) as stub:
+        request = predict_request(image_bytes=[JPEG])
+        for timeout in (None, 1e9):
+            response = stub.predict(request, timeout=timeout)
+            assert response.model_spec.version.value == 2
+        call = stub.start(MODEL + "HandleReloadConfigRequest", b"\n\x02\n\x00", None, None)
+        assert call.code() is grpc.StatusCode.OK

@@ -1,0 +1,85 @@
+"""Flags are read as tensorflow_model_server reads them, and documented with their defaults."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from featurewire_server.flags import FLAGS, channel_arguments, parse, warnings
+
+PAGE = Path(__file__).parents[2] / "docs" / "server.md"
+DERIVED = {"rest_api_num_threads", "grpc_max_threads", "max_inflight_bytes"}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["--port=1"], 1),
+        (["--port", "1"], 1),
+        ([], 8500),
+    ],
+)
+def test_a_value_follows_an_equals_sign_or_a_space(given: list[str], found: int) -> None:
+    assert parse([*given, "--model_base_path=/m"]).port == found
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["--enable_batching"], True),
+        (["--enable_batching=true"], True),
+        (["--enable_batching", "true"], True),
+        (["--enable_batching=false"], False),
+        (["--enable_batching=1"], True),
+        ([], False),
+    ],
+)
+def test_a_switch_is_bare_or_has_a_value(given: list[str], found: bool) -> None:
+    assert parse([*given, "--model_base_path=/m"]).enable_batching is found
+
+
+def test_flags_are_not_abbreviated() -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--model_base=/m"])
+    assert caught.value.code == 2
+
+
+def test_what_has_no_effect_is_said_once_it_is_given() -> None:
+    assert warnings(parse(["--model_base_path=/m"])) == []
+    (line,) = warnings(parse(["--model_base_path=/m", "--num_tflite_pools=4"]))
+    assert "--num_tflite_pools" in line
+
+
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.refused], ids=lambda f: f.name)
+def test_what_cannot_be_honoured_is_refused(flag, capsys) -> None:
+    value = "true" if isinstance(flag.default, bool) else "file"
+    with pytest.raises(SystemExit) as caught:
+        parse(["--model_base_path=/m", f"--{flag.name}={value}"])
+    assert caught.value.code == 2
+    assert f"--{flag.name} is not supported" in capsys.readouterr().err
+
+
+def test_channel_arguments_that_read_as_numbers_are_numbers() -> None:
+    assert channel_arguments("grpc.a=1,grpc.b=x=y,") == [("grpc.a", 1), ("grpc.b", "x=y")]
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [f for f in FLAGS if not (f.refused or f.ignored or f.name in DERIVED)],
+    ids=lambda flag: flag.name,
+)
+def test_the_page_says_the_default(flag) -> None:
+    row = re.search(rf"^\| `--{flag.name}` \|([^|]*)\|", PAGE.read_text(), re.M)
+    assert row, "the flag has no row"
+    default = str(flag.default).lower() if isinstance(flag.default, bool) else str(flag.default)
+    assert row[1].strip() == (default if default != "0.0" else "0")
+
+
+def test_the_page_says_what_is_not_here() -> None:
+    section = PAGE.read_text().split("### Not here")[1].split("\n## ")[0]
+    refused, ignored = section.split("Accepted with a warning")
+    for flag in FLAGS:
+        assert (f"`--{flag.name}`" in refused) == flag.refused
+        assert (f"`--{flag.name}`" in ignored) == flag.ignored

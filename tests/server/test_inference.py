@@ -1,0 +1,172 @@
+"""Classify, Regress and MultiInference, for SavedModels that have signatures for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from featurewire_server._tfs.classification_pb2 import (
+    ClassificationRequest,
+    ClassificationResponse,
+)
+from featurewire_server._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
+from featurewire_server._tfs.input_pb2 import Input
+from featurewire_server._tfs.regression_pb2 import RegressionRequest, RegressionResponse
+from featurewire_server.errors import ServingError
+from featurewire_server.inference import classifications, regressions
+from tests.server.support import JPEG, PREDICTION, Stub, code_and_text, config, model, served, spec
+
+CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory, tiny_model: Path) -> Iterator[Stub]:
+    """Half plus two: `regress` gives x / 2 + 2, `classify` two classes with it as the score."""
+    base = tmp_path_factory.mktemp("half")
+    write_half_plus_two(base / "1")
+    with served(config(model("half", base), model("tiny", tiny_model))) as made:
+        yield made
+
+
+def write_half_plus_two(path: Path) -> None:
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        serialized = v1.placeholder(tf.string, [None], name="serialized")
+        parsed = tf.io.parse_example(serialized, {"x": tf.io.FixedLenFeature([1], tf.float32)})
+        y = parsed["x"] / 2 + 2
+        classes = tf.tile(tf.constant([["low", "high"]]), [tf.shape(y)[0], 1])
+        scores = tf.concat([y, -y], axis=1)
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={
+                "serving_default": v1.saved_model.regression_signature_def(serialized, y),
+                "regress": v1.saved_model.regression_signature_def(serialized, y),
+                "classify": v1.saved_model.classification_signature_def(
+                    serialized, classes, scores
+                ),
+            },
+        )
+        builder.save()
+
+
+def examples(*values: float) -> Input:
+    made = Input()
+    for value in values:
+        feature = made.example_list.examples.add().features.feature["x"]
+        feature.float_list.value.append(value)
+    return made
+
+
+def test_regress(stub: Stub) -> None:
+    request = RegressionRequest(model_spec=spec("half"), input=examples(2, 4))
+    response = stub.call(PREDICTION + "Regress", request, RegressionResponse)
+    assert [one.value for one in response.result.regressions] == [3, 4]
+    assert response.model_spec.version.value == 1
+    assert response.model_spec.signature_name == "serving_default"
+
+
+def test_classify(stub: Stub) -> None:
+    chosen = spec("half", signature="classify")
+    request = ClassificationRequest(model_spec=chosen, input=examples(2))
+    response = stub.call(PREDICTION + "Classify", request, ClassificationResponse)
+    (found,) = response.result.classifications
+    assert [(one.label, one.score) for one in found.classes] == [("low", 3), ("high", -3)]
+
+
+def test_a_context_is_merged_into_every_example(stub: Stub) -> None:
+    with_context = Input()
+    both = with_context.example_list_with_context
+    both.context.features.feature["x"].float_list.value.append(6)
+    both.examples.add()
+    own = both.examples.add()
+    own.features.feature["x"].float_list.value.append(2)
+    request = RegressionRequest(model_spec=spec("half"), input=with_context)
+    response = stub.call(PREDICTION + "Regress", request, RegressionResponse)
+    assert [one.value for one in response.result.regressions] == [5, 3]
+
+
+def test_multi_inference_answers_each_task(stub: Stub) -> None:
+    request = MultiInferenceRequest(input=examples(2))
+    for signature, method in (("classify", CLASSIFY), ("regress", REGRESS)):
+        request.tasks.add(model_spec=spec("half", signature=signature), method_name=method)
+    response = stub.call(PREDICTION + "MultiInference", request, MultiInferenceResponse)
+    first, second = response.results
+    assert first.classification_result.classifications[0].classes[0].score == 3
+    assert second.regression_result.regressions[0].value == 3
+    assert [result.model_spec.version.value for result in response.results] == [1, 1]
+    assert [result.model_spec.signature_name for result in response.results] == [
+        "classify",
+        "regress",
+    ]
+
+
+def test_a_model_without_such_a_signature_answers_unimplemented_with_a_reason(stub: Stub) -> None:
+    for method, request, response in (
+        ("Classify", ClassificationRequest, ClassificationResponse),
+        ("Regress", RegressionRequest, RegressionResponse),
+    ):
+        made = request(model_spec=spec("tiny"), input=examples(1))
+        code, text = code_and_text(
+            lambda method=method, made=made, response=response: stub.call(
+                PREDICTION + method, made, response
+            )
+        )
+        assert code is grpc.StatusCode.UNIMPLEMENTED
+        assert "use Predict" in text
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (RegressionRequest(input=examples(1)), "Missing ModelSpec"),
+        (RegressionRequest(model_spec=spec("half")), "Input is empty."),
+    ],
+)
+def test_wrong_requests_are_invalid(stub: Stub, request_, text: str) -> None:
+    code, found = code_and_text(
+        lambda: stub.call(PREDICTION + "Regress", request_, RegressionResponse)
+    )
+    assert (code, found) == (grpc.StatusCode.INVALID_ARGUMENT, text)
+
+
+def test_wrong_multi_inference_requests_are_refused(stub: Stub) -> None:
+    def code_of(request: MultiInferenceRequest) -> grpc.StatusCode:
+        return code_and_text(
+            lambda: stub.call(PREDICTION + "MultiInference", request, MultiInferenceResponse)
+        )[0]
+
+    assert code_of(MultiInferenceRequest()) is grpc.StatusCode.INVALID_ARGUMENT
+    two_models = MultiInferenceRequest(input=examples(1))
+    two_models.tasks.add(model_spec=spec("half"), method_name=REGRESS)
+    two_models.tasks.add(model_spec=spec("tiny"), method_name=REGRESS)
+    assert code_of(two_models) is grpc.StatusCode.INVALID_ARGUMENT
+    predicts = MultiInferenceRequest(input=examples(1))
+    predicts.tasks.add(model_spec=spec("half"), method_name="tensorflow/serving/predict")
+    assert code_of(predicts) is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_an_example_the_model_cannot_parse_is_the_callers_mistake(stub: Stub) -> None:
+    lacking = Input()
+    lacking.example_list.examples.add().features.feature["z"].bytes_list.value.append(JPEG)
+    request = RegressionRequest(model_spec=spec("half"), input=lacking)
+    code, text = code_and_text(
+        lambda: stub.call(PREDICTION + "Regress", request, RegressionResponse)
+    )
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "x" in text
+
+
+def test_outputs_of_another_shape_are_refused() -> None:
+    with pytest.raises(ServingError, match="to have the shape"):
+        regressions(np.zeros((2, 3)), 2)
+    with pytest.raises(ServingError, match="to have the shape"):
+        classifications({"scores": np.zeros(2)}, 2)
+    with pytest.raises(ServingError, match="has the shape"):
+        classifications({"scores": np.zeros((1, 2)), "classes": np.zeros((1, 3), object)}, 1)

@@ -1,0 +1,252 @@
+"""The OpenVINO engine against the TensorFlow engine, on artifacts as the exporter makes them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from featurewire_server import engine_openvino
+from featurewire_server.engine import EngineConfig, load_engine
+from featurewire_server.errors import ServingError
+from tests.server.split_model import DIMENSION, SIZE, write_split_model
+
+BAD = {0: b"", 2: b"no image", 5: b"\xff\xd8\xff\xe0 cut short"}
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_split_model(tmp_path_factory.mktemp("split"))
+
+
+@pytest.fixture(scope="module")
+def tensorflow(artifact):
+    engine = load_engine(artifact, EngineConfig(engine="tensorflow"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def openvino(artifact):
+    engine = load_engine(artifact, EngineConfig(engine="openvino"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def images(photos: list[Path]) -> np.ndarray:
+    """Photos, with bad images among them."""
+    rows: list[bytes] = [photo.read_bytes() for photo in photos]
+    for at, data in BAD.items():
+        rows.insert(at, data)
+    array = np.empty(len(rows), object)
+    array[:] = rows
+    return array
+
+
+def error_of(call, *args) -> ServingError:
+    with pytest.raises(ServingError) as caught:
+        call(*args)
+    return caught.value
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def test_both_engines_have_the_same_signatures(tensorflow, openvino):
+    assert openvino.name == "openvino"
+    assert dict(openvino.signatures) == dict(tensorflow.signatures)
+
+
+def test_every_signature_gives_what_tensorflow_gives(tensorflow, openvino, images):
+    random = np.random.default_rng(0)
+    inputs = {
+        "serving_default": {"image_bytes": images},
+        "preprocess": {"image_bytes": images},
+        "image_feature_vector": {"images": random.random((3, SIZE, SIZE, 3), np.float32)},
+        "manifest": {"request": images[:2]},
+    }
+    assert inputs.keys() == dict(tensorflow.signatures).keys()
+    for name, values in inputs.items():
+        outputs = sorted(tensorflow.signatures[name].outputs)
+        expected = tensorflow.run(name, values, outputs)
+        found = openvino.run(name, values, outputs)
+        assert found.keys() == expected.keys()
+        for alias, array in expected.items():
+            assert found[alias].dtype == array.dtype
+            if array.dtype == object:
+                assert found[alias].tolist() == array.tolist()
+            else:
+                np.testing.assert_allclose(found[alias], array, rtol=0, atol=1e-4)
+
+
+def test_bad_images_are_rows_of_nan_with_their_status(openvino, images):
+    outputs = openvino.run("serving_default", {"image_bytes": images}, ["features", "status"])
+    bad = np.isin(np.arange(len(images)), list(BAD))
+    assert np.isnan(outputs["features"][bad]).all()
+    assert np.isfinite(outputs["features"][~bad]).all()
+    assert outputs["status"][[0, 2, 5]].tolist() == [1, 2, 4]
+    assert not outputs["status"][~bad].any()
+
+
+@pytest.mark.parametrize("outputs", [["status"], ["features"], ["features", "status"]])
+def test_only_the_outputs_asked_for_are_given(openvino, images, outputs):
+    found = openvino.run("serving_default", {"image_bytes": images[:2]}, outputs)
+    assert sorted(found) == outputs
+
+
+def test_no_rows_are_no_vectors(openvino):
+    images = np.empty((0, SIZE, SIZE, 3), np.float32)
+    found = openvino.run("image_feature_vector", {"images": images}, ["default"])
+    assert found["default"].shape == (0, DIMENSION)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 37])
+def test_any_number_of_rows_is_computed_in_pieces(tensorflow, openvino, rows):
+    images = np.random.default_rng(rows).random((rows, SIZE, SIZE, 3), np.float32)
+    expected = tensorflow.run("image_feature_vector", {"images": images}, ["default"])["default"]
+    found = openvino.run("image_feature_vector", {"images": images}, ["default"])["default"]
+    assert found.shape == (rows, DIMENSION)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_bfloat16_points_where_float32_points(artifact, tensorflow, images):
+    engine = load_engine(artifact, EngineConfig(engine="openvino", mixed_precision="bfloat16"))
+    values = {"image_bytes": images}
+    low = engine.run("serving_default", values, ["features"])["features"]
+    full = tensorflow.run("serving_default", values, ["features"])["features"]
+    engine.close()
+    good = np.isfinite(full).all(1)
+    assert low.dtype == np.float32
+    assert cosines(low[good], full[good]).min() >= 0.999
+
+
+def test_concurrent_runs_do_not_mix_their_rows(openvino):
+    random = np.random.default_rng(0)
+    inputs = [random.random((rows, SIZE, SIZE, 3), np.float32) for rows in (1, 4, 16, 5) * 3]
+    expected = [openvino.run("image_feature_vector", {"images": x}, ["default"]) for x in inputs]
+    found: list[dict] = [{}] * len(inputs)
+
+    def work(at: int) -> None:
+        for _ in range(5):
+            found[at] = openvino.run("image_feature_vector", {"images": inputs[at]}, ["default"])
+
+    threads = [threading.Thread(target=work, args=(at,)) for at in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one["default"], other["default"])
+
+
+@pytest.mark.parametrize("shape", [(2, SIZE, SIZE), (2, SIZE + 1, SIZE, 3), (2, 0, SIZE, 3), ()])
+def test_images_of_another_shape_are_invalid(openvino, shape):
+    images = np.zeros(shape, np.float32)
+    error = error_of(openvino.run, "image_feature_vector", {"images": images}, ["default"])
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"[N, {SIZE}, {SIZE}, 3]" in error.message
+
+
+def test_auto_takes_openvino_for_an_artifact_that_says_how_it_splits(artifact):
+    engine = load_engine(artifact, EngineConfig(engine="auto"))
+    assert engine.name == "openvino"
+    engine.close()
+
+
+def change_manifest(path: Path, change) -> None:
+    file = path / "assets.extra" / "featurewire.json"
+    manifest = json.loads(file.read_text())
+    change(manifest)
+    file.write_text(json.dumps(manifest))
+
+
+REASONS = {
+    "no manifest": "it has no manifest",
+    "no split": "does not say how it splits",
+    "broken manifest": "does not say how it splits",
+    "other signatures": "has no signature",
+    "wrong way round": "does not begin where its preprocessing ends",
+}
+
+
+@pytest.fixture(params=REASONS)
+def unsuitable(request, tmp_path) -> tuple[Path, str]:
+    path = write_split_model(tmp_path)
+    manifest = path / "assets.extra" / "featurewire.json"
+    if request.param == "no manifest":
+        manifest.unlink()
+    elif request.param == "no split":
+        change_manifest(path, lambda m: m.pop("split"))
+    elif request.param == "broken manifest":
+        manifest.write_text("{")
+    elif request.param == "other signatures":
+        change_manifest(path, lambda m: m["split"].update(network="other"))
+    else:
+        change_manifest(
+            path,
+            lambda m: m["split"].update(network="preprocess", input="image_bytes", output="images"),
+        )
+    return path, REASONS[request.param]
+
+
+def test_auto_falls_back_to_tensorflow_and_says_why(unsuitable, images, caplog):
+    path, reason = unsuitable
+    with caplog.at_level(logging.INFO, logger=engine_openvino.__name__):
+        engine = load_engine(path, EngineConfig(engine="auto"))
+    assert engine.name == "tensorflow"
+    assert reason in caplog.text
+    outputs = engine.run("serving_default", {"image_bytes": images[:2]}, ["status"])
+    assert outputs["status"].tolist() == [1, 0]
+    engine.close()
+
+
+def test_asking_for_openvino_does_not_fall_back(unsuitable):
+    path, reason = unsuitable
+    error = error_of(load_engine, path, EngineConfig(engine="openvino"))
+    assert error.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert reason in error.message
+
+
+def test_without_openvino_auto_serves_with_tensorflow(artifact, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with caplog.at_level(logging.INFO, logger=engine_openvino.__name__):
+        engine = load_engine(artifact, EngineConfig(engine="auto"))
+    assert engine.name == "tensorflow"
+    assert "featurewire-server[openvino]" in caplog.text
+    engine.close()
+    assert (
+        "openvino is not installed"
+        in error_of(load_engine, artifact, EngineConfig(engine="openvino")).message
+    )
+
+
+def test_float16_is_not_for_openvino(artifact):
+    config = EngineConfig(engine="openvino", mixed_precision="float16")
+    assert "not in float16" in error_of(load_engine, artifact, config).message
+
+
+@pytest.mark.slow
+def test_the_full_network_agrees_with_tensorflow(published, photos):
+    images = np.empty(len(photos) + 1, object)
+    images[:] = [*(photo.read_bytes() for photo in photos), b"no image"]
+    features = {}
+    for name, precision in (("tensorflow", ""), ("openvino", ""), ("openvino", "bfloat16")):
+        config = EngineConfig(engine=name, mixed_precision=precision)
+        engine = load_engine(published / "1", config)
+        outputs = engine.run("serving_default", {"image_bytes": images}, ["features"])
+        features[name, precision] = outputs["features"]
+        engine.close()
+    expected = features["tensorflow", ""]
+    assert np.isnan(expected[-1]).all()
+    difference = np.abs(features["openvino", ""][:-1] - expected[:-1]).max()
+    assert difference <= 1e-4
+    assert cosines(features["openvino", "bfloat16"][:-1], expected[:-1]).min() >= 0.999

@@ -1,0 +1,247 @@
+"""The HTTP server itself: its handler is the test's, its sockets are real."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from featurewire_server.admission import Admission
+from featurewire_server.rest import server as rest_server
+from featurewire_server.rest.handler import Answer, Request
+from featurewire_server.rest.server import HttpServer, listen
+
+MIB = 1 << 20
+LIMIT = 4 * MIB
+
+
+def echo(request: Request) -> Answer:
+    return Answer(status=200, body=f"{request.method} {request.path} {len(request.body)}".encode())
+
+
+class Running:
+    """A server whose handler can be changed between requests."""
+
+    def __init__(self) -> None:
+        self.handle: Callable[[Request], Answer] = echo
+        self.admission = Admission(8 * MIB)
+        self.http = HttpServer(
+            listen(0),
+            lambda request: self.handle(request),
+            admission=self.admission,
+            threads=2,
+            timeout=5,
+            max_body_bytes=LIMIT,
+        )
+
+    def socket(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.http.port), timeout=10)
+
+    def send(self, data: bytes) -> bytes:
+        """All that comes back for `data`, until the server closes or half a second is silent."""
+        with self.socket() as sock:
+            sock.sendall(data)
+            sock.settimeout(0.5)
+            return read_all(sock)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    received = b""
+    try:
+        while chunk := sock.recv(65536):
+            received += chunk
+    except TimeoutError:
+        pass
+    return received
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass within 10 s"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    running = Running()
+    yield running
+    running.http.stop(1)
+
+
+def test_a_connection_serves_one_request_after_the_other(running):
+    connection = http.client.HTTPConnection("127.0.0.1", running.http.port, timeout=10)
+    for path in ("/a", "/b?query=1", "/c"):
+        connection.request("POST", path, b"xyz")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, f"POST {path[:2]} 3".encode())
+    connection.close()
+
+
+def test_pipelined_requests_are_answered_in_order(running):
+    received = running.send(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert received.index(b"GET /1 0") < received.index(b"GET /2 0")
+
+
+def test_chunked_bodies_and_expect_continue_work(running):
+    chunked = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert running.send(chunked + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").endswith(b"POST /c 5")
+    with running.socket() as sock:
+        sock.sendall(b"POST /e HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n")
+        sock.sendall(b"Expect: 100-continue\r\n\r\n")
+        assert b"100" in sock.recv(1000)
+        sock.sendall(b"abc")
+        assert sock.recv(1000).endswith(b"POST /e 3")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"Content-Length: {LIMIT + 1}\r\n\r\n".encode(),
+        b"Transfer-Encoding: chunked\r\n\r\n" + f"{LIMIT + 1:x}\r\n".encode() + b"x" * (LIMIT + 1),
+    ],
+    ids=["announced", "chunked"],
+)
+def test_a_body_over_the_limit_is_refused(running, head):
+    assert b" 413 " in running.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + head)
+    assert running.admission.held == 0
+
+
+def test_bodies_count_against_the_memory_limit_and_free_it_again(running):
+    running.admission.limit = 2 * MIB
+    connection = http.client.HTTPConnection("127.0.0.1", running.http.port, timeout=10)
+    connection.request("POST", "/", bytes(3 * MIB))
+    answer = connection.getresponse()
+    assert answer.status == 429
+    assert b"max_inflight_bytes" in answer.read()
+    connection.request("POST", "/", bytes(MIB))
+    assert connection.getresponse().status == 200
+    connection.close()
+    until(lambda: running.admission.held == 0)
+
+
+def test_announcing_a_large_body_holds_no_memory(running):
+    sockets = [running.socket() for _ in range(20)]
+    for sock in sockets:
+        sock.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {LIMIT}\r\n\r\n".encode())
+    assert running.send(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /ok 0")
+    assert running.admission.held == 0
+    for sock in sockets:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),  # TLS to a plain port
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: " + b"x" * (64 << 10),
+        b"GET  / \r\n\r\n",
+        bytes(1000),
+    ],
+)
+def test_garbage_is_a_bad_request_and_the_next_client_is_served(running, data):
+    received = running.send(data)
+    assert received.split(b" ", 2)[1] in (b"400", b"431", b"505")
+    assert running.send(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /ok 0")
+
+
+def test_slow_clients_do_not_take_the_threads(running):
+    sockets = [running.socket() for _ in range(100)]
+    for sock in sockets:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+    assert running.send(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /ok 0")
+    for sock in sockets:
+        sock.close()
+
+
+def test_a_client_that_leaves_cancels_its_request(running):
+    cancelled, arrived = threading.Event(), threading.Event()
+
+    def wait(request: Request) -> Answer:
+        request.cancelled.add_callback(cancelled.set)
+        arrived.set()
+        cancelled.wait(10)
+        return Answer(status=200)
+
+    running.handle = wait
+    with running.socket() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert arrived.wait(10)
+        assert not cancelled.is_set()
+    assert cancelled.wait(10)
+
+
+def test_connections_over_the_limit_are_closed_and_the_others_live(running, monkeypatch):
+    monkeypatch.setattr(rest_server, "MAX_CONNECTIONS", 3)
+    kept = [running.socket() for _ in range(3)]
+    for sock in kept:  # an answer says that the server has accepted it
+        sock.sendall(b"GET /k HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(1000).endswith(b"GET /k 0")
+    with running.socket() as extra:
+        assert read_all(extra) == b""
+    kept.pop().close()
+    until(lambda: running.send(b"GET /o HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /o 0"))
+    for sock in kept:
+        sock.close()
+
+
+def test_an_unknown_content_encoding_is_refused(running):
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx"
+    assert b" 415 " in running.send(head)
+
+
+def test_an_answer_to_head_has_no_body(running):
+    assert running.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"\r\n\r\n")
+
+
+def test_stop_finishes_what_is_being_answered_and_refuses_the_rest():
+    running = Running()
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def wait(_: Request) -> Answer:
+        arrived.set()
+        go_on.wait(10)
+        return Answer(status=200, body=b"done")
+
+    running.handle = wait
+    with running.socket() as busy, running.socket() as idle:
+        busy.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert arrived.wait(10)
+        stopping = threading.Thread(target=running.http.stop, args=(10,))
+        stopping.start()
+        assert idle.recv(100) == b""
+        go_on.set()
+        received = read_all(busy)
+        assert received.endswith(b"done")
+        assert b"Connection: close" in received
+        stopping.join(10)
+        assert not stopping.is_alive()
+    with pytest.raises(OSError, match="refused"):
+        running.socket()
+
+
+def test_stop_does_not_wait_for_ever():
+    running = Running()
+    go_on = threading.Event()
+    running.handle = lambda _: Answer(status=200) if go_on.wait(20) else Answer(status=500)
+    with running.socket() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        started = time.monotonic()
+        running.http.stop(0.2)
+        assert time.monotonic() - started < 10
+    go_on.set()
+
+
+def test_a_taken_port_is_named():
+    taken = listen(0)
+    port = taken.getsockname()[1]
+    with pytest.raises(OSError, match=f"REST port {port}"):
+        listen(port)
+    taken.close()

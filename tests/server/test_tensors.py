@@ -1,0 +1,165 @@
+"""TensorProto to and from numpy: equal to TensorFlow's own codec, and strict with liars."""
+
+from __future__ import annotations
+
+import contextlib
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from featurewire._tfs import types_pb2
+from featurewire._tfs.tensor_pb2 import TensorProto
+from featurewire_server import tensors
+from featurewire_server.errors import ServingError
+
+DTYPES = [
+    *map(np.dtype, ["f4", "f8", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]),
+    *map(np.dtype, ["?", "c8", "c16"]),
+    np.dtype(ml_dtypes.bfloat16),
+]
+
+
+def arrays(dtype: np.dtype) -> st.SearchStrategy[np.ndarray]:
+    shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+    if dtype == ml_dtypes.bfloat16:
+        return hnp.arrays(np.uint16, shapes).map(lambda array: array.view(dtype))
+    return hnp.arrays(dtype, shapes)
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    return (
+        one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    )
+
+
+def equal(one: np.ndarray, other: np.ndarray) -> bool:
+    """Equal values; NaN equals NaN, whatever its bits."""
+    if one.dtype == ml_dtypes.bfloat16:
+        one, other = one.astype("f4"), other.astype("f4")
+    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@settings(deadline=None, max_examples=30)
+@given(data=st.data(), content=st.booleans())
+def test_every_dtype_survives_and_agrees_with_tensorflow(dtype, data, content) -> None:
+    import tensorflow as tf
+    from tensorflow.core.framework import tensor_pb2
+
+    array = data.draw(arrays(dtype))
+    encoded = tensors.encode(array, content=content)
+    if not (array.dtype.kind == "f" and np.isnan(array.astype("f8")).any()):
+        assert same(tensors.decode("x", encoded), array)
+    theirs = tf.make_ndarray(tensor_pb2.TensorProto.FromString(encoded.SerializeToString()))
+    assert equal(theirs, array)
+    back = TensorProto.FromString(tf.make_tensor_proto(array).SerializeToString())
+    assert equal(tensors.decode("x", back), array)
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(object, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0), elements=st.binary())
+)
+def test_strings_survive(array: np.ndarray) -> None:
+    decoded = tensors.decode("x", tensors.encode(array))
+    assert decoded.shape == array.shape
+    assert decoded.tolist() == array.tolist()
+
+
+def test_nan_and_infinity_keep_their_bits() -> None:
+    array = np.array([np.nan, -np.inf, -0.0], np.float32)
+    for content in (False, True):
+        assert same(tensors.decode("x", tensors.encode(array, content=content)), array)
+
+
+def proto(dtype: int, shape: list[int], **values: object) -> TensorProto:
+    made = TensorProto(dtype=dtype, **values)
+    for size in shape:
+        made.tensor_shape.dim.add(size=size)
+    return made
+
+
+F, S, U8, BOOL = types_pb2.DT_FLOAT, types_pb2.DT_STRING, types_pb2.DT_UINT8, types_pb2.DT_BOOL
+BIG = 1 << 40
+
+LIARS = {
+    "fewer strings than the shape says": proto(S, [3], string_val=[b"a", b"b"]),
+    "one string for many": proto(S, [3], string_val=[b"a"]),
+    "more strings than the shape says": proto(S, [1], string_val=[b"a", b"b"]),
+    "no strings at all": proto(S, [2]),
+    "a huge string shape": proto(S, [BIG], string_val=[b"a"]),
+    "fewer floats": proto(F, [3], float_val=[1, 2]),
+    "no floats": proto(F, [2]),
+    "a huge shape and no values": proto(F, [BIG]),
+    "a huge shape and one value": proto(F, [BIG], float_val=[1]),
+    "a large shape and one value": proto(F, [1 << 30], float_val=[1]),
+    "an overflowing shape": proto(F, [1 << 62, 1 << 62, 4], float_val=[1]),
+    "an overflowing shape with a zero": proto(F, [1 << 62, 1 << 62, 0]),
+    "a negative dimension": proto(F, [-1], float_val=[1]),
+    "two negative dimensions": proto(F, [-1, -1], float_val=[1]),
+    "too many dimensions": proto(F, [1] * 300, float_val=[1]),
+    "content too short": proto(F, [2], tensor_content=b"1234567"),
+    "content too long": proto(F, [1], tensor_content=b"12345"),
+    "strings in content": proto(S, [1], tensor_content=b"\x01a"),
+    "the wrong field": proto(F, [1], int_val=[1]),
+    "a value out of range": proto(U8, [1], int_val=[256]),
+    "half a complex number": proto(types_pb2.DT_COMPLEX64, [1], scomplex_val=[1]),
+    "no type": proto(types_pb2.DT_INVALID, [1], float_val=[1]),
+    "a resource": proto(types_pb2.DT_RESOURCE, [1]),
+    "an unknown type": proto(97, [1], float_val=[1]),
+}
+
+
+@pytest.mark.parametrize("lie", LIARS)
+def test_a_tensor_that_lies_is_refused_before_it_is_allocated(lie: str) -> None:
+    with pytest.raises(ServingError) as caught:
+        tensors.decode("x", LIARS[lie])
+    assert caught.value.code.name == "INVALID_ARGUMENT"
+    assert caught.value.message.startswith("tensor parsing error: x: ")
+
+
+def test_an_unknown_rank_is_refused() -> None:
+    made = proto(F, [], float_val=[1])
+    made.tensor_shape.unknown_rank = True
+    with pytest.raises(ServingError, match="unknown rank"):
+        tensors.decode("x", made)
+
+
+def test_one_value_with_a_shape_is_a_constant_as_in_tensorflow() -> None:
+    import tensorflow as tf
+
+    abbreviated = tf.make_tensor_proto(2.5, shape=[2, 3])
+    decoded = tensors.decode("x", TensorProto.FromString(abbreviated.SerializeToString()))
+    np.testing.assert_array_equal(decoded, np.full((2, 3), 2.5, np.float32))
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.builds(
+        lambda dtype, shape, floats, ints, strings, content: proto(
+            dtype,
+            shape,
+            float_val=floats,
+            int_val=ints,
+            half_val=ints,
+            string_val=strings,
+            tensor_content=content,
+        ),
+        st.integers(0, 130),
+        st.lists(st.integers(-2, 5) | st.integers(-(1 << 63), (1 << 63) - 1), max_size=4),
+        st.lists(st.floats(width=32), max_size=5),
+        st.lists(st.integers(-(1 << 31), (1 << 31) - 1), max_size=5),
+        st.lists(st.binary(max_size=4), max_size=5),
+        st.binary(max_size=24),
+    )
+)
+def test_whatever_comes_is_an_array_of_its_shape_or_an_invalid_argument(made: TensorProto) -> None:
+    array = None
+    with contextlib.suppress(ServingError):  # nothing else may come out
+        array = tensors.decode("x", made)
+    if array is not None:
+        assert array.shape == tuple(dim.size for dim in made.tensor_shape.dim)

@@ -1,0 +1,135 @@
+"""Warm-up records are replayed before a version answers, and what is wrong with them is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+import tensorflow as tf
+
+from featurewire_server._tfs.prediction_log_pb2 import PredictionLog
+from featurewire_server.batching_config import BatchingConfig
+from featurewire_server.engine import EngineConfig
+from featurewire_server.errors import ServingError
+from featurewire_server.loading import DirectRunner, Loader
+from featurewire_server.warmup import MAX_RECORDS, RECORDS, warm_up
+from tests.server.support import (
+    JPEG,
+    FakeEngine,
+    code_and_text,
+    config,
+    model,
+    predict_request,
+    served,
+    spec,
+)
+from tests.support.models import write_tiny_model
+
+
+def record(rows: int = 1, **options) -> bytes:
+    log = PredictionLog()
+    request = predict_request(spec("tiny", **options), image_bytes=[JPEG] * rows)
+    log.predict_log.request.CopyFrom(request)
+    return log.SerializeToString()
+
+
+def write_records(version: Path, *records: bytes) -> Path:
+    file = version / RECORDS
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for one in records:
+            writer.write(one)
+    return version
+
+
+class Recorder(FakeEngine):
+    """Answers as the tiny model, and remembers how many rows it was asked for."""
+
+    def __init__(self, real) -> None:
+        super().__init__()
+        self.signatures = real.signatures
+        self.rows: list[int] = []
+        self._real = real
+
+    def run(self, signature_name, inputs, outputs):
+        self.rows.append(len(inputs["image_bytes"]))
+        return self._real.run(signature_name, inputs, outputs)
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> Path:
+    return write_tiny_model(tmp_path, 1)
+
+
+@pytest.fixture
+def recorder(version: Path) -> Recorder:
+    from featurewire_server.engine_tensorflow import TensorFlowEngine
+
+    return Recorder(TensorFlowEngine(version, EngineConfig()))
+
+
+def test_every_record_is_replayed_as_often_as_told(version: Path, recorder: Recorder) -> None:
+    write_records(version, record(1), record(4))
+    assert warm_up(DirectRunner(recorder), version, iterations=2) == 2
+    assert recorder.rows == [1, 1, 4, 4]
+
+
+def test_a_version_without_records_is_not_warmed(version: Path, recorder: Recorder) -> None:
+    assert warm_up(DirectRunner(recorder), version) == 0
+    assert recorder.rows == []
+
+
+@pytest.mark.parametrize(
+    ("records", "text"),
+    [
+        ([record(signature="none")], 'warm-up record 1 failed: Serving signature key "none"'),
+        ([record(), b""], "warm-up record 2 failed: the record holds no request"),
+        ([b"\xff\xff\xff"], "holds a record that is no PredictionLog"),
+    ],
+)
+def test_a_wrong_record_fails_the_version(version, recorder, records, text: str) -> None:
+    write_records(version, *records)
+    with pytest.raises(ServingError, match=text):
+        warm_up(DirectRunner(recorder), version)
+
+
+def test_more_records_than_tensorflow_serving_takes_are_refused(version, recorder) -> None:
+    write_records(version, *[record()] * (MAX_RECORDS + 1))
+    with pytest.raises(ServingError, match=r"exceeds the maximum \(1000\)"):
+        warm_up(DirectRunner(recorder), version)
+
+
+def test_a_cut_file_is_named(version: Path, recorder: Recorder) -> None:
+    file = write_records(version, record(), record()) / RECORDS
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(ServingError, match=str(file)):
+        warm_up(DirectRunner(recorder), version)
+
+
+def test_a_version_whose_warm_up_fails_is_closed_and_shows_why(version: Path) -> None:
+    write_records(version, record(signature="none"))
+    good = write_tiny_model(version.parent / "good", 1).parent
+    with served(config(model("good", good))) as stub:
+        code, text = code_and_text(
+            lambda: stub.reload(config(model("good", good), model("tiny", version.parent)))
+        )
+        assert code is grpc.StatusCode.UNKNOWN
+        assert "warm-up record 1 failed" in text
+        status = stub.status().model_version_status[0].status
+        assert "warm-up record 1 failed" in status.error_message
+        assert status.error_code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+
+
+def test_a_record_larger_than_a_batch_is_skipped(version: Path) -> None:
+    write_records(version, record(4), record(1))
+    with served(
+        config(model("tiny", version.parent)), batching=BatchingConfig(max_batch_size=2)
+    ) as stub:
+        assert stub.states() == {1: "AVAILABLE"}
+
+
+def test_warm_up_can_be_switched_off(version: Path) -> None:
+    write_records(version, b"\xff")
+    runner = Loader(engine=EngineConfig(engine="tensorflow"), warm_up=False)("tiny", 1, version)
+    assert runner.signatures

@@ -1,0 +1,83 @@
+"""Tiny SavedModels with the shape of the published artifact, made in a second.
+
+They stand in for the network where a test is about the server or the client:
+`image_bytes` [N] in, `features` [N, dimension] and `status` [N] out. A vector is a
+function of the image's bytes, of its version and of nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+JPEG_MAGIC = b"\xff\xd8\xff"
+
+
+def expected_vector(image: bytes, *, dimension: int = 8, version: int = 1):
+    """The row that `write_tiny_model(..., version)` returns for `image`: float32 [dimension]."""
+    import numpy as np
+
+    total = np.float32(sum(image) % 1000)
+    return total + np.arange(dimension, dtype=np.float32) + np.float32(1000 * version)
+
+
+def write_tiny_model(
+    base_path: Path,
+    version: int = 1,
+    *,
+    dimension: int = 8,
+    with_status: bool = True,
+    with_manifest: bool = True,
+    fails_on_bad_image: bool = False,
+) -> Path:
+    """Write `base_path/<version>` and return it.
+
+    Images that do not begin as a JPEG get status 2 (`unsupported`) and a NaN row, empty ones
+    status 1. With `fails_on_bad_image` they fail the whole batch, as a plain SavedModel does.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.offset = tf.Variable(1000.0 * version, name="offset")
+
+    def features_of(image_bytes):
+        def one(image):
+            codes = tf.cast(tf.io.decode_raw(image, tf.uint8), tf.int32)
+            total = tf.cast(tf.reduce_sum(codes) % 1000, tf.float32)
+            return total + tf.range(dimension, dtype=tf.float32) + module.offset
+
+        return tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serve(image_bytes):
+        empty = tf.strings.length(image_bytes) == 0
+        jpeg = tf.strings.substr(image_bytes, 0, 3) == JPEG_MAGIC
+        status = tf.where(empty, 1, tf.where(jpeg, 0, 2))
+        if fails_on_bad_image:
+            with tf.control_dependencies([tf.debugging.assert_equal(status, 0, "bad image")]):
+                status = tf.identity(status)
+        features = features_of(image_bytes)
+        features = tf.where((status == 0)[:, tf.newaxis], features, float("nan"))
+        features = tf.ensure_shape(features, [None, dimension])
+        return {"features": features, "status": status} if with_status else {"features": features}
+
+    manifest = json.dumps(
+        {
+            "featurewire_version": "0.1.0",
+            "module": {"handle": "tiny", "stand_in": True},
+            "vector_space": f"tiny-{version}",
+            "dimension": dimension,
+        }
+    )
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="request")])
+    def describe(request):
+        return {"manifest": tf.fill(tf.shape(request), manifest)}
+
+    module.serve, module.describe = serve, describe
+    signatures = {"serving_default": serve}
+    if with_manifest:
+        signatures["manifest"] = describe
+    target = base_path / str(version)
+    tf.saved_model.save(module, str(target), signatures=signatures)
+    return target

@@ -1,0 +1,98 @@
+"""Start a real server process on loopback, wait until it answers, stop it by its own pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+START_TIMEOUT = 60.0  # seconds
+STOP_TIMEOUT = 20.0
+
+
+def free_port() -> int:
+    """A TCP port that was free on loopback a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_port(port: int, process: subprocess.Popen | None, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the server ended with status {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on port {port} after {timeout} s")
+
+
+class ServerProcess:
+    """`python -m featurewire_server` with the given flags; its output goes to `log`."""
+
+    def __init__(self, *flags: str, log: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.target = f"127.0.0.1:{self.port}"
+        self.log = log
+        self._flags = flags
+        self.process: subprocess.Popen | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> ServerProcess:
+        """Start (or, after `kill`, start again on the same port) and wait until the port opens."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "featurewire_server", f"--port={self.port}", *self._flags],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+            )
+        try:
+            wait_for_port(self.port, self.process, START_TIMEOUT)
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"{error}:\n{self.log.read_text()[-2000:]}") from None
+        return self
+
+    def kill(self) -> None:
+        """As kill -9 does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT)
+
+    def stop(self) -> int:
+        """SIGTERM, then SIGKILL when that is not heeded; returns the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        return self.process.wait(STOP_TIMEOUT)
+
+
+@contextlib.contextmanager
+def serving(
+    base_path: Path, *flags: str, log: Path, model: str = "tiny"
+) -> Iterator[ServerProcess]:
+    """A running server of one model, stopped on the way out."""
+    server = ServerProcess(
+        f"--model_name={model}", f"--model_base_path={base_path}", *flags, log=log
+    )
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
