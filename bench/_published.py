@@ -1,0 +1,74 @@
+"""A published model and an embedded server of it, for benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCHING = ROOT / "serving_config" / "batching.config"
+START_SECONDS = 60.0
+STAND_IN = ROOT / "build" / "models" / "stand-in"
+
+
+def published(scratch: Path) -> Path:
+    """The base path of the stand-in: the one of `make demo`, else exported into `scratch`."""
+    if any(entry.name.isdigit() for entry in (STAND_IN.iterdir() if STAND_IN.is_dir() else ())):
+        return STAND_IN
+    base_path = scratch / "inception_resnet_v2"
+    subprocess.run(
+        [sys.executable, "-m", "featurewire_exporter", "export", "stand-in", base_path],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return base_path
+
+
+@contextlib.contextmanager
+def serving(base_path: Path, model: str, *flags: str) -> Iterator[str]:
+    """`featurewire serve` with batching on a free loopback port; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "featurewire_server", f"--port={port}"]
+            + [
+                f"--model_name={model}",
+                f"--model_base_path={base_path.absolute()}",
+                "--enable_batching",
+            ]
+            + [f"--batching_parameters_file={ROOT / 'serving_config' / 'batching.config'}", *flags],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+        )
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not _listens(port):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise RuntimeError(f"no server: {log.read()[-500:].decode(errors='replace')}")
+                time.sleep(0.1)
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False

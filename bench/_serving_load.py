@@ -1,0 +1,185 @@
+"""What the server's benchmarks share: images, rates, and the engine in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from bench._published import ROOT
+from featurewire import Client
+
+MODEL = "inception_resnet_v2"
+BATCH = 16
+SIDE = 640
+GAP = 0.02
+
+
+def jpegs(side: int = SIDE) -> list[bytes]:
+    """The sample photos as JPEGs whose longer side is `side` pixels."""
+    from PIL import Image
+
+    contents = []
+    for path in sorted((ROOT / "samples" / "photos").glob("*.jpg")):
+        photo = Image.open(path).convert("RGB")
+        scale = side / max(photo.size)
+        buffer = io.BytesIO()
+        photo.resize([round(length * scale) for length in photo.size]).save(buffer, "JPEG")
+        contents.append(buffer.getvalue())
+    return contents
+
+
+def rate(times: Sequence[float], started: float) -> float:
+    """Completions a second, between the ends of two bursts: batches complete all at once, and
+    counting from the middle of one to the middle of another would be off by up to a batch."""
+    ends = [i for i in range(len(times) - 1) if times[i + 1] - times[i] > GAP]
+    if not ends:
+        return len(times) / (times[-1] - started)
+    first, last = ends[0], len(times) - 1
+    return (last - first) / (times[last] - times[first])
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def server_pid(target: str) -> int:
+    """The process that serves `target`, among this process's children."""
+    port = target.rsplit(":", 1)[1]
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and f"--port={port}" in (entry / "cmdline").read_text():
+                return int(entry.name)
+    raise RuntimeError(f"no server of {target} among this process's children")
+
+
+def stream_rate(client: Client, contents: Iterable[bytes], seconds: float) -> tuple[int, float]:
+    """Images, and images a second, of one stream that is fed for `seconds`.
+
+    Raises the first image's error.
+    """
+    started = time.perf_counter()
+    deadline = started + seconds
+    endless = itertools.cycle(contents)
+    images = itertools.takewhile(lambda _: time.perf_counter() < deadline, endless)
+    times = []
+    for result in client.stream(images):
+        if result.error is not None:
+            raise result.error
+        times.append(time.perf_counter())
+    return len(times), rate(times, started)
+
+
+def single_times(client: Client, contents: Sequence[bytes], count: int) -> list[float]:
+    """Seconds that each of `count` images took, one after the other."""
+    times = []
+    for image in itertools.islice(itertools.cycle(contents), count):
+        started = time.perf_counter()
+        client.embed(image)
+        times.append(time.perf_counter() - started)
+    return times
+
+
+class InProcess:
+    """The engine alone, without a server, in a process that answers questions."""
+
+    def __init__(self, version: Path, engine: str, precision: str) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "bench._serving_load", str(version), engine, precision],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def rate(self, seconds: float) -> tuple[int, float]:
+        """Images, and images a second, of full batches from two threads for `seconds`."""
+        per_second = self.ask("rate", seconds)
+        return int(self.ask("count", 0)), per_second
+
+    def ask(self, what: str, amount: float) -> float:
+        """`single COUNT`: median seconds of one image; `batch COUNT`: of a full batch."""
+        assert self._child.stdin
+        assert self._child.stdout
+        self._child.stdin.write(f"{what} {amount}\n")
+        self._child.stdin.flush()
+        answer = self._child.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the engine's process ended with {self._child.wait()}")
+        return float(answer)
+
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._child.stdin.close()
+        self._child.wait(30)
+
+
+def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
+    import numpy as np
+
+    from featurewire_server.engine import EngineConfig, load_engine
+
+    engine = load_engine(version, EngineConfig(engine=name, mixed_precision=precision))
+    contents = jpegs()
+
+    def run(count: int) -> float:
+        images = np.empty(count, object)
+        images[:] = list(itertools.islice(itertools.cycle(contents), count))
+        started = time.perf_counter()
+        engine.run("serving_default", {"image_bytes": images}, ["features"])
+        return time.perf_counter() - started
+
+    def run_until(deadline: float, times: list[float]) -> None:
+        while time.perf_counter() < deadline:
+            run(BATCH)
+            times.append(time.perf_counter())
+
+    run(BATCH)
+    run(1)
+    images = 0
+    for line in sys.stdin:
+        what, amount = line.split()
+        if what == "rate":
+            times: list[float] = []
+            arguments = (time.perf_counter() + float(amount), times)
+            # Two, as the server's batch threads: one decodes while the other computes.
+            threads = [threading.Thread(target=run_until, args=arguments) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            times.sort()
+            images = BATCH * len(times)
+            yield BATCH * (len(times) - 1) / (times[-1] - times[0])
+        elif what == "count":
+            yield images
+        else:
+            count = BATCH if what == "batch" else 1
+            yield statistics.median(run(count) for _ in range(int(float(amount))))
+
+
+if __name__ == "__main__":
+    for answer in _answers(Path(sys.argv[1]), sys.argv[2], sys.argv[3]):
+        print(answer, flush=True)

@@ -1,0 +1,156 @@
+"""`Client.stream`: are the defaults as good as the best fixed number in flight, and what limits it?
+
+`embedded`: the embedded server with the published artifact and real photos. The defaults against
+every fixed number of requests in flight, taking turns so that a drift of the machine meets all
+alike.
+
+`instant`: a server that answers at once, in a process of its own: images/s and MB/s of one client
+process, the processor time of both processes, and a profile of the client's.
+
+    python -m bench.client_stream [embedded|instant] [--base-path DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import itertools
+import pstats
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench._instant_server import instant_server
+from bench._published import published, serving
+from bench.machine import describe, print_table
+from featurewire import Client, StreamConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = "inception_resnet_v2"
+FIXED = (1, 2, 4, 8)
+ROUNDS = 3
+ROUND_SECONDS = 5.0
+SHARE = 0.97
+
+INSTANT_IMAGES = 40_000
+IMAGE_BYTES = 100_000
+
+
+def images_until(deadline: float, contents: list[bytes]) -> Iterator[bytes]:
+    for content in itertools.cycle(contents):
+        if time.perf_counter() >= deadline:
+            return
+        yield content
+
+
+def stream_rate(client: Client, contents: list[bytes], seconds: float) -> float:
+    """Images a second of one stream, from its first image to its last result."""
+    start = time.perf_counter()
+    count = 0
+    for result in client.stream(images_until(start + seconds, contents)):
+        if result.error is not None:
+            raise result.error
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
+def embedded(base_path: Path | None) -> bool:
+    contents = [path.read_bytes() for path in sorted((ROOT / "samples/photos").glob("*.jpg"))]
+    configs = {"defaults": StreamConfig()} | {
+        f"{number} in flight": StreamConfig(
+            min_in_flight=number, max_in_flight=number, initial_in_flight=number
+        )
+        for number in FIXED
+    }
+    rates: dict[str, list[float]] = {name: [] for name in configs}
+    with tempfile.TemporaryDirectory(prefix="featurewire-bench-") as scratch:
+        base_path = base_path or published(Path(scratch))
+        with serving(base_path, MODEL) as target:
+            clients = {
+                name: Client(target, model=MODEL, stream=config) for name, config in configs.items()
+            }
+            for client in clients.values():
+                client.wait_until_ready(120)
+            list(client.stream(contents))
+            for _ in range(ROUNDS):
+                for name, client in clients.items():
+                    rates[name].append(stream_rate(client, contents, ROUND_SECONDS))
+                last = (f"{name} {each[-1]:.1f}" for name, each in rates.items())
+                print(f"images/s: {', '.join(last)}", flush=True)
+            for client in clients.values():
+                client.close()
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    best = max(rate for name, rate in medians.items() if name != "defaults")
+    print_table(
+        ["embedded server", "images/s", "of the best fixed", "rounds"],
+        [
+            [
+                name,
+                f"{rate:.1f}",
+                f"{rate / best:.3f}",
+                " ".join(f"{each:.1f}" for each in rates[name]),
+            ]
+            for name, rate in medians.items()
+        ],
+    )
+    held = medians["defaults"] >= SHARE * best
+    print(f"defaults >= {SHARE} of the best fixed number: {'held' if held else 'missed'}")
+    return held
+
+
+def distinct(count: int) -> Iterator[bytes]:
+    filling = bytes(IMAGE_BYTES - 8)
+    return (number.to_bytes(8, "little") + filling for number in range(count))
+
+
+def instant() -> None:
+    rows = []
+    with instant_server() as server, Client(server.target, model=MODEL) as client:
+        for _ in client.stream(distinct(1000)):
+            pass
+        making = time.process_time()
+        for _ in distinct(INSTANT_IMAGES):
+            pass
+        making = time.process_time() - making
+        theirs, ours, start = server.cpu_seconds(), time.process_time(), time.perf_counter()
+        for _ in client.stream(distinct(INSTANT_IMAGES)):
+            pass
+        seconds = time.perf_counter() - start
+        ours, theirs = time.process_time() - ours - making, server.cpu_seconds() - theirs
+        rows.append(
+            [
+                f"{INSTANT_IMAGES / seconds:.0f}",
+                f"{INSTANT_IMAGES * IMAGE_BYTES / seconds / 1e6:.0f}",
+                f"{ours / INSTANT_IMAGES * 1e6:.0f}",
+                f"{ours / seconds:.2f}",
+                f"{theirs / seconds:.2f}",
+            ]
+        )
+        print_table(
+            ["images/s", "MB/s", "client CPU us/image", "client cores", "server cores"], rows
+        )
+        profile = cProfile.Profile()
+        profile.runcall(lambda: list(client.stream(distinct(INSTANT_IMAGES // 4))))
+    print(f"\nthe caller's thread, by own time, {INSTANT_IMAGES // 4} images:")
+    pstats.Stats(profile, stream=sys.stdout).strip_dirs().sort_stats("tottime").print_stats(14)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", nargs="?", choices=["embedded", "instant"])
+    parser.add_argument("--base-path", type=Path, help="a published model; default: the stand-in")
+    args = parser.parse_args(argv)
+    print(describe("tensorflow", "grpcio", "numpy", "protobuf"))
+    held = True
+    if args.part != "instant":
+        held = embedded(args.base_path)
+    if args.part != "embedded":
+        instant()
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
