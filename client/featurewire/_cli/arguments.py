@@ -69,6 +69,14 @@ def check_server_options(parser: argparse.ArgumentParser, args: argparse.Namespa
             parser.error(f"--{option.replace('_', '-')} needs --tls or --tls-ca FILE")
 
 
+def quiet_grpc() -> None:
+    """Keep gRPC's own log off standard error, where a failure is this command's one line.
+
+    To be called before gRPC is imported: it reads the variable then.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def positive_int(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")

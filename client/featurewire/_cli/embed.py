@@ -14,6 +14,7 @@ from featurewire._cli.arguments import (
     add_signature_options,
     check_server_options,
     positive_seconds,
+    quiet_grpc,
 )
 
 
@@ -22,6 +23,7 @@ def embed(argv: list[str]) -> int:
     parser = embed_parser()
     args = parser.parse_intermixed_args(argv)
     check_server_options(parser, args)
+    quiet_grpc()
 
     from featurewire._cli import connection, embedding, outputs, sources
 

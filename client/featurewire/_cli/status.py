@@ -10,6 +10,7 @@ from featurewire._cli.arguments import (
     add_server_options,
     check_server_options,
     positive_seconds,
+    quiet_grpc,
 )
 
 
@@ -18,6 +19,7 @@ def status(argv: list[str]) -> int:
     parser = status_parser()
     args = parser.parse_args(argv)
     check_server_options(parser, args)
+    quiet_grpc()
 
     from featurewire._cli import availability, connection
 
