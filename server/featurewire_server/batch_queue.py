@@ -132,8 +132,8 @@ class Queue:
     def add(self, task: Task) -> None:
         """Enqueue; raises INVALID_ARGUMENT for a task too large, UNAVAILABLE when full."""
         config = self._config
-        if task.rows > config.largest_task:
-            raise TaskTooLarge(task.rows, config.largest_task)
+        if task.rows > config.max_batch_size:
+            raise TaskTooLarge(task.rows, config.max_batch_size)
         whole = Piece(task, 0, task.rows)
         if self._new_batches(whole) > config.max_enqueued_batches:
             self.drop_dead()

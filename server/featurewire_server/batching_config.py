@@ -14,7 +14,9 @@ class BatchingConfig:
     """BatchingParameters, checked, with TensorFlow Serving's defaults."""
 
     max_batch_size: int = 1000
-    """Rows of the largest task, and of the largest batch."""
+    """Rows of the largest task, and of the largest batch unless `split` makes these smaller."""
+    max_execution_batch_size: int | None = None
+    """Rows of the largest batch that runs, with `split`; None: max_batch_size."""
     timeout: float = 0.0
     """Seconds a batch waits to be filled."""
     max_enqueued_batches: int = 10
@@ -25,7 +27,7 @@ class BatchingConfig:
     pad_variable_length: bool = False
     """Merge inputs that differ beyond dimension 0, padded with zeros or empty strings."""
     split: bool = False
-    """Let a task larger than a batch, or than the room in one, run in several."""
+    """Let a task larger than a batch that runs, or than the room in one, run in several."""
 
     @classmethod
     def from_proto(cls, proto: BatchingParameters) -> BatchingConfig:
@@ -33,6 +35,7 @@ class BatchingConfig:
         given = {
             "max_batch_size": ("max_batch_size", 1),
             "timeout": ("batch_timeout_micros", 1e-6),
+            "max_execution_batch_size": ("max_execution_batch_size", 1),
             "max_enqueued_batches": ("max_enqueued_batches", 1),
             "threads": ("num_batch_threads", 1),
         }
@@ -51,9 +54,20 @@ class BatchingConfig:
         return config
 
     def check(self) -> None:
-        for name in ("max_batch_size", "max_enqueued_batches", "threads"):
-            if getattr(self, name) < 1:
-                raise invalid_argument(f"{name} must be positive; was {getattr(self, name)}")
+        for name in (
+            "max_batch_size",
+            "max_execution_batch_size",
+            "max_enqueued_batches",
+            "threads",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise invalid_argument(f"{name} must be positive; was {value}")
+        if self.execution_size > self.max_batch_size:
+            raise invalid_argument(
+                "max_execution_batch_size must not be larger than max_batch_size; was "
+                f"{self.execution_size} and {self.max_batch_size}"
+            )
         if self.timeout < 0:
             raise invalid_argument("batch_timeout_micros must be non-negative")
         sizes = self.allowed_sizes
@@ -61,22 +75,19 @@ class BatchingConfig:
             raise invalid_argument(
                 f"allowed_batch_sizes entries must be positive and increase; was {list(sizes)}"
             )
-        if sizes and not self.split and sizes[-1] != self.max_batch_size:
+        if sizes and sizes[-1] != self.execution_size:
+            largest = "max_execution_batch_size" if self.split else "max_batch_size"
             raise invalid_argument(
-                "Last entry in allowed_batch_sizes must match max_batch_size; last was "
-                f"{sizes[-1]}; expected {self.max_batch_size}"
+                f"Last entry in allowed_batch_sizes must match {largest}; last was {sizes[-1]}; "
+                f"expected {self.execution_size}"
             )
 
     @property
     def execution_size(self) -> int:
         """Rows of the largest batch that runs."""
-        return min(self.allowed_sizes[-1:] + (self.max_batch_size,))
-
-    @property
-    def largest_task(self) -> int:
-        return (
-            self.execution_size * self.max_enqueued_batches if self.split else self.max_batch_size
-        )
+        if self.split and self.max_execution_batch_size is not None:
+            return self.max_execution_batch_size
+        return self.max_batch_size
 
     def padded(self, rows: int) -> int:
         """The allowed size that a batch of `rows` is padded to."""

@@ -170,10 +170,12 @@ def test_a_task_larger_than_a_batch_is_refused(pool, scheduler) -> None:
 
 
 def test_a_task_larger_than_a_batch_is_split_when_asked_for(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=4, split=True, timeout=0)
+    bench = Bench(pool, scheduler, max_batch_size=10, max_execution_batch_size=4, split=True)
     values = [float(value) for value in range(10)]
     assert bench.submit(*values).result(TIMEOUT)["y"].ravel().tolist() == [2 * v for v in values]
     assert sorted(bench.sizes()) == [2, 4, 4]
+    with pytest.raises(ServingError, match="Task size 11 is larger than maximum input batch size"):
+        bench.submit(*values, 10.0).result(TIMEOUT)
 
 
 def test_a_full_queue_refuses_with_the_text_of_tensorflow_serving(pool, single) -> None:
@@ -286,9 +288,14 @@ def test_no_rows_at_all_are_answered(pool, scheduler) -> None:
 def test_every_live_row_runs_exactly_once_in_batches_of_legal_size(
     sizes, dead, split, allowed, busy
 ) -> None:
-    largest = 4 if split else 9
-    allowed = allowed[:-1] + (largest,) if allowed else ()
-    options = BatchingConfig(max_batch_size=largest, split=split, allowed_sizes=allowed)
+    allowed = allowed[:-1] + (4 if split else 9,) if allowed else ()
+    options = BatchingConfig(
+        max_batch_size=9,
+        max_execution_batch_size=4 if split else None,
+        split=split,
+        allowed_sizes=allowed,
+    )
+    options.check()
     queue = Queue(options)
     tasks, cancellations = [], []
     for size in sizes:
@@ -340,6 +347,17 @@ def test_merging_keeps_strings(pool) -> None:
             "max_batch_size { value: 4 } allowed_batch_sizes: 4 allowed_batch_sizes: 2",
             "must be positive and increase",
         ),
+        (
+            "max_batch_size { value: 8 } max_execution_batch_size { value: 4 } "
+            "enable_large_batch_splitting { value: true } allowed_batch_sizes: 8",
+            "Last entry in allowed_batch_sizes must match max_execution_batch_size",
+        ),
+        (
+            "max_batch_size { value: 4 } max_execution_batch_size { value: 8 } "
+            "enable_large_batch_splitting { value: true }",
+            "max_execution_batch_size must not be larger than max_batch_size",
+        ),
+        ("max_execution_batch_size { value: 0 }", "max_execution_batch_size must be positive"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(text: str, message: str) -> None:
@@ -349,14 +367,15 @@ def test_parameters_that_cannot_be_are_refused(text: str, message: str) -> None:
 
 def test_parameters_are_read_in_their_units() -> None:
     text = """
-        max_batch_size { value: 16 } batch_timeout_micros { value: 2000 }
+        max_batch_size { value: 64 } batch_timeout_micros { value: 2000 }
         max_enqueued_batches { value: 64 } num_batch_threads { value: 3 }
         allowed_batch_sizes: 8 allowed_batch_sizes: 16
-        enable_large_batch_splitting { value: true }
+        enable_large_batch_splitting { value: true } max_execution_batch_size { value: 16 }
     """
     found = BatchingConfig.from_proto(text_format.Parse(text, BatchingParameters()))
     assert found == BatchingConfig(
-        max_batch_size=16,
+        max_batch_size=64,
+        max_execution_batch_size=16,
         timeout=0.002,
         max_enqueued_batches=64,
         threads=3,
