@@ -83,14 +83,11 @@ def stream_rate(client: Client, contents: Iterable[bytes], seconds: float) -> tu
     return len(times), rate(times, started)
 
 
-def single_times(client: Client, contents: Sequence[bytes], count: int) -> list[float]:
-    """Seconds that each of `count` images took, one after the other."""
-    times = []
-    for image in itertools.islice(itertools.cycle(contents), count):
-        started = time.perf_counter()
-        client.embed(image)
-        times.append(time.perf_counter() - started)
-    return times
+def single_time(client: Client, image: bytes) -> float:
+    """Seconds that one image took."""
+    started = time.perf_counter()
+    client.embed(image)
+    return time.perf_counter() - started
 
 
 class InProcess:
@@ -117,7 +114,7 @@ class InProcess:
         return int(self.ask("count", 0)), per_second
 
     def ask(self, what: str, amount: float) -> float:
-        """`single COUNT`: median seconds of one image; `batch COUNT`: of a full batch."""
+        """`single NUMBER`: seconds of that image alone; `batch COUNT`: median of a full batch."""
         assert self._child.stdin
         assert self._child.stdout
         self._child.stdin.write(f"{what} {amount}\n")
@@ -144,9 +141,9 @@ def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
     engine = load_engine(version, EngineConfig(engine=name, mixed_precision=precision))
     contents = jpegs()
 
-    def run(count: int) -> float:
+    def run(count: int, first: int = 0) -> float:
         images = np.empty(count, object)
-        images[:] = list(itertools.islice(itertools.cycle(contents), count))
+        images[:] = list(itertools.islice(itertools.cycle(contents), first, first + count))
         started = time.perf_counter()
         engine.run("serving_default", {"image_bytes": images}, ["features"])
         return time.perf_counter() - started
@@ -175,9 +172,10 @@ def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
             yield BATCH * (len(times) - 1) / (times[-1] - times[0])
         elif what == "count":
             yield images
+        elif what == "single":
+            yield run(1, int(float(amount)))
         else:
-            count = BATCH if what == "batch" else 1
-            yield statistics.median(run(count) for _ in range(int(float(amount))))
+            yield statistics.median(run(BATCH) for _ in range(int(float(amount))))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,11 @@ import time
 from pathlib import Path
 
 from bench._published import published, serving
-from bench._serving_load import BATCH, MODEL, InProcess, jpegs, single_times, stream_rate
+from bench._serving_load import BATCH, MODEL, InProcess, jpegs, single_time, stream_rate
 from bench.machine import describe, print_table
 from featurewire import AsyncClient, Client, FeaturewireError, RetryConfig
 
-SINGLES = 24
-ROUNDS = 2
+SINGLES = 48
 RATE_SECONDS = 15.0
 OPEN_SECONDS = 45.0
 
@@ -107,15 +106,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def one_at_a_time(client: Client, engine: InProcess, contents: list[bytes]) -> tuple[float, float]:
-    """Median seconds of one image and of a full batch in process; prints the comparison."""
-    over, alone = [], []
-    single_times(client, contents, 3)
-    for _ in range(ROUNDS):
-        over += single_times(client, contents, SINGLES // ROUNDS)
-        alone.append(engine.ask("single", SINGLES // ROUNDS))
+    """Median seconds of one image and of a full batch in process; prints the comparison.
+
+    Server and engine take turns with each image, and the median of the differences counts: a
+    machine's speed drifts by more than a server costs.
+    """
+    for at in range(3):
+        single_time(client, contents[at])
+    pairs = [
+        (single_time(client, contents[at % len(contents)]), engine.ask("single", at))
+        for at in range(SINGLES)
+    ]
+    single, image = (statistics.median(times) for times in zip(*pairs, strict=True))
+    difference = statistics.median(over - alone for over, alone in pairs)
     batch = engine.ask("batch", 3)
-    image, single = statistics.median(alone), statistics.median(over)
-    ms = [f"{1000 * value:.1f}" for value in (single, image, single - image, batch)]
+    ms = [f"{1000 * value:.1f}" for value in (single, image, difference, batch)]
     print_table(
         ["ms", "one image over gRPC", "in process", "difference", f"batch of {BATCH} in process"],
         [["median", *ms]],
