@@ -9,9 +9,9 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from concurrent import futures
 from pathlib import Path
 
 from bench._published import ROOT
@@ -20,7 +20,6 @@ from featurewire import Client
 MODEL = "inception_resnet_v2"
 BATCH = 16
 SIDE = 640
-GAP = 0.02
 
 
 def jpegs(side: int = SIDE) -> list[bytes]:
@@ -35,16 +34,6 @@ def jpegs(side: int = SIDE) -> list[bytes]:
         photo.resize([round(length * scale) for length in photo.size]).save(buffer, "JPEG")
         contents.append(buffer.getvalue())
     return contents
-
-
-def rate(times: Sequence[float], started: float) -> float:
-    """Completions a second, between the ends of two bursts: batches complete all at once, and
-    counting from the middle of one to the middle of another would be off by up to a batch."""
-    ends = [i for i in range(len(times) - 1) if times[i + 1] - times[i] > GAP]
-    if not ends:
-        return len(times) / (times[-1] - started)
-    first, last = ends[0], len(times) - 1
-    return (last - first) / (times[last] - times[first])
 
 
 def cpu_seconds(pid: int) -> float:
@@ -69,18 +58,18 @@ def server_pid(target: str) -> int:
 def stream_rate(client: Client, contents: Iterable[bytes], seconds: float) -> tuple[int, float]:
     """Images, and images a second, of one stream that is fed for `seconds`.
 
-    Raises the first image's error.
+    From its start to its last result. Raises the first image's error.
     """
     started = time.perf_counter()
     deadline = started + seconds
     endless = itertools.cycle(contents)
     images = itertools.takewhile(lambda _: time.perf_counter() < deadline, endless)
-    times = []
+    count = 0
     for result in client.stream(images):
         if result.error is not None:
             raise result.error
-        times.append(time.perf_counter())
-    return len(times), rate(times, started)
+        count += 1
+    return count, count / (time.perf_counter() - started)
 
 
 def single_time(client: Client, image: bytes) -> float:
@@ -148,10 +137,12 @@ def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
         engine.run("serving_default", {"image_bytes": images}, ["features"])
         return time.perf_counter() - started
 
-    def run_until(deadline: float, times: list[float]) -> None:
+    def batches_until(deadline: float) -> int:
+        count = 0
         while time.perf_counter() < deadline:
             run(BATCH)
-            times.append(time.perf_counter())
+            count += 1
+        return count
 
     run(BATCH)
     run(1)
@@ -159,17 +150,12 @@ def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
     for line in sys.stdin:
         what, amount = line.split()
         if what == "rate":
-            times: list[float] = []
-            arguments = (time.perf_counter() + float(amount), times)
+            started = time.perf_counter()
             # Two, as the server's batch threads: one decodes while the other computes.
-            threads = [threading.Thread(target=run_until, args=arguments) for _ in range(2)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            times.sort()
-            images = BATCH * len(times)
-            yield BATCH * (len(times) - 1) / (times[-1] - times[0])
+            with futures.ThreadPoolExecutor(2) as pool:
+                batches = pool.map(batches_until, [started + float(amount)] * 2)
+            images = BATCH * sum(batches)
+            yield images / (time.perf_counter() - started)
         elif what == "count":
             yield images
         elif what == "single":

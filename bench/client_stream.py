@@ -7,14 +7,13 @@ alike.
 `instant`: a server that answers at once, in a process of its own: images/s and MB/s of one client
 process, the processor time of both processes, and a profile of the client's.
 
-    python -m bench.client_stream [embedded|instant] [--base-path DIR]
+    python -m bench.client_stream [embedded|instant] [--base-path DIR] [--seconds S]
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
-import itertools
 import pstats
 import statistics
 import sys
@@ -25,40 +24,21 @@ from pathlib import Path
 
 from bench._instant_server import instant_server
 from bench._published import published, serving
+from bench._serving_load import MODEL, jpegs, stream_rate
 from bench.machine import describe, print_table
 from featurewire import Client, StreamConfig
 
-ROOT = Path(__file__).resolve().parent.parent
-MODEL = "inception_resnet_v2"
 FIXED = (1, 2, 4, 8)
 ROUNDS = 3
-ROUND_SECONDS = 5.0
+ROUND_SECONDS = 24.0
 SHARE = 0.97
 
 INSTANT_IMAGES = 40_000
 IMAGE_BYTES = 100_000
 
 
-def images_until(deadline: float, contents: list[bytes]) -> Iterator[bytes]:
-    for content in itertools.cycle(contents):
-        if time.perf_counter() >= deadline:
-            return
-        yield content
-
-
-def stream_rate(client: Client, contents: list[bytes], seconds: float) -> float:
-    """Images a second of one stream, from its first image to its last result."""
-    start = time.perf_counter()
-    count = 0
-    for result in client.stream(images_until(start + seconds, contents)):
-        if result.error is not None:
-            raise result.error
-        count += 1
-    return count / (time.perf_counter() - start)
-
-
-def embedded(base_path: Path | None) -> bool:
-    contents = [path.read_bytes() for path in sorted((ROOT / "samples/photos").glob("*.jpg"))]
+def embedded(base_path: Path | None, seconds: float) -> bool:
+    contents = jpegs()
     configs = {"defaults": StreamConfig()} | {
         f"{number} in flight": StreamConfig(
             min_in_flight=number, max_in_flight=number, initial_in_flight=number
@@ -77,7 +57,7 @@ def embedded(base_path: Path | None) -> bool:
             list(client.stream(contents))
             for _ in range(ROUNDS):
                 for name, client in clients.items():
-                    rates[name].append(stream_rate(client, contents, ROUND_SECONDS))
+                    rates[name].append(stream_rate(client, contents, seconds)[1])
                 last = (f"{name} {each[-1]:.1f}" for name, each in rates.items())
                 print(f"images/s: {', '.join(last)}", flush=True)
             for client in clients.values():
@@ -142,11 +122,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("part", nargs="?", choices=["embedded", "instant"])
     parser.add_argument("--base-path", type=Path, help="a published model; default: the stand-in")
+    parser.add_argument(
+        "--seconds", type=float, default=ROUND_SECONDS, help="of a round: some full batches' worth"
+    )
     args = parser.parse_args(argv)
     print(describe("tensorflow", "grpcio", "numpy", "protobuf"))
     held = True
     if args.part != "instant":
-        held = embedded(args.base_path)
+        held = embedded(args.base_path, args.seconds)
     if args.part != "embedded":
         instant()
     return 0 if held else 1

@@ -4,7 +4,7 @@ Each row is a server with batching on and, in a process of its own, the same art
 called directly; both stay up and are measured in turns. `plain` is what TensorFlow Serving would
 run without this project: the hub module's float32 graph behind a plain decode.
 
-    python -m bench.serve [ROW …] [--base-path DIR]
+    python -m bench.serve [ROW …] [--base-path DIR] [--seconds S]
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from bench.machine import describe, print_table
 from featurewire import Client, StreamConfig
 
 ROUNDS = 2
-SECONDS = 12.0
 IN_FLIGHT = 3 * BATCH
 
 SERVER_SHARE = 0.92
@@ -95,7 +94,7 @@ class Figures:
         return 1000 * statistics.median(self.cpu)
 
 
-def measure(row: Row, base_path: Path, contents: list[bytes]) -> dict[str, Figures]:
+def measure(row: Row, base_path: Path, contents: list[bytes], seconds: float) -> dict[str, Figures]:
     """Figures of each kind of stream, and `in process`; the server's and its peer's in turns."""
     figures = {name: Figures() for name in (*STREAMS, "in process")}
     flags = [f"--engine={row.engine}"]
@@ -114,8 +113,8 @@ def measure(row: Row, base_path: Path, contents: list[bytes]) -> dict[str, Figur
         server = server_pid(target)
         for _ in range(ROUNDS):
             for name, client in clients.items():
-                figures[name].add(name, server, lambda c=client: stream_rate(c, contents, SECONDS))
-            figures["in process"].add("in process", alone.pid, lambda: alone.rate(SECONDS))
+                figures[name].add(name, server, lambda c=client: stream_rate(c, contents, seconds))
+            figures["in process"].add("in process", alone.pid, lambda: alone.rate(seconds))
         for client in clients.values():
             client.close()
     return figures
@@ -125,6 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.serve", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"among {', '.join(ROWS)}")
     parser.add_argument("--base-path", type=Path, help="a published artifact")
+    parser.add_argument(
+        "--seconds", type=float, default=24.0, help="of each measurement: some full batches' worth"
+    )
     options = parser.parse_args(argv)
     unknown = set(options.rows) - ROWS.keys()
     if unknown:
@@ -137,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in options.rows or ROWS:
             row = ROWS[name]
             where = plain_module(ROOT / "build" / "models" / "plain") if row.plain else base_path
-            figures = measure(row, where, contents)
+            figures = measure(row, where, contents, options.seconds)
             best[name] = max(figures[kind].rate for kind in STREAMS)
             alone = figures["in process"]
             table.append(
