@@ -7,6 +7,7 @@ again: all lengths, names, shapes, types, the version and every status.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,11 @@ class ReplyReader:
         ):
             size = count * last.dimension
             vectors = np.frombuffer(reply, "<f4", size, len(last.head))
-            if np.isfinite(vectors).all():
+            # NaN and infinity show in the sum, at half the cost of looking at each number. So may
+            # numbers so large that they overflow: those are looked at one by one.
+            with np.errstate(all="ignore"):
+                finite = math.isfinite(np.add.reduce(vectors))
+            if finite:
                 return Rows(last.version, vectors.reshape(count, last.dimension), {})
         rows = read_predict_reply(reply, names=names, count=count)
         if not rows.reasons:

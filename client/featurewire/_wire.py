@@ -16,11 +16,17 @@ VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 
 Value = int | memoryview
 
+_SHORT = [bytes((number,)) for number in range(0x80)]
+
 
 def varint(number: int) -> bytes:
     """An unsigned base-128 number, least significant group first."""
     if number < 0x80:
-        return bytes((number,))
+        return _SHORT[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 0x20_0000:  # the length of most images
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)
