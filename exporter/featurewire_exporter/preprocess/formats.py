@@ -24,7 +24,7 @@ class Images:
         of_jpeg = jpeg.read(data, self.is_jpeg, exif=exif)
         self.known, self.header = tf.cond(
             tf.reduce_all(self.is_jpeg),
-            # Most batches, and a third of the ops.
+            # Most batches, for three quarters of the ops.
             lambda: (self.is_jpeg, of_jpeg),
             lambda: _read_others(data, head, (self.is_jpeg, of_jpeg), config),
         )
