@@ -144,7 +144,7 @@ def test_one_bad_image_is_one_error_and_the_stream_goes_on(connect, server):
 
 
 def test_requests_are_packed_by_count_and_by_bytes(connect, server):
-    config = StreamConfig(images_per_request=5, bytes_per_request=1000)
+    config = StreamConfig(images_per_request=5, bytes_per_request=1000, linger=30)
     images = [image(number) + bytes(300) for number in range(6)] + [image(9) + bytes(5000)]
     list(connect(server.target, stream=config).stream(images))
     sizes = sorted(len(each.inputs["image_bytes"].string_val) for each in server.requests)
