@@ -27,9 +27,9 @@ def one_request(images: Sequence[Buffer | ImageError], config: StreamConfig) -> 
 
 def batch_of_rows(rows: Rows, model: str) -> EmbeddingBatch:
     """Of one reply."""
-    vectors = rows.vectors.copy()
-    errors = {row: rows.error(row) for row in rows.reasons}
-    if errors:
+    vectors, errors = rows.vectors.copy(), {}
+    if rows.reasons:
+        errors = {row: rows.error(row) for row in rows.reasons}
         vectors[list(errors)] = np.nan
     return EmbeddingBatch(vectors=vectors, version=rows.version, errors=errors, model=model)
 

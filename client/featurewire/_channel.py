@@ -130,6 +130,8 @@ def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[
 
 def call_metadata(config: ChannelConfig) -> list[tuple[str, str | bytes]]:
     """What travels with one attempt; asks for the token anew."""
+    if config.token is None and not config.metadata:
+        return []
     pairs = config.metadata_pairs()
     if config.token is not None:
         token = config.token() if callable(config.token) else config.token

@@ -158,8 +158,7 @@ class Core:
     # Books that both shells keep.
 
     def started(self, attempt: Attempt) -> None:
-        sent = len(attempt.request)
-        self.recorder.add(in_flight=1, bytes_sent=sent, **{_COUNTERS[attempt.kind]: 1})
+        self.recorder.started(_COUNTERS[attempt.kind], sent=len(attempt.call.request))
 
     def replied(self, job: Job, attempt: Attempt, reply: bytes) -> None:
         now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,7 @@ _ADVICE = {
 }
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """A checked reply."""
 
     version: int

@@ -69,12 +69,21 @@ class Recorder:
             for name, count in counts.items():
                 self._counts[name] += count
 
+    def started(self, counter: str, *, sent: int) -> None:
+        """An attempt of `sent` bytes is in flight, and counts as one of `counter`."""
+        counts = self._counts
+        with self._lock:
+            counts[counter] += 1
+            counts["in_flight"] += 1
+            counts["bytes_sent"] += sent
+
     def replied(self, *, latency: float, received: int) -> None:
         """An attempt that was in flight has its reply of `received` bytes after `latency` s."""
         bucket = 0 if latency <= FIRST else math.ceil(math.log(latency / FIRST, RATIO))
+        counts = self._counts
         with self._lock:
-            self._counts["in_flight"] -= 1
-            self._counts["bytes_received"] += received
+            counts["in_flight"] -= 1
+            counts["bytes_received"] += received
             self._buckets[min(bucket, BUCKETS - 1)] += 1
             self._longest = max(self._longest, latency)
 
