@@ -146,6 +146,7 @@ class AsyncClient:
         async with Driver(self._connect(), core, stream) as driver:
             try:
                 while not stream.finished:
+                    driver.collect()
                     driver.start_due()
                     if reading is None and stream.wants():
                         reading = asyncio.ensure_future(source.read())

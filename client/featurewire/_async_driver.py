@@ -16,6 +16,9 @@ from featurewire._core import Core
 
 __all__ = ["Driver"]
 
+_Sent = asyncio.Task[tuple[bytes, float]]
+"""Brings the reply, and when it came."""
+
 
 class Driver:
     """Sends a job's attempts and brings it their outcomes."""
@@ -24,7 +27,7 @@ class Driver:
         self._channels = channels
         self._core = core
         self._job = job
-        self._open: dict[asyncio.Task[bytes], Attempt] = {}
+        self._open: dict[_Sent, Attempt] = {}
 
     def start_due(self) -> None:
         for attempt in self._job.due(time.monotonic()):
@@ -34,7 +37,9 @@ class Driver:
             self._open[task] = attempt
             self._core.started(attempt)
 
-    async def _send(self, attempt: Attempt, metadata: list[tuple[str, str | bytes]]) -> bytes:
+    async def _send(
+        self, attempt: Attempt, metadata: list[tuple[str, str | bytes]]
+    ) -> tuple[bytes, float]:
         send = self._channels[attempt.server].unary_unary(attempt.method)
         reply: bytes = await send(
             attempt.request,
@@ -42,7 +47,7 @@ class Driver:
             metadata=grpc.aio.Metadata(*metadata),
             wait_for_ready=self._core.channel.wait_for_ready or None,
         )
-        return reply
+        return reply, time.monotonic()
 
     async def wait(self, reading: asyncio.Future[Any] | None = None) -> None:
         """Wait for an outcome or for `reading`, or until the job wants to be asked again."""
@@ -58,24 +63,28 @@ class Driver:
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         else:
             await asyncio.sleep(max(left, 0.0))
+        self.collect()
+
+    def collect(self) -> None:
+        """Bring the outcomes that are there, without waiting."""
         for task in [task for task in self._open if task.done()]:
             self._bring(task)
 
-    def _bring(self, task: asyncio.Task[bytes]) -> None:
+    def _bring(self, task: _Sent) -> None:
         attempt = self._open.pop(task, None)
         if attempt is None:
             return
         try:
-            reply = task.result()
+            reply, now = task.result()
         except (Exception, asyncio.CancelledError) as exc:
             self._core.failed(self._job, attempt, exc)
         else:
-            self._core.replied(self._job, attempt, reply)
+            self._core.replied(self._job, attempt, reply, now)
         obsolete = self._job.obsolete()
         for other in [task for task, attempt in self._open.items() if attempt in obsolete]:
             self._cancel(other)
 
-    def _cancel(self, task: asyncio.Task[bytes]) -> None:
+    def _cancel(self, task: _Sent) -> None:
         if self._open.pop(task, None) is not None and not self._core.forked:
             self._core.canceled()
             if not task.cancel() and not task.cancelled():

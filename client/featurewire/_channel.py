@@ -74,9 +74,18 @@ def _check_server(server: str) -> None:
 
 def is_local(server: str) -> bool:
     """The connection does not leave this machine."""
-    if server.startswith(("unix:", "unix-abstract:")):
+    scheme, _, rest = server.partition(":")
+    if not _is_uri(server):
+        rest = server
+    elif scheme in ("unix", "unix-abstract"):
         return True
-    host = server.split("//")[-1].rpartition("/")[2].rpartition(":")[0].strip("[]")
+    elif scheme not in ("ipv4", "ipv6", "dns"):  # who knows where it leads
+        return False
+    return all(map(_is_loopback, rest.rpartition("/")[2].split(",")))
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -145,6 +145,8 @@ class Client:
         source, position = iter(images), 0
         with Driver(self._method, core, stream) as driver:
             while not stream.finished:
+                # First, so that what has its reply is not hedged after a long look at a result.
+                driver.collect()
                 driver.start_due()
                 if stream.wants():
                     try:
@@ -155,7 +157,6 @@ class Client:
                         stream.end()
                     except Exception as exc:
                         stream.end(exc)
-                    driver.collect()
                 else:
                     driver.wait()
                 yield from stream.take()

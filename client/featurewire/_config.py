@@ -42,7 +42,8 @@ class RetryConfig:
     """
 
     max_attempts: int = 5
-    """Attempts in all, the first one included; 1 switches retries off."""
+    """Attempts in all, the first one included; 1 switches retries off. In a stream: attempts of one
+    request that may end without a reply in time, from a server that is there."""
     initial_backoff: float = 0.1
     """Upper bound of the random wait before the first retry ("full jitter")."""
     max_backoff: float = 5.0
@@ -85,12 +86,13 @@ class StreamConfig:
     initial_in_flight: int = 4
     """Requests in flight at the start."""
     bytes_in_flight: int = 128 * MIB
-    """Bytes of images in flight at most, over all requests of the stream."""
+    """Bytes of images in flight at most, over all requests of the stream. The process holds up to
+    three times as much: the images, their requests, and what gRPC is sending."""
     linger: float = 0.1
     """How long an image waits for others to fill its request, when the iterable is slow."""
     patience: float = 300.0
-    """How long a stream that has had a reply keeps trying a server that is gone or overloaded
-    before it raises. Before the first reply the call's timeout decides."""
+    """How long a stream keeps trying a server that is gone or overloaded before it raises, once
+    the client has had a reply to anything. Before that the usual retries decide."""
 
     def __post_init__(self) -> None:
         _whole("StreamConfig", "images_per_request", self.images_per_request, low=1)

@@ -85,8 +85,10 @@ class Core:
             _check_type("tls", tls, TLSConfig)
         if version is not None and label is not None:
             raise ConfigError("version and label: name one of them, not both")
-        if version is not None and (not isinstance(version, int) or version < 0):
+        if version is not None and (not isinstance(version, int) or not 0 <= version < 1 << 63):
             raise ConfigError(f"version={version!r}: expected a whole number, such as 1")
+        if label is not None and not isinstance(label, str):
+            raise ConfigError(f"label={label!r}: expected a str, such as 'stable'")
         _channel.check_token(channel, tls, self.servers)
         self.tls = tls.loaded() if tls is not None else None
         self.channel = channel
@@ -160,8 +162,8 @@ class Core:
     def started(self, attempt: Attempt) -> None:
         self.recorder.started(_COUNTERS[attempt.kind], sent=len(attempt.call.request))
 
-    def replied(self, job: Job, attempt: Attempt, reply: bytes) -> None:
-        now = time.monotonic()
+    def replied(self, job: Job, attempt: Attempt, reply: bytes, now: float) -> None:
+        """`now`: when the reply came, not when somebody looked."""
         self._budget.succeeded()
         self._answered.add(attempt.server)
         self.recorder.replied(latency=now - attempt.started, received=len(reply))
@@ -263,6 +265,8 @@ class Core:
             call=self._predict_call,
             policy=self._policy,
             recorder=self.recorder,
+            answered=lambda: bool(self._answered),
+            waits_for_ready=self.channel.wait_for_ready,
         )
         return Stream(predict, self._stream_config, timeout=timeout, deadline=deadline)
 
@@ -270,6 +274,11 @@ class Core:
         try:
             rows = self._read_reply(reply, names=names, count=count)
             dimension = rows.vectors.shape[1]
+            if names.dimension not in (None, dimension) and rows.version in (0, names.version):
+                raise ResponseError(
+                    f"output {names.output!r} has vectors of dimension {dimension}, its signature "
+                    f"says {names.dimension}"
+                )
             known = self._dimensions.setdefault(rows.version, dimension)
             if known != dimension:
                 raise ResponseError(

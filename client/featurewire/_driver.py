@@ -27,7 +27,8 @@ class Driver:
         self._method = method
         self._core = core
         self._job = job
-        self._done: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Attempt, float]] = queue.SimpleQueue()
+        """Attempts whose outcome is there, and since when."""
         self._open: dict[Attempt, grpc.Future] = {}
 
     def run(self) -> None:
@@ -60,14 +61,14 @@ class Driver:
             self._core.canceled()
             raise
         else:
-            self._core.replied(self._job, attempt, reply)
+            self._core.replied(self._job, attempt, reply, time.monotonic())
 
     def _start(self, attempt: Attempt) -> None:
         send, options = self._sender(attempt)
         future = send.future(attempt.request, **options)
         self._open[attempt] = future
         self._core.started(attempt)
-        future.add_done_callback(lambda _: self._done.put(attempt))
+        future.add_done_callback(lambda _: self._done.put((attempt, time.monotonic())))
 
     def _sender(self, attempt: Attempt) -> tuple[Any, dict[str, Any]]:
         self._core.check_usable()
@@ -80,7 +81,7 @@ class Driver:
     def collect(self) -> None:
         """Bring the outcomes that are there, without waiting."""
         while not self._done.empty():
-            self._bring(self._done.get())
+            self._bring(*self._done.get())
 
     def wait(self) -> None:
         """Wait for an outcome, or until the job wants to be asked again."""
@@ -90,15 +91,15 @@ class Driver:
         left = self._job.wake_at() - time.monotonic()
         try:
             if math.isinf(left):
-                attempt = self._done.get()
+                outcome = self._done.get()
             else:
-                attempt = self._done.get(timeout=max(left, 0.0))
+                outcome = self._done.get(timeout=max(left, 0.0))
         except queue.Empty:
             return
-        self._bring(attempt)
+        self._bring(*outcome)
         self.collect()
 
-    def _bring(self, attempt: Attempt) -> None:
+    def _bring(self, attempt: Attempt, now: float) -> None:
         future = self._open.pop(attempt, None)
         if future is None:
             return
@@ -107,7 +108,7 @@ class Driver:
         except (Exception, grpc.FutureCancelledError) as exc:
             self._core.failed(self._job, attempt, exc)
         else:
-            self._core.replied(self._job, attempt, reply)
+            self._core.replied(self._job, attempt, reply, now)
         for other in self._job.obsolete():
             self._cancel(other)
 

@@ -100,9 +100,9 @@ def load(image: Image) -> Buffer:
     try:
         with open(image, "rb") as file:
             return file.read()
-    except OSError as exc:
-        reason = exc.strerror or type(exc).__name__
-        raise ImageError(f"{os.fspath(image)}: {reason}", reason="unreadable") from exc
+    except (OSError, ValueError) as exc:  # ValueError: no file can have such a name
+        reason = getattr(exc, "strerror", None) or str(exc)
+        raise ImageError(f"{os.fspath(image)!r}: {reason}", reason="unreadable") from exc
 
 
 def _shorten(text: str) -> str:

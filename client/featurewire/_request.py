@@ -27,6 +27,10 @@ class Names:
     status: str | None
     filtered: bool = True
     """Ask for these outputs only."""
+    dimension: int | None = None
+    """What the signature says of the output's last axis; None: nothing."""
+    version: int = 0
+    """Whose signature it is."""
 
 
 def model_spec(

@@ -171,11 +171,15 @@ def choose_names(
         if spec.dtype == "DT_FLOAT" and (spec.shape is None or len(spec.shape) == 2)
     ]
     status = found.outputs.get("status")
+    chosen = _choice("output", output, floats, found.outputs, "features", signature)
+    shape = found.outputs[chosen].shape
     return Names(
         signature=signature,
         input=_choice("input", input, strings, found.inputs, "image_bytes", signature),
-        output=_choice("output", output, floats, found.outputs, "features", signature),
+        output=chosen,
         status="status" if status is not None and status.dtype == "DT_INT32" else None,
+        dimension=shape[1] if shape is not None and shape[1] > 0 else None,
+        version=metadata.version,
     )
 
 

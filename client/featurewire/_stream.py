@@ -47,6 +47,10 @@ class Predict:
     """Makes a Predict `Call` from a request, its `decide` and its times."""
     policy: RetryPolicy
     recorder: Recorder
+    answered: Callable[[], bool] = lambda: False
+    """The client has had a reply, of any kind."""
+    waits_for_ready: bool = False
+    """An attempt waits for the connection: a server that is gone shows as a deadline."""
 
 
 @dataclass(eq=False)
@@ -65,6 +69,8 @@ class _Pack:
     slots: list[_Slot] = field(default_factory=list)
     images: list[Buffer] = field(default_factory=list)
     size: int = 0
+    expired: int = 0
+    """Attempts that had no reply in time, from a server that was there."""
 
     def add(self, slot: _Slot, image: Buffer) -> None:
         self.slots.append(slot)
@@ -75,8 +81,8 @@ class _Pack:
 class Stream:
     """A `Job` (see `_call`) that also takes images (`add`, `end`) and gives results (`take`).
 
-    With a `deadline` it is one bounded call, retried as such. Without one it is patient: once it
-    has had a reply it rides out an outage for `StreamConfig.patience` seconds.
+    With a `deadline` it is one bounded call, retried as such. Without one it is patient: once the
+    client has had a reply it rides out an outage for `StreamConfig.patience` seconds.
     """
 
     def __init__(
@@ -296,7 +302,7 @@ class Stream:
         config = policy.config
         if isinstance(error, OverloadedError):
             self._window.overloaded(now)
-        if self._deadline is not None or not self._replied:
+        if not self._is_patient(error):
             return policy(call, error, now)
         if self._trouble_since is None:
             self._trouble_since = now
@@ -305,7 +311,12 @@ class Stream:
         if policy.helps_elsewhere(error) and policy.has_other(call, now):
             return 0.0
         if isinstance(error, DeadlineExceededError):
-            if call.failures >= config.max_attempts:
+            if self._outage or self._predict.waits_for_ready:
+                self._probe_later(config, now)
+                return 0.0
+            pack = self._active[call]
+            pack.expired += 1
+            if pack.expired >= config.max_attempts:
                 return None
             self._window.overloaded(now)
         elif isinstance(error, ModelNotFoundError):
@@ -317,6 +328,14 @@ class Stream:
             self._probe_later(config, now)
             return 0.0
         return backoff(config, call.failures)
+
+    def _is_patient(self, error: FeaturewireError) -> bool:
+        """What befalls a server that has worked is ridden out; what was always so is not."""
+        if self._deadline is not None:
+            return False
+        if self._replied or self._outage:
+            return True
+        return is_transient(error) and self._predict.answered()
 
     def _probe_later(self, config: RetryConfig, now: float) -> None:
         """In an outage the whole stream waits, and one request at a time finds out its end."""

@@ -106,6 +106,7 @@ class Misbehaving:
         outputs: tuple[str, ...] = ("features", "status"),
         input_name: str = "image_bytes",
         metadata: bool = True,
+        dimension: int = DIMENSION,
     ) -> None:
         self.predict = predict or (lambda images, context: reply_to(images))
         self.states: list[tuple[int, int]] = [(1, 30)]
@@ -113,6 +114,8 @@ class Misbehaving:
         self.outputs = outputs
         self.input_name = input_name
         self.metadata = metadata
+        self.dimension = dimension
+        """As the signature has it; -1: any."""
         self.requests: list[predict_pb2.PredictRequest] = []
         self.call_metadata: list[dict[str, str | bytes]] = []
         self.compressed: list[str] = []
@@ -187,7 +190,7 @@ class Misbehaving:
             info.dtype = types_pb2.DT_INT32 if name == "status" else types_pb2.DT_FLOAT
             info.tensor_shape.dim.add(size=-1)
             if name != "status":
-                info.tensor_shape.dim.add(size=DIMENSION)
+                info.tensor_shape.dim.add(size=self.dimension)
         reply = get_model_metadata_pb2.GetModelMetadataResponse()
         reply.model_spec.name = MODEL
         reply.model_spec.version.value = 1

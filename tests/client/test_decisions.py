@@ -253,6 +253,8 @@ def test_an_image_error_survives_a_process_pool():
         (lambda: featurewire.Client("host:1", model="m", timeout=0), "timeout=0"),
         (lambda: featurewire.Client("host:1", model="m", version=1, label="x"), "not both"),
         (lambda: featurewire.Client("host:1", model="m", version="1"), "version='1'"),
+        (lambda: featurewire.Client("host:1", model="m", version=1 << 63), "version=9223372036"),
+        (lambda: featurewire.Client("host:1", model="m", label=5), "label=5"),
         (lambda: featurewire.Client("host:1", model="m", retry=3), "RetryConfig"),
         (lambda: featurewire.Client("http://host:1", model="m"), "leave http:// out"),
         (lambda: featurewire.Client("host", model="m"), "host:port"),
@@ -297,6 +299,31 @@ def test_secrets_are_not_in_a_repr():
 )
 def test_targets_of_every_kind(target, servers):
     assert split_target(target) == servers
+
+
+@pytest.mark.parametrize(
+    ("target", "local"),
+    [
+        ("localhost:1", True),
+        ("127.0.0.9:1", True),
+        ("[::1]:1", True),
+        ("unix:/run/tf.sock", True),
+        ("ipv4:127.0.0.1:1,127.0.0.1:2", True),
+        ("ipv6:[::1]:1", True),
+        ("dns:///localhost:1", True),
+        ("ipv4:127.0.0.1:1,10.0.0.1:2", False),
+        ("dns://10.0.0.1/far.example:1", False),
+        ("xds:///localhost:1", False),
+        ("far.example:1", False),
+    ],
+)
+def test_a_token_goes_in_the_clear_to_this_machine_alone(target, local):
+    config = ChannelConfig(token="t")
+    if local:
+        featurewire.Client(target, model="m", channel=config).close()
+    else:
+        with pytest.raises(featurewire.ConfigError, match="travel in the clear"):
+            featurewire.Client(target, model="m", channel=config)
 
 
 def test_percentiles_are_right_within_a_tenth():

@@ -189,13 +189,28 @@ def test_a_wrong_reply_is_a_response_error(connect, wrong):
 def test_a_version_that_changes_its_dimension_is_a_response_error(connect):
     dimensions = iter([8, 8, 9])
     with Misbehaving(
-        lambda images, context: reply_to(images, dimension=next(dimensions))
+        lambda images, context: reply_to(images, dimension=next(dimensions)), dimension=-1
     ) as server:
         client = connect(server.target)
         client.embed(image(1))
         client.embed(image(2))
         with pytest.raises(featurewire.ResponseError, match="dimension 9, before that with 8"):
             client.embed(image(3))
+
+
+def test_a_dimension_against_the_signature_is_a_response_error(connect):
+    with Misbehaving(lambda images, context: reply_to(images, dimension=5)) as server:
+        client = connect(server.target)
+        with pytest.raises(featurewire.ResponseError, match="dimension 5, its signature says 8"):
+            client.embed(image(1))
+
+
+def test_a_new_version_may_have_another_dimension(connect):
+    with Misbehaving() as server:
+        client = connect(server.target)
+        client.embed(image(1))
+        server.predict = lambda images, context: reply_to(images, dimension=5, version=2)
+        assert client.embed(image(1)).vector.shape == (5,)
 
 
 def test_bytes_that_are_no_message_are_a_response_error(connect):
@@ -215,7 +230,8 @@ def test_a_pinned_version_answered_by_another_is_a_response_error(connect):
 def test_a_huge_reply_is_read(connect):
     dimension = 3_000_000  # 12 MB, three times gRPC's own limit
     with Misbehaving(
-        lambda images, context: reply_to(images, dimension=dimension, content=True)
+        lambda images, context: reply_to(images, dimension=dimension, content=True),
+        dimension=dimension,
     ) as server:
         client = connect(server.target)
         assert client.embed(image(1)).vector.shape == (dimension,)
@@ -347,6 +363,58 @@ def test_patience_ends_a_stream_whose_server_stays_away(connect):
                 pass
 
 
+def test_a_server_that_dies_before_its_first_reply_is_waited_for(connect):
+    """It had answered: the stream asks for the signature's tensors first."""
+    away = threading.Event()
+
+    def predict(images, context):
+        if not away.is_set():
+            away.set()
+            back_at.append(time.monotonic() + 2.0)
+        if time.monotonic() < back_at[0]:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Connection refused")
+        return reply_to(images)
+
+    back_at: list[float] = []
+    with Misbehaving(predict) as server:
+        # Its five attempts alone would be through in a fifth of a second.
+        client = connect(server.target, retry=QUICK, stream=StreamConfig(images_per_request=2))
+        check_complete(client.stream(image(number) for number in range(20)), 20)
+
+
+def test_a_stream_that_waits_for_the_connection_rides_out_an_outage(connect):
+    with Misbehaving() as server:
+        client = connect(
+            server.target,
+            timeout=0.3,
+            retry=RetryConfig(max_attempts=2, initial_backoff=0.01, max_backoff=0.05),
+            channel=ChannelConfig(wait_for_ready=True),
+            stream=StreamConfig(images_per_request=2),
+        )
+        results = client.stream(image(number) for number in range(200))
+        first = [next(results) for _ in range(20)]
+        server.stop()
+        again = Misbehaving(port=server.port)
+        threading.Timer(1.5, again.start).start()
+        check_complete(itertools.chain(first, results), 200)
+        again.stop()
+
+
+def test_a_look_at_a_result_is_neither_latency_nor_a_reason_to_hedge(connect):
+    with Misbehaving() as server:
+        client = connect(
+            server.target,
+            retry=RetryConfig(hedge_after=0.4),
+            stream=StreamConfig(images_per_request=2),
+        )
+        for number, _ in enumerate(client.stream(image(number) for number in range(40))):
+            if number % 8 == 0:
+                time.sleep(0.5)
+        stats = client.stats()
+        assert stats.hedges == 0
+        assert stats.latency["max"] < 0.4
+
+
 def test_a_hedge_answers_when_the_first_request_hangs(connect):
     counter, gate = itertools.count(), threading.Event()
 
@@ -391,6 +459,29 @@ def test_with_two_servers_both_get_work_and_one_may_die(connect):
         for number in range(20):
             client.embed(image(number))
         assert len(one.requests) == served
+
+
+def test_addresses_of_one_target_share_the_work(connect):
+    with Misbehaving() as one, Misbehaving() as two:
+        client = connect(f"ipv4:{one.target},{two.target}")
+        client.embed(image(1))
+        with eventually() as until:  # both connections are there
+
+            def both() -> bool:
+                client.embed(image(2))
+                return bool(one.requests and two.requests)
+
+            until(both)
+        before = len(one.requests), len(two.requests)
+        for number in range(20):
+            client.embed(image(number))
+        assert (len(one.requests) - before[0], len(two.requests) - before[1]) == (10, 10)
+
+
+def test_a_host_name_is_resolved(connect):
+    with Misbehaving() as server:
+        client = connect(f"dns:///localhost:{server.port}")
+        assert np.array_equal(client.embed(image(1)).vector, vector_of(image(1)))
 
 
 def test_a_server_that_was_away_gets_work_again(connect):

@@ -32,6 +32,15 @@ def test_a_path_is_read(connect, server, tmp_path):
     assert np.array_equal(result.unwrap().vector, vector_of(image(4)))
 
 
+@pytest.mark.parametrize("name", ["a\0b.jpg", "\ud800.jpg"])
+def test_a_path_that_no_file_can_have_is_that_images_error_alone(connect, server, name):
+    client = connect(server.target)
+    first, second = client.stream([Path(name), image(1)])
+    assert first.error is not None
+    assert first.error.reason == "unreadable"
+    assert second.error is None
+
+
 def test_a_file_that_is_not_there_is_that_images_error_alone(connect, server, tmp_path):
     client = connect(server.target)
     missing = tmp_path / "missing.jpg"

@@ -8,7 +8,11 @@ import pytest
 
 import featurewire
 from featurewire import RetryConfig, StreamConfig
-from featurewire._errors import OverloadedError, ServerUnavailableError
+from featurewire._errors import (
+    DeadlineExceededError,
+    OverloadedError,
+    ServerUnavailableError,
+)
 from featurewire._request import Names
 from tests.client.misbehaving import image, reply_to
 
@@ -87,6 +91,35 @@ def test_an_outcome_that_comes_twice_counts_once():
     stream.end()
     assert [result.key for result in stream.take()] == [0, 1]
     assert stream.finished
+
+
+def test_deadlines_in_an_outage_do_not_use_up_the_attempts():
+    stream = stream_of(1, initial_in_flight=1, max_in_flight=1)
+    stream._replied = True
+    now = 1.0
+    for _ in range(20):
+        [attempt] = stream.due(now)
+        stream.failed(attempt, ServerUnavailableError("gone"), now)
+        now = stream.wake_at() + 0.001
+    for _ in range(20):  # it is back, and warming
+        [attempt] = stream.due(now)
+        stream.failed(attempt, DeadlineExceededError("slow"), now)
+        now = stream.wake_at() + 0.001
+    [attempt] = stream.due(now)
+    answer(stream, attempt, now, 0)
+    assert stream.take()[0].unwrap().version == 1
+
+
+def test_deadlines_of_a_server_that_is_there_are_counted():
+    stream = stream_of(1, initial_in_flight=1, max_in_flight=1)
+    stream._replied = True
+    now, attempts = 1.0, 0
+    while not stream.finished:
+        [attempt] = stream.due(now)
+        attempts += 1
+        stream.failed(attempt, DeadlineExceededError("slow"), now)
+        now = min(stream.wake_at(), now + 10) + 0.001
+    assert attempts == RetryConfig().max_attempts
 
 
 def test_patience_is_counted_from_the_first_failure_without_a_reply_since():
