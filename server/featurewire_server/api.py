@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import grpc
 from google.protobuf.message import Message
@@ -69,7 +69,7 @@ class Api:
         cancelled: Cancellation | None = None,
         entrypoint: str = "GRPC",
     ) -> PredictResponse:
-        with self._serving(request, "Predict", entrypoint) as servable:
+        with self._serving(request, "Predict", entrypoint) as servable, ExitStack() as held:
             name, values = self._timed(
                 servable,
                 "Predict",
@@ -78,6 +78,8 @@ class Api:
                 deadline=deadline,
                 cancelled=cancelled,
                 check_method=self._check_method_names,
+                # An answer can be larger than its request by any factor.
+                reserve=lambda size: held.enter_context(self.admission.admit(size)),
             )
             response = PredictResponse(model_spec=_effective(servable, name))
             for alias, value in values.items():

@@ -11,6 +11,9 @@ import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
+MANIFEST = Path("assets.extra", "featurewire.json")
+"""In the version directory of an artifact of the exporter."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
@@ -52,6 +55,15 @@ def load_engine(path: Path, config: EngineConfig) -> Engine:
 
     Raises ServingError when the directory cannot be loaded.
     """
+    engine = _load(path, config)
+    if not (path / MANIFEST).is_file():
+        return engine
+    from .engine_parts import PartsEngine
+
+    return PartsEngine(engine)
+
+
+def _load(path: Path, config: EngineConfig) -> Engine:
     if config.engine != "tensorflow":
         from . import engine_openvino
 

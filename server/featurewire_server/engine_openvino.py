@@ -21,7 +21,7 @@ import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
-from .engine import EngineConfig
+from .engine import MANIFEST, EngineConfig
 from .errors import ServingError, failed_precondition, from_exception, invalid_argument
 from .flags import CORES
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from .engine_openvino_network import Network
 
 log = logging.getLogger(__name__)
-
-MANIFEST = Path("assets.extra", "featurewire.json")
 
 
 class Unsuitable(Exception):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -108,8 +109,12 @@ def run(
     deadline: float | None = None,
     cancelled: Cancellation | None = None,
     check_method: bool = False,
+    reserve: Callable[[int], object] = lambda size: None,
 ) -> tuple[str, dict[str, np.ndarray], int]:
-    """(signature name, outputs, examples) of a request. Raises ServingError."""
+    """(signature name, outputs, examples) of a request. Raises ServingError.
+
+    `reserve` is told how many bytes the outputs will take, before anything runs, and may raise.
+    """
     name, signature = signature_of(runner.signatures, request.model_spec.signature_name)
     if check_method and signature.method_name not in METHODS:
         raise invalid_argument(
@@ -118,8 +123,21 @@ def run(
         )
     inputs = inputs_of(signature, request)
     outputs = outputs_of(signature, request.output_filter)
+    reserve(output_bytes(signature, outputs, example_count(inputs)))
     values = runner.run(name, inputs, outputs, deadline=deadline, cancelled=cancelled)
     return name, values, example_count(inputs)
+
+
+def output_bytes(signature: SignatureDef, outputs: Sequence[str], rows: int) -> int:
+    """How many bytes `outputs` take for a batch of `rows`, as far as the signature says."""
+    total = 0
+    for alias in outputs:
+        info = signature.outputs[alias]
+        kind = tensors.BY_NUMBER.get(info.dtype)
+        batch, *sizes = [dim.size for dim in info.tensor_shape.dim] or [-1, -1]
+        if kind is not None and min(sizes, default=1) >= 0:
+            total += (rows if batch < 0 else batch) * math.prod(sizes) * kind.dtype.itemsize
+    return total
 
 
 def example_count(inputs: Mapping[str, np.ndarray]) -> int:

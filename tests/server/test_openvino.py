@@ -14,6 +14,7 @@ import pytest
 
 from featurewire_server import engine_openvino
 from featurewire_server.engine import EngineConfig, load_engine
+from featurewire_server.engine_parts import ROWS
 from featurewire_server.errors import ServingError
 from tests.server.split_model import DIMENSION, SIZE, write_split_model
 
@@ -250,3 +251,25 @@ def test_the_full_network_agrees_with_tensorflow(published, photos):
     difference = np.abs(features["openvino", ""][:-1] - expected[:-1]).max()
     assert difference <= 1e-4
     assert cosines(features["openvino", "bfloat16"][:-1], expected[:-1]).min() >= 0.999
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_many_rows_run_part_by_part_and_give_the_same(engine, images, request, monkeypatch):
+    loaded = request.getfixturevalue(engine)
+    many = np.concatenate([images] * (2 * ROWS // len(images) + 1))
+    asked = []
+    inner = loaded._engine.run
+
+    def run(signature_name, inputs, outputs):
+        asked.append(len(inputs["image_bytes"]))
+        return inner(signature_name, inputs, outputs)
+
+    monkeypatch.setattr(loaded._engine, "run", run)
+    one = loaded.run("serving_default", {"image_bytes": images}, ["features", "status"])
+    all_ = loaded.run("serving_default", {"image_bytes": many}, ["features", "status"])
+    assert max(asked) <= ROWS
+    assert sum(asked) == len(images) + len(many)
+    for name, rows in one.items():
+        np.testing.assert_allclose(
+            all_[name], np.concatenate([rows] * (len(many) // len(images))), atol=1e-5
+        )
