@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -12,6 +14,8 @@ from featurewire_exporter.errors import ModuleError, one_line
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _CHUNK_BYTES = 1 << 20
+_OF_THE_MEMBER = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""What a member's own name brings about, where no disk is at fault."""
 
 Report = Callable[[int], None]
 """Called with the number of bytes written so far."""
@@ -23,7 +27,7 @@ def extract(file: IO[bytes], destination: Path, *, name: str, report: Report | N
     `name` is what errors call it. Raises `ModuleError` for an archive that is cut short, is none,
     or has a member with an absolute path, a path that leads out, or that is no plain file.
     """
-    written = 0
+    written, member = 0, None
     try:
         with tarfile.open(fileobj=file, mode="r:*") as archive:
             for member in archive:
@@ -44,7 +48,12 @@ def extract(file: IO[bytes], destination: Path, *, name: str, report: Report | N
                 del file_part
     except EOFError as error:
         raise ModuleError(f"{name} is cut short; fetch it again") from error
-    except (tarfile.TarError, zlib.error, OSError) as error:
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MEMBER and member is not None:
+            raise ModuleError(
+                f"{name} is refused: its member {member.name[:100]!r} cannot be written "
+                f"({error.strerror}); pack the module again"
+            ) from error
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ModuleError(

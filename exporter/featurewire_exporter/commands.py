@@ -6,6 +6,7 @@ Parsing imports no TensorFlow; the work is imported when its arguments are known
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from featurewire_exporter.errors import ExportError, one_line
-from featurewire_exporter.preprocess import RESIZE_METHODS, PreprocessConfig
+from featurewire_exporter.preprocess import MAX_TARGET_SIDE, RESIZE_METHODS, PreprocessConfig
 from featurewire_exporter.quiet import quiet_tensorflow
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
@@ -45,7 +46,7 @@ def export_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "base_path",
         metavar="OUTPUT_BASE_PATH",
-        type=Path,
+        type=_path,
         help="the model's folder; the version becomes a numbered folder in it",
     )
     parser.add_argument(
@@ -164,6 +165,11 @@ def export(argv: Sequence[str]) -> int:
         parser.error(str(error))
     if arguments.max_batch_size > _LARGEST_BATCH:
         parser.error(f"--max-batch-size is {arguments.max_batch_size}, at most {_LARGEST_BATCH}")
+    if arguments.max_image_bytes < _SMALLEST_IMAGE:
+        parser.error(
+            f"--max-image-bytes is {arguments.max_image_bytes}, at least {_SMALLEST_IMAGE}: "
+            "no photo has fewer"
+        )
 
     def work(stderr: Any) -> None:
         from featurewire_exporter.export import ExportConfig, export_module
@@ -182,11 +188,11 @@ def export(argv: Sequence[str]) -> int:
             _progress(stderr, arguments.json),
         )
         if arguments.json:
-            print(json.dumps({"path": str(published.path), "manifest": published.manifest}))
+            _say(json.dumps({"path": str(published.path), "manifest": published.manifest}))
         else:
             if published.manifest["module"]["stand_in"]:
-                print("This is the stand-in: random weights, vectors without learned meaning.")
-            print(published.path)
+                _say("This is the stand-in: random weights, vectors without learned meaning.")
+            _say(str(published.path))
 
     return _run(parser, work)
 
@@ -200,7 +206,7 @@ def inspect(argv: Sequence[str]) -> int:
         from featurewire_exporter.inspect import card, describe
 
         description = describe(arguments.version_directory)
-        print(json.dumps(description) if arguments.json else card(description))
+        _say(json.dumps(description) if arguments.json else card(description))
 
     return _run(parser, work)
 
@@ -219,13 +225,29 @@ def verify(argv: Sequence[str]) -> int:
             _progress(stderr, arguments.json),
             kind=arguments.kind,
         )
-        print(json.dumps(report.as_dict()) if arguments.json else report.text())
+        _say(json.dumps(report.as_dict()) if arguments.json else report.text())
         report.require()
 
     return _run(parser, work)
 
 
 _LARGEST_BATCH = 1024
+_SMALLEST_IMAGE = 1024
+"""Bytes; a JPEG of one pixel takes most of them."""
+
+
+def _say(text: str) -> None:
+    """Print a result. Raises `ExportError` with its last line where it cannot be printed."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):
+            # What is left in the buffer has nowhere to go when the interpreter ends, either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise ExportError(
+            f"standard output cannot be written ({error.strerror}); the work is done: "
+            f"{text.splitlines()[-1]}"
+        ) from error
 
 
 def _progress(stderr: Any, as_json: bool) -> Any:
@@ -258,7 +280,7 @@ def _run(parser: argparse.ArgumentParser, work: Callable[[Any], None]) -> int:
                     f"{type(error).__name__}: {one_line(error)}; "
                     "set FEATUREWIRE_DEBUG=1 for the traceback"
                 )
-            print(f"{parser.prog}: {message}", file=stderr)
+            print(f"{parser.prog}: {' '.join(message.splitlines())}", file=stderr)
             return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -287,4 +309,14 @@ def _size(text: str) -> tuple[int, int]:
         parts *= 2
     if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is no size such as 299x299")
-    return int(parts[0]), int(parts[1])
+    height, width = map(int, parts)
+    if max(height, width) > MAX_TARGET_SIDE:
+        raise argparse.ArgumentTypeError(f"{text!r} has a side of more than {MAX_TARGET_SIDE}")
+    return height, width
+
+
+def _path(text: str) -> str:
+    # A str: as a Path, gs://bucket would become a folder gs:.
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+    return text

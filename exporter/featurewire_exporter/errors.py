@@ -26,6 +26,12 @@ class PublishError(ExportError):
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, or the name of its class where it has none."""
+    """The first line of an error's text, or the name of its class where it has none.
+
+    A first line that only announces (it ends with a colon) is followed by the last one.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    announces = len(lines) > 1 and lines[0].rstrip(") ").endswith(":")
+    return f"{lines[0]} {lines[-1]}" if announces else lines[0]

@@ -28,7 +28,7 @@ class ExportConfig:
 
     module: str
     """A handle, path, or `stand-in`."""
-    base_path: Path
+    base_path: str | Path
     """The folder that holds the versions of one model."""
     kind: str = "auto"
     """One of `sources.KINDS`."""
@@ -60,6 +60,8 @@ def export_module(config: ExportConfig, progress: Progress) -> Published:
         except (OSError, tf.errors.ResourceExhaustedError) as error:
             if isinstance(error, OSError):
                 raise PublishError(describe(error, staging.base_path)) from error
+            if "OOM" in str(error) or "alloc" in str(error):
+                raise MemoryError from error
             raise PublishError(
                 f"the disk of {staging.base_path} is full; free some space"
             ) from error
@@ -82,7 +84,9 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
         artifact = Artifact(network, preprocess, dimension=module.dimension)
         artifact.write(staging.version, about)
         progress.step("Comparing it with the module")
-        measured = parity.measure(staging.version, module, precision=config.precision)
+        measured = parity.measure(
+            staging.version, module, precision=config.precision, preprocess=about["preprocess"]
+        )
         if measured.passed:
             break
     measured.require()

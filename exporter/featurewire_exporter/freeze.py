@@ -17,6 +17,8 @@ from featurewire_exporter.module import Module
 tf1 = tf.compat.v1
 
 _LIMIT_BYTES = 2**31 - 2**20
+_PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+"""They work in the process that has built them, and there alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ def freeze(module: Module) -> FrozenNetwork:
             f"the module cannot be frozen to constants ({one_line(error)}); "
             "it may hold tables or other state besides variables"
         ) from error
+    _check_ops(network.graph_def)
     size = network.graph_def.ByteSize()
     if size >= _LIMIT_BYTES:
         raise ModuleError(
@@ -53,6 +56,16 @@ def freeze(module: Module) -> FrozenNetwork:
             "can hold 2 GiB at most, so this module cannot be served as one"
         )
     return network
+
+
+def _check_ops(graph_def: Any) -> None:
+    bodies = [graph_def.node, *(each.node_def for each in graph_def.library.function)]
+    held = sorted({node.op for body in bodies for node in body} & _PYTHON_OPS)
+    if held:
+        raise ModuleError(
+            f"the module calls Python code while it runs ({', '.join(held)}), which no server has; "
+            "rebuild it without tf.py_function and tf.numpy_function"
+        )
 
 
 def _from_function(module: Module) -> FrozenNetwork:

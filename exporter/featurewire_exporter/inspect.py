@@ -25,7 +25,7 @@ def describe(version_directory: Path) -> dict[str, Any]:
             for path in sorted(version_directory.rglob("*"))
             if path.is_file()
         },
-        "warmup_records": _warmup_records(version_directory),
+        "warmup_records": warmup.count_records(version_directory),
     }
 
 
@@ -85,13 +85,3 @@ def _signatures(version_directory: Path) -> dict[str, Any]:
 def _tensor(info: Any) -> str:
     sizes = ["N" if dim.size < 0 else str(dim.size) for dim in info.tensor_shape.dim]
     return f"{tf.as_dtype(info.dtype).name}[{', '.join(sizes)}]"
-
-
-def _warmup_records(version_directory: Path) -> int:
-    path = version_directory / manifest.DIRECTORY / warmup.FILE
-    if not path.exists():
-        return 0
-    try:
-        return sum(1 for _ in tf.data.TFRecordDataset(str(path)))
-    except tf.errors.OpError as error:
-        raise ExportError(f"{path} is damaged; export the version again") from error

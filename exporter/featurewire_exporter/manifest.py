@@ -77,6 +77,46 @@ def read_manifest(version_directory: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} cannot be read ({error}); export the version again") from error
-    if not isinstance(manifest, dict):
-        raise ExportError(f"{path} holds no manifest; export the version again")
+    fault = _fault(manifest)
+    if fault:
+        raise ExportError(f"{path} is no manifest: {fault}; export the version again")
     return manifest
+
+
+_FIELDS: dict[str, type] = {
+    "featurewire_version": str,
+    "tensorflow_version": str,
+    "min_serving_version": str,
+    "created_at": str,
+    "module": dict,
+    "dimension": int,
+    "image_size": list,
+    "precision": str,
+    "vector_space": str,
+    "preprocess": dict,
+    "parity": dict,
+    "allowed_batch_sizes": list,
+}
+
+
+def _fault(manifest: Any) -> str:
+    """What is wrong with the fields that the commands read, or nothing."""
+    if not isinstance(manifest, dict):
+        return "it is no JSON object"
+    for name, kind in _FIELDS.items():
+        if not isinstance(manifest.get(name), kind):
+            return f"{name!r} is missing, or no {kind.__name__}"
+    if not isinstance(manifest["module"].get("handle"), str):
+        return "'module' has no 'handle'"
+    if not isinstance(manifest["module"].get("stand_in"), bool):
+        return "'module' has no 'stand_in'"
+    size = manifest["image_size"]
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        return "'image_size' is no height and width"
+    limits = (manifest["preprocess"].get(name) for name in ("max_pixels", "max_image_bytes"))
+    if not all(isinstance(limit, int) for limit in limits):
+        return "'preprocess' has no limits"
+    figures = (manifest["parity"].get(name) for name in ("max_abs", "min_cosine"))
+    if not all(isinstance(figure, (int, float)) for figure in figures):
+        return "'parity' has no figures"
+    return ""

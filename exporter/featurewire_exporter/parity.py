@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,22 +56,27 @@ class Parity:
     def require(self) -> None:
         """Raises `ParityError` with the numbers where the gate is shut."""
         if not self.passed:
+            other = "" if self.precision == "float32" else "try --precision float32, or "
             raise ParityError(
                 f"the artifact differs from the module: max abs difference {self.max_abs:.3g}, "
                 f"cosine {self.min_cosine:.6f} over {self.probes} probes, where "
-                f"{self.limit} is needed for {self.precision}; try --precision float32, "
-                "or report this module"
+                f"{self.limit} is needed for {self.precision}; {other}report this module"
             )
 
 
-def measure(directory: str | Path, module: Module, *, precision: str) -> Parity:
+def measure(
+    directory: str | Path, module: Module, *, precision: str, preprocess: Mapping[str, Any]
+) -> Parity:
     """Run the artifact in `directory` in a TF1 Session and the module beside it.
+
+    `preprocess` are its settings, as its manifest has them: the probes keep to their limits.
 
     Probes are images fed to `image_feature_vector`, and one JPEG through `serving_default`, which
     is compared with the module on the pixels that `preprocess` returns.
     """
     images = photos.probe_images(_PROBES, module.image_size)
-    encoded = np.array([photos.jpeg(*_PROBE_JPEG, seed=_PROBES)], dtype=object)
+    limits = {name: preprocess[name] for name in ("max_pixels", "max_image_bytes")}
+    encoded = np.array([photos.jpeg_within(_PROBE_JPEG, **limits, seed=_PROBES)], dtype=object)
     with ArtifactSession(directory) as session:
         ours = session.run("image_feature_vector", images=images)["default"]
         served = session.run("serving_default", image_bytes=encoded)["features"]

@@ -42,6 +42,21 @@ def jpeg(height: int, width: int, *, seed: int, quality: int = 90) -> bytes:
     return tf.io.encode_jpeg(photo(height, width, seed=seed), quality=quality).numpy()
 
 
+def jpeg_within(
+    size: tuple[int, int], *, max_pixels: int, max_image_bytes: int, seed: int
+) -> bytes:
+    """A JPEG of `size` (height, width), or of the next half that is within the limits."""
+    height, width = size
+    encoded = None
+    while encoded is None or (len(encoded) > max_image_bytes and height * width > 1):
+        if encoded is not None:
+            height, width = max(height // 2, 1), max(width // 2, 1)
+        while height * width > max_pixels:
+            height, width = max(height // 2, 1), max(width // 2, 1)
+        encoded = jpeg(height, width, seed=seed)
+    return encoded
+
+
 def probe_images(count: int, size: tuple[int, int]) -> np.ndarray:
     """float32 [count, height, width, 3] in [0, 1]: photos, and uniform noise as the last."""
     images = [photo(*size, seed=i).astype(np.float32) / 255 for i in range(count - 1)]

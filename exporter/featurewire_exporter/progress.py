@@ -25,7 +25,7 @@ class Progress:
         if self._terminal:
             self._draw(f"[{seconds:3.0f} s] {text} ...")
         else:
-            print(f"[{seconds:3.0f} s] {text}", file=self._stream, flush=True)
+            self._write(f"[{seconds:3.0f} s] {text}\n")
 
     def bytes(self, done: int, total: int | None) -> None:
         """How far the step's transfer is; drawn on terminals only, a few times a second."""
@@ -44,9 +44,16 @@ class Progress:
         """Leave a clean line on a terminal."""
         if self._terminal:
             self._draw("")
-            self._stream.write("\r")
-            self._stream.flush()
+            self._write("\r")
 
     def _draw(self, text: str) -> None:
-        self._stream.write(f"\r\x1b[K{text[:200]}")
-        self._stream.flush()
+        self._write(f"\r\x1b[K{text[:200]}")
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:  # nobody reads it any more; the work goes on
+            self._stream = None

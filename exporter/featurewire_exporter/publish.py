@@ -21,6 +21,8 @@ from types import TracebackType
 from featurewire_exporter.errors import PublishError
 
 STAGING_PREFIX = ".featurewire-export-"
+LARGEST_VERSION = 2**63 - 1
+"""TensorFlow Serving's versions are int64."""
 
 
 class Staging:
@@ -79,8 +81,7 @@ class Staging:
             with _locked(self.base_path):
                 number = self._wanted or next_version(self.base_path)
                 target = self.base_path / str(number)
-                if target.exists():
-                    raise _exists(target)
+                _check_free(self.base_path, number)
                 try:
                     os.rename(self.version, target)
                 except OSError as error:
@@ -99,8 +100,10 @@ class Staging:
     def _open(self) -> None:
         with _locked(self.base_path):
             remove_leftovers(self.base_path)
-            if self._wanted is not None and (self.base_path / str(self._wanted)).exists():
-                raise _exists(self.base_path / str(self._wanted))
+            if self._wanted is not None:
+                _check_free(self.base_path, self._wanted)
+            else:
+                next_version(self.base_path)
             self._directory = self.base_path / f"{STAGING_PREFIX}{secrets.token_hex(6)}"
             self._directory.mkdir()
             self._lock = os.open(self._directory, os.O_RDONLY)
@@ -123,8 +126,24 @@ class Staging:
 
 
 def next_version(base_path: Path) -> int:
-    """One more than the highest version present, 1 where there is none."""
-    return max((int(p.name) for p in base_path.iterdir() if _is_number(p.name)), default=0) + 1
+    """One more than the highest version present, 1 where there is none. Raises `PublishError`."""
+    highest = max(_versions(base_path), default=0)
+    if highest >= LARGEST_VERSION:
+        raise PublishError(
+            f"{base_path} holds version {highest}, beyond which there is none; choose a free "
+            "number with --version"
+        )
+    return highest + 1
+
+
+def _check_free(base_path: Path, number: int) -> None:
+    # As numbers, as TensorFlow Serving reads them: a folder 007 is version 7.
+    if (found := _versions(base_path).get(number)) is not None:
+        raise _exists(found)
+
+
+def _versions(base_path: Path) -> dict[int, Path]:
+    return {int(path.name): path for path in base_path.iterdir() if _is_number(path.name)}
 
 
 def remove_leftovers(base_path: Path) -> list[Path]:
@@ -135,7 +154,7 @@ def remove_leftovers(base_path: Path) -> list[Path]:
     removed = []
     for path in base_path.glob(f"{STAGING_PREFIX}*"):
         try:
-            lock = os.open(path, os.O_RDONLY)
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
             continue
         try:

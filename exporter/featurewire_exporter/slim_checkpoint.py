@@ -51,7 +51,13 @@ def write_slim_module(checkpoint: str, directory: Path) -> Path:
             f"{checkpoint} is no TF-Slim checkpoint of Inception ResNet V2: it "
             f"{', '.join(faults)}; inception_resnet_v2_2016_08_30.ckpt is one"
         )
-    values = {name: np.asarray(reader.get_tensor(name), np.float32) for name in wanted}
+    try:
+        values = {name: np.asarray(reader.get_tensor(name), np.float32) for name in wanted}
+    except (IndexError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise ModuleError(
+            f"the weights of {checkpoint} cannot be read ({one_line(error)}); fetch it again, "
+            "with its .data files beside its .index"
+        ) from error
     return write_network_module(directory, values)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shutil
+import socket
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -53,16 +56,20 @@ def fetch(handle: str, scratch: Path, progress: Progress, *, kind: str = "auto")
         progress.step("Making the stand-in module (random weights, no learned meaning)")
         directory = write_stand_in(scratch / "stand-in")
         return Source(handle=handle, directory=str(directory))
-    if handle.startswith(("http://", "https://")):
+    if handle.lower().startswith(("http://", "https://")):
         return Source(handle=handle, directory=_download(handle, progress))
     if handle.startswith("gs://"):
         return Source(handle=handle, directory=_from_bucket(handle, scratch, progress))
     path = Path(handle)
+    try:
+        path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise ModuleError(f"{handle} cannot be opened ({error.strerror}); check it") from error
     if path.is_dir():
         return Source(handle=handle, directory=str(path.resolve()))
     if path.is_file() and handle.endswith(SUFFIXES):
         progress.step(f"Unpacking {handle}")
-        return Source(handle=handle, directory=_unpacked(path, scratch / "archive", handle))
+        return Source(handle=handle, directory=_unpacked(path, scratch / "archive", progress))
     if path.is_file():
         raise ModuleError(
             f"{handle} is a file but no {', '.join(SUFFIXES)}; give a module's folder or archive, "
@@ -74,10 +81,14 @@ def fetch(handle: str, scratch: Path, progress: Progress, *, kind: str = "auto")
     )
 
 
-def _unpacked(path: Path, directory: Path, name: str) -> str:
+def _unpacked(path: Path, directory: Path, progress: Progress) -> str:
     directory.mkdir(parents=True)
-    with open(path, "rb") as file:
-        extract(file, directory, name=name)
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise ModuleError(f"{path} cannot be read ({error.strerror}); check it") from error
+    with file:
+        extract(file, directory, name=str(path), report=_unpacking(progress))
     return str(_top(directory))
 
 
@@ -98,10 +109,12 @@ def _from_bucket(handle: str, scratch: Path, progress: Progress) -> str:
             directory.mkdir(parents=True)
             with tempfile.TemporaryFile(dir=scratch) as copy:
                 with tf.io.gfile.GFile(handle, "rb") as remote:
+                    total = remote.size()
                     while chunk := remote.read(1 << 20):
                         copy.write(chunk)
+                        progress.bytes(copy.tell(), total)
                 copy.seek(0)
-                extract(copy, directory, name=handle)
+                extract(copy, directory, name=handle, report=_unpacking(progress))
             return str(_top(directory))
         if not tf.io.gfile.exists(f"{handle.rstrip('/')}/saved_model.pb"):
             raise ModuleError(
@@ -132,6 +145,9 @@ class _CheckedResolver(compressed_module_resolver.HttpCompressedFileResolver):
         cache = resolver.tfhub_cache_dir(use_temp=True)
         name = hashlib.sha1(handle.encode("utf8")).hexdigest()
         directory = resolver.create_local_module_dir(cache, name)
+        _drop_dead_lock(directory)
+        if Path(f"{directory}.lock").exists():
+            self._progress.step(f"Waiting for another download of {handle}")
         return resolver.atomic_download(handle, self._fetch, directory)
 
     def _fetch(self, handle: str, directory: str) -> None:
@@ -144,7 +160,8 @@ class _CheckedResolver(compressed_module_resolver.HttpCompressedFileResolver):
         ):
             self._receive(response, copy, handle)
             copy.seek(0)
-            extract(copy, Path(directory), name=handle)
+            self._progress.step("Unpacking it")
+            extract(copy, Path(directory), name=handle, report=_unpacking(self._progress))
         if not (Path(directory) / "saved_model.pb").exists():
             raise ModuleError(
                 f"{handle} answers with an archive that holds no saved_model.pb; it is no module"
@@ -160,6 +177,39 @@ class _CheckedResolver(compressed_module_resolver.HttpCompressedFileResolver):
             self._progress.bytes(received, total)
         if total is not None and received < total:
             raise ModuleError(f"{handle} broke off after {received} of {total} bytes; export again")
+
+
+def _drop_dead_lock(directory: str) -> None:
+    """Remove what a killed download left: tensorflow_hub would wait twenty minutes for it.
+
+    Its lock file says HOST.PID.TASK; the part that was downloaded is beside it.
+    """
+    lock = Path(f"{directory}.lock")
+    try:
+        host, pid, task = lock.read_text().rsplit(".", 2)
+        if host != socket.gethostname() or _lives(int(pid)):
+            return
+    except (OSError, ValueError):
+        return
+    lock.unlink(missing_ok=True)
+    shutil.rmtree(f"{directory}.{task}.tmp", ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    """Whether another process of that number runs: this one holds no lock yet."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _unpacking(progress: Progress) -> Callable[[int], None]:
+    return lambda written: progress.bytes(written, None)
 
 
 def _download(handle: str, progress: Progress) -> str:
@@ -180,7 +230,9 @@ def _download(handle: str, progress: Progress) -> str:
             f"{handle} cannot be reached ({reason or type(error).__name__}); check the network, "
             f"export from a folder or .tar.gz, or use '{STAND_IN}'"
         ) from error
-    except (OSError, tf.errors.OpError, ValueError) as error:
+    except ValueError as error:
+        raise ModuleError(f"{handle} is no address ({one_line(error)}); check it") from error
+    except (OSError, tf.errors.OpError) as error:
         cache = os.environ.get("TFHUB_CACHE_DIR", "the temporary folder")
         raise ModuleError(
             f"{handle} cannot be stored ({one_line(error)}); check {cache} or set TFHUB_CACHE_DIR"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from featurewire_exporter import manifest, parity
+from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.errors import ExportError, ParityError, one_line
 from featurewire_exporter.freeze import freeze
 from featurewire_exporter.module import load_module
+from featurewire_exporter.precision import PRECISIONS
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.sources import fetch
+from featurewire_exporter.warmup import count_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +70,20 @@ def verify_version(
 ) -> Report:
     """Compare a published version with the module `handle`. Raises `ExportError`."""
     about = manifest.read_manifest(version_directory)
+    _check_files(version_directory, about)
     with tempfile.TemporaryDirectory(prefix="featurewire-verify-") as scratch:
         source = fetch(handle, Path(scratch), progress, kind=kind)
         progress.step("Loading the module")
-        module = load_module(source.directory, image_size=_image_size(about, version_directory))
+        height, width = about["image_size"]
+        module = load_module(source.directory, image_size=(height, width))
         progress.step("Comparing the version with it")
         try:
-            measured = parity.measure(version_directory, module, precision=about["precision"])
+            measured = parity.measure(
+                version_directory,
+                module,
+                precision=about["precision"],
+                preprocess=about["preprocess"],
+            )
         except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
             raise ExportError(
                 f"{version_directory} cannot be run ({one_line(error)}); export it again"
@@ -87,14 +99,28 @@ def verify_version(
     )
 
 
-def _image_size(about: dict[str, Any], version_directory: Path) -> tuple[int, int]:
+def _check_files(version_directory: Path, about: dict[str, Any]) -> None:
+    """What lies beside the graph says what the graph says. Raises `ExportError`."""
     try:
-        height, width = about["image_size"]
-        for key in ("precision", "vector_space", "preprocess"):
-            about[key]
-    except (KeyError, TypeError, ValueError) as error:
+        with ArtifactSession(version_directory) as session:
+            (inside,) = session.run("manifest", request=np.array([b""], object))["manifest"]
+    except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
         raise ExportError(
-            f"the manifest of {version_directory} is incomplete ({one_line(error)}); "
-            "export the version again"
+            f"{version_directory} cannot be run ({one_line(error)}); export it again"
         ) from error
-    return int(height), int(width)
+    if json.loads(inside) != about:
+        raise ExportError(
+            f"{version_directory}/{manifest.DIRECTORY}/{manifest.FILE} is not what the version's "
+            "own graph says: one of them was changed; export the version again"
+        )
+    if about["precision"] not in PRECISIONS:
+        raise ExportError(
+            f"{version_directory} says precision {about['precision']!r}, not one of "
+            f"{', '.join(PRECISIONS)}; export the version again"
+        )
+    expected, found = len(about["allowed_batch_sizes"]) + 1, count_records(version_directory)
+    if found != expected:
+        raise ExportError(
+            f"{version_directory} has {found} warm-up records instead of {expected}; "
+            "export the version again"
+        )

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from featurewire_exporter import photos
 from featurewire_exporter._tfs import predict_pb2, prediction_log_pb2, types_pb2
+from featurewire_exporter.errors import ExportError
+from featurewire_exporter.manifest import DIRECTORY
 from featurewire_exporter.preprocess import PreprocessConfig
 
 FILE = "tf_serving_warmup_requests"
@@ -30,20 +32,22 @@ def warmup_batches(
     batch_sizes: Sequence[int], config: PreprocessConfig
 ) -> Iterator[Sequence[bytes]]:
     """JPEGs within the limits of `config`: a batch of each size, then a large photo alone."""
-    usual = _within(_USUAL, config)
+    limits = {"max_pixels": config.max_pixels, "max_image_bytes": config.max_image_bytes}
+    usual = photos.jpeg_within(_USUAL, **limits, seed=0)
     for size in batch_sizes:
         yield [usual] * size
-    yield [_within(_LARGE, config)]
+    yield [photos.jpeg_within(_LARGE, **limits, seed=0)]
 
 
-def _within(size: tuple[int, int], config: PreprocessConfig) -> bytes:
-    height, width = size
-    while height * width > config.max_pixels:
-        height, width = max(height // 2, 1), max(width // 2, 1)
-    encoded = photos.jpeg(height, width, seed=0)
-    if len(encoded) > config.max_image_bytes and height * width > 1:
-        return _within((max(height // 2, 1), max(width // 2, 1)), config)
-    return encoded
+def count_records(version_directory: Path) -> int:
+    """The warm-up records of a published version. Raises `ExportError` where they are damaged."""
+    path = version_directory / DIRECTORY / FILE
+    if not path.exists():
+        return 0
+    try:
+        return sum(1 for _ in tf.data.TFRecordDataset(str(path)))
+    except tf.errors.OpError as error:
+        raise ExportError(f"{path} is damaged; export the version again") from error
 
 
 def _log(images: Sequence[bytes]) -> prediction_log_pb2.PredictionLog:

@@ -39,6 +39,8 @@ class Hub:
     def __init__(self, url: str) -> None:
         self.url = url
         self.archives: dict[str, bytes] = {}
+        self.aliases: dict[str, str] = {}
+        """Paths that are answered as another one is."""
         self.requests: list[str] = []
 
     def serve(self, path: str, archive: bytes) -> str:
@@ -61,8 +63,9 @@ def running_hub() -> Iterator[Hub]:
                 self.send_header("Location", f"/{url.path[7:]}?{url.query}")
                 self.end_headers()
                 return
-            kind = url.path.split("/")[1]
-            body = hub.archives.get(url.path)
+            path = hub.aliases.get(url.path, url.path)
+            kind = path.split("/")[1]
+            body = hub.archives.get(path)
             if body is None or parse_qs(url.query).get("tf-hub-format") != ["compressed"]:
                 self.send_error(404)
                 return

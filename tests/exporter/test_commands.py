@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from featurewire_exporter import commands
 from featurewire_exporter.__main__ import main
@@ -42,11 +44,13 @@ def usage_error(capsys, argv: list[str], command=commands.export) -> str:
         (["--max-pixels", "2000000000"], "max_pixels"),
         (["--max-image-bytes", "-5"], "--max-image-bytes"),
         (["--max-image-bytes", "lots"], "--max-image-bytes"),
+        (["--max-image-bytes", "500"], "--max-image-bytes"),
         (["--max-batch-size", "0"], "--max-batch-size"),
         (["--max-batch-size", "5000"], "--max-batch-size"),
         (["--image-size", "299x"], "--image-size"),
         (["--image-size", "0x10"], "--image-size"),
         (["--image-size", "1x2x3"], "--image-size"),
+        (["--image-size", "4097x10"], "--image-size"),
         (["--no-such-option"], "--no-such-option"),
     ],
 )
@@ -70,6 +74,58 @@ def test_a_wrong_option_is_named_in_one_line(capsys, tmp_path, options, named):
 )
 def test_a_missing_argument_is_one_line(capsys, command, argv):
     assert "required" in usage_error(capsys, argv, command)
+
+
+@pytest.mark.parametrize("base_path", ["", "a\0b"])
+def test_an_output_path_that_no_folder_can_have_is_a_usage_error(capsys, base_path):
+    assert "OUTPUT_BASE_PATH" in usage_error(capsys, ["stand-in", base_path])
+
+
+def test_a_remote_output_path_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert commands.export(["stand-in", "gs://bucket/model"]) == 1
+    assert "gs://bucket/model is no local path" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_limits_that_usual_photos_exceed_are_no_mismatch(capsys, tmp_path, tf2_module):
+    limits = ["--max-pixels", "100000", "--max-image-bytes", "20000", "--central-crop", "1e-17"]
+    assert commands.export([str(tf2_module), str(tmp_path / "m"), *limits]) == 0
+    assert commands.verify([str(tmp_path / "m" / "1"), "--module", str(tf2_module)]) == 0
+
+
+@pytest.mark.parametrize("flavour", [tf.numpy_function, tf.py_function])
+def test_a_module_of_python_code_is_refused(capsys, tmp_path, flavour):
+    class Module(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32)])
+        def __call__(self, images):
+            doubled = flavour(lambda x: x * 2, [images], tf.float32)
+            return tf.reduce_mean(tf.ensure_shape(doubled, images.shape), [1, 2])
+
+    tf.saved_model.save(Module(), str(tmp_path / "module"))
+    assert commands.export([str(tmp_path / "module"), str(tmp_path / "m")]) == 1
+    assert "calls Python code while it runs" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_newline_in_a_name_keeps_the_error_in_one_line(capsys, tmp_path):
+    assert commands.export(["no\nmodule", str(tmp_path / "m")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_reader_that_has_gone_costs_no_export(tmp_path, tf2_module):
+    """As in `featurewire export ... | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "featurewire_exporter", "export", str(tf2_module)]
+    done = subprocess.run(
+        [*command, str(tmp_path / "m")], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+
+    assert (tmp_path / "m" / "1" / "saved_model.pb").exists()
+    assert done.returncode == 1
+    assert re.fullmatch(r"featurewire export: standard output .*; .*/m/1\n", done.stderr)
 
 
 def test_a_module_that_is_none_leaves_nothing_behind(capsys, tmp_path):
@@ -212,7 +268,44 @@ def test_verify_notices_a_manifest_that_was_changed(capsys, tiny_version, tf2_mo
     path.write_text(json.dumps(manifest))
 
     assert commands.verify([str(version), "--module", str(tf2_module)]) == 1
-    assert "vector space" in capsys.readouterr().err
+    assert "is not what the version's own graph says" in capsys.readouterr().err
+
+
+def test_verify_notices_a_warm_up_file_that_was_cut(capsys, tiny_version, tf2_module, tmp_path):
+    version = tmp_path / "1"
+    subprocess.run(["cp", "-r", str(tiny_version), str(version)], check=True)
+    path = version / "assets.extra" / "tf_serving_warmup_requests"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert commands.verify([str(version), "--module", str(tf2_module)]) == 1
+    assert "tf_serving_warmup_requests is damaged" in capsys.readouterr().err
+    path.unlink()
+    assert commands.verify([str(version), "--module", str(tf2_module)]) == 1
+    assert "0 warm-up records instead of 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("module", None),
+        ("module", {"handle": "x"}),
+        ("parity", None),
+        ("image_size", "x"),
+        ("image_size", [1]),
+        ("preprocess", []),
+        ("dimension", "6"),
+    ],
+)
+def test_a_manifest_that_lacks_something_is_one_line(capsys, tiny_version, tmp_path, name, value):
+    version = tmp_path / "1"
+    subprocess.run(["cp", "-r", str(tiny_version), str(version)], check=True)
+    path = version / "assets.extra" / "featurewire.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+    for command, options in ((commands.inspect, []), (commands.verify, ["--module", "stand-in"])):
+        assert command([str(version), *options]) == 1
+        error = capsys.readouterr().err
+        assert re.fullmatch(rf".*featurewire.json is no manifest: '{name}' .*\n", error)
 
 
 def test_the_manifest_of_the_stand_in_says_so(published_manifest):

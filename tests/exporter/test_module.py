@@ -80,6 +80,23 @@ def test_a_savedmodel_that_is_not_callable_is_read_by_its_signature(tmp_path, pi
     assert (module.image_size, module.dimension, module.signature) == ((8, 9), 3, "serving_default")
 
 
+def test_a_tensorflow_1_savedmodel_is_read_by_its_signature(tmp_path, pixels):
+    """As `simple_save` wrote it: the tag `serve`, reference variables, no tfhub_module.pb."""
+    tf1 = tf.compat.v1
+    with tf.Graph().as_default(), tf1.Session() as session:
+        images = tf1.placeholder(tf.float32, [None, *SIZE, 3])
+        weights = tf1.get_variable("w", [3, 5], use_resource=False)
+        vectors = tf.matmul(tf.reduce_mean(images, [1, 2]), weights)
+        session.run(tf1.global_variables_initializer())
+        wanted = session.run(vectors, {images: pixels})
+        path = str(tmp_path / "m")
+        tf1.saved_model.simple_save(session, path, {"images": images}, {"vectors": vectors})
+
+    module = load_module(path)
+    assert (module.image_size, module.dimension) == (SIZE, 5)
+    np.testing.assert_allclose(module(pixels), wanted, atol=1e-6)
+
+
 def test_a_module_of_any_size_needs_to_be_told_one(tmp_path):
     directory = str(write_tf2_module(tmp_path / "m", size=(None, None)))
 

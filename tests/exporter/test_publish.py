@@ -84,6 +84,33 @@ def test_versions_count_up_from_the_highest_present(tmp_path):
     assert "13" in entries(tmp_path)
 
 
+def test_versions_are_numbers_not_names(tmp_path):
+    (tmp_path / "007").mkdir()
+    (tmp_path / "9").symlink_to(tmp_path / "nowhere")
+
+    for number in (7, 9):
+        with pytest.raises(PublishError, match="exists at"), Staging(tmp_path, version=number):
+            pytest.fail("work began")
+    assert next_version(tmp_path) == 10
+
+
+def test_there_is_no_version_beyond_the_largest(tmp_path):
+    (tmp_path / str(2**63 - 1)).mkdir()
+
+    with pytest.raises(PublishError, match="--version"), Staging(tmp_path):
+        pytest.fail("work began")
+    with Staging(tmp_path, version=3) as staging:
+        fill(staging)
+        assert staging.publish().name == "3"
+
+
+def test_a_pipe_with_the_name_of_a_leftover_holds_nobody_up(tmp_path):
+    os.mkfifo(tmp_path / f"{STAGING_PREFIX}x")
+    with Staging(tmp_path) as staging:
+        fill(staging)
+        assert staging.publish().name == "1"
+
+
 def test_missing_base_directories_are_made_and_removed_again_when_it_fails(tmp_path):
     with pytest.raises(RuntimeError):
         fail_in(tmp_path / "a" / "b")
@@ -254,6 +281,30 @@ def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module, cap
     assert done.returncode == 1
     assert re.fullmatch(r"featurewire export: .*File too large.*\n", done.stderr)
     assert entries(tmp_path) == []
+
+
+def test_a_killed_export_leaves_no_half_version_and_the_next_cleans_up(tmp_path, tf2_module):
+    """The real command, killed while it writes the version."""
+    base = tmp_path / "model"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "featurewire_exporter", "export", str(tf2_module), str(base)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if "Writing the version" in line:
+            break
+    process.kill()
+    process.communicate()
+    left = entries(base)
+    assert [name for name in left if name.startswith(STAGING_PREFIX)] or left == ["1"]
+
+    from featurewire_exporter.commands import export
+
+    assert export([str(tf2_module), str(base)]) == 0
+    assert not [name for name in entries(base) if name.startswith(".")]
+    for name in entries(base):
+        assert (base / name / "assets.extra" / "featurewire.json").exists()
 
 
 @pytest.mark.slow

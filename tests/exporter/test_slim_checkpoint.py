@@ -85,6 +85,30 @@ def test_missing_and_surplus_variables_are_named(tmp_path):
     assert "Logits" not in text
 
 
+def test_a_checkpoint_of_one_file_is_read(stand_in_module, tmp_path):
+    """As TensorFlow wrote them before 2017 (its first format)."""
+    reader = tf.train.load_checkpoint(str(stand_in_module / "variables" / "variables"))
+    values = {name: reader.get_tensor(name) for name in variable_shapes()}
+    path = str(tmp_path / "inception_resnet_v2_2016_08_30.ckpt")
+    tf.raw_ops.Save(filename=path, tensor_names=list(values), data=list(values.values()))
+
+    module = write_slim_module(path, tmp_path / "module")
+    ours = tf.train.load_checkpoint(str(module / "variables" / "variables"))
+    name = "InceptionResnetV2/Conv2d_7b_1x1/weights"
+    np.testing.assert_array_equal(ours.get_tensor(name), values[name])
+
+
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_a_checkpoint_without_its_weights_is_one_line(checkpoint, tmp_path, damage):
+    for path in Path(checkpoint).parent.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes()[:100_000])
+    if damage == "removed":
+        next(tmp_path.glob("*.data*")).unlink()
+
+    text = refusal(str(tmp_path / Path(checkpoint).name), tmp_path)
+    assert "cannot be read" in text or "no checkpoint" in text
+
+
 @pytest.mark.parametrize("content", [None, b"no checkpoint"])
 def test_what_is_no_checkpoint_is_one_line(tmp_path, content, capsys):
     path = tmp_path / "x.ckpt"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .config import MIN_TENSORFLOW, RESIZE_METHODS, STATUS, PreprocessConfig
+from .config import MAX_TARGET_SIDE, MIN_TENSORFLOW, RESIZE_METHODS, STATUS, PreprocessConfig
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = [
+    "MAX_TARGET_SIDE",
     "MIN_TENSORFLOW",
     "RESIZE_METHODS",
     "STATUS",

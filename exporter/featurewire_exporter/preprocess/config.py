@@ -39,7 +39,8 @@ that one photo has the same pixels at every size.
 MAX_IMAGE_SIDE = 65_535
 """Pixels; an image with a longer side is `too_large`. No JPEG or GIF has one."""
 
-_MAX_TARGET_SIDE = 4096
+MAX_TARGET_SIDE = 4096
+"""Pixels; the longest side of a network's input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class PreprocessConfig:
     def validate(self) -> None:
         """Raises ValueError, one line that names the setting, for a value that cannot work."""
         for name in ("height", "width"):
-            _check_integer(name, getattr(self, name), 1, _MAX_TARGET_SIDE)
+            _check_integer(name, getattr(self, name), 1, MAX_TARGET_SIDE)
         if self.resize_method not in RESIZE_METHODS:
             known = ", ".join(RESIZE_METHODS)
             raise ValueError(f"resize_method is {self.resize_method!r}; choose one of {known}")

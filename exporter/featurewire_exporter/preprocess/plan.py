@@ -109,6 +109,7 @@ def _central(sides: tf.Tensor, share: float) -> tuple[tf.Tensor, tf.Tensor]:
     if share >= 1:
         return tf.zeros_like(sides), sides
     cut = tf.cast(tf.floor(tf.cast(sides, tf.float64) * ((1 - share) / 2)), tf.int64)
+    cut = tf.minimum(cut, (sides - 1) // 2)  # something is always left
     return cut, sides - 2 * cut
 
 
