@@ -1,0 +1,46 @@
+"""Requests that the server merges into one batch share nothing: a bad image is its own alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from featurewire._tfs.predict_pb2 import PredictResponse
+from featurewire_server import tensors
+from featurewire_server.batching_config import BatchingConfig
+from tests.server.split_model import write_split_model
+from tests.server.support import PREDICTION, config, model, predict_request, served, spec
+
+BAD = [b"", b"no image", b"\xff\xd8\xff\xe0 cut short"]
+
+
+def test_bad_images_of_others_do_not_matter_in_a_merged_batch(tmp_path, photos) -> None:
+    write_split_model(tmp_path)
+    good = [photo.read_bytes() for photo in photos[:3]]
+    requests = [image for pair in zip(good, BAD, strict=True) for image in pair]
+    # Batches wait for six rows, far longer than six requests take to arrive.
+    batching = BatchingConfig(max_batch_size=6, timeout=10.0, allowed_sizes=(1, 2, 6))
+    with served(config(model("m", tmp_path)), batching=batching) as made:
+        alone = made.embed(spec("m"), good + good)
+        sizes: list[int] = []
+        servable = made.manager.use(spec("m"))
+        with servable as held:
+            engine = held.runner._engine
+            inner = engine.run
+            engine.run = lambda name, inputs, outputs: (
+                sizes.append(len(inputs["image_bytes"])) or inner(name, inputs, outputs)
+            )
+        calls = [
+            made.start(
+                PREDICTION + "Predict",
+                predict_request(spec("m"), image_bytes=[image]),
+                PredictResponse,
+            )
+            for image in requests
+        ]
+        replies = [call.result() for call in calls]
+    assert sizes == [6]
+    rows = [tensors.decode("features", reply.outputs["features"])[0] for reply in replies]
+    status = [int(tensors.decode("status", reply.outputs["status"])[0]) for reply in replies]
+    assert status == [0, 1, 0, 2, 0, 4]
+    np.testing.assert_allclose(np.stack(rows[::2]), alone[:3], atol=1e-5)
+    assert np.isnan(np.stack(rows[1::2])).all()
