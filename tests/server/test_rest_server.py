@@ -192,6 +192,28 @@ def test_connections_over_the_limit_are_closed_and_the_others_live(running, monk
         sock.close()
 
 
+def test_gets_are_answered_while_every_thread_is_taken(running):
+    arrived, go_on = threading.Semaphore(0), threading.Event()
+
+    def answer(request: Request) -> Answer:
+        if request.method == "POST":
+            arrived.release()
+            go_on.wait(10)
+        return echo(request)
+
+    running.handle = answer
+    sockets = [running.socket() for _ in range(5)]
+    for sock in sockets:
+        sock.sendall(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    for _ in range(2):  # threads
+        assert arrived.acquire(timeout=10)
+    assert running.send(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /ok 0")
+    go_on.set()
+    for sock in sockets:
+        assert sock.recv(1000).endswith(b"POST /p 0")
+        sock.close()
+
+
 def test_an_unknown_content_encoding_is_refused(running):
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx"
     assert b" 415 " in running.send(head)

@@ -21,6 +21,8 @@ from .handler import Answer, Request
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1000
+#: Threads for what needs no engine: status, metadata and the metrics page.
+CONTROL_THREADS = 2
 
 
 def listen(port: int) -> socket.socket:
@@ -64,6 +66,7 @@ class HttpServer:
             max_body_bytes=max_body_bytes,
         )
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
+        self._control = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="rest-control")
         self._loop = asyncio.new_event_loop()
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._stopping = False
@@ -80,7 +83,8 @@ class HttpServer:
                 future.result(grace + 5)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._control):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -121,4 +125,6 @@ class HttpServer:
             task.cancel()
 
     async def _answer(self, request: Request) -> Answer:
-        return await self._loop.run_in_executor(self._pool, self._handler, request)
+        # Probes and scrapes are answered while every thread for the others waits for a batch.
+        pool = self._pool if request.method == "POST" else self._control
+        return await self._loop.run_in_executor(pool, self._handler, request)
