@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import threading
 import time
@@ -178,17 +179,50 @@ def test_a_client_that_leaves_cancels_its_request(running):
     assert cancelled.wait(10)
 
 
-def test_connections_over_the_limit_are_closed_and_the_others_live(running, monkeypatch):
-    monkeypatch.setattr(rest_server, "MAX_CONNECTIONS", 3)
-    kept = [running.socket() for _ in range(3)]
-    for sock in kept:  # an answer says that the server has accepted it
+def connected(running: Running, count: int) -> list[socket.socket]:
+    """Connections that have had an answer, which says that the server has accepted them."""
+    sockets = [running.socket() for _ in range(count)]
+    for sock in sockets:
         sock.sendall(b"GET /k HTTP/1.1\r\nHost: x\r\n\r\n")
         assert sock.recv(1000).endswith(b"GET /k 0")
+    return sockets
+
+
+def test_the_longest_idle_connection_makes_room_for_a_new_one(running, monkeypatch):
+    monkeypatch.setattr(rest_server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(rest_server, "IDLE_SECONDS", 0)
+    first, second, busy = connected(running, 3)
+    busy.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab")
+    first.sendall(b"GET /again HTTP/1.1\r\nHost: x\r\n\r\n")  # now the second is idle longest
+    assert first.recv(1000).endswith(b"GET /again 0")
     with running.socket() as extra:
-        assert read_all(extra) == b""
-    kept.pop().close()
+        extra.sendall(b"GET /e HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert extra.recv(1000).endswith(b"GET /e 0")
+        assert second.recv(1000) == b""
+        busy.sendall(b"c")
+        assert busy.recv(1000).endswith(b"POST / 3")
+        first.sendall(b"GET /f HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert first.recv(1000).endswith(b"GET /f 0")
+    for sock in (first, second, busy):
+        sock.close()
+
+
+def test_without_an_idle_connection_a_new_one_is_told_so(running, monkeypatch):
+    monkeypatch.setattr(rest_server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(rest_server, "IDLE_SECONDS", 0)
+    body, head, fresh = connected(running, 3)
+    body.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab")
+    until(lambda: running.admission.held > 0)
+    head.sendall(b"GET / HT")
+    monkeypatch.setattr(rest_server, "IDLE_SECONDS", 3600)  # `fresh` has had its answer just now
+    for _ in range(3):
+        received = running.send(b"GET /no HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 503 " in received
+        assert b"Connection: close" in received
+        assert json.loads(received.partition(b"\r\n\r\n")[2]).keys() == {"error"}
+    fresh.close()
     until(lambda: running.send(b"GET /o HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /o 0"))
-    for sock in kept:
+    for sock in (body, head):
         sock.close()
 
 

@@ -53,13 +53,15 @@ class Connection:
         self._writer = writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self.answering = False
+        self.idle_since: float | None = None
+        """`time.monotonic()` since when not a byte of a request has come; None within one."""
 
     async def serve(self) -> None:
         while True:
             try:
                 open_ = await self._exchange()
             except h11.RemoteProtocolError as error:
-                await self._refuse(Answer(status=error.error_status_hint, body=_error(str(error))))
+                await self.refuse(Answer(status=error.error_status_hint, body=_error(str(error))))
                 return
             if not open_ or self._http.our_state is not h11.DONE or self._service.stopping():
                 return
@@ -69,14 +71,18 @@ class Connection:
 
     async def _exchange(self) -> bool:
         """One request and its answer; False when the client has closed."""
-        head = await self._event(KEEP_ALIVE_SECONDS, HEADER_SECONDS)
+        self.idle_since = time.monotonic()
+        try:
+            head = await self._event(KEEP_ALIVE_SECONDS, HEADER_SECONDS)
+        finally:
+            self.idle_since = None
         if not isinstance(head, h11.Request):
             return False
         self.answering = True
         try:
             refusal = await self._admit_and_answer(head)
             if refusal is not None:
-                await self._refuse(refusal)
+                await self.refuse(refusal)
             return refusal is None
         finally:
             self.answering = False
@@ -164,6 +170,7 @@ class Connection:
                 go_on = h11.InformationalResponse(status_code=100, headers=[])
                 await self._write(self._http.send(go_on))
             if self._http.trailing_data[0]:
+                self.idle_since = None
                 deadline = min(deadline, time.monotonic() + then)
             left = max(deadline - time.monotonic(), 0.001)
             self._http.receive_data(
@@ -187,7 +194,7 @@ class Connection:
         data += self._http.send(h11.EndOfMessage()) or b""
         await self._write(data)
 
-    async def _refuse(self, answer: Answer) -> None:
+    async def refuse(self, answer: Answer) -> None:
         """Answer although the request is not read to its end, and let the client read that."""
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return

@@ -11,16 +11,22 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from ..admission import Admission
+from ..errors import unavailable
 from .connection import READ_BYTES, Connection, Service
-from .handler import Answer, Request
+from .handler import Answer, Request, failure
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1000
+#: A connection may be closed for another from here on: before, its request may be on its way.
+IDLE_SECONDS = 1.0
+#: So many clients at once are told that there is no room; further ones are not even told.
+MAX_REFUSALS = 100
 #: Threads for what needs no engine: status, metadata and the metrics page.
 CONTROL_THREADS = 2
 
@@ -69,6 +75,7 @@ class HttpServer:
         self._control = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="rest-control")
         self._loop = asyncio.new_event_loop()
         self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._refusals: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rest-sockets", daemon=True)
@@ -98,20 +105,41 @@ class HttpServer:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._connections) >= MAX_CONNECTIONS or self._stopping:
-            writer.close()
-            return
         connection = Connection(self._service, reader, writer)
-        self._connections[task] = connection
         try:
-            await connection.serve()
+            if self._stopping:
+                return
+            if len(self._connections) < MAX_CONNECTIONS or self._close_an_idle_one():
+                self._connections[task] = connection
+                await connection.serve()
+            elif len(self._refusals) < MAX_REFUSALS:
+                self._refusals.add(task)
+                text = f"The server has {MAX_CONNECTIONS} connections and all are busy"
+                await connection.refuse(failure(unavailable(text)))
         except (OSError, TimeoutError, asyncio.TimeoutError, asyncio.CancelledError):
             pass  # gone, or too slow: nobody to tell
         except Exception:
             log.exception("A REST connection failed")
         finally:
-            del self._connections[task]
+            self._connections.pop(task, None)
+            self._refusals.discard(task)
             writer.close()
+
+    def _close_an_idle_one(self) -> bool:
+        """Close the connection that has been without a request longest; False if none is."""
+        idle = {
+            task: connection.idle_since
+            for task, connection in self._connections.items()
+            if connection.idle_since is not None
+        }
+        if not idle:
+            return False
+        task = min(idle, key=lambda task: idle[task])
+        if time.monotonic() - idle[task] < IDLE_SECONDS:
+            return False
+        del self._connections[task]  # now, so that the next client finds another
+        task.cancel()
+        return True
 
     async def _stop(self, grace: float) -> None:
         self._stopping = True
@@ -121,7 +149,7 @@ class HttpServer:
                 task.cancel()
         if self._connections:
             await asyncio.wait(list(self._connections), timeout=grace)
-        for task in list(self._connections):
+        for task in [*self._connections, *self._refusals]:
             task.cancel()
 
     async def _answer(self, request: Request) -> Answer:
