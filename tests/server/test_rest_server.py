@@ -13,6 +13,7 @@ import pytest
 
 from featurewire_server.admission import Admission
 from featurewire_server.rest import server as rest_server
+from featurewire_server.rest.connection import ADMIT_BYTES
 from featurewire_server.rest.handler import Answer, Request
 from featurewire_server.rest.server import HttpServer, listen
 
@@ -125,6 +126,57 @@ def test_bodies_count_against_the_memory_limit_and_free_it_again(running):
     until(lambda: running.admission.held == 0)
 
 
+def test_a_body_counts_for_about_what_has_come_of_it(running):
+    sockets = [running.socket() for _ in range(50)]
+    for sock in sockets:
+        sock.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {MIB}\r\n\r\n{{".encode())
+    until(lambda: running.admission.held == 50 * ADMIT_BYTES)
+    for sock in sockets:
+        sock.sendall(bytes(10_000))
+    until(lambda: running.admission.held >= 50 * 10_001)
+    assert running.admission.held <= 50 * (10_001 + ADMIT_BYTES)
+    for sock in sockets:
+        sock.close()
+    until(lambda: running.admission.held == 0)
+
+
+def test_small_bodies_fit_by_the_dozen_under_a_small_limit(running):
+    running.admission.limit = 100_000
+    arrived, go_on = threading.Semaphore(0), threading.Event()
+
+    def wait(request: Request) -> Answer:
+        arrived.release()
+        go_on.wait(10)
+        return echo(request)
+
+    running.handle = wait
+    sockets = [running.socket() for _ in range(100)]
+    for sock in sockets:
+        sock.sendall(b"POST /s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" + bytes(100))
+    until(lambda: running.admission.held == 100 * 100)
+    go_on.set()
+    for sock in sockets:
+        assert sock.recv(1000).endswith(b"POST /s 100")
+        sock.close()
+
+
+def test_bodies_leave_half_of_the_memory_limit_to_grpc(running):
+    half = running.admission.limit // 2
+    sockets = [running.socket() for _ in range(4)]
+    for sock in sockets:  # they never send the last byte of their body
+        sock.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {MIB}\r\n\r\n".encode())
+        sock.sendall(bytes(MIB - 1))
+    until(lambda: running.admission.held >= half - 4)
+    received = running.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+    assert b" 429 " in received
+    assert b"half of --max_inflight_bytes" in received
+    assert running.send(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /ok 0")
+    with running.admission.admit(half):
+        pass
+    for sock in sockets:
+        sock.close()
+
+
 def test_announcing_a_large_body_holds_no_memory(running):
     sockets = [running.socket() for _ in range(20)]
     for sock in sockets:
@@ -212,7 +264,7 @@ def test_without_an_idle_connection_a_new_one_is_told_so(running, monkeypatch):
     monkeypatch.setattr(rest_server, "IDLE_SECONDS", 0)
     body, head, fresh = connected(running, 3)
     body.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab")
-    until(lambda: running.admission.held > 0)
+    until(lambda: running.admission.held == 3)
     head.sendall(b"GET / HT")
     monkeypatch.setattr(rest_server, "IDLE_SECONDS", 3600)  # `fresh` has had its answer just now
     for _ in range(3):

@@ -11,16 +11,17 @@ from http import HTTPStatus
 
 import h11
 
-from ..admission import Admission
 from ..cancellation import Cancellation
 from ..errors import ServingError, invalid_argument
 from . import encode
+from .bodies import Bodies
 from .handler import Answer, Request, failure
 
 READ_BYTES = 64 << 10
 MAX_HEADER_BYTES = 16 << 10
-#: A body's bytes are admitted in steps, as they come: announcing a length holds nothing.
-ADMIT_BYTES = 1 << 20
+#: A body's bytes are admitted as they come, those of a trickle in steps: announcing a length
+#: holds nothing, and a client that has sent one byte holds no more than this.
+ADMIT_BYTES = 4 << 10
 KEEP_ALIVE_SECONDS = 75.0
 HEADER_SECONDS = 10.0
 BODY_IDLE_SECONDS = 30.0
@@ -34,7 +35,7 @@ class Service:
     """What a connection needs of its server."""
 
     answer: Callable[[Request], Awaitable[Answer]]
-    admission: Admission
+    bodies: Bodies
     stopping: Callable[[], bool]
     """Whether connections are to close after their next answer."""
     timeout: float
@@ -105,26 +106,28 @@ class Connection:
 
     async def _body(self, head: h11.Request, admitted: contextlib.ExitStack) -> bytes:
         limit = self._service.max_body_bytes
-        if int(dict(head.headers).get(b"content-length", b"0")) > limit:
+        announced = int(dict(head.headers).get(b"content-length", limit))
+        if announced > limit:
             raise _TooLarge
-        chunks: list[bytes] = []
-        size = held = 0
+        body = bytearray()
+        held = 0
         deadline = time.monotonic() + BODY_SECONDS
         while True:
             if time.monotonic() > deadline:
                 raise invalid_argument("The body did not come within its time")
             event = await self._event(BODY_IDLE_SECONDS, BODY_IDLE_SECONDS)
             if isinstance(event, h11.EndOfMessage):
-                return b"".join(chunks)
+                return bytes(body)
             if not isinstance(event, h11.Data):
                 raise ConnectionError
-            size += len(event.data)
+            size = len(body) + len(event.data)
             if size > limit:
                 raise _TooLarge
             if size > held:
-                admitted.enter_context(self._service.admission.admit(ADMIT_BYTES))
-                held += ADMIT_BYTES
-            chunks.append(bytes(event.data))
+                step = max(size - held, min(ADMIT_BYTES, announced - held))
+                admitted.enter_context(self._service.bodies.admit(step))
+                held += step
+            body += event.data
 
     async def _answer(self, head: h11.Request, body: bytes) -> Answer:
         """The handler's answer; its `cancelled` is set if the client closes meanwhile."""

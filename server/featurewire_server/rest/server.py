@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ..admission import Admission
 from ..errors import unavailable
+from .bodies import Bodies
 from .connection import READ_BYTES, Connection, Service
 from .handler import Answer, Request, failure
 
@@ -64,12 +65,13 @@ class HttpServer:
         self.port: int = sock.getsockname()[1]
         self._socket = sock
         self._handler = handler
+        bodies = Bodies(admission)
         self._service = Service(
             answer=self._answer,
-            admission=admission,
+            bodies=bodies,
             stopping=lambda: self._stopping,
             timeout=timeout,
-            max_body_bytes=max_body_bytes,
+            max_body_bytes=min(max_body_bytes, bodies.limit),
         )
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
         self._control = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="rest-control")
