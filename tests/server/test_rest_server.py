@@ -8,13 +8,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
+from featurewire_server import rest
 from featurewire_server.admission import Admission
+from featurewire_server.api import Api
+from featurewire_server.metrics import PrometheusMetrics
 from featurewire_server.rest import server as rest_server
 from featurewire_server.rest.connection import ADMIT_BYTES
-from featurewire_server.rest.handler import Answer, Request
+from featurewire_server.rest.handler import Answer, Request, failure
 from featurewire_server.rest.server import HttpServer, listen
 
 MIB = 1 << 20
@@ -34,6 +39,7 @@ class Running:
         self.http = HttpServer(
             listen(0),
             lambda request: self.handle(request),
+            refuse=lambda _method, _path, error: failure(error),
             admission=self.admission,
             threads=2,
             timeout=5,
@@ -298,6 +304,35 @@ def test_gets_are_answered_while_every_thread_is_taken(running):
     for sock in sockets:
         assert sock.recv(1000).endswith(b"POST /p 0")
         sock.close()
+
+
+def test_requests_refused_for_their_bytes_are_counted_and_their_size_is_bounded():
+    metrics = PrometheusMetrics()
+    api = Api(None, admission=Admission(1000), metrics=metrics)
+    flags = SimpleNamespace(
+        rest_api_port=0,
+        rest_api_num_threads=1,
+        rest_api_timeout_in_ms=5000,
+        rest_api_enable_cors_support=True,
+    )
+    server = rest.start(api, flags, metrics)
+    post = "POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
+
+    def send(size: int) -> bytes:
+        sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+        sock.sendall(post.format(size).encode() + bytes(400))
+        sock.settimeout(0.5)
+        return read_all(sock)
+
+    with ExitStack() as stack:
+        stack.callback(server.stop, 1)
+        assert b" 413 " in send(501)
+        assert send(401) == b""  # the server waits for its last byte
+        refused = send(400)
+        assert b" 429 " in refused
+        assert b"Access-Control-Allow-Origin" in refused
+        counted = b':request_count{model_name="m",status="RESOURCE_EXHAUSTED"} 1\n'
+        assert counted in metrics.page()
 
 
 def test_an_unknown_content_encoding_is_refused(running):

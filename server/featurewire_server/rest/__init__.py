@@ -41,6 +41,7 @@ def start(api: Api, flags: RestFlags, metrics: Metrics) -> HttpServer:
     return HttpServer(
         listen(flags.rest_api_port),
         handler,
+        refuse=handler.refuse,
         admission=api.admission,
         threads=flags.rest_api_num_threads or 4 * CORES,
         timeout=flags.rest_api_timeout_in_ms / 1000,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import h11
@@ -15,7 +15,7 @@ from ..cancellation import Cancellation
 from ..errors import ServingError, invalid_argument
 from . import encode
 from .bodies import Bodies
-from .handler import Answer, Request, failure
+from .handler import Answer, Request
 
 READ_BYTES = 64 << 10
 MAX_HEADER_BYTES = 16 << 10
@@ -35,6 +35,8 @@ class Service:
     """What a connection needs of its server."""
 
     answer: Callable[[Request], Awaitable[Answer]]
+    refuse: Callable[[str, str, ServingError], Answer]
+    """The answer to a request (method and path) whose body could not be taken."""
     bodies: Bodies
     stopping: Callable[[], bool]
     """Whether connections are to close after their next answer."""
@@ -96,7 +98,7 @@ class Connection:
             try:
                 body = await self._body(head, admitted)
             except ServingError as error:
-                return failure(error)
+                return self._service.refuse(*_target(head), error)
             except _TooLarge:
                 text = f"The body is larger than {self._service.max_body_bytes} bytes"
                 return Answer(status=413, body=_error(text))
@@ -136,9 +138,10 @@ class Connection:
             text = f"Content-Encoding {encoding} is not supported; gzip is"
             return Answer(status=415, body=_error(text))
         cancelled = Cancellation()
+        method, path = _target(head)
         request = Request(
-            method=head.method.decode("ascii"),
-            path=head.target.decode("ascii").partition("?")[0],
+            method=method,
+            path=path,
             encoding=encoding,
             body=body,
             cancelled=cancelled,
@@ -201,9 +204,7 @@ class Connection:
         """Answer although the request is not read to its end, and let the client read that."""
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        await self._send(
-            Answer(status=answer.status, body=answer.body, headers=(("Connection", "close"),))
-        )
+        await self._send(replace(answer, headers=(*answer.headers, ("Connection", "close"))))
         # Closing with unread bytes resets the connection, and the client may lose the answer.
         self._writer.write_eof()
         deadline = time.monotonic() + LINGER_SECONDS
@@ -218,6 +219,11 @@ class Connection:
 
 class _TooLarge(Exception):
     pass
+
+
+def _target(head: h11.Request) -> tuple[str, str]:
+    """Method, and path without its query."""
+    return head.method.decode("ascii"), head.target.decode("ascii").partition("?")[0]
 
 
 def _error(text: str) -> bytes:

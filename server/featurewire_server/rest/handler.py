@@ -6,8 +6,8 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -115,14 +115,13 @@ class Handler:
             if found.code is grpc.StatusCode.INTERNAL and found is not error:
                 log.exception("%s %s failed", request.method, request.path)
             answer = failure(found)
-        if not self._cors:
-            return answer
-        return Answer(
-            status=answer.status,
-            body=answer.body,
-            content_type=answer.content_type,
-            headers=self._cors,
-        )
+        return replace(answer, headers=self._cors)
+
+    def refuse(self, method: str, path: str, error: ServingError) -> Answer:
+        """The answer to a request whose body was not taken, because of `error`."""
+        with suppress(ServingError), self._counted_if_unread(routes.find(method, path)):
+            raise error
+        return replace(failure(error), headers=self._cors)
 
     def _answer(self, request: Request) -> Answer:
         if self._metrics and request.path == self._metrics.path:
@@ -147,7 +146,7 @@ class Handler:
         self, route: routes.Route, request: Request
     ) -> tuple[PredictRequest, bool]:
         """The message, and whether the answer is to be in rows."""
-        with self._counted_if_unread("Predict", route), self._document(request) as found:
+        with self._counted_if_unread(route), self._document(request) as found:
             spec = route.model_spec(decode.signature_name(found))
             rows = decode.is_row_form(found)
             message = PredictRequest(model_spec=spec)
@@ -171,7 +170,7 @@ class Handler:
 
     def _classify(self, route: routes.Route, request: Request) -> str:
         message = ClassificationRequest()
-        self._fill("Classify", message, route, request)
+        self._fill(message, route, request)
         response = self._api.classify(
             message, deadline=request.deadline, cancelled=request.cancelled, entrypoint="REST"
         )
@@ -179,7 +178,7 @@ class Handler:
 
     def _regress(self, route: routes.Route, request: Request) -> str:
         message = RegressionRequest()
-        self._fill("Regress", message, route, request)
+        self._fill(message, route, request)
         response = self._api.regress(
             message, deadline=request.deadline, cancelled=request.cancelled, entrypoint="REST"
         )
@@ -187,12 +186,11 @@ class Handler:
 
     def _fill(
         self,
-        api: str,
         message: ClassificationRequest | RegressionRequest,
         route: routes.Route,
         request: Request,
     ) -> None:
-        with self._counted_if_unread(api, route), self._document(request) as found:
+        with self._counted_if_unread(route), self._document(request) as found:
             message.model_spec.CopyFrom(route.model_spec(decode.signature_name(found)))
             message.input.CopyFrom(examples.read(found))
 
@@ -224,7 +222,7 @@ class Handler:
             yield document.parse(body)
 
     @contextmanager
-    def _counted_if_unread(self, api: str, route: routes.Route) -> Iterator[None]:
+    def _counted_if_unread(self, route: routes.Route) -> Iterator[None]:
         """Count a request that fails before it reaches the Api, which counts the others."""
         started = time.monotonic()
         try:
@@ -232,7 +230,7 @@ class Handler:
         except Exception as error:
             self._api.metrics.observe_request(
                 model=route.name,
-                api=api,
+                api=route.verb.capitalize(),
                 entrypoint="REST",
                 code=from_exception(error).code,
                 seconds=time.monotonic() - started,

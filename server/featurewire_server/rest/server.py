@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from ..admission import Admission
-from ..errors import unavailable
+from ..errors import ServingError, unavailable
 from .bodies import Bodies
 from .connection import READ_BYTES, Connection, Service
 from .handler import Answer, Request, failure
@@ -50,13 +50,17 @@ def listen(port: int) -> socket.socket:
 
 
 class HttpServer:
-    """Serves `handler` on a listening socket from a thread of its own until `stop`."""
+    """Serves `handler` on a listening socket from a thread of its own until `stop`.
+
+    `refuse` answers, on the sockets' thread, requests (method and path) whose body is not taken.
+    """
 
     def __init__(
         self,
         sock: socket.socket,
         handler: Callable[[Request], Answer],
         *,
+        refuse: Callable[[str, str, ServingError], Answer],
         admission: Admission,
         threads: int,
         timeout: float,
@@ -68,6 +72,7 @@ class HttpServer:
         bodies = Bodies(admission)
         self._service = Service(
             answer=self._answer,
+            refuse=refuse,
             bodies=bodies,
             stopping=lambda: self._stopping,
             timeout=timeout,
