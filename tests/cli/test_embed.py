@@ -221,6 +221,20 @@ def test_overwrite_replaces_and_resume_extends(embed, images, tmp_path, suffix, 
     assert server.answered == 6
 
 
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_the_index_of_an_array_is_left_to_its_array(embed, images, tmp_path, option):
+    assert embed("photos/a", "--output", "out.npy").returncode == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    shown = embed("photos", "--output", "out.jsonl", option)
+    assert shown.returncode == 2
+    assert shown.stderr == (
+        "featurewire embed: out.jsonl is the index of out.npy; choose another --output; "
+        "see featurewire embed --help\n"
+    )
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+    assert embed("photos", "--output", "out.npy", "--resume").returncode == 0
+
+
 def test_an_image_that_failed_is_tried_again_by_resume(embed, images, tmp_path):
     (images / "a" / "02.jpg").write_bytes(b"no image yet")
     assert embed("photos/a", "--output", "out.npy").returncode == 1

@@ -176,12 +176,65 @@ def test_files_that_are_there_are_refused_unless_one_says_what_to_do(tmp_path, s
     check_free(output_for(path), resume=False, overwrite=True)
 
 
-def test_an_index_of_something_else_is_not_replaced(tmp_path):
-    (tmp_path / "out.jsonl").write_text('{"mine": true}\n')
-    with pytest.raises(OutputError, match=r"out.jsonl exists"):
-        check_free(output_for(tmp_path / "out.npy"), resume=False, overwrite=False)
+WHAT_TO_DO = [
+    {"resume": resume, "overwrite": overwrite}
+    for resume, overwrite in [(False, False), (True, False), (False, True)]
+]
+
+
+@pytest.mark.parametrize("what", WHAT_TO_DO)
+@pytest.mark.parametrize("content", [b'{"mine": 1}\n', b"{}", encode(0, "a", ONE, vector(0))])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.partial"])
+@pytest.mark.parametrize("beside", [[], ["out.npy", "out.npy.partial"]])
+def test_what_is_no_index_is_not_replaced_by_one(tmp_path, name, content, beside, what):
+    (tmp_path / name).write_bytes(content)
+    for array in beside:
+        (tmp_path / array).touch()
+    if content.endswith(b"\n") or not name.endswith(".partial"):  # else torn off by a kill
+        with pytest.raises(OutputError, match=rf"{name} exists and is no index .*; move it away"):
+            check_free(output_for(tmp_path / "out.npy"), **what)
+    assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("what", WHAT_TO_DO)
+def test_the_index_of_an_array_is_no_output_of_lines(tmp_path, what):
+    array = output_for(tmp_path / "out.npy")
+    append(array, 0, 1)
+    with pytest.raises(OutputError, match=r"out.jsonl.partial is the index of .*out.npy.partial;"):
+        check_free(output_for(tmp_path / "out.jsonl"), **what)
+    array.publish()
+    with pytest.raises(OutputError, match=r"out.jsonl is the index of .*out.npy; choose another"):
+        check_free(output_for(tmp_path / "out.jsonl"), **what)
+
+
+def test_lines_beside_an_array_of_something_else_are_gone_on_with(tmp_path):
+    (tmp_path / "out.npy").write_bytes(b"mine")
+    append(output_for(tmp_path / "out.jsonl"), 0)
+    check_free(output_for(tmp_path / "out.jsonl"), resume=True, overwrite=False)
+    assert loaded(output_for(tmp_path / "out.jsonl")) == ["0.jpg"]
+
+
+def test_an_index_that_a_kill_left_without_a_row_is_gone_on_with(tmp_path):
+    array = output_for(tmp_path / "out.npy")
+    array.journal().close()
+    check_free(array, resume=True, overwrite=False)
+    (tmp_path / "out.jsonl.partial").write_bytes(b'{"row": 0, "pa')
+    check_free(array, resume=True, overwrite=False)
+    assert loaded(array) == []
+
+
+def test_an_index_without_its_array_is_not_gone_on_with(tmp_path):
+    (tmp_path / "out.jsonl").write_bytes(encode(0, "a.jpg", ONE))
     with pytest.raises(OutputError, match=r"out.jsonl exists without .*out.npy"):
         output_for(tmp_path / "out.npy").load(lambda *_: None)
+
+
+@pytest.mark.parametrize("what", WHAT_TO_DO)
+@pytest.mark.parametrize("suffix", KINDS)
+def test_a_directory_in_the_place_of_an_output_is_refused(tmp_path, suffix, what):
+    (tmp_path / f"out{suffix}").mkdir()
+    with pytest.raises(OutputError, match=rf"out{suffix} is no regular file; choose another"):
+        check_free(output_for(tmp_path / f"out{suffix}"), **what)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +243,7 @@ def test_an_index_of_something_else_is_not_replaced(tmp_path):
         ("out.jsonl", b'{"row": 0, "title": "mine"}\n'),
         ("out.jsonl", b"not json\n"),
         ("out.jsonl", b"[1, 2]\n"),
+        ("out.jsonl", encode(0, "a.jpg", ONE, vector(0)) + encode(1, "b.jpg", ONE)),
         ("out.parquet", b"PAR0"),
     ],
 )
@@ -212,6 +266,15 @@ def test_an_array_and_an_index_that_disagree_are_not_gone_on_with(tmp_path):
     output_for(tmp_path / "out.npy").publish()
     (tmp_path / "out.jsonl").write_bytes(encode(0, "0.jpg", ONE))
     with pytest.raises(OutputError, match=r"holds 2 rows and its index .* 1"):
+        output_for(tmp_path / "out.npy").load(lambda *_: None)
+
+
+def test_an_index_with_vectors_is_not_gone_on_with(tmp_path):
+    append(output_for(tmp_path / "out.npy"), 0, 1)
+    output_for(tmp_path / "out.npy").publish()
+    mixed = encode(0, "0.jpg", ONE) + encode(1, "1.jpg", ONE, vector(1))
+    (tmp_path / "out.jsonl").write_bytes(mixed)
+    with pytest.raises(OutputError, match=r"line 2 of .*out.jsonl was not written"):
         output_for(tmp_path / "out.npy").load(lambda *_: None)
 
 
@@ -248,10 +311,16 @@ class TestLines:
 
     @pytest.mark.parametrize("path", ['a"b.jpg', "a, vector: [.jpg", 'x", "vector": [1', "é\n☃"])
     def test_any_path_comes_back(self, path):
-        for given in (None, vector(1)):
-            assert decode(encode(3, path, ONE, given)) == (path, ONE)
+        assert decode(encode(3, path, ONE), vector=False) == (path, ONE)
+        assert decode(encode(3, path, ONE, vector(1)), vector=True) == (path, ONE)
+
+    @pytest.mark.parametrize("line", [encode(0, "a", ONE), encode(0, "a", ONE, vector(1))])
+    def test_a_row_of_the_other_kind_is_not_a_row(self, line):
+        with pytest.raises(NotARow):
+            decode(line, vector=b'vector":' not in line)
 
     @pytest.mark.parametrize("line", [b"", b"{}\n", b'{"path": "a"', b"[]\n", b"null\n"])
     def test_anything_else_is_not_a_row(self, line):
-        with pytest.raises(NotARow):
-            decode(line)
+        for vector in (True, False):
+            with pytest.raises(NotARow):
+                decode(line, vector=vector)

@@ -46,11 +46,16 @@ def partial(path: Path) -> Path:
 
 
 def load_index(
-    index: Path, on_row: Callable[[str, Origin], None], *, limit: int | None = None
+    index: Path,
+    on_row: Callable[[str, Origin], None],
+    *,
+    vectors: bool = False,
+    limit: int | None = None,
 ) -> tuple[int, int]:
     """Read the whole rows, `limit` at most; return how many and how many bytes they take.
 
-    A last line without its end is what a kill leaves behind, and is not counted.
+    `vectors` says whether the rows must hold them, or must not. A last line without its end is
+    what a kill leaves behind, and is not counted.
     """
     count = size = 0
     with index.open("rb", buffering=1 << 20) as lines:
@@ -58,16 +63,29 @@ def load_index(
             if not line.endswith(b"\n") or count == limit:
                 break
             try:
-                path, origin = decode(line)
+                path, origin = decode(line, vector=vectors)
             except NotARow:
                 raise OutputError(
-                    f"line {count + 1} of {index} was not written by featurewire embed; "
-                    "choose another --output or start over with --overwrite"
+                    f"line {count + 1} of {index} was not written by featurewire embed, or not for "
+                    "this kind of output; choose another --output or start over with --overwrite"
                 ) from None
             on_row(path, origin)
             count += 1
             size += len(line)
     return count, size
+
+
+def is_index(path: Path) -> bool | None:
+    """Whether the first line is a row of an array's index; None where no whole line tells."""
+    with path.open("rb") as lines:
+        first = lines.readline()
+    if not first.endswith(b"\n"):
+        return None
+    try:
+        decode(first, vector=False)
+    except NotARow:
+        return False
+    return True
 
 
 def npy_header(rows: int, dimension: int) -> bytes:

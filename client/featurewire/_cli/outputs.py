@@ -19,6 +19,7 @@ from featurewire._cli.journal import (
     Journal,
     LineJournal,
     OutputError,
+    is_index,
     load_index,
     lock,
     npy_rows,
@@ -41,6 +42,9 @@ class Output(Protocol):
 
     def begun(self) -> list[Path]:
         """What an earlier run left unfinished."""
+
+    def taken(self) -> str | None:
+        """Why not even `--overwrite` may have these names: what is there is another's."""
 
     def load(self, on_row: OnRow) -> int:
         """Report the rows that are there and keep other processes away; return how many."""
@@ -67,6 +71,11 @@ def output_for(path: Path) -> Output:
 
 def check_free(output: Output, *, resume: bool, overwrite: bool) -> None:
     """Refuse files that are there already, unless it was said what to do with them."""
+    for path in (*output.files(), *output.begun()):
+        if path.exists() and not path.is_file():
+            raise OutputInTheWay(f"{path} is no regular file; choose another --output")
+    if taken := output.taken():
+        raise OutputInTheWay(taken)
     if resume or overwrite:
         return
     if files := output.files():
@@ -95,11 +104,19 @@ class JsonlOutput:
     def begun(self) -> list[Path]:
         return _present(self._partial)
 
+    def taken(self) -> str | None:
+        array = self._path.with_suffix(".npy")
+        arrays = _present(array, _with_suffix(array, ".partial"))
+        for path in (*self.files(), *self.begun()):
+            if arrays and is_index(path):
+                return f"{path} is the index of {arrays[0]}; choose another --output"
+        return None
+
     def load(self, on_row: OnRow) -> int:
         source = self._partial if self.begun() else self._path
         if source.exists():
             self._held = hold(source)
-            self._loaded = load_index(source, on_row)
+            self._loaded = load_index(source, on_row, vectors=True)
         return self._loaded[0]
 
     def journal(self) -> Journal:
@@ -126,6 +143,12 @@ class _ArrayOutput:
     def begun(self) -> list[Path]:
         # The index comes to be last and goes first: vectors without it are of no use.
         return [self._vectors, self._index] if self._index.exists() else []
+
+    def taken(self) -> str | None:
+        # A kill may have left it without a whole line.
+        if self._index.exists() and is_index(self._index) is False:
+            return _no_index(self._index)
+        return None
 
     def load(self, on_row: OnRow) -> int:
         if self.begun():
@@ -167,6 +190,11 @@ class NpyOutput(_ArrayOutput):
 
     def files(self) -> list[Path]:
         return _present(self._path, self._path_index)
+
+    def taken(self) -> str | None:
+        if self._path_index.exists() and not is_index(self._path_index):
+            return _no_index(self._path_index)
+        return super().taken()
 
     def load(self, on_row: OnRow) -> int:
         if self.begun() and not self._vectors.exists() and self._path.exists():
@@ -253,6 +281,13 @@ def _release(held: BinaryIO | None) -> None:
 
 def _present(*paths: Path) -> list[Path]:
     return [path for path in paths if path.exists()]
+
+
+def _no_index(path: Path) -> str:
+    return (
+        f"{path} exists and is no index that featurewire embed wrote; move it away or choose "
+        "another --output"
+    )
 
 
 def _with_suffix(path: Path, suffix: str) -> Path:

@@ -109,6 +109,6 @@ def _origin(row: dict[str, Any]) -> Origin:
 def _groups(index: Path) -> Iterator[tuple[int, list[tuple[str, Origin]]]]:
     start = 0
     with index.open("rb") as lines:
-        while rows := [decode(line) for line in islice(lines, ROW_GROUP)]:
+        while rows := [decode(line, vector=False) for line in islice(lines, ROW_GROUP)]:
             yield start, rows
             start += len(rows)

@@ -19,7 +19,7 @@ _VECTOR = b', "vector": ['
 
 
 class NotARow(ValueError):
-    """The line was not written by `featurewire embed`."""
+    """The line was not written by `featurewire embed`, or not for this kind of output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +53,14 @@ def encode(row: int, path: str, origin: Origin, vector: Vector | None = None) ->
     return b"".join((line[:-1], _VECTOR, _numbers(vector.tolist()).encode(), b"]}\n"))
 
 
-def decode(line: bytes) -> tuple[str, Origin]:
-    """The path and the origin in a line that `encode` made, with or without a vector.
+def decode(line: bytes, *, vector: bool) -> tuple[str, Origin]:
+    """The path and the origin in a line that `encode` made with a vector, or without one.
 
-    Raises `NotARow` for anything else, a torn line included.
+    Raises `NotARow` for anything else, a torn line and a row of the other kind included.
     """
-    if not line.endswith(b"}\n"):
+    head, found, _ = line.partition(_VECTOR)
+    if bool(found) != vector or not line.endswith(b"]}\n" if vector else b"}\n"):
         raise NotARow
-    head, vector, _ = line.partition(_VECTOR)
     try:
         fields = json.loads(head + b"}" if vector else line)
         path, model, version = fields["path"], fields["model"], fields["version"]
