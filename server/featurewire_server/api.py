@@ -199,6 +199,10 @@ class Api:
             name, signature = predict.signature_of(servable.runner.signatures, spec.signature_name)
             return _effective(servable, name), signature
 
+    def count_refused(self, api: str, code: grpc.StatusCode) -> None:
+        """A request that was refused before anybody read which model it is for."""
+        self.metrics.observe_request(model="", api=api, entrypoint="GRPC", code=code, seconds=0.0)
+
     @contextmanager
     def _serving(self, request: Message, api: str, entrypoint: str) -> Iterator[Servable]:
         with self._observed(request, api, entrypoint):

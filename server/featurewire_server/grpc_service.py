@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
-from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from featurewire._tfs import get_model_status_pb2, model_management_pb2, model_service_pb2
-from featurewire._tfs._pool import POOL
 from featurewire._tfs.get_model_metadata_pb2 import GetModelMetadataRequest
 from featurewire._tfs.predict_pb2 import PredictRequest
 
@@ -25,14 +23,30 @@ from ._tfs.regression_pb2 import RegressionRequest
 from ._tfs.ssl_config_pb2 import SSLConfig
 from .api import Api
 from .cancellation import Cancellation
-from .errors import ServingError, invalid_argument
+from .errors import ServingError, invalid_argument, resource_exhausted
+from .grpc_bodies import Bodies
+from .grpc_extras import add_health, add_reflection
+from .turnstile import Turnstile
 
 MAX_MESSAGE_BYTES = (1 << 31) - 1
 MAX_DETAILS = 1024  # characters; HTTP/2 trailers are bounded
-CONTROL_THREADS = 2
+WORK_CALLS = 1024
+"""Calls of Predict and its like that may be there at once; those that wait hold a thread each."""
+CONTROL_CALLS = 64
+"""The same for status, metadata and reloads, whose threads are their own."""
+RECEIVING = 64
+"""Calls of Predict and its like whose messages are received or held, at least; twice as many as
+work, if that is more. The others wait with their callers."""
+BODY_SECONDS = 120.0
+"""For the message of a call of Predict and its like to come in: slow lines share their speed
+among all that is in flight."""
+CONTROL_BODY_SECONDS = 10.0
+LAST_REPLIES = 0.5  # seconds to send them in
 FAR_FUTURE = 365 * 24 * 3600.0  # seconds
 
-Call = Callable[[Message, grpc.ServicerContext], Message]
+HEALTH = "grpc.health.v1.Health"
+
+Call = Callable[[Message, "_Times"], Message]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,26 +70,27 @@ class GrpcServer:
 
     def __init__(self, api: Api, config: GrpcConfig) -> None:
         """Listen and answer. Raises OSError naming the address that cannot be had."""
-        self._control = futures.ThreadPoolExecutor(CONTROL_THREADS, "grpc-control")
-        self._reload = futures.ThreadPoolExecutor(1, "grpc-reload")  # reloads wait for loads
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(config.max_threads, "grpc"),
-            options=_options(api.admission.limit, config.options),
+        # More threads than places: a call that is refused needs one for a moment, too.
+        pool = futures.ThreadPoolExecutor(WORK_CALLS + 16, "grpc")
+        self._server = grpc.server(pool, options=_options(api.admission.limit, config.options))
+        self._open = _Open()
+        self._work = _Lane(
+            calls=WORK_CALLS,
+            received=max(RECEIVING, 2 * config.max_threads),
+            body_seconds=BODY_SECONDS,
+            width=config.max_threads,
         )
+        self._control = _control_lane("grpc-control", CONTROL_CALLS)
+        self._reload = _control_lane("grpc-reload", 1)
         services = [prediction_service_pb2, model_service_pb2]
         self._server.add_generic_rpc_handlers([_Handlers(self._methods(api))])
         names = [service.DESCRIPTOR.services_by_name for service in services]
         full_names = [s.full_name for by_name in names for s in by_name.values()]
-        self._health: health.HealthServicer | None = None
+        self._health = None
         if config.health:
-            self._health = health.HealthServicer()
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-            full_names.append(health.SERVICE_NAME)
-            for name in ["", *full_names]:
-                self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        reflection.enable_server_reflection(
-            [*full_names, reflection.SERVICE_NAME], self._server, pool=_Pools()
-        )
+            full_names.append(HEALTH)
+            self._health = add_health(self._server, full_names)
+        add_reflection(self._server, full_names)
         self.port = self._listen(config)
         self._server.start()
 
@@ -101,35 +116,36 @@ class GrpcServer:
         """Accept nothing new; return when all in flight has ended, `grace` seconds at the most."""
         if self._health is not None:
             self._health.enter_graceful_shutdown()
-        self._server.stop(grace).wait()
-        for pool in (self._control, self._reload):
-            pool.shutdown(wait=False)
+        stopped = self._server.stop(grace)
+        self._open.wait_for_none(grace)
+        # What is open still are streams of health and reflection, which end by themselves never.
+        self._server.stop(LAST_REPLIES)
+        stopped.wait()
+        for lane in (self._work, self._control, self._reload):
+            lane.close()
 
     def _methods(self, api: Api) -> dict[str, grpc.RpcMethodHandler]:
         def timed(method: Callable[..., Message]) -> Call:
-            def call(request: Message, context: grpc.ServicerContext) -> Message:
-                cancelled = Cancellation()
-                context.add_callback(cancelled.set)
-                return method(request, deadline=_deadline(context), cancelled=cancelled)
-
-            return call
+            return lambda request, times: method(
+                request, deadline=times.deadline, cancelled=times.cancelled
+            )
 
         def plain(method: Callable[..., Message]) -> Call:
-            return lambda request, context: method(request)
+            return lambda request, times: method(request)
 
-        def reload(request: Message, context: grpc.ServicerContext) -> Message:
-            return api.reload_config(request, deadline=_deadline(context))
+        def reload(request: Message, times: _Times) -> Message:
+            return api.reload_config(request, deadline=times.deadline)
 
         prediction = "/tensorflow.serving.PredictionService/"
         model = "/tensorflow.serving.ModelService/"
-        calls: dict[str, tuple[type[Message], Call, futures.ThreadPoolExecutor | None]] = {
-            prediction + "Predict": (PredictRequest, timed(api.predict), None),
-            prediction + "Classify": (ClassificationRequest, timed(api.classify), None),
-            prediction + "Regress": (RegressionRequest, timed(api.regress), None),
+        calls: dict[str, tuple[type[Message], Call, _Lane]] = {
+            prediction + "Predict": (PredictRequest, timed(api.predict), self._work),
+            prediction + "Classify": (ClassificationRequest, timed(api.classify), self._work),
+            prediction + "Regress": (RegressionRequest, timed(api.regress), self._work),
             prediction + "MultiInference": (
                 MultiInferenceRequest,
                 timed(api.multi_inference),
-                None,
+                self._work,
             ),
             prediction + "GetModelMetadata": (
                 GetModelMetadataRequest,
@@ -147,24 +163,119 @@ class GrpcServer:
                 self._reload,
             ),
         }
-        return {path: self._handler(api, *call) for path, call in calls.items()}
+        return {path: self._handler(api, path, *call) for path, call in calls.items()}
 
     def _handler(
-        self, api: Api, kind: type[Message], call: Call, pool: futures.ThreadPoolExecutor | None
+        self, api: Api, path: str, kind: type[Message], call: Call, lane: _Lane
     ) -> grpc.RpcMethodHandler:
         """Bytes in, bytes out: what arrives is admitted by its size before it is parsed."""
 
-        def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
+        def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            times = _Times(context)
+            taken = False
             try:
-                with api.admission.admit(len(data)):
-                    return call(_parse(kind, data), context).SerializeToString()
+                with (
+                    self._open.one(),
+                    lane.place(),
+                    lane.receiving.turn(times.deadline, times.cancelled),
+                ):
+                    data = lane.bodies.receive(requests, context)
+                    with (
+                        api.admission.admit(len(data)),
+                        lane.working.turn(times.deadline, times.cancelled),
+                    ):
+                        request = _parse(kind, data)
+                        del data
+                        taken = True
+                        return call(request, times).SerializeToString()
             except ServingError as error:
+                if not taken:  # else it was counted where it failed
+                    api.count_refused(path.rpartition("/")[2], error.code)
                 context.abort(error.code, _details(error.message))
 
-        if pool is not None:
-            # Status and metadata answer while every Predict thread waits for a batch.
-            handle.experimental_thread_pool = pool
-        return grpc.unary_unary_rpc_method_handler(handle)
+        if lane.pool is not None:
+            handle.experimental_thread_pool = lane.pool
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+
+class _Times:
+    """How long a call may take, and whether its caller has gone."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self.deadline = _deadline(context)
+        self.cancelled = Cancellation()
+        if not context.add_callback(self.cancelled.set):  # it is over already
+            self.cancelled.set()
+
+
+class _Lane:
+    """Where calls of one kind wait and work, out of the way of other kinds."""
+
+    def __init__(
+        self,
+        *,
+        calls: int,
+        received: int,
+        body_seconds: float,
+        width: int,
+        pool: futures.ThreadPoolExecutor | None = None,
+    ) -> None:
+        self.receiving = Turnstile(received)
+        self.bodies = Bodies(body_seconds)
+        self.working = Turnstile(width)
+        self.pool = pool
+        """None: the server's own."""
+        self._calls = calls
+        self._places = threading.BoundedSemaphore(calls)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Be one of so many calls, or raise RESOURCE_EXHAUSTED at once."""
+        if not self._places.acquire(blocking=False):
+            raise resource_exhausted(f"{self._calls} calls of this kind are waiting already")
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        self.bodies.close()
+        if self.pool is not None:
+            self.pool.shutdown(wait=False)
+
+
+def _control_lane(name: str, width: int) -> _Lane:
+    pool = futures.ThreadPoolExecutor(CONTROL_CALLS + 16, name)
+    return _Lane(
+        calls=CONTROL_CALLS,
+        received=CONTROL_CALLS,
+        body_seconds=CONTROL_BODY_SECONDS,
+        width=width,
+        pool=pool,
+    )
+
+
+class _Open:
+    """Counts the calls that are answered when they are done."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        with self._changed:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    def wait_for_none(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._count, seconds)
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -173,19 +284,6 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         return self._methods.get(details.method)
-
-
-class _Pools:
-    """Descriptors for reflection: TensorFlow Serving's private pool, then the default one."""
-
-    def __getattr__(self, name: str) -> Callable:
-        def find(*arguments: object) -> object:
-            try:
-                return getattr(POOL, name)(*arguments)
-            except KeyError:
-                return getattr(descriptor_pool.Default(), name)(*arguments)
-
-        return find
 
 
 def credentials(config: SSLConfig) -> grpc.ServerCredentials:
@@ -202,9 +300,14 @@ def _options(limit: int, extra: tuple[tuple[str, int | str], ...]) -> list[tuple
         # The transport refuses what admission could never take, before it is in memory.
         "grpc.max_receive_message_length": min(limit, MAX_MESSAGE_BYTES),
         "grpc.max_send_message_length": -1,
-        # A request that waits for a thread stays with its caller but for the first 64 KiB of it;
+        # A request that nobody receives yet stays with its caller but for the first 64 KiB of it;
         # with the probe, gRPC would take in megabytes of each.
         "grpc.http2.bdp_probe": 0,
+        # A host that lost its power holds its calls no longer than this, and clients may ask as
+        # often whether the server lives: by default a call of two minutes is cut off for it.
+        "grpc.keepalive_time_ms": 60_000,
+        "grpc.keepalive_timeout_ms": 20_000,
+        "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
         "grpc.so_reuseport": 0,  # a second server on a taken port must fail, not share it
     }
     return list((options | dict(extra)).items())

@@ -141,6 +141,7 @@ def test_a_second_run_into_the_same_output_is_refused(many, server, command):
     server.seconds_per_image = 0.01
     process = begin(many, server, "out.npy")
     wait_for_rows(many / "out.jsonl.partial", 5, process)
+    server.seconds_per_image = 0.2  # it is not through before the second one has begun
     shown = command(
         *("embed", "photos", "--output", "out.npy", "--resume"),
         *("--server", server.target, "--model", "tiny"),

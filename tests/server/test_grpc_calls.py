@@ -1,0 +1,231 @@
+"""Calls that wait, that never send their message, and that must not hold up others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
+
+from featurewire_server import grpc_service
+from featurewire_server.cancellation import Cancellation
+from featurewire_server.errors import ServingError
+from featurewire_server.loading import DirectRunner
+from featurewire_server.turnstile import Turnstile
+from tests.server.support import (
+    MODEL,
+    PREDICTION,
+    FakeEngine,
+    config,
+    model,
+    predict_request,
+    served,
+    spec,
+    wait_until,
+)
+
+Code = grpc.StatusCode
+STATUS, PREDICT = MODEL + "GetModelStatus", PREDICTION + "Predict"
+
+
+@pytest.fixture
+def base_path(tmp_path: Path) -> Path:
+    (tmp_path / "1").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def serve(base_path, engine):
+    def serve(**options):
+        load = lambda *_: DirectRunner(engine)  # noqa: E731
+        return served(config(model("m", base_path)), load=load, **options)
+
+    return serve
+
+
+def request(size: int = 4):
+    return predict_request(spec("m"), x=np.zeros((1, size // 4), np.float32))
+
+
+class HalfOpen:
+    """Calls that have sent their headers and send nothing more until the end of the block."""
+
+    def __init__(self, made) -> None:
+        self._made = made
+        self._end = threading.Event()
+        self.calls: list = []
+
+    def open(self, path: str, count: int) -> None:
+        for _ in range(count):
+            self.calls.append(self._made.channel.stream_unary(path).future(self._silence()))
+
+    def _silence(self) -> Iterator[bytes]:
+        self._end.wait(60)
+        yield from ()
+
+    def __enter__(self) -> HalfOpen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for call in self.calls:
+            call.cancel()
+        self._end.set()
+
+
+def test_calls_without_a_message_hold_up_nobody(serve) -> None:
+    with serve(grpc_config={"max_threads": 2, "health": True}) as made, HalfOpen(made) as half:
+        for path in (STATUS, PREDICT, MODEL + "HandleReloadConfigRequest"):
+            half.open(path, 8)
+        streams = [
+            reflection_pb2_grpc.ServerReflectionStub(made.channel).ServerReflectionInfo(
+                half._silence()
+            )
+            for _ in range(8)
+        ]
+        half.calls += streams
+        assert made.states("m") == {1: "AVAILABLE"}
+        assert made.start(PREDICT, request(), None).code() is Code.OK
+        health = health_pb2_grpc.HealthStub(made.channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=20).status == 1
+        made.reload(config(model("m", made.manager.use(spec("m")).__enter__().path.parent)))
+
+
+def test_a_message_that_does_not_come_ends_its_call(serve, monkeypatch) -> None:
+    monkeypatch.setattr(grpc_service, "BODY_SECONDS", 0.3)
+    with serve() as made, HalfOpen(made) as half:
+        half.open(PREDICT, 3)
+        wait_until(lambda: all(call.done() for call in half.calls))
+        assert {call.code() for call in half.calls} == {Code.CANCELLED}
+        assert made.start(PREDICT, request(), None).code() is Code.OK
+
+
+def test_a_call_that_ends_without_a_message_is_refused(serve) -> None:
+    with serve() as made:
+        call = made.channel.stream_unary(PREDICT).future(iter(()))
+        assert call.code() is Code.INVALID_ARGUMENT
+        assert "without a request" in call.details()
+
+
+def test_more_calls_than_may_wait_are_refused(serve, engine, monkeypatch) -> None:
+    monkeypatch.setattr(grpc_service, "WORK_CALLS", 4)
+    engine.gate.clear()
+    with serve(grpc_config={"max_threads": 1}) as made:
+        waiting = [made.start(PREDICT, request(), None) for _ in range(4)]
+        wait_until(lambda: made.api.admission.held and engine.running == 1)
+        wait_until(lambda: made.start(PREDICT, request(), None).code() is Code.RESOURCE_EXHAUSTED)
+        assert made.states("m") == {1: "AVAILABLE"}
+        engine.gate.set()
+        assert {call.code() for call in waiting} == {Code.OK}
+
+
+def test_small_requests_that_wait_are_counted(serve, engine) -> None:
+    engine.gate.clear()
+    with serve(grpc_config={"max_threads": 1}, limit=1_000_000) as made:
+        calls = [made.start(PREDICT, request(60_000), None) for _ in range(40)]
+        wait_until(lambda: sum(call.done() for call in calls) >= 40 - 17)
+        assert made.api.admission.held <= 1_000_000
+        engine.gate.set()
+        codes = [call.code() for call in calls]
+        assert set(codes) == {Code.OK, Code.RESOURCE_EXHAUSTED}
+        assert 1 <= codes.count(Code.OK) <= 17
+        wait_until(lambda: made.api.admission.held == 0)
+
+
+def test_a_waiting_call_that_is_cancelled_or_late_gives_back_its_bytes(serve, engine) -> None:
+    engine.gate.clear()
+    with serve(grpc_config={"max_threads": 1}) as made:
+        first = made.start(PREDICT, request(), None)
+        wait_until(lambda: engine.running == 1)
+        alone = made.api.admission.held
+        cancelled = made.start(PREDICT, request(50_000), None)
+        late = made.start(PREDICT, request(50_000), None, timeout=1.0)
+        wait_until(lambda: made.api.admission.held > alone + 100_000)
+        cancelled.cancel()
+        assert late.code() is Code.DEADLINE_EXCEEDED
+        wait_until(lambda: made.api.admission.held == alone)
+        engine.gate.set()
+        assert first.code() is Code.OK
+        assert len(engine.calls) == 1
+
+
+def test_open_health_and_reflection_streams_do_not_hold_up_the_stop(serve, engine) -> None:
+    engine.gate.clear()
+    with serve(grpc_config={"health": True}) as made:
+        watch = health_pb2_grpc.HealthStub(made.channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == 1
+        half = HalfOpen(made)
+        stub = reflection_pb2_grpc.ServerReflectionStub(made.channel)
+        half.calls.append(stub.ServerReflectionInfo(half._silence()))
+        working = made.start(PREDICT, request(), None)
+        wait_until(lambda: engine.running == 1)
+        threading.Timer(0.5, engine.gate.set).start()
+        began = time.monotonic()
+        made.server.stop(60)
+        assert time.monotonic() - began < 30  # not the grace of a minute
+        assert working.code() is Code.OK
+        half.__exit__()
+
+
+def test_what_is_refused_unread_is_counted(serve) -> None:
+    seen = []
+    with serve(limit=1000) as made:
+        made.api.metrics.observe_request = lambda **labels: seen.append(labels)
+        made.start(PREDICT, request(2000), None).code()
+        assert made.start(PREDICT, b"\xff", None).code() is Code.INVALID_ARGUMENT
+        call = made.start(PREDICT, request(900), None)
+        assert call.code() is Code.OK
+    codes = [(each["api"], each["model"], each["code"]) for each in seen]
+    assert ("Predict", "", Code.INVALID_ARGUMENT) in codes
+    assert ("Predict", "m", Code.OK) in codes
+
+
+def test_a_turnstile_keeps_the_order_and_the_width() -> None:
+    turnstile, order, inside = Turnstile(2), [], []
+    gates = [threading.Event() for _ in range(6)]
+
+    def work(number: int) -> None:
+        with turnstile.turn(None, Cancellation()):
+            order.append(number)
+            inside.append(number)
+            assert len(inside) <= 2
+            assert gates[number].wait(20)
+            inside.remove(number)
+
+    threads = []
+    for number in range(6):
+        threads.append(threading.Thread(target=work, args=(number,)))
+        threads[-1].start()
+        wait_until(lambda number=number: len(order) + len(turnstile._waiting) == number + 1)
+    for gate in gates:
+        gate.set()
+    for thread in threads:
+        thread.join(20)
+    assert order[:2] == [0, 1]
+    assert sorted(order) == list(range(6))
+    assert turnstile._free == 2
+
+
+def test_a_ticket_that_is_given_up_passes_its_turn_on() -> None:
+    turnstile, gone = Turnstile(1), Cancellation()
+    gone.set()
+    with turnstile.turn(None, Cancellation()):
+        for deadline, cancelled, code in (
+            (time.monotonic() + 0.05, Cancellation(), Code.DEADLINE_EXCEEDED),
+            (None, gone, Code.CANCELLED),
+        ):
+            with pytest.raises(ServingError) as caught, turnstile.turn(deadline, cancelled):
+                pytest.fail("it had no turn")
+            assert caught.value.code is code
+    with turnstile.turn(None, Cancellation()):
+        pass
