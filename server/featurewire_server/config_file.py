@@ -8,7 +8,7 @@ import threading
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 
 from . import configs
-from .errors import ServingError
+from .errors import ServingError, invalid_argument
 from .manager import Manager
 
 log = logging.getLogger(__name__)
@@ -41,16 +41,24 @@ class ConfigFile:
 
     def look(self) -> None:
         """Read the file once and reload if it says something new, or failed the last time."""
+        config = ModelServerConfig()
         try:
-            config = configs.read(self._path, ModelServerConfig())
+            configs.read(self._path, config)
+            if config.WhichOneof("config") is None:  # a file that is just being written
+                raise invalid_argument(f"{self._path} holds no model_config_list")
             if self._problem or config != self._manager.config:
                 log.info("reloading %s", self._path)
                 self._manager.reload(config)
-            self._problem = ""
         except ServingError as error:
-            self._complain(error.message)
+            kept = self._manager.config != config
+            rest = "the config in force stays" if kept else f"otherwise {self._path} is in force"
+            self._complain(f"{error.message}; {rest}")
+        else:
+            self._problem = self._manager.remark = ""
 
     def _complain(self, problem: str) -> None:
+        # Whoever asks for the status is told, too.
+        self._manager.remark = problem
         if problem != self._problem:
             self._problem = problem
-            log.error("%s; the config in force stays", problem)
+            log.error("%s", problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import ssl
 import tempfile
 from pathlib import Path
@@ -20,6 +21,8 @@ from .batching_config import BatchingConfig
 from .engine import EngineConfig
 from .errors import ServingError, invalid_argument
 from .policy import PLATFORM
+
+log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 
@@ -76,6 +79,8 @@ def engine_config(flags: argparse.Namespace) -> EngineConfig:
     if flags.per_process_gpu_memory_fraction:
         fraction = flags.per_process_gpu_memory_fraction
         session.gpu_options.per_process_gpu_memory_fraction = fraction
+    if flags.mixed_precision == "float16" and not tf.config.list_physical_devices("GPU"):
+        log.warning("--mixed_precision=float16 has no effect without a GPU")
     return EngineConfig(
         engine=flags.engine,
         tags=tuple(filter(None, flags.saved_model_tags.split(","))),

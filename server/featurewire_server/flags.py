@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+INT32 = (1 << 31) - 1
+INT64 = (1 << 63) - 1
+PORT = (1 << 16) - 1
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -23,15 +26,18 @@ class Flag:
     refused: bool = False
     """An error when it is given: serving without it would not be what was asked for."""
     choices: tuple[str, ...] = ()
+    low: float = 0
+    """The least number; text and switches have none."""
+    high: float = INT32
 
 
 FLAGS = [
     # --- where to listen
-    Flag("port", 8500, "TCP port of the gRPC API; 0: none"),
+    Flag("port", 8500, "TCP port of the gRPC API; 0: none", high=PORT),
     Flag("grpc_socket_path", "", "UNIX socket of the gRPC API, besides or instead of the port"),
-    Flag("rest_api_port", 0, "TCP port of the REST API; 0: none"),
-    Flag("rest_api_num_threads", 4 * CORES, "threads that answer REST requests"),
-    Flag("rest_api_timeout_in_ms", 30_000, "how long a REST request may take"),
+    Flag("rest_api_port", 0, "TCP port of the REST API; 0: none", high=PORT),
+    Flag("rest_api_num_threads", 4 * CORES, "threads that answer REST requests", low=1, high=1024),
+    Flag("rest_api_timeout_in_ms", 30_000, "how long a REST request may take", low=1),
     Flag("rest_api_enable_cors_support", False, "answer cross-origin REST requests"),
     Flag("ssl_config_file", "", "SSLConfig text file: TLS, and client certificates, for gRPC"),
     Flag("grpc_channel_arguments", "", "comma-separated KEY=VALUE options of the gRPC server"),
@@ -49,7 +55,10 @@ FLAGS = [
     Flag("model_config_file", "", "ModelServerConfig text file; comes before the single model"),
     Flag("model_config_file_poll_wait_seconds", 0, "read that file again so often; 0: never"),
     Flag(
-        "file_system_poll_wait_seconds", 1, "look for new versions so often; 0: only at the start"
+        "file_system_poll_wait_seconds",
+        1,
+        "look for new versions so often; 0 or less: only at the start",
+        low=-INT32,
     ),
     Flag("saved_model_tags", "serve", "comma-separated tags of the meta graph to load"),
     Flag("platform_config_file", "", "PlatformConfigMap text file", refused=True),
@@ -58,11 +67,16 @@ FLAGS = [
         False,
         "let labels that are not in use point to versions that are not available",
     ),
-    Flag("num_load_threads", 0, "versions that load at once; 0: one"),
-    Flag("num_unload_threads", 0, "accepted; each version unloads in a thread of its own"),
+    Flag("num_load_threads", 0, "versions that load at once; 0: one", high=1024),
+    Flag("num_unload_threads", 0, "each version unloads in a thread of its own", ignored=True),
     Flag("max_num_load_retries", 5, "how often a failed load is tried again"),
-    Flag("load_retry_interval_micros", 60_000_000, "microseconds between these attempts"),
-    Flag("flush_filesystem_caches", True, "accepted; there are no such caches", ignored=True),
+    Flag(
+        "load_retry_interval_micros",
+        60_000_000,
+        "microseconds between these attempts",
+        high=1e15,  # thirty years, which a lock can wait
+    ),
+    Flag("flush_filesystem_caches", True, "there are no such caches", ignored=True),
     Flag("enable_model_warmup", True, "replay a version's warm-up records before it is available"),
     Flag("num_request_iterations_for_warmup", 1, "how often each warm-up record is replayed"),
     Flag(
@@ -93,7 +107,12 @@ FLAGS = [
     Flag("tensorflow_intra_op_parallelism", 0, "threads within an operation; 0: all cores"),
     Flag("tensorflow_inter_op_parallelism", 0, "operations that run at once; 0: all cores"),
     Flag("tensorflow_session_config_file", "", "ConfigProto text file for every session"),
-    Flag("per_process_gpu_memory_fraction", 0.0, "share of the GPU's memory to take; 0: as needed"),
+    Flag(
+        "per_process_gpu_memory_fraction",
+        0.0,
+        "share of the GPU's memory to take; 0: as needed",
+        high=1,
+    ),
     Flag("xla_cpu_compilation_enabled", False, "XLA on the CPU", refused=True),
     Flag("thread_pool_factory_config_file", "", "thread pool factory", refused=True),
     Flag("use_tflite_model", False, "serve model.tflite", refused=True),
@@ -111,6 +130,7 @@ FLAGS = [
         0,
         "request bytes held at once, and the largest request (this server's own flag); 0: 512 MiB, "
         "or an eighth of the memory if that is less",
+        high=INT64,
     ),
 ]
 BY_NAME = {flag.name: flag for flag in FLAGS}
@@ -140,7 +160,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="store_true", help="print the version and exit")
     for flag in FLAGS:
         note = " (ignored)" if flag.ignored else " (not supported)" if flag.refused else ""
-        options: dict = {"default": flag.default, "help": flag.help.replace("%", "%%") + note}
+        # No default here, so that what was given is known: `parse` fills in the others.
+        options: dict = {
+            "default": argparse.SUPPRESS,
+            "help": flag.help.replace("%", "%%") + note,
+        }
         if isinstance(flag.default, bool):
             options |= {"nargs": "?", "const": True, "type": _boolean, "metavar": "true|false"}
         else:
@@ -152,9 +176,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The flags by name; exits with 2 for what cannot be right whatever the files say."""
+    """The flags by name, and the names that were `given`; exits with 2 for what cannot be right
+    whatever the files say."""
     made = parser()
-    flags = made.parse_args(argv)
+    given = made.parse_args(argv)
+    defaults = {flag.name: flag.default for flag in FLAGS}
+    flags = argparse.Namespace(**(defaults | vars(given)), given=frozenset(vars(given)))
     if not flags.version:
         problem = _problem(flags)
         if problem:
@@ -166,34 +193,40 @@ def _problem(flags: argparse.Namespace) -> str:
     for flag in FLAGS:
         if flag.refused and getattr(flags, flag.name) != flag.default:
             return f"--{flag.name} is not supported by the embedded server"
+        value = getattr(flags, flag.name)
+        if isinstance(flag.default, (bool, str)):
+            continue
+        if not flag.low <= value <= flag.high:  # not a number is neither
+            return f"--{flag.name} is {value}; it must be from {flag.low:g} to {flag.high:g}"
     if not flags.model_base_path and not flags.model_config_file:
         return "one of --model_base_path and --model_config_file must be given"
     if not flags.port and not flags.grpc_socket_path:
         return "one of --port and --grpc_socket_path must be given"
-    for name in ("port", "rest_api_port"):
-        if not 0 <= getattr(flags, name) < 1 << 16:
-            return f"--{name} must be from 0 to 65535"
     if flags.rest_api_port and flags.rest_api_port == flags.port:
         return "--rest_api_port cannot be the same as --port"
     if flags.batching_parameters_file and not flags.enable_batching:
         return "--batching_parameters_file is set without --enable_batching"
     if flags.mixed_precision not in ("", "bfloat16", "float16"):
         return "--mixed_precision must be bfloat16 or float16"
-    if flags.grpc_max_threads < 0 or flags.max_inflight_bytes < 0:
-        return "--grpc_max_threads and --max_inflight_bytes cannot be negative"
     for argument in filter(None, flags.grpc_channel_arguments.split(",")):
         if "=" not in argument:
             return f"--grpc_channel_arguments: {argument!r} is not KEY=VALUE"
+    for key, value in channel_arguments(flags.grpc_channel_arguments):
+        if isinstance(value, int) and not -INT32 <= value <= INT32:
+            return f"--grpc_channel_arguments: {key}={value} is beyond 32 bits"
     return ""
 
 
 def warnings(flags: argparse.Namespace) -> list[str]:
     """One line for each flag that was given and has nothing to act on."""
-    return [
+    lines = [
         f"--{flag.name} is accepted but has no effect in the embedded server"
         for flag in FLAGS
-        if flag.ignored and getattr(flags, flag.name) != flag.default
+        if flag.ignored and flag.name in flags.given
     ]
+    if flags.enable_per_model_batching_parameters and not flags.enable_batching:
+        lines.append("--enable_per_model_batching_parameters has no effect without batching")
+    return lines
 
 
 def channel_arguments(text: str) -> list[tuple[str, int | str]]:

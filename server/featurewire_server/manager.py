@@ -71,6 +71,9 @@ class Manager:
         self._servables: dict[str, dict[int, Servable]] = {}
         self._server_config: ModelServerConfig | None = None
         self._complaints: dict[str, str] = {}
+        self.remark = ""
+        """What to tell whoever asks for the status of a version that is well: why a config file
+        is not in force, for example."""
         self._stopping = False
         self._poller: threading.Thread | None = None
 
@@ -125,10 +128,16 @@ class Manager:
             if version is not None:
                 if version not in versions:
                     raise not_found(f"Could not find version {version} of model {spec.name}")
-                return [versions[version].status()]
+                return [self._status(versions[version])]
             if not versions:
                 raise not_found(f"Could not find any versions of model {spec.name}")
-            return [versions[number].status() for number in sorted(versions, reverse=True)]
+            return [self._status(versions[number]) for number in sorted(versions, reverse=True)]
+
+    def _status(self, servable: Servable) -> ModelVersionStatus:
+        status = servable.status()
+        if not status.status.error_code:
+            status.status.error_message = self.remark
+        return status
 
     # --- configuration
 
@@ -140,6 +149,9 @@ class Manager:
         At the first call no version can be AVAILABLE, so labels are judged before loading.
         """
         models = policy.models_of(config)
+        for name, model in models.items():
+            if model.HasField("logging_config"):
+                log.warning("%s: logging_config has no effect, requests are not logged", name)
         with self._reloading:
             first = self._server_config is None
             if first:

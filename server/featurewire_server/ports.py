@@ -28,8 +28,13 @@ def reserved(port: int, flag: str) -> Iterator[None]:
 
 
 def check_socket(path: str) -> None:
-    """Raises OSError when a server answers on the UNIX socket `path`; gRPC would take it away."""
-    if not path or not Path(path).exists():
+    """Raises OSError where no UNIX socket `path` can be, or a server answers on it; gRPC would
+    take it away."""
+    if not path:
+        return
+    if not Path(path).absolute().parent.is_dir():
+        raise OSError(f"cannot listen on {path}: there is no such folder")
+    if not Path(path).exists():
         return
     if not stat.S_ISSOCK(Path(path).stat().st_mode):
         raise OSError(f"cannot listen on {path}: there is a file that is no socket")

@@ -41,6 +41,10 @@ def warm_up(runner: Runner, path: Path, *, iterations: int = 1) -> int:
                 raise ServingError(
                     error.code, f"warm-up record {count} failed: {error.message}"
                 ) from error
+    file = path / RECORDS
+    if not count and file.is_file() and file.stat().st_size:
+        # TensorFlow's reader takes a file that ends within its first record for an empty one.
+        log.warning("%s holds no warm-up record", file)
     return count
 
 

@@ -52,6 +52,47 @@ def test_what_has_no_effect_is_said_once_it_is_given() -> None:
     assert "--num_tflite_pools" in line
 
 
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.ignored], ids=lambda f: f.name)
+def test_what_has_no_effect_is_said_of_its_default_too(flag) -> None:
+    (line,) = warnings(parse(["--model_base_path=/m", f"--{flag.name}={flag.default}"]))
+    assert f"--{flag.name} " in line
+
+
+def test_per_model_batching_without_batching_is_said() -> None:
+    flags = ["--model_base_path=/m", "--enable_per_model_batching_parameters"]
+    (line,) = warnings(parse(flags))
+    assert "has no effect without batching" in line
+    assert warnings(parse([*flags, "--enable_batching"])) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--port=65536",
+        "--port=-1",
+        "--rest_api_num_threads=-1",
+        "--rest_api_num_threads=0",
+        "--tensorflow_intra_op_parallelism=-3",
+        "--tensorflow_session_parallelism=99999999999",
+        "--num_load_threads=-1",
+        "--max_num_load_retries=-1",
+        "--load_retry_interval_micros=-1",
+        "--per_process_gpu_memory_fraction=7",
+        "--per_process_gpu_memory_fraction=nan",
+        "--max_inflight_bytes=-1",
+        "--grpc_max_threads=-1",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=99999999999",
+    ],
+)
+def test_a_number_out_of_range_is_named_at_once(given, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--model_base_path=/m", given])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert given.split("=")[0] in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.refused], ids=lambda f: f.name)
 def test_what_cannot_be_honoured_is_refused(flag, capsys) -> None:
     value = "true" if isinstance(flag.default, bool) else "file"

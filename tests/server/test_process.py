@@ -322,7 +322,8 @@ def test_requests_that_wait_for_a_thread_stay_with_their_callers(tmp_path: Path)
         wait_until((tmp_path / "slow-started").exists)
         # Once this is answered, everything sent before it has arrived or is being held back.
         assert [stub.states("slow") for stub in stubs]
-        assert resident(server.pid) - before < 100_000_000
+        # 64 of the 300 megabytes are received, 64 KiB of each of the others.
+        assert resident(server.pid) - before < 150_000_000
         (tmp_path / "slow-finish").touch()
         assert {call.code() for call in calls} == {grpc.StatusCode.OK}
 

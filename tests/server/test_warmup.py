@@ -107,6 +107,13 @@ def test_a_cut_file_is_named(version: Path, recorder: Recorder) -> None:
         warm_up(DirectRunner(recorder), version)
 
 
+def test_a_file_without_a_whole_record_is_warned_of(version, recorder, caplog) -> None:
+    file = write_records(version) / RECORDS
+    file.write_bytes(b"garbage")
+    assert warm_up(DirectRunner(recorder), version) == 0
+    assert f"{file} holds no warm-up record" in caplog.text
+
+
 def test_a_version_whose_warm_up_fails_is_closed_and_shows_why(version: Path) -> None:
     write_records(version, record(signature="none"))
     good = write_tiny_model(version.parent / "good", 1).parent

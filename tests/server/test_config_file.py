@@ -1,0 +1,111 @@
+"""The model config file while it is watched: what is wrong with it changes nothing, and is said."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from featurewire_server.config_file import ConfigFile
+from featurewire_server.loading import DirectRunner
+from featurewire_server.manager import Manager, ManagerConfig
+from tests.server.support import FakeEngine, config, model, spec, wait_until
+
+
+@pytest.fixture
+def base_path(tmp_path: Path) -> Path:
+    (tmp_path / "models" / "1").mkdir(parents=True)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def manager(base_path):
+    def load(name, version, path):
+        if name == "broken":
+            raise OSError("no such model")
+        return DirectRunner(FakeEngine())
+
+    made = Manager(load, ManagerConfig(poll_seconds=0, max_load_retries=0))
+    made.reload(config(model("m", base_path)))
+    yield made
+    made.stop()
+
+
+def message(manager: Manager) -> str:
+    """What the status of the one version of `m` says besides that it is AVAILABLE."""
+    (status,) = manager.statuses(spec("m"))
+    assert (status.state, status.status.error_code) == (30, 0)
+    return status.status.error_message
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "holds no model_config_list"),
+        ("# nothing yet", "holds no model_config_list"),
+        ("model_config_list { config {", "not a ModelServerConfig"),
+        ('model_config_list { config { name: "m" } }', "m"),
+    ],
+)
+def test_a_broken_file_leaves_the_config_in_force_and_the_status_says_why(
+    manager, base_path, tmp_path, caplog, text, reason
+) -> None:
+    path = tmp_path / "models.config"
+    path.write_text(text)
+    file = ConfigFile(str(path), manager)
+    with caplog.at_level(logging.ERROR):
+        file.look()
+        file.look()
+    assert len(caplog.messages) == 1
+    assert reason in caplog.messages[0]
+    assert "the config in force stays" in caplog.messages[0]
+    assert message(manager) == caplog.messages[0]
+
+    path.write_text(str(config(model("m", base_path))))
+    file.look()
+    assert message(manager) == ""
+
+
+def test_an_empty_list_unloads_what_it_no_longer_names(manager, tmp_path) -> None:
+    path = tmp_path / "models.config"
+    path.write_text("model_config_list {}")
+    ConfigFile(str(path), manager).look()
+    wait_until(lambda: manager.statuses(spec("m"))[0].state == 50)
+
+
+def test_a_list_that_is_in_force_though_a_model_fails_is_said_to_be(
+    manager, base_path, tmp_path, caplog
+) -> None:
+    path = tmp_path / "models.config"
+    path.write_text(str(config(model("m", base_path), model("broken", base_path))))
+    with caplog.at_level(logging.ERROR, "featurewire_server.config_file"):
+        ConfigFile(str(path), manager).look()
+    said = [text for text in caplog.messages if "models.config is in force" in text]
+    assert len(said) == 1
+    assert "no such model" in said[0]
+
+
+def test_request_logging_is_refused_in_so_many_words(manager, base_path, caplog) -> None:
+    logged = "logging_config { sampling_config { sampling_rate: 0.1 } }"
+    with caplog.at_level(logging.WARNING):
+        manager.reload(config(model("m", base_path, logged)))
+    assert [text for text in caplog.messages if text.startswith("m: logging_config")]
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "loop", "empty directory"])
+def test_a_version_that_is_no_readable_directory_takes_down_nobody(
+    base_path, manager, kind
+) -> None:
+    path = base_path / "2"
+    if kind == "file":
+        path.write_text("x")
+    elif kind == "dangling link":
+        path.symlink_to(base_path / "nowhere")
+    elif kind == "loop":
+        path.symlink_to(path)
+    else:
+        path.mkdir()
+    manager.poll()
+    states = {each.version: each.state for each in manager.statuses(spec("m"))}
+    assert 30 in states.values()
