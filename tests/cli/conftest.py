@@ -18,17 +18,18 @@ TIMEOUT = 60  # seconds
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Run `featurewire ARGUMENTS` in `tmp_path` to its end."""
+    """Run `featurewire ARGUMENTS` in `tmp_path` to its end; `before` is a command that runs it."""
 
     def run(*arguments: object, **options) -> subprocess.CompletedProcess:
         options.setdefault("cwd", tmp_path)
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
         environment = os.environ | options.pop("environment", {})
+        before = options.pop("before", ())
         if not isinstance(options.get("input"), bytes):
             options.setdefault("text", True)
         return subprocess.run(
-            [FEATUREWIRE, *map(os.fspath, map(_argument, arguments))],
+            [*before, FEATUREWIRE, *map(os.fspath, map(_argument, arguments))],
             capture_output=True,
             timeout=TIMEOUT,
             env=environment,

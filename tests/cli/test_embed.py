@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import sys
 from pathlib import Path
 
 import grpc
@@ -259,12 +259,83 @@ def test_a_link_as_output_stays_a_link(embed, images, tmp_path):
     assert len(index_of(tmp_path / "elsewhere" / "real.jsonl")) == 6
 
 
+def with_room_for(size: int) -> list[str]:
+    """A command that runs another one, whose files stay below so many bytes."""
+    code = (
+        "import os, resource, sys; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", code]
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_row(embed, images, tmp_path):
+    """A .parquet file is written from the journal when all is done."""
+    assert embed("photos/a", "--output", "size.parquet").returncode == 0
+    room = (tmp_path / "size.parquet").stat().st_size - 1
+    shown = embed("photos/a", "--output", "out.parquet", before=with_room_for(room))
+    assert shown.returncode == 1
+    assert len(shown.stderr.splitlines()) == 1
+    assert "6 rows are in out.parquet" in shown.stderr
+    assert not (tmp_path / "out.parquet").exists()
+    assert not list(tmp_path.glob("*.tmp"))
+    assert embed("photos/a", "--output", "out.parquet", "--resume").returncode == 0
+
+
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 0), ("2>&-", 0), ("<&- 2>&-", 0)])
+def test_closed_streams_cost_nothing(embed, images, tmp_path, closed, status):
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+    shown = embed("photos/a", "--output", "out.npy", before=shell)
+    assert (shown.returncode, shown.stderr.count("error")) == (status, 0)
+    assert len(np.load(tmp_path / "out.npy")) == 6
+
+
+def test_a_list_on_a_closed_standard_input_is_wrong_usage(embed, tmp_path):
+    shown = embed("-", "--output", "out.npy", before=["sh", "-c", 'exec "$@" <&-', "sh"])
+    assert shown.returncode == 2
+    assert "standard input is closed" in shown.stderr
+
+
+def test_two_names_that_look_alike_are_two_images(embed, tmp_path):
+    names = [b"a\xff.jpg", b"a\\xff.jpg"]
+    for number, name in enumerate(names):
+        (tmp_path / os.fsdecode(name)).write_bytes(jpeg(number))
+    assert embed(*map(os.fsdecode, names), "--output", "out.jsonl").returncode == 0
+    rows = index_of(tmp_path / "out.jsonl")
+    assert [row["path"] for row in rows] == ["a\\xff.jpg", "a\\x5cxff.jpg"]
+    again = embed(*map(os.fsdecode, names), "--output", "out.jsonl", "--resume")
+    assert "0 of them new" in again.stderr
+
+
+def test_a_path_behind_a_link_leads_where_the_system_leads(embed, tmp_path):
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/sub")
+    (tmp_path / "x.jpg").write_bytes(jpeg(1))
+    (tmp_path / "real" / "x.jpg").write_bytes(jpeg(2))
+    assert embed("link/../x.jpg", "--output", "out.jsonl").returncode == 0
+    (row,) = index_of(tmp_path / "out.jsonl")
+    assert np.float32(row["vector"]).tolist() == vector_of(jpeg(2)).tolist()
+
+
+def test_a_name_that_begins_with_a_dash_stands_behind_two(command, server, tmp_path):
+    (tmp_path / "-x.jpg").write_bytes(jpeg(1))
+    options = ["--output", "out.npy", "--server", server.target, "--model", "tiny"]
+    assert command("embed", *options, "--", "-x.jpg").returncode == 0
+    assert index_of(tmp_path / "out.jsonl")[0]["path"] == "-x.jpg"
+    without = command("embed", *options)
+    assert without.returncode == 2
+    assert "required: PATH" in without.stderr
+
+
+def test_an_address_is_no_path(embed, tmp_path):
+    shown = embed("https://example.com/a.jpg", "--output", "out.npy")
+    assert shown.returncode == 2
+    assert "download it and give the file" in shown.stderr
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
 def test_a_full_disk_ends_the_run_and_resume_goes_on(embed, images, tmp_path, suffix):
-    def little_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
-
-    shown = embed("photos", "--output", f"out{suffix}", preexec_fn=little_room)
+    shown = embed("photos", "--output", f"out{suffix}", before=with_room_for(400))
     assert shown.returncode == 1
     assert len(shown.stderr.splitlines()) == 1
     assert f"out{suffix}: File too large; " in shown.stderr

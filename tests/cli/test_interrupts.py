@@ -67,3 +67,19 @@ def test_a_failure_inside_the_block_gives_way_to_the_interrupt():
     with pytest.raises(KeyboardInterrupt) as raised:
         work()
     assert isinstance(raised.value.__context__, OSError)
+
+
+def test_a_termination_is_held_back_too_and_has_its_own_status():
+    done = []
+
+    def work() -> None:
+        with Interrupts() as interrupts, interrupts.held:
+            signal.raise_signal(signal.SIGTERM)
+            done.append("the rest of the block")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        work()
+    assert done == ["the rest of the block"]
+    assert caught.value.args == (143,)
+    assert signal.getsignal(signal.SIGTERM) is before

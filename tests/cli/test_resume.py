@@ -106,13 +106,14 @@ def test_resume_after_kill_9_redoes_nothing_and_loses_nothing(many, server, outp
     assert leftovers == []
 
 
-def test_an_interrupt_says_how_to_go_on(many, server):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_says_how_to_go_on(many, server, number, status):
     server.seconds_per_image = 0.005
     process = begin(many, server, "out.npy")
     wait_for_rows(many / "out.jsonl.partial", 20, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     errors = process.communicate(timeout=30)[1]
-    assert process.returncode == 130
+    assert process.returncode == status
     assert len(errors.splitlines()) == 1
     rows = len(images_in(many / "out.jsonl.partial"))
     assert errors == (

@@ -127,6 +127,8 @@ def test_an_error_while_listing_reaches_the_reader(tmp_path):
     [
         (b"a.jpg\nb c.jpg\n", b"\n", ["a.jpg", "b c.jpg"]),
         (b"a.jpg\n\n b.jpg", b"\n", ["a.jpg", " b.jpg"]),
+        (b"a.jpg\r\n\r\nb.jpg\r\n", b"\n", ["a.jpg", "b.jpg"]),
+        (b"a.jpg\r\0", b"\0", ["a.jpg\r"]),
         (b"a\nb.jpg\0c.jpg\0", b"\0", ["a\nb.jpg", "c.jpg"]),
         (b"caf\xe9.jpg\n", b"\n", [os.fsdecode(b"caf\xe9.jpg")]),
         (b"", b"\n", []),

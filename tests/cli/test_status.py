@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 
 import pytest
 
+from featurewire._cli.status import status_parser
 from tests.cli.fake_serving import FakeServing, Version
 from tests.support.process import free_port
 
@@ -147,6 +149,43 @@ def test_wait_ends_with_its_time(status, server):
     shown = status("--wait", "0.5")
     assert shown.returncode == 1
     assert "tiny is not AVAILABLE" in shown.stderr
+
+
+# In the next two a look that outlives the wait would run into the command's own time limit.
+
+
+def test_wait_ends_with_its_time_when_nothing_answers(command):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        shown = command(
+            *("status", "--wait", "1", "--timeout", "600", "--model", "tiny"),
+            *("--server", f"127.0.0.1:{silent.getsockname()[1]}"),
+        )
+    assert shown.returncode == 1
+    assert shown.stdout == ""
+    assert len(shown.stderr.splitlines()) == 1
+
+
+def test_a_question_for_labels_that_is_not_answered_costs_no_more_than_the_wait(command):
+    over = threading.Event()
+
+    class Silent(FakeServing):
+        def _metadata(self, request, context):
+            over.wait()
+
+    server = Silent().start()
+    shown = command(
+        *("status", "--wait", "1", "--timeout", "600", "--model", "tiny"),
+        *("--server", server.target),
+    )
+    over.set()
+    server.stop()
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "1        AVAILABLE" in shown.stdout
+
+
+def test_a_look_is_bounded_without_being_asked_to():
+    args = status_parser().parse_args(["--server", "localhost:8500", "--model", "tiny"])
+    assert args.timeout == 10
 
 
 def test_wait_does_not_wait_for_what_the_server_has_given_up(status, server):

@@ -23,7 +23,12 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
+def add_server_options(
+    parser: argparse.ArgumentParser,
+    *,
+    timeout: float | None = None,
+    timeout_help: str = "give a call up after this long, its retries included (default: 60)",
+) -> None:
     server = parser.add_argument_group("server")
     server.add_argument(
         "--server",
@@ -39,7 +44,8 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         metavar="SECONDS",
         type=positive_seconds,
-        help="give a call up after this long, its retries included",
+        default=timeout,
+        help=timeout_help,
     )
     server.add_argument(
         "--tls", action="store_true", help="encrypt; trust the certificates that gRPC comes with"
@@ -94,8 +100,14 @@ def positive_seconds(text: str) -> float:
 
 
 def path_text(path: str) -> str:
-    r"""The file name as text that any reader takes: bytes that are not UTF-8 become `\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""The file name as text that any reader takes: bytes that are not UTF-8 become `\xNN`.
+
+    Where a name itself has a `\x`, its backslash becomes `\x5c`: two names never give one text.
+    """
+    data = os.fsencode(path)
+    if os.sep != "\\":
+        data = data.replace(b"\\x", b"\\x5cx")
+    return data.decode("utf-8", "backslashreplace")
 
 
 def printable(text: str) -> str:

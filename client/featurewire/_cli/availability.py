@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from featurewire import FeaturewireError, ModelStatus, VersionStatus
+from featurewire import DeadlineExceededError, FeaturewireError, ModelStatus, VersionStatus
 from featurewire._cli.arguments import CommandFailure, printable
 from featurewire._cli.connection import connect
 
@@ -46,7 +46,7 @@ class Report:
 def show(args: argparse.Namespace) -> int:
     """Print the table or the object; 0 when the model (or the version asked for) is AVAILABLE."""
     try:
-        report = ask(args) if args.wait is None else _wait(args)
+        report = ask(args, args.timeout) if args.wait is None else _wait(args)
     except FeaturewireError as exc:
         if args.json:
             print(json.dumps(_object(args, None) | {"error": str(exc)}))
@@ -61,23 +61,33 @@ def show(args: argparse.Namespace) -> int:
     raise CommandFailure(f"{what} is not AVAILABLE; wait for it with --wait SECONDS")
 
 
-def ask(args: argparse.Namespace) -> Report:
-    """One look at the server. Raises `FeaturewireError` when it has no answer."""
-    with connect(args, version=None, label=None) as client:
+def ask(args: argparse.Namespace, seconds: float) -> Report:
+    """One look at the server. Raises `FeaturewireError` when it has no answer in time."""
+    deadline = time.monotonic() + seconds
+    with connect(args, version=None, label=None, timeout=seconds) as client:
         status = client.status()
-    names = dict.fromkeys((*LABELS, args.label) if args.label else LABELS)
-    labels = _labels(args, status, list(names))
+    # The one that was asked for first: the others may find no time left.
+    names = dict.fromkeys((args.label, *LABELS) if args.label else LABELS)
+    labels = _labels(args, status, list(names), deadline)
     wanted = args.version
     if args.label is not None:
         wanted = labels[args.label]
+    labels = {name: labels[name] for name in sorted(labels, key=_label_order)}
     return Report(versions=status.versions, labels=labels, wanted=wanted)
 
 
-def _labels(args: argparse.Namespace, status: ModelStatus, names: list[str]) -> dict[str, int]:
+def _label_order(name: str) -> int:
+    return LABELS.index(name) if name in LABELS else len(LABELS)
+
+
+def _labels(
+    args: argparse.Namespace, status: ModelStatus, names: list[str], deadline: float
+) -> dict[str, int]:
     """Which of the labels the server knows. The one that was asked for must be among them."""
     found = {}
     for name in names if status.available else []:
-        with connect(args, version=None, label=name) as client:
+        left = max(deadline - time.monotonic(), 1e-3)
+        with connect(args, version=None, label=name, timeout=left) as client:
             try:
                 found[name] = client.metadata().version
             except FeaturewireError:
@@ -94,15 +104,20 @@ def _labels(args: argparse.Namespace, status: ModelStatus, names: list[str]) -> 
 def _wait(args: argparse.Namespace) -> Report:
     """Look until it is AVAILABLE, the server gives up, or the time is over."""
     deadline = time.monotonic() + args.wait
-    while True:
+    seen: Report | Exception | None = None
+    while (left := deadline - time.monotonic()) > 0 or seen is None:
         try:
-            report = ask(args)
-            if report.available or report.hopeless or time.monotonic() >= deadline:
-                return report
-        except (FeaturewireError, CommandFailure):
-            if time.monotonic() >= deadline:
-                raise
+            seen = ask(args, min(args.timeout, left))
+            if seen.available or seen.hopeless:
+                break
+        except (FeaturewireError, CommandFailure) as exc:
+            # The last look is cut short: its failure says less than the look before it.
+            if seen is None or not isinstance(exc, DeadlineExceededError):
+                seen = exc
         time.sleep(max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))
+    if isinstance(seen, Report):
+        return seen
+    raise seen
 
 
 def table(report: Report) -> str:

@@ -6,6 +6,7 @@ Imports stay light here: `featurewire --help` imports this module for its help l
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from featurewire._cli.arguments import (
@@ -21,7 +22,12 @@ from featurewire._cli.arguments import (
 def embed(argv: list[str]) -> int:
     """Turn image files into feature vectors: a .npy, .parquet or .jsonl file."""
     parser = embed_parser()
-    args = parser.parse_intermixed_args(argv)
+    # argparse forgets what stands behind `--` where options may stand between paths.
+    mark = argv.index("--") if "--" in argv else len(argv)
+    args = parser.parse_intermixed_args(argv[:mark])
+    args.paths += argv[mark + 1 :]
+    if not args.paths:
+        parser.error("the following arguments are required: PATH")
     check_server_options(parser, args)
     quiet_grpc()
 
@@ -30,6 +36,8 @@ def embed(argv: list[str]) -> int:
     try:
         output = outputs.output_for(args.output)
         for path in args.paths:
+            if "://" in path and not sources.exists(path):
+                raise ValueError(f"{path} is an address; download it and give the file")
             if not sources.exists(path):
                 raise ValueError(f"{path}: no such file or directory, and no pattern that matches")
         if not args.output.absolute().parent.is_dir():
@@ -38,7 +46,11 @@ def embed(argv: list[str]) -> int:
     except (ValueError, outputs.OutputInTheWay) as exc:
         parser.error(str(exc))
     connection.check(parser, args)
-    listed = sources.entries(sys.stdin.buffer, b"\0" if args.null else b"\n")
+    listed: Iterable[str] = ()
+    if sources.STDIN in args.paths:
+        if sys.stdin is None:
+            parser.error("standard input is closed; give PATHs, or a list for -")
+        listed = sources.entries(sys.stdin.buffer, b"\0" if args.null else b"\n")
     return embedding.Run(args, output).embed(listed)
 
 
@@ -51,7 +63,7 @@ def embed_parser() -> CommandParser:
     parser.add_argument(
         "paths",
         metavar="PATH",
-        nargs="+",
+        nargs="*",
         help="a file, a directory (searched for images, with all directories in it), "
         "a quoted pattern, or - for a list of paths on standard input",
     )

@@ -63,13 +63,15 @@ class Run:
                 if self._journal is None and self._rows and self._output.begun():
                     self._journal = self._output.journal()
                 self._close_journal()
+                if self._rows and self._output.begun():
+                    self._output.publish()
         except (FeaturewireError, CommandFailure) as exc:
             self._leave()
             raise CommandFailure(f"{exc}{self._advice()}") from exc
         except OSError as exc:
             self._leave()
             path = exc.filename or self._args.output
-            raise CommandFailure(f"{path}: {exc.strerror}{self._advice()}") from exc
+            raise CommandFailure(f"{path}: {exc.strerror or exc}{self._advice()}") from exc
         except KeyboardInterrupt:
             # The client stays open: a gRPC channel that was interrupted in the middle of starting
             # a call may never close.
@@ -128,8 +130,6 @@ class Run:
             if self._failures.count:
                 raise CommandFailure(f"no image gave a vector ({self._failures.summary()})")
             raise CommandFailure(f"nothing to embed: no images found{_skipped(listing)}")
-        if self._output.begun():
-            self._output.publish()
         if not self._args.quiet:
             self._progress.say(self._summary(listing, seconds))
         return 1 if self._failures.count else 0

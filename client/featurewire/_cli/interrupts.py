@@ -1,4 +1,4 @@
-"""Ctrl-C, held back while something must not be torn in two."""
+"""Ctrl-C and SIGTERM, held back while something must not be torn in two."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from types import FrameType, TracebackType
 
 
 class Interrupts:
-    """Within `with interrupts.held:`, a SIGINT raises `KeyboardInterrupt` only at the block's end.
+    """Within `with interrupts.held:`, a signal raises `KeyboardInterrupt` only at the block's end.
 
     A context manager itself, which puts its handler in place for the main thread: Python raises
-    `KeyboardInterrupt` in no other.
+    `KeyboardInterrupt` in no other. Its argument is the exit status: 128 and the signal's number.
     """
 
     def __init__(self) -> None:
         self.held = _Held()
-        self._before: object = None
+        self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self.held.interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self.held.interrupt)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if callable(self._before) or isinstance(self._before, int):
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            if callable(before) or isinstance(before, int):
+                signal.signal(number, before)
 
 
 class _Held:
     def __init__(self) -> None:
-        self._inside = self._came = False
+        self._inside = False
+        self._came = 0
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         if not self._inside:
-            raise KeyboardInterrupt
-        self._came = True
+            raise KeyboardInterrupt(128 + number)
+        self._came = number
 
     def __enter__(self) -> None:
         self._inside = True
@@ -48,5 +51,5 @@ class _Held:
     ) -> None:
         self._inside = False
         if self._came:
-            self._came = False
-            raise KeyboardInterrupt
+            number, self._came = self._came, 0
+            raise KeyboardInterrupt(128 + number)

@@ -32,20 +32,24 @@ Command = Callable[[list[str]], int]
 def run(argv: Sequence[str] | None = None) -> int:
     """Run `featurewire ARGV` and return its exit status.
 
-    0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 141 the reader of standard output
-    went away. A failure is one line on standard error.
+    0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143 terminated, 141 the reader of
+    standard output went away. A failure is one line on standard error. A `KeyboardInterrupt` that
+    a command raises may carry the exit status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (`2>&-`): nobody wants to read it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         status = _dispatch(arguments)
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as exc:
         # At once: on the ordinary way out, threads that wait for a server would be waited for.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
-        os._exit(130)
+        os._exit(exc.args[0] if exc.args else 130)
     except BrokenPipeError:
         # The interpreter flushes standard output once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

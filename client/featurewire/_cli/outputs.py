@@ -244,8 +244,12 @@ class ParquetOutput(_ArrayOutput):
 
     def publish(self) -> None:
         unnamed = _with_suffix(self._path, ".tmp")
-        parquet.write_parquet(unnamed, vectors=self._vectors, index=self._index)
-        os.replace(unnamed, self._path)
+        try:
+            parquet.write_parquet(unnamed, vectors=self._vectors, index=self._index)
+            os.replace(unnamed, self._path)
+        except BaseException:
+            unnamed.unlink(missing_ok=True)
+            raise
         _sync_directory(self._path)
         self._index.unlink()
         self._vectors.unlink()

@@ -35,10 +35,15 @@ def entries(stream: BinaryIO, separator: bytes) -> Iterator[str]:
     while chunk := stream.read1(_READ_BYTES) if hasattr(stream, "read1") else stream.read():
         *whole, rest = (rest + chunk).split(separator)
         for entry in whole:
-            if entry:
-                yield os.fsdecode(entry)
-    if rest:
-        yield os.fsdecode(rest)
+            yield from _entry(entry, separator)
+    yield from _entry(rest, separator)
+
+
+def _entry(data: bytes, separator: bytes) -> Iterator[str]:
+    if separator == b"\n":  # a list from Windows
+        data = data.removesuffix(b"\r")
+    if data:
+        yield os.fsdecode(data)
 
 
 class Listing:
@@ -139,7 +144,8 @@ class Listing:
             waiting.extend(reversed(below))
 
     def _add_file(self, path: str) -> None:
-        path = os.path.normpath(path)
+        if os.pardir not in path.split(os.sep):  # behind a link, it does not lead back
+            path = os.path.normpath(path)
         text = path_text(path)
         if text in self._seen:
             self.duplicates += 1

@@ -13,6 +13,9 @@ from featurewire._cli.arguments import (
     quiet_grpc,
 )
 
+LOOK_SECONDS = 10.0
+"""The command serves as a health check, and those who ask for one do not wait for a minute."""
+
 
 def status(argv: list[str]) -> int:
     """Show the versions of a served model; exit status 1 when it is not AVAILABLE."""
@@ -41,5 +44,9 @@ def status_parser() -> CommandParser:
         help="wait up to this long for it to be AVAILABLE",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    add_server_options(parser)
+    add_server_options(
+        parser,
+        timeout=LOOK_SECONDS,
+        timeout_help="give a look at the server up after this long (default: %(default)g)",
+    )
     return parser
