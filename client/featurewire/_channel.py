@@ -101,8 +101,8 @@ def channel_options(config: ChannelConfig, tls: TLSConfig | None) -> list[tuple[
         "grpc.keepalive_timeout_ms": int(config.keepalive_timeout * 1000),
         # gRPC sends no keepalive ping while one of its own is out, and gives those a minute.
         "grpc.http2.ping_timeout_ms": int(config.keepalive_timeout * 1000),
-        # Only while calls are open, and two pings without data at most (gRPC's own default):
-        # servers close a connection that pings more often than they allow.
+        # Only while calls are open: servers close a connection that pings more often than they
+        # allow, by default at the fourth ping of five minutes without a reply.
         "grpc.keepalive_permit_without_calls": 0,
         "grpc.min_reconnect_backoff_ms": int(config.connect_timeout * 1000),
         "grpc.initial_reconnect_backoff_ms": 100,

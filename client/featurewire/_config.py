@@ -172,7 +172,9 @@ class ChannelConfig:
     max_message_bytes: int = -1
     """Limit of a message, both ways; -1: the server's limit alone (gRPC's own default is 4 MiB)."""
     keepalive_time: float = 30.0
-    """While calls are open, ping a connection that has been silent for so long."""
+    """While calls are open, ping a connection that has been silent for so long. A server with
+    gRPC's defaults, as TensorFlow Serving, cuts a connection off at the fourth ping without a reply
+    in between: where a call may take longer than two minutes, set a quarter of that or more."""
     keepalive_timeout: float = 20.0
     """Give a connection up when a ping has had no answer for so long."""
     connect_timeout: float = 5.0
