@@ -1,9 +1,8 @@
-"""Health and reflection for a gRPC server, in threads that no other call can take."""
+"""Health and reflection for a gRPC server, in lanes of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -12,67 +11,140 @@ from grpc_reflection.v1alpha import reflection
 
 from featurewire._tfs._pool import POOL
 
-THREADS = 64
-"""For each of the two. A stream holds one as long as it is open."""
+from .errors import ServingError
+from .grpc_lanes import Lane
+
+CHECKS = 1024
+WATCHES = 1024
+"""Health/Watch streams. They hold a thread only while they begin."""
+REFLECTIONS = 64
+"""Reflection streams. Each holds a thread as long as it is open."""
+CHECK_SECONDS = 10.0
+REFLECTION_SECONDS = 60.0
+"""A reflection stream that asks nothing for so long is ended."""
 
 
-def add_health(server: grpc.Server, names: Sequence[str]) -> health.HealthServicer:
-    """Serve health for the server and the services `names`; all are SERVING."""
-    pool = futures.ThreadPoolExecutor(THREADS, "grpc-health")
-    servicer = health.HealthServicer(experimental_thread_pool=pool)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, _Pooled(server, pool))
-    for name in ["", *names]:
-        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return servicer
+class Health:
+    """The health service of a server; it and the services `names` are SERVING."""
+
+    def __init__(self, server: grpc.Server, names: Sequence[str]) -> None:
+        checks = Lane("grpc-check", calls=CHECKS, body_seconds=CHECK_SECONDS, width=CHECKS)
+        watches = Lane("grpc-watch", calls=WATCHES, body_seconds=CHECK_SECONDS, width=WATCHES)
+        self.lanes = [checks, watches]
+        self._servicer = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(
+            self._servicer, _InLanes(server, unary=checks, streams=watches)
+        )
+        for name in ["", *names]:
+            self._servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self) -> None:
+        """NOT_SERVING from now on."""
+        self._servicer.enter_graceful_shutdown()
 
 
-def add_reflection(server: grpc.Server, names: Sequence[str]) -> None:
+def add_reflection(server: grpc.Server, names: Sequence[str]) -> Lane:
     """Serve reflection for the services `names` and for itself."""
-    pool = futures.ThreadPoolExecutor(THREADS, "grpc-reflection")
+    lane = Lane(
+        "grpc-reflection",
+        calls=REFLECTIONS,
+        body_seconds=REFLECTION_SECONDS,
+        width=REFLECTIONS,
+    )
     names = [*names, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, _Pooled(server, pool), pool=_Descriptors())
+    reflection.enable_server_reflection(
+        names, _InLanes(server, unary=lane, streams=lane), pool=_Descriptors()
+    )
+    return lane
 
 
-class _Pooled:
-    """Stands for a server while a service is added, and gives the service's methods a pool."""
+class _InLanes:
+    """Stands for a server while a service is added, and puts the service's methods into lanes."""
 
-    def __init__(self, server: grpc.Server, pool: futures.ThreadPoolExecutor) -> None:
+    def __init__(self, server: grpc.Server, *, unary: Lane, streams: Lane) -> None:
         self._server = server
-        self._pool = pool
+        self._unary = unary
+        self._streams = streams
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        pooled = [_PooledHandlers(handler, self._pool) for handler in handlers]
-        self._server.add_generic_rpc_handlers(pooled)
+        self._server.add_generic_rpc_handlers([_Handlers(each, self._in_lane) for each in handlers])
 
     def add_registered_method_handlers(self, service: str, handlers: dict) -> None:
         """The same methods once more, for a server that looks them up by their names."""
 
+    def _in_lane(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        """All take a stream of requests, so that they begin before the message is there."""
+        if handler.unary_unary is not None:
+            make = grpc.stream_unary_rpc_method_handler
+            behaviour = _answered(self._unary, handler.unary_unary)
+        elif handler.unary_stream is not None:
+            make = grpc.stream_stream_rpc_method_handler
+            behaviour = _watched(self._streams, handler.unary_stream)
+        else:
+            make = grpc.stream_stream_rpc_method_handler
+            behaviour = _conversed(self._streams, handler.stream_stream)
+        return make(behaviour, handler.request_deserializer, handler.response_serializer)
 
-class _PooledHandlers(grpc.GenericRpcHandler):
-    def __init__(self, inner: grpc.GenericRpcHandler, pool: futures.ThreadPoolExecutor) -> None:
+
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(
+        self,
+        inner: grpc.GenericRpcHandler,
+        change: Callable[[grpc.RpcMethodHandler], grpc.RpcMethodHandler],
+    ) -> None:
         self._inner = inner
-        self._pool = pool
+        self._change = change
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         handler = self._inner.service(details)
-        if handler is None:
-            return None
-        behaviours = {
-            kind: self._with_pool(behaviour)
-            for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
-            if (behaviour := getattr(handler, kind)) is not None
-        }
-        return handler._replace(**behaviours)
+        return None if handler is None else self._change(handler)
 
-    def _with_pool(self, behaviour: Callable) -> Callable:
-        if getattr(behaviour, "experimental_thread_pool", None) is not None:
-            return behaviour
 
-        def call(request: object, context: grpc.ServicerContext) -> object:
-            return behaviour(request, context)
+def _answered(lane: Lane, behaviour: Callable) -> Callable:
+    def call(requests: Iterator, context: grpc.ServicerContext) -> object:
+        return behaviour(_message(lane, requests, context), context)
 
-        call.experimental_thread_pool = self._pool
-        return call
+    call.experimental_thread_pool = lane.pool
+    return call
+
+
+def _watched(lane: Lane, behaviour: Callable) -> Callable:
+    def call(
+        requests: Iterator, context: grpc.ServicerContext, send_response_callback: Callable
+    ) -> None:
+        behaviour(_message(lane, requests, context), context, send_response_callback)
+
+    call.experimental_thread_pool = lane.pool
+    call.experimental_non_blocking = True  # it answers through the callback, without a thread
+    return call
+
+
+def _conversed(lane: Lane, behaviour: Callable) -> Callable:
+    def messages(requests: Iterator, context: grpc.ServicerContext) -> Iterator:
+        while (message := lane.bodies.following(requests, context)) is not None:
+            yield message
+
+    def call(requests: Iterator, context: grpc.ServicerContext) -> Iterator:
+        _enter(lane, context)
+        return behaviour(messages(requests, context), context)
+
+    call.experimental_thread_pool = lane.pool
+    return call
+
+
+def _message(lane: Lane, requests: Iterator, context: grpc.ServicerContext) -> object:
+    _enter(lane, context)
+    try:
+        return lane.bodies.receive(requests, context)
+    except ServingError as error:
+        context.abort(error.code, error.message)
+
+
+def _enter(lane: Lane, context: grpc.ServicerContext) -> None:
+    try:
+        lane.enter(context)
+    except ServingError as error:
+        context.abort(error.code, error.message)
 
 
 class _Descriptors:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -23,17 +20,20 @@ from ._tfs.regression_pb2 import RegressionRequest
 from ._tfs.ssl_config_pb2 import SSLConfig
 from .api import Api
 from .cancellation import Cancellation
-from .errors import ServingError, invalid_argument, resource_exhausted
-from .grpc_bodies import Bodies
-from .grpc_extras import add_health, add_reflection
-from .turnstile import Turnstile
+from .errors import ServingError, invalid_argument
+from .grpc_extras import Health, add_reflection
+from .grpc_lanes import Lane
 
 MAX_MESSAGE_BYTES = (1 << 31) - 1
 MAX_DETAILS = 1024  # characters; HTTP/2 trailers are bounded
 WORK_CALLS = 1024
 """Calls of Predict and its like that may be there at once; those that wait hold a thread each."""
-CONTROL_CALLS = 64
-"""The same for status, metadata and reloads, whose threads are their own."""
+CONTROL_CALLS = 1024
+"""The same for status and metadata."""
+CONTROL_WIDTH = 64
+RELOAD_CALLS = 64
+ALL_CALLS = 8192
+"""More than all lanes have: for calls that come faster than they are refused."""
 RECEIVING = 64
 """Calls of Predict and its like whose messages are received or held, at least; twice as many as
 work, if that is more. The others wait with their callers."""
@@ -41,7 +41,7 @@ BODY_SECONDS = 120.0
 """For the message of a call of Predict and its like to come in: slow lines share their speed
 among all that is in flight."""
 CONTROL_BODY_SECONDS = 10.0
-LAST_REPLIES = 0.5  # seconds to send them in
+LAST_WORDS = 0.5  # seconds for streams to send them in
 FAR_FUTURE = 365 * 24 * 3600.0  # seconds
 
 HEALTH = "grpc.health.v1.Health"
@@ -70,18 +70,29 @@ class GrpcServer:
 
     def __init__(self, api: Api, config: GrpcConfig) -> None:
         """Listen and answer. Raises OSError naming the address that cannot be had."""
-        # More threads than places: a call that is refused needs one for a moment, too.
-        pool = futures.ThreadPoolExecutor(WORK_CALLS + 16, "grpc")
-        self._server = grpc.server(pool, options=_options(api.admission.limit, config.options))
-        self._open = _Open()
-        self._work = _Lane(
+        self._work = Lane(
+            "grpc",
             calls=WORK_CALLS,
             received=max(RECEIVING, 2 * config.max_threads),
             body_seconds=BODY_SECONDS,
             width=config.max_threads,
         )
-        self._control = _control_lane("grpc-control", CONTROL_CALLS)
-        self._reload = _control_lane("grpc-reload", 1)
+        self._control = Lane(
+            "grpc-control",
+            calls=CONTROL_CALLS,
+            body_seconds=CONTROL_BODY_SECONDS,
+            width=CONTROL_WIDTH,
+        )
+        self._reload = Lane(
+            "grpc-reload", calls=RELOAD_CALLS, body_seconds=CONTROL_BODY_SECONDS, width=1
+        )
+        self._answering = [self._work, self._control, self._reload]
+        self._lanes = [*self._answering]
+        self._server = grpc.server(
+            self._work.pool,
+            options=_options(api.admission.limit, config.options),
+            maximum_concurrent_rpcs=ALL_CALLS,
+        )
         services = [prediction_service_pb2, model_service_pb2]
         self._server.add_generic_rpc_handlers([_Handlers(self._methods(api))])
         names = [service.DESCRIPTOR.services_by_name for service in services]
@@ -89,8 +100,9 @@ class GrpcServer:
         self._health = None
         if config.health:
             full_names.append(HEALTH)
-            self._health = add_health(self._server, full_names)
-        add_reflection(self._server, full_names)
+            self._health = Health(self._server, full_names)
+            self._lanes += self._health.lanes
+        self._lanes.append(add_reflection(self._server, full_names))
         self.port = self._listen(config)
         self._server.start()
 
@@ -114,14 +126,16 @@ class GrpcServer:
 
     def stop(self, grace: float) -> None:
         """Accept nothing new; return when all in flight has ended, `grace` seconds at the most."""
+        until = time.monotonic() + grace
         if self._health is not None:
-            self._health.enter_graceful_shutdown()
+            self._health.stop()
         stopped = self._server.stop(grace)
-        self._open.wait_for_none(grace)
+        for lane in self._answering:
+            lane.wait_for_none(until)
         # What is open still are streams of health and reflection, which end by themselves never.
-        self._server.stop(LAST_REPLIES)
+        self._server.stop(LAST_WORDS)
         stopped.wait()
-        for lane in (self._work, self._control, self._reload):
+        for lane in self._lanes:
             lane.close()
 
     def _methods(self, api: Api) -> dict[str, grpc.RpcMethodHandler]:
@@ -138,7 +152,7 @@ class GrpcServer:
 
         prediction = "/tensorflow.serving.PredictionService/"
         model = "/tensorflow.serving.ModelService/"
-        calls: dict[str, tuple[type[Message], Call, _Lane]] = {
+        calls: dict[str, tuple[type[Message], Call, Lane]] = {
             prediction + "Predict": (PredictRequest, timed(api.predict), self._work),
             prediction + "Classify": (ClassificationRequest, timed(api.classify), self._work),
             prediction + "Regress": (RegressionRequest, timed(api.regress), self._work),
@@ -166,7 +180,7 @@ class GrpcServer:
         return {path: self._handler(api, path, *call) for path, call in calls.items()}
 
     def _handler(
-        self, api: Api, path: str, kind: type[Message], call: Call, lane: _Lane
+        self, api: Api, path: str, kind: type[Message], call: Call, lane: Lane
     ) -> grpc.RpcMethodHandler:
         """Bytes in, bytes out: what arrives is admitted by its size before it is parsed."""
 
@@ -174,12 +188,9 @@ class GrpcServer:
             times = _Times(context)
             taken = False
             try:
-                with (
-                    self._open.one(),
-                    lane.place(),
-                    lane.receiving.turn(times.deadline, times.cancelled),
-                ):
-                    data = lane.bodies.receive(requests, context)
+                lane.enter(context)
+                with lane.receiving.turn(times.deadline, times.cancelled) as receiving:
+                    data = lane.bodies.receive(requests, context, receiving)
                     with (
                         api.admission.admit(len(data)),
                         lane.working.turn(times.deadline, times.cancelled),
@@ -193,8 +204,7 @@ class GrpcServer:
                     api.count_refused(path.rpartition("/")[2], error.code)
                 context.abort(error.code, _details(error.message))
 
-        if lane.pool is not None:
-            handle.experimental_thread_pool = lane.pool
+        handle.experimental_thread_pool = lane.pool
         return grpc.stream_unary_rpc_method_handler(handle)
 
 
@@ -206,76 +216,6 @@ class _Times:
         self.cancelled = Cancellation()
         if not context.add_callback(self.cancelled.set):  # it is over already
             self.cancelled.set()
-
-
-class _Lane:
-    """Where calls of one kind wait and work, out of the way of other kinds."""
-
-    def __init__(
-        self,
-        *,
-        calls: int,
-        received: int,
-        body_seconds: float,
-        width: int,
-        pool: futures.ThreadPoolExecutor | None = None,
-    ) -> None:
-        self.receiving = Turnstile(received)
-        self.bodies = Bodies(body_seconds)
-        self.working = Turnstile(width)
-        self.pool = pool
-        """None: the server's own."""
-        self._calls = calls
-        self._places = threading.BoundedSemaphore(calls)
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Be one of so many calls, or raise RESOURCE_EXHAUSTED at once."""
-        if not self._places.acquire(blocking=False):
-            raise resource_exhausted(f"{self._calls} calls of this kind are waiting already")
-        try:
-            yield
-        finally:
-            self._places.release()
-
-    def close(self) -> None:
-        self.bodies.close()
-        if self.pool is not None:
-            self.pool.shutdown(wait=False)
-
-
-def _control_lane(name: str, width: int) -> _Lane:
-    pool = futures.ThreadPoolExecutor(CONTROL_CALLS + 16, name)
-    return _Lane(
-        calls=CONTROL_CALLS,
-        received=CONTROL_CALLS,
-        body_seconds=CONTROL_BODY_SECONDS,
-        width=width,
-        pool=pool,
-    )
-
-
-class _Open:
-    """Counts the calls that are answered when they are done."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._count = 0
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        with self._changed:
-            self._count += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify_all()
-
-    def wait_for_none(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._count, seconds)
 
 
 class _Handlers(grpc.GenericRpcHandler):

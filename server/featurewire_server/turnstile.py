@@ -19,46 +19,69 @@ class Turnstile:
     def __init__(self, width: int) -> None:
         self._lock = threading.Lock()
         self._free = width
-        self._waiting: deque[_Ticket] = deque()
+        """Below 0 while turns that were lent are back."""
+        self._waiting: deque[Turn] = deque()
 
     @contextmanager
-    def turn(self, deadline: float | None, cancelled: Cancellation) -> Iterator[None]:
+    def turn(self, deadline: float | None, cancelled: Cancellation) -> Iterator[Turn]:
         """Wait for a turn and hold it. Raises DEADLINE_EXCEEDED or CANCELLED instead.
 
         `deadline` is in seconds of `time.monotonic()`, None for none.
         """
-        self._enter(deadline, cancelled)
+        turn = Turn(self)
+        self._enter(turn, deadline, cancelled)
         try:
-            yield
+            yield turn
         finally:
-            self._leave()
+            turn.lend()  # for good
 
-    def _enter(self, deadline: float | None, cancelled: Cancellation) -> None:
+    def _enter(self, turn: Turn, deadline: float | None, cancelled: Cancellation) -> None:
         with self._lock:
-            if self._free:
+            if self._free > 0:
                 self._free -= 1
+                turn.held = True
                 return
-            ticket = _Ticket()
-            self._waiting.append(ticket)
-        cancelled.add_callback(ticket.changed.set)
-        ticket.changed.wait(None if deadline is None else deadline - time.monotonic())
+            self._waiting.append(turn)
+        cancelled.add_callback(turn.changed.set)
+        turn.changed.wait(None if deadline is None else deadline - time.monotonic())
         with self._lock:
-            if ticket.turn:
+            if turn.held:
                 return
-            self._waiting.remove(ticket)
+            self._waiting.remove(turn)
         raise cancelled_error() if cancelled.is_set() else deadline_exceeded()
 
-    def _leave(self) -> None:
+    def _lend(self, turn: Turn) -> None:
         with self._lock:
-            if self._waiting:
-                ticket = self._waiting.popleft()
-                ticket.turn = True
-                ticket.changed.set()
+            if not turn.held:
+                return
+            turn.held = False
+            if self._waiting and self._free >= 0:
+                following = self._waiting.popleft()
+                following.held = True
+                following.changed.set()
             else:
                 self._free += 1
 
+    def _take_back(self, turn: Turn) -> None:
+        with self._lock:
+            if not turn.held:
+                turn.held = True
+                self._free -= 1
 
-class _Ticket:
-    def __init__(self) -> None:
+
+class Turn:
+    """One call's turn. A holder who has nothing to do may lend it to others meanwhile."""
+
+    def __init__(self, turnstile: Turnstile) -> None:
+        self.held = False
+        """Guarded by the turnstile's lock."""
         self.changed = threading.Event()
-        self.turn = False
+        self._turnstile = turnstile
+
+    def lend(self) -> None:
+        """Let the next one pass."""
+        self._turnstile._lend(self)
+
+    def take_back(self) -> None:
+        """Have it again at once; nobody new passes before as many have left."""
+        self._turnstile._take_back(self)

@@ -13,25 +13,30 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
-from featurewire_server import grpc_service
+from featurewire_server import grpc_bodies, grpc_extras, grpc_service
 from featurewire_server.cancellation import Cancellation
 from featurewire_server.errors import ServingError
+from featurewire_server.grpc_lanes import Threads
 from featurewire_server.loading import DirectRunner
 from featurewire_server.turnstile import Turnstile
+from tests.server.slow_line import slow_line
 from tests.server.support import (
     MODEL,
     PREDICTION,
+    TIMEOUT,
     FakeEngine,
     config,
     model,
     predict_request,
     served,
     spec,
+    stub_for,
     wait_until,
 )
 
 Code = grpc.StatusCode
 STATUS, PREDICT = MODEL + "GetModelStatus", PREDICTION + "Predict"
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 
 
 @pytest.fixture
@@ -110,6 +115,49 @@ def test_a_message_that_does_not_come_ends_its_call(serve, monkeypatch) -> None:
         assert made.start(PREDICT, request(), None).code() is Code.OK
 
 
+@pytest.mark.parametrize("path", [STATUS, PREDICT, CHECK, WATCH])
+def test_a_crowd_of_calls_without_a_message_holds_up_nobody(serve, path, monkeypatch) -> None:
+    monkeypatch.setattr(grpc_bodies, "PATIENCE", 0.3)
+    with serve(grpc_config={"max_threads": 2, "health": True}) as made, HalfOpen(made) as half:
+        half.open(path, 100)
+        assert made.start(PREDICT, request(), None).code() is Code.OK
+        assert made.states("m") == {1: "AVAILABLE"}
+        health = health_pb2_grpc.HealthStub(made.channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT).status == 1
+        assert not any(call.done() for call in half.calls)
+
+
+def test_health_and_reflection_do_not_wait_for_ever_either(serve, monkeypatch) -> None:
+    monkeypatch.setattr(grpc_extras, "CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(grpc_extras, "REFLECTION_SECONDS", 0.3)
+    with serve(grpc_config={"health": True}) as made, HalfOpen(made) as half:
+        half.open(CHECK, 2)
+        half.open(WATCH, 2)
+        stub = reflection_pb2_grpc.ServerReflectionStub(made.channel)
+        half.calls.append(stub.ServerReflectionInfo(half._silence()))
+        wait_until(lambda: all(call.done() for call in half.calls))
+        assert {call.code() for call in half.calls} == {Code.CANCELLED}
+
+
+def test_watchers_do_not_take_the_places_of_those_who_check(serve, monkeypatch) -> None:
+    monkeypatch.setattr(grpc_extras, "WATCHES", 3)
+    with serve(grpc_config={"health": True}) as made:
+        health = health_pb2_grpc.HealthStub(made.channel)
+        asked = health_pb2.HealthCheckRequest()
+        watches = [health.Watch(asked) for _ in range(3)]
+        assert [next(watch).status for watch in watches] == [1, 1, 1]
+        with pytest.raises(grpc.RpcError) as caught:
+            next(health.Watch(asked))
+        assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+        assert health.Check(asked, timeout=TIMEOUT).status == 1
+        watches.pop().cancel()  # its place is free again
+        wait_until(lambda: made.server._health.lanes[1]._count == 2)
+        watches.append(health.Watch(asked))
+        assert next(watches[-1]).status == 1
+        for watch in watches:
+            watch.cancel()
+
+
 def test_a_call_that_ends_without_a_message_is_refused(serve) -> None:
     with serve() as made:
         call = made.channel.stream_unary(PREDICT).future(iter(()))
@@ -177,6 +225,42 @@ def test_open_health_and_reflection_streams_do_not_hold_up_the_stop(serve, engin
         half.__exit__()
 
 
+def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(serve, engine) -> None:
+    engine.gate.clear()
+    with serve() as made, slow_line(made.port) as line, stub_for(f"127.0.0.1:{line.port}") as slow:
+        # More than the buffers of the sockets between them take.
+        call = slow.start(PREDICT, request(24_000_000), None, timeout=60)
+        wait_until(lambda: engine.running)
+        line.open.clear()
+        engine.gate.set()
+        wait_until(lambda: not made.api.admission.held)
+        stopping = threading.Thread(target=made.server.stop, args=(60,))
+        stopping.start()
+        stopping.join(3 * grpc_service.LAST_WORDS)
+        assert stopping.is_alive()
+        line.open.set()
+        assert call.code() is Code.OK
+        stopping.join(TIMEOUT)
+        assert not stopping.is_alive()
+
+
+def test_what_admission_refuses_is_counted(serve, engine) -> None:
+    seen = []
+    engine.gate.clear()
+    with serve(limit=1_000_000) as made:
+        made.api.metrics.observe_request = lambda **labels: seen.append(labels)
+        first = made.start(PREDICT, request(400_000), None)
+        wait_until(lambda: engine.running == 1)
+        # Half of the limit is for the first request, most of the rest for its answer.
+        assert made.start(PREDICT, request(700_000), None).code() is Code.RESOURCE_EXHAUSTED
+        engine.gate.set()
+        assert first.code() is Code.OK
+    assert [(each["model"], each["code"]) for each in seen] == [
+        ("", Code.RESOURCE_EXHAUSTED),
+        ("m", Code.OK),
+    ]
+
+
 def test_what_is_refused_unread_is_counted(serve) -> None:
     seen = []
     with serve(limit=1000) as made:
@@ -229,3 +313,46 @@ def test_a_ticket_that_is_given_up_passes_its_turn_on() -> None:
             assert caught.value.code is code
     with turnstile.turn(None, Cancellation()):
         pass
+
+
+def test_a_turn_that_is_lent_is_back_at_once_and_then_nobody_new_passes() -> None:
+    turnstile, inside = Turnstile(1), []
+    end = {name: threading.Event() for name in "bc"}
+
+    def work(name: str) -> None:
+        with turnstile.turn(None, Cancellation()):
+            inside.append(name)
+            assert end[name].wait(TIMEOUT)
+        inside.remove(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "bc"]
+    with turnstile.turn(None, Cancellation()) as turn:
+        threads[0].start()
+        wait_until(lambda: len(turnstile._waiting) == 1)
+        turn.lend()
+        turn.lend()
+        wait_until(lambda: inside == ["b"])
+        turn.take_back()
+        threads[1].start()
+        wait_until(lambda: len(turnstile._waiting) == 1)
+        end["b"].set()
+        threads[0].join(TIMEOUT)
+        assert inside == []  # the one turn there is has its first holder again
+    wait_until(lambda: inside == ["c"])
+    end["c"].set()
+    threads[1].join(TIMEOUT)
+    assert turnstile._free == 1
+
+
+def test_calls_wait_for_a_thread_where_the_system_gives_no_more(monkeypatch) -> None:
+    threads, gate = Threads(8, "few"), threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        results = [threads.submit(gate.wait, TIMEOUT), threads.submit(int)]
+    gate.set()
+    assert [result.result(TIMEOUT) for result in results] == [True, 0]
+    threads.shutdown()

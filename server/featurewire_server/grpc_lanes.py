@@ -1,0 +1,90 @@
+"""Where gRPC calls wait and work: each kind in a lane of its own, so that none holds up another."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent import futures
+
+import grpc
+
+from .errors import cancelled, resource_exhausted
+from .grpc_bodies import Bodies
+from .turnstile import Turnstile
+
+log = logging.getLogger(__name__)
+
+SPARE_THREADS = 16
+"""A call that is refused needs a thread for a moment, too."""
+
+
+class Threads(futures.ThreadPoolExecutor):
+    """Starts threads as they are needed; where the system gives no more, calls wait for others.
+
+    A container bounds its threads. If `submit` raised for it, grpc-python would take no call ever
+    again.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        super().__init__(most, name)
+        self.submit(int).result()  # so that there is one to wait for
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError as error:
+            log.warning("%d threads have to do: %s", len(self._threads), error)
+
+
+class Lane:
+    """So many calls of one kind, whose messages come within a time, of whom `width` work at once.
+
+    `received`: how many messages are received or held at once; None: of all calls.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        calls: int,
+        body_seconds: float,
+        width: int,
+        received: int | None = None,
+    ) -> None:
+        # A call whose caller has gone has left the lane, but may still work.
+        self.pool = Threads(calls + width + SPARE_THREADS, name)
+        self.bodies = Bodies(body_seconds, name)
+        self.receiving = Turnstile(received or calls)
+        self.working = Turnstile(width)
+        self._most = calls
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def enter(self, context: grpc.ServicerContext) -> None:
+        """Be one of the lane's calls until the call is over and its answer has been sent.
+
+        Raises RESOURCE_EXHAUSTED where there are too many.
+        """
+        with self._changed:
+            if self._count >= self._most:
+                raise resource_exhausted(f"{self._most} calls of this kind are waiting already")
+            self._count += 1
+        if not context.add_callback(self._leave):
+            self._leave()
+            raise cancelled()
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._count -= 1
+            if not self._count:
+                self._changed.notify_all()
+
+    def wait_for_none(self, until: float) -> None:
+        """Return when no call is there, or at `until`, in seconds of `time.monotonic()`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._count, max(until - time.monotonic(), 0))
+
+    def close(self) -> None:
+        self.bodies.close()
+        self.pool.shutdown(wait=False)

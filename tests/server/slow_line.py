@@ -1,0 +1,52 @@
+"""A line between a client and a server that can be held up."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+
+class SlowLine:
+    """Forwards one connection to `port`; what the server says waits while `open` is clear."""
+
+    def __init__(self, port: int) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._port = port
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            client, _ = self._listener.accept()
+            server = socket.create_connection(("127.0.0.1", self._port))
+            threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+            self._forward(server, client, self.open)
+
+    def _forward(
+        self, source: socket.socket, sink: socket.socket, gate: threading.Event | None = None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if gate is not None:
+                    gate.wait()
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.open.set()
+        self._listener.close()
+
+
+@contextlib.contextmanager
+def slow_line(port: int) -> Iterator[SlowLine]:
+    line = SlowLine(port)
+    try:
+        yield line
+    finally:
+        line.close()
