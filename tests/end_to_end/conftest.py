@@ -31,5 +31,5 @@ def client(service: ServerProcess) -> Iterator[object]:
     import featurewire
 
     with featurewire.Client(service.target, model=MODEL) as client:
-        client.wait_until_ready(120)
+        client.wait_until_ready(180)
         yield client

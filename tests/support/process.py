@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-START_TIMEOUT = 60.0  # seconds
+START_TIMEOUT = 180.0  # seconds; ten are usual, with nothing else on the machine
 STOP_TIMEOUT = 20.0
 
 
