@@ -33,7 +33,7 @@ class Alarm:
         """Call `ring` once if the body of the `with` takes longer, and never when it has ended."""
         key = object()
         with self._changed:
-            self._waiting[key] = (time.monotonic() + self._seconds, ring)
+            self._waiting[key] = (time.monotonic(), ring)
             if self._idle:  # else it wakes before this can be late
                 self._idle = False
                 self._changed.notify()
@@ -42,6 +42,12 @@ class Alarm:
         finally:
             with self._changed:
                 self._waiting.pop(key, None)
+
+    def shorten(self, seconds: float) -> None:
+        """Ring after so long from now on, also for those that have begun."""
+        with self._changed:
+            self._seconds = min(self._seconds, seconds)
+            self._changed.notify()
 
     def close(self) -> None:
         with self._changed:
@@ -55,8 +61,8 @@ class Alarm:
                     self._idle = True
                     self._changed.wait()
                     continue
-                key, (until, ring) = next(iter(self._waiting.items()))
-                left = until - time.monotonic()
+                key, (began, ring) = next(iter(self._waiting.items()))
+                left = began + self._seconds - time.monotonic()
                 if left > 0:
                     self._changed.wait(left)
                     continue

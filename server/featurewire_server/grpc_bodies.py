@@ -56,6 +56,10 @@ class Bodies:
         with self._late.over(context.cancel):
             return next(requests, None)
 
+    def hurry(self) -> None:
+        """The server stops: do not wait for those who send nothing."""
+        self._late.shorten(PATIENCE)
+
     def close(self) -> None:
         self._late.close()
         self._slow.close()

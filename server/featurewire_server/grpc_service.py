@@ -131,6 +131,8 @@ class GrpcServer:
             self._health.stop()
         stopped = self._server.stop(grace)
         for lane in self._answering:
+            lane.bodies.hurry()
+        for lane in self._answering:
             lane.wait_for_none(until)
         # What is open still are streams of health and reflection, which end by themselves never.
         self._server.stop(LAST_WORDS)

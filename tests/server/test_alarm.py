@@ -39,6 +39,14 @@ def test_it_rings_again_after_it_had_nothing_to_do() -> None:
             assert call.late.wait(TIMEOUT)
 
 
+def test_it_can_be_made_to_ring_earlier() -> None:
+    alarm, call = Alarm(3600, "alarm"), Call()
+    with alarm.over(call.ring):
+        wait_until(lambda: not alarm._idle)
+        alarm.shorten(0.05)
+        assert call.late.wait(TIMEOUT)
+
+
 def test_it_keeps_nothing_of_what_is_done() -> None:
     alarm, first = Alarm(60, "alarm"), Call()
     with alarm.over(first.ring):  # a late one in front must not keep those behind it

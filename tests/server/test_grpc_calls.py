@@ -225,6 +225,17 @@ def test_open_health_and_reflection_streams_do_not_hold_up_the_stop(serve, engin
         half.__exit__()
 
 
+def test_a_call_without_a_message_does_not_hold_up_the_stop(serve, monkeypatch) -> None:
+    monkeypatch.setattr(grpc_bodies, "PATIENCE", 0.3)
+    with serve() as made, HalfOpen(made) as half:
+        half.open(PREDICT, 2)
+        half.open(STATUS, 2)
+        wait_until(lambda: made.server._work._count + made.server._control._count == 4)
+        began = time.monotonic()
+        made.server.stop(60)
+        assert time.monotonic() - began < 30  # not the grace of a minute
+
+
 def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(serve, engine) -> None:
     engine.gate.clear()
     with serve() as made, slow_line(made.port) as line, stub_for(f"127.0.0.1:{line.port}") as slow:
