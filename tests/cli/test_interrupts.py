@@ -58,6 +58,16 @@ def test_what_handled_sigint_before_does_so_again():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_caller_has_ignored_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Interrupts():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+
+
 def test_a_failure_inside_the_block_gives_way_to_the_interrupt():
     def work() -> None:
         with Interrupts() as interrupts, interrupts.held:

@@ -157,6 +157,24 @@ def test_how_a_command_ends_becomes_an_exit_status_and_one_line(
     assert shown.stderr == (f"featurewire plugged: {line}\n" if line else "")
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_no_file_takes_the_place_of_a_closed_stream(command, tmp_path, closed):
+    """What a library writes to standard error would come into it."""
+    source = (
+        "import os\ndef plugged(argv):\n"
+        "    with open('opened', 'w') as file:\n"
+        "        file.write(str(file.fileno()))\n"
+        "    return 0\n"
+    )
+    shown = command(
+        "plugged",
+        environment=plug_in(tmp_path, "plugged", source),
+        before=["sh", "-c", f'exec "$@" {closed}', "sh"],
+    )
+    assert shown.returncode == 0
+    assert int((tmp_path / "opened").read_text()) > 2
+
+
 def test_an_internal_error_shows_where_when_asked(command, tmp_path):
     environment = plug_in(tmp_path, "plugged", "def plugged(argv):\n    return [][1]\n")
     shown = command("plugged", environment=environment | {"FEATUREWIRE_DEBUG": "1"})

@@ -76,6 +76,13 @@ def test_a_path_that_is_reached_twice_is_given_once(tmp_path):
     assert found.duplicates == 2
 
 
+def test_a_path_keeps_its_way_up_and_loses_what_says_nothing(tmp_path, monkeypatch):
+    touch(tmp_path / "a.jpg", tmp_path / "sub" / "b.jpg")
+    monkeypatch.chdir(tmp_path / "sub")
+    paths, found, _ = listing("..//a.jpg", "./../a.jpg", ".//b.jpg")
+    assert (paths, found.duplicates) == (["../a.jpg", "b.jpg"], 1)
+
+
 def test_links_that_lead_back_up_end(tmp_path):
     touch(tmp_path / "tree" / "a.jpg")
     (tmp_path / "tree" / "loop").symlink_to(tmp_path / "tree", target_is_directory=True)

@@ -173,12 +173,14 @@ def test_a_question_for_labels_that_is_not_answered_costs_no_more_than_the_wait(
             over.wait()
 
     server = Silent().start()
-    shown = command(
-        *("status", "--wait", "1", "--timeout", "600", "--model", "tiny"),
-        *("--server", server.target),
-    )
-    over.set()
-    server.stop()
+    try:
+        shown = command(
+            *("status", "--wait", "1", "--timeout", "600", "--model", "tiny"),
+            *("--server", server.target),
+        )
+    finally:
+        over.set()
+        server.stop()
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "1        AVAILABLE" in shown.stdout
 

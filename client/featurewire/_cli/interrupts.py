@@ -21,7 +21,9 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self.held.interrupt)
+                # What the caller had ignored (`nohup`, `trap ''`) is no interrupt.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self.held.interrupt)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

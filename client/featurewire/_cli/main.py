@@ -37,9 +37,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     a command raises may carry the exit status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller (`2>&-`): nobody wants to read it
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    _fill_closed_streams()
     try:
         status = _dispatch(arguments)
         sys.stdout.flush()
@@ -54,6 +52,20 @@ def run(argv: Sequence[str] | None = None) -> int:
         # The interpreter flushes standard output once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _fill_closed_streams() -> None:
+    """Let what the caller closed (`2>&-`) lead nowhere.
+
+    In the order of their numbers: a file that is opened gets the lowest one that is free, and an
+    output in the place of standard error would receive what libraries write there. `sys.stdin`
+    stays None, so that a command can say that it has no list.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _dispatch(arguments: list[str]) -> int:

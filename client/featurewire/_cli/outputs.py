@@ -7,9 +7,10 @@ rows of `FILE`: while both are there, the journal counts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -122,7 +123,8 @@ class JsonlOutput:
     def journal(self) -> Journal:
         rows, size = self._loaded
         if rows and not self.begun():
-            _copy(self._path, self._partial)
+            with _unnamed(self._partial) as partial:
+                shutil.copyfile(self._path, partial)
         _release(self._held)
         return LineJournal(self._partial, rows=rows, size=size)
 
@@ -226,8 +228,9 @@ class NpyOutput(_ArrayOutput):
         return rows, size
 
     def _copy_published(self) -> int:
-        _copy(self._path, self._vectors)
-        _copy(self._path_index, self._index)
+        with _unnamed(self._index) as index, _unnamed(self._vectors) as vectors:
+            shutil.copyfile(self._path, vectors)
+            shutil.copyfile(self._path_index, index)
         return self._loaded[1]
 
 
@@ -243,13 +246,8 @@ class ParquetOutput(_ArrayOutput):
         return _present(self._path)
 
     def publish(self) -> None:
-        unnamed = _with_suffix(self._path, ".tmp")
-        try:
-            parquet.write_parquet(unnamed, vectors=self._vectors, index=self._index)
-            os.replace(unnamed, self._path)
-        except BaseException:
-            unnamed.unlink(missing_ok=True)
-            raise
+        with _unnamed(self._path) as path:
+            parquet.write_parquet(path, vectors=self._vectors, index=self._index)
         _sync_directory(self._path)
         self._index.unlink()
         self._vectors.unlink()
@@ -261,14 +259,11 @@ class ParquetOutput(_ArrayOutput):
         return parquet.load_parquet(self._path, on_row), 0
 
     def _copy_published(self) -> int:
-        vectors, index = _with_suffix(self._vectors, ".tmp"), _with_suffix(self._index, ".tmp")
-        journal = ArrayJournal(vectors, index)
-        parquet.copy_parquet(self._path, journal)
-        journal.close()
-        size = index.stat().st_size
-        os.replace(vectors, self._vectors)
-        os.replace(index, self._index)
-        return size
+        with _unnamed(self._index) as index, _unnamed(self._vectors) as vectors:
+            journal = ArrayJournal(vectors, index)
+            parquet.copy_parquet(self._path, journal)
+            journal.close()
+        return self._index.stat().st_size
 
 
 def hold(path: Path) -> BinaryIO:
@@ -298,11 +293,16 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy so that `target` is whole or not there."""
+@contextlib.contextmanager
+def _unnamed(target: Path) -> Iterator[Path]:
+    """Where to write `target`: it takes its name once it is whole, and is gone if it fails."""
     unnamed = _with_suffix(target, ".tmp")
-    shutil.copyfile(source, unnamed)
-    os.replace(unnamed, target)
+    try:
+        yield unnamed
+        os.replace(unnamed, target)
+    except BaseException:
+        unnamed.unlink(missing_ok=True)
+        raise
 
 
 def _sync_directory(path: Path) -> None:

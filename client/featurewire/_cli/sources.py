@@ -11,6 +11,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePath
 from typing import BinaryIO
 
 from featurewire._cli.arguments import path_text
@@ -144,8 +145,8 @@ class Listing:
             waiting.extend(reversed(below))
 
     def _add_file(self, path: str) -> None:
-        if os.pardir not in path.split(os.sep):  # behind a link, it does not lead back
-            path = os.path.normpath(path)
+        # Takes out `//` and `./`, but not `a/..`: where `a` is a link, that leads elsewhere.
+        path = str(PurePath(path))
         text = path_text(path)
         if text in self._seen:
             self.duplicates += 1
