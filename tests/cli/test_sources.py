@@ -29,17 +29,19 @@ def touch(*paths: Path) -> None:
 
 
 def test_a_directory_gives_its_images_and_those_below_in_order(tmp_path):
-    names = ["b.JPG", "a.png", "sub/c.jpeg", "sub/deep/d.gif", "z.webp"]
+    names = ["b.JPG", "a.png", "sub/c.jpeg", "sub/deep/d.gif", "z.webp", "y.MPO", "x.apng"]
     touch(*(tmp_path / name for name in names))
     paths, found, failures = listing(tmp_path)
     assert [str(Path(path).relative_to(tmp_path)) for path in paths] == [
         "a.png",
         "b.JPG",
+        "x.apng",
+        "y.MPO",
         "z.webp",
         "sub/c.jpeg",
         "sub/deep/d.gif",
     ]
-    assert (found.total, found.complete, failures) == (5, True, [])
+    assert (found.total, found.complete, failures) == (7, True, [])
 
 
 def test_what_a_directory_holds_beside_images_is_counted_by_extension(tmp_path):

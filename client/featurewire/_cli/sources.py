@@ -17,7 +17,7 @@ from typing import BinaryIO
 from featurewire._cli.arguments import path_text
 
 IMAGE_EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp")
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp")
 )
 """What is taken from a directory. A file that is named itself is taken whatever it is called."""
 
