@@ -64,7 +64,7 @@ def load(path: Path, config: EngineConfig) -> OpenVinoEngine | None:
 def suitable_split(path: Path, config: EngineConfig) -> Split:
     """How the version splits, as its manifest says. Raises Unsuitable."""
     if importlib.util.find_spec("openvino") is None:
-        raise Unsuitable("openvino is not installed (pip install featurewire-server[openvino])")
+        raise Unsuitable("openvino is not installed (pip install openvino)")
     if config.mixed_precision == "float16":
         raise Unsuitable("OpenVINO computes in float32 or bfloat16 on a CPU, not in float16")
     try:

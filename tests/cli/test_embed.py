@@ -83,8 +83,7 @@ def test_parquet_without_pyarrow_says_how_to_get_it(embed, images, tmp_path):
     )
     assert shown.returncode == 1
     assert shown.stderr == (
-        "featurewire embed: .parquet needs pyarrow; pip install 'featurewire[parquet]', "
-        "or use .npy or .jsonl\n"
+        "featurewire embed: .parquet needs pyarrow; pip install pyarrow, or use .npy or .jsonl\n"
     )
 
 

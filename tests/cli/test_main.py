@@ -12,6 +12,7 @@ import grpc
 import numpy
 import pytest
 
+from featurewire._cli.main import ELSEWHERE
 from tests.cli.conftest import FEATUREWIRE
 
 
@@ -108,15 +109,27 @@ def test_help_says_how_to_get_what_is_not_installed(client_alone):
     shown = run_alone(client_alone, "--help")
     assert shown.returncode == 0, shown.stderr
     rows = [line.split() for line in shown.stdout.splitlines()]
-    assert ["export,", "inspect,", "verify", "pip", "install", "featurewire-exporter"] in rows
-    assert ["serve", "pip", "install", "featurewire-server"] in rows
-    assert ["rollout", "pip", "install", "featurewire-rollout"] in rows
+    assert ["export,", "inspect,", "verify", "pip", "install", "./exporter"] in rows
+    assert ["serve", "pip", "install", "./server"] in rows
+    assert ["rollout", "pip", "install", "./rollout"] in rows
 
 
 def test_a_command_that_is_not_installed_says_what_to_install(client_alone):
     shown = run_alone(client_alone, "serve", "--port=8500")
     assert shown.returncode == 2
-    assert shown.stderr == "featurewire: serve is not installed; pip install featurewire-server\n"
+    assert shown.stderr == (
+        "featurewire: serve is not installed; run pip install ./server in a checkout of the "
+        "featurewire repository\n"
+    )
+
+
+def test_every_folder_that_a_hint_names_is_a_distribution_with_that_command():
+    root = Path(__file__).resolve().parents[2]
+    for name, folder in ELSEWHERE.items():
+        _, _, commands = (
+            (root / folder / "pyproject.toml").read_text().partition('"featurewire.commands"]')
+        )
+        assert f'\n{name} = "' in commands
 
 
 def test_a_broken_plug_in_does_not_take_the_others_down(command, tmp_path):

@@ -18,13 +18,13 @@ GROUP = "featurewire.commands"
 DEBUG_VARIABLE = "FEATUREWIRE_DEBUG"
 
 ELSEWHERE: Mapping[str, str] = {
-    "export": "featurewire-exporter",
-    "inspect": "featurewire-exporter",
-    "verify": "featurewire-exporter",
-    "serve": "featurewire-server",
-    "rollout": "featurewire-rollout",
+    "export": "exporter",
+    "inspect": "exporter",
+    "verify": "exporter",
+    "serve": "server",
+    "rollout": "rollout",
 }
-"""Subcommands of the other distributions, and what to install for them."""
+"""Subcommands of the other distributions, and the folder of the repository that holds each."""
 
 Command = Callable[[list[str]], int]
 
@@ -163,14 +163,13 @@ def _help(installed: Mapping[str, metadata.EntryPoint]) -> str:
     ]
     lines += [f"  {name:<10}{_help_line(entry)}" for name, entry in installed.items()]
     missing: dict[str, list[str]] = {}
-    for name, distribution in ELSEWHERE.items():
+    for name, folder in ELSEWHERE.items():
         if name not in installed:
-            missing.setdefault(distribution, []).append(name)
+            missing.setdefault(folder, []).append(name)
     if missing:
-        lines += ["", "not installed:"]
+        lines += ["", "not installed (run pip in a checkout of the featurewire repository):"]
         lines += [
-            f"  {', '.join(names):<26}pip install {distribution}"
-            for distribution, names in missing.items()
+            f"  {', '.join(names):<26}pip install ./{folder}" for folder, names in missing.items()
         ]
     lines += [
         "",
@@ -183,7 +182,8 @@ def _help(installed: Mapping[str, metadata.EntryPoint]) -> str:
 
 def _versions() -> str:
     lines = []
-    for name in ("featurewire", *dict.fromkeys(ELSEWHERE.values())):
+    folders = dict.fromkeys(ELSEWHERE.values())
+    for name in ("featurewire", *(f"featurewire-{folder}" for folder in folders)):
         try:
             lines.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
@@ -193,7 +193,10 @@ def _versions() -> str:
 
 def _unknown(name: str, installed: Mapping[str, metadata.EntryPoint]) -> str:
     if name in ELSEWHERE:
-        return f"featurewire: {name} is not installed; pip install {ELSEWHERE[name]}"
+        return (
+            f"featurewire: {name} is not installed; run pip install ./{ELSEWHERE[name]} in a "
+            "checkout of the featurewire repository"
+        )
     if name.startswith("-"):
         return f"featurewire: unknown option {name}; see featurewire --help"
     import difflib

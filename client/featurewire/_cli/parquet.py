@@ -22,7 +22,7 @@ def require_pyarrow() -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise OutputError(
-            ".parquet needs pyarrow; pip install 'featurewire[parquet]', or use .npy or .jsonl"
+            ".parquet needs pyarrow; pip install pyarrow, or use .npy or .jsonl"
         ) from None
 
 
