@@ -3,8 +3,8 @@
 The reference of a photo is TensorFlow's own full decode (`decode_image`) and antialiased
 `tf.image.resize`. The photos are the samples, or a folder's, also enlarged to 12 and 3 megapixels
 so that their decode is scaled, and all encoded at quality 95: a coarser one costs a small copy
-more than preprocessing does. Without a module with learned weights there
-is nothing to measure.
+more than preprocessing does. The network is EfficientNet-Lite0, unless
+`--module` names another.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import argparse
 import os
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from bench._photos import SAMPLES, jpeg, of_pixels, photos, resized
 from bench.machine import describe, print_table
+from tests.support.learned import write_learned_module
 
-MODULE = Path(__file__).resolve().parent.parent.parent / "shared" / "learned_module"
 SIZE = 224
 QUALITY = 95
 EXIF_TURN = 6
@@ -40,15 +41,12 @@ def main() -> int:
     parser.add_argument(
         "--module",
         type=Path,
-        default=Path(os.environ.get("FEATUREWIRE_LEARNED_MODULE", MODULE)),
-        help="a TF2 SavedModel with learned weights that takes 224x224 images",
+        help="a TF2 SavedModel that takes 224x224 images (default: EfficientNet-Lite0)",
     )
     args = parser.parse_args()
-    if not (args.module / "saved_model.pb").exists():
-        print(f"skipped: no module with learned weights in {args.module}; name one with --module")
-        return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    measure = _measure(args.module)
+    with tempfile.TemporaryDirectory() as scratch:
+        measure = _measure(args.module or write_learned_module(Path(scratch) / "lite0"))
     print(describe("tensorflow"))
     cosines: dict[str, list[float]] = {}
     rows = []

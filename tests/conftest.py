@@ -57,6 +57,29 @@ def stand_in_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def learned_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EfficientNet-Lite0: 224x224 pixels to 1280 floats that mean something."""
+    return _learned(tmp_path_factory, "lite0")
+
+
+@pytest.fixture(scope="session")
+def other_learned_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EfficientNet-Lite1: 240x240 pixels to 1280 floats of another vector space."""
+    return _learned(tmp_path_factory, "lite1")
+
+
+def _learned(factory: pytest.TempPathFactory, name: str) -> Path:
+    from tests.support.learned import write_learned_module
+
+    return (
+        once_for_all_workers(
+            factory, name, lambda folder: write_learned_module(folder / "module", name)
+        )
+        / "module"
+    )
+
+
+@pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The full-size stand-in, exported: a base path with version 1 in it."""
 

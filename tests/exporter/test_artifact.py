@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +18,6 @@ from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.commands import export
 from featurewire_exporter.module import load_module
 from tests.exporter.modules import DIMENSION, SIZE
-
-LEARNED = Path(__file__).resolve().parents[3] / "shared" / "learned_module"
 
 
 def strings(*images: bytes) -> np.ndarray:
@@ -298,22 +295,24 @@ def test_a_reduced_precision_stays_near_and_in_the_same_vector_space(
     assert types == {tf.as_dtype(precision).as_datatype_enum}
 
 
-@pytest.mark.skipif(not LEARNED.exists(), reason=f"{LEARNED} is not here")
-def test_the_learned_module_exports_at_its_own_size_and_dimension(tmp_path, photos_jpeg):
-    assert export([str(LEARNED), str(tmp_path / "m")]) == 0
+def test_the_learned_module_exports_at_its_own_size_and_dimension(
+    tmp_path, photos_jpeg, learned_module
+):
+    assert export([str(learned_module), str(tmp_path / "m")]) == 0
     with ArtifactSession(tmp_path / "m/1") as session:
         result = session.run("serving_default", image_bytes=strings(*photos_jpeg))
         pixels = session.run("preprocess", image_bytes=strings(*photos_jpeg))["images"]
 
     assert result["features"].shape == (len(photos_jpeg), 1280)
     assert pixels.shape[1:] == (224, 224, 3)
-    np.testing.assert_allclose(result["features"], hub.load(str(LEARNED))(pixels), atol=1e-4)
+    np.testing.assert_allclose(result["features"], hub.load(str(learned_module))(pixels), atol=1e-4)
 
 
-@pytest.mark.skipif(not LEARNED.exists(), reason=f"{LEARNED} is not here")
-def test_a_network_that_bfloat16_hurts_keeps_its_activations_in_float32(tmp_path, capsys):
+def test_a_network_that_bfloat16_hurts_keeps_its_activations_in_float32(
+    tmp_path, capsys, learned_module
+):
     """EfficientNet-Lite0 ends at a cosine of 0.997 where everything is cast."""
-    arguments = [str(LEARNED), str(tmp_path / "m"), "--precision", "bfloat16", "--json"]
+    arguments = [str(learned_module), str(tmp_path / "m"), "--precision", "bfloat16", "--json"]
     assert export(arguments) == 0
     manifest = json.loads(capsys.readouterr().out)["manifest"]
 

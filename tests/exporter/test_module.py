@@ -13,8 +13,6 @@ from featurewire_exporter.errors import ModuleError
 from featurewire_exporter.module import load_module
 from tests.exporter.modules import DIMENSION, SIZE, write_tf1_hub_module, write_tf2_module
 
-LEARNED = Path(__file__).resolve().parents[3] / "shared" / "learned_module"
-
 
 def test_a_tf1_hub_module_tells_its_size_and_dimension(tf1_module, pixels):
     module = load_module(str(tf1_module))
@@ -169,9 +167,8 @@ def test_a_module_without_its_weights_is_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not LEARNED.exists(), reason=f"{LEARNED} is not here")
-def test_the_learned_module_is_224_pixels_and_1280_floats():
-    module = load_module(str(LEARNED))
+def test_the_learned_module_is_224_pixels_and_1280_floats(learned_module):
+    module = load_module(str(learned_module))
 
     assert (module.image_size, module.dimension) == ((224, 224), 1280)
     assert module.signature == "__call__"
