@@ -41,31 +41,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AsyncClient": "_async_client",
-    "ChannelConfig": "_config",
-    "Client": "_client",
-    "ConfigError": "_errors",
-    "DeadlineExceededError": "_errors",
-    "Embedding": "_embedding",
-    "EmbeddingBatch": "_embedding",
-    "FeaturewireError": "_errors",
-    "ImageError": "_errors",
-    "InvalidRequestError": "_errors",
-    "ModelMetadata": "_status",
-    "ModelNotFoundError": "_errors",
-    "ModelStatus": "_status",
-    "OverloadedError": "_errors",
-    "ResponseError": "_errors",
-    "Result": "_embedding",
-    "RetryConfig": "_config",
-    "ServerError": "_errors",
-    "ServerUnavailableError": "_errors",
-    "Signature": "_status",
-    "Stats": "_stats",
-    "StreamConfig": "_config",
-    "TLSConfig": "_config",
-    "TensorSpec": "_status",
-    "VersionStatus": "_status",
+    name: module
+    for module, names in {
+        "_async_client": "AsyncClient",
+        "_config": "ChannelConfig RetryConfig StreamConfig TLSConfig",
+        "_client": "Client",
+        "_errors": "ConfigError DeadlineExceededError FeaturewireError ImageError "
+        "InvalidRequestError ModelNotFoundError OverloadedError ResponseError ServerError "
+        "ServerUnavailableError",
+        "_embedding": "Embedding EmbeddingBatch Result",
+        "_status": "ModelMetadata ModelStatus Signature TensorSpec VersionStatus",
+        "_stats": "Stats",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = ["__version__", *_HOMES]

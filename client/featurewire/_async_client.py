@@ -15,19 +15,18 @@ import grpc.aio
 from featurewire import _channel
 from featurewire._async_driver import Driver
 from featurewire._call import Flow, T
-from featurewire._config import ChannelConfig, RetryConfig, StreamConfig, TLSConfig
-from featurewire._core import DEFAULT_TIMEOUT, UNSET, Core, Timeout, Unset
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import ConfigError, ImageError
 from featurewire._images import Buffer, Image, check_image, check_images, load, split_pair
-from featurewire._stats import Stats
+from featurewire._settings import UNSET, Timeout
+from featurewire._shell import Shell
 from featurewire._status import ModelMetadata, ModelStatus
 from featurewire._stream import Stream
 
 __all__ = ["AsyncClient"]
 
 
-class AsyncClient:
+class AsyncClient(Shell):
     """`Client` for asyncio: the same methods, as coroutines and async iterators.
 
     Belongs to the event loop in which it is first used. Use it as an async context manager, or
@@ -39,47 +38,17 @@ class AsyncClient:
     For the arguments see `Client`.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        model: str,
-        version: int | None = None,
-        label: str | None = None,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        retry: RetryConfig = RetryConfig(),  # noqa: B008
-        tls: TLSConfig | None = None,
-        channel: ChannelConfig = ChannelConfig(),  # noqa: B008
-        stream: StreamConfig = StreamConfig(),  # noqa: B008
-        signature: str = "serving_default",
-        input: str | None = None,
-        output: str | None = None,
-    ) -> None:
-        self._core = Core(
-            target,
-            model=model,
-            version=version,
-            label=label,
-            timeout=timeout,
-            retry=retry,
-            tls=tls,
-            channel=channel,
-            stream=stream,
-            signature=signature,
-            input=input,
-            output=output,
-        )
+    def _connect(self) -> None:
         self._channels: list[grpc.aio.Channel] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def _connect(self) -> list[grpc.aio.Channel]:
+    def _bound(self) -> list[grpc.aio.Channel]:
         """The channels; made in the loop that uses them."""
-        self._core.check_usable()
+        self._connection.check_usable()
         loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-            self._channels = [self._open(server) for server in self._core.servers]
-        elif self._loop is not loop:
+        if self._connection.loop is None:
+            self._connection.loop = loop
+            self._channels += map(self._open, self._connection.servers)
+        elif self._connection.loop is not loop:
             raise ConfigError(
                 "this client belongs to another event loop; create one AsyncClient for each loop "
                 "(each asyncio.run)"
@@ -87,22 +56,17 @@ class AsyncClient:
         return self._channels
 
     def _open(self, server: str) -> grpc.aio.Channel:
-        core = self._core
+        config, tls = self._connection.channel, self._connection.tls
         # By name, as instrumentation that wraps these functions expects.
-        arguments = {
-            "options": _channel.channel_options(core.channel, core.tls),
-            "compression": _channel.compression(core.channel),
-            "interceptors": list(core.channel.interceptors),
-        }
-        if core.tls is None:
+        arguments = _channel.arguments(config, tls) | {"interceptors": list(config.interceptors)}
+        if tls is None:
             return grpc.aio.insecure_channel(server, **arguments)
-        return grpc.aio.secure_channel(server, _channel.credentials(core.tls), **arguments)
+        return grpc.aio.secure_channel(server, _channel.credentials(tls), **arguments)
 
     async def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
         """The feature vector of one image; see `Client.embed`."""
         check_image(image)
-        self._core.check_usable()
-        deadline = self._core.deadline(timeout)
+        deadline = self._deadline(timeout)
         return await self._run(self._core.embed(await _loaded(image), deadline))
 
     async def embed_batch(
@@ -110,8 +74,7 @@ class AsyncClient:
     ) -> EmbeddingBatch:
         """The feature vectors of some images, all made by one version; see `Client.embed_batch`."""
         check_images(images)
-        self._core.check_usable()
-        deadline = self._core.deadline(timeout)
+        deadline = self._deadline(timeout)
         loaded = [await _loaded(check_image(image)) for image in images]
         return await self._run(self._core.embed_batch(loaded, deadline))
 
@@ -127,8 +90,7 @@ class AsyncClient:
         the event loop: one that blocks belongs into an async generator with `asyncio.to_thread`.
         """
         check_images(images, asynchronous=True)
-        self._core.check_usable()
-        self._core.deadline(timeout)
+        self._deadline(timeout)
         return self._stream(images, timeout)
 
     async def _stream(
@@ -136,14 +98,10 @@ class AsyncClient:
         images: AsyncIterable[Image | tuple[Any, Image]] | Iterable[Image | tuple[Any, Image]],
         timeout: Timeout,
     ) -> AsyncIterator[Result]:
-        core = self._core
-        names = await self._run(core.inquiry.names(core.deadline(timeout)))
-        stream = core.new_stream(
-            names, timeout=core.timeout if isinstance(timeout, Unset) else timeout
-        )
+        stream = await self._run(self._core.stream(timeout))
         source = _Source(images, stream)
         reading: asyncio.Task[None] | None = None
-        async with Driver(self._connect(), core, stream) as driver:
+        async with Driver(self._bound(), self._connection, stream) as driver:
             try:
                 while not stream.finished:
                     driver.collect()
@@ -166,29 +124,23 @@ class AsyncClient:
 
     async def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
         """The model's versions and their states (of the pinned version alone, if one is)."""
-        self._core.check_usable()
-        return await self._run(self._core.inquiry.status(self._core.deadline(timeout)))
+        return await self._run(self._core.inquiry.status(self._deadline(timeout)))
 
     async def wait_until_ready(self, timeout: float | None = 60.0) -> ModelStatus:
         """Wait until the model is AVAILABLE; see `Client.wait_until_ready`."""
-        self._core.check_usable()
-        return await self._run(self._core.inquiry.wait_until_ready(self._core.deadline(timeout)))
+        self._connection.check_usable()
+        return await self._run(self._core.inquiry.wait_until_ready(self._deadline(timeout)))
 
     async def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
         """The signatures of the version that answers, and its manifest where it has one."""
-        self._core.check_usable()
-        return await self._run(self._core.inquiry.metadata(self._core.deadline(timeout)))
-
-    def stats(self) -> Stats:
-        """What this client has seen so far."""
-        return self._core.stats()
+        return await self._run(self._core.inquiry.metadata(self._deadline(timeout)))
 
     async def aclose(self) -> None:
         """Close the connection; calls that are open end with an error."""
-        if self._core.closed:
+        if self._connection.closed:
             return
-        self._core.closed = True
-        if not self._core.forked and self._loop is asyncio.get_running_loop():
+        self._connection.closed = True
+        if not self._connection.forked and self._connection.loop is asyncio.get_running_loop():
             for channel in self._channels:
                 await channel.close()
 
@@ -211,7 +163,7 @@ class AsyncClient:
                 if isinstance(step, float):
                     await asyncio.sleep(step)
                     continue
-                async with Driver(self._connect(), self._core, step) as driver:
+                async with Driver(self._bound(), self._connection, step) as driver:
                     while not step.finished:
                         driver.start_due()
                         await driver.wait()

@@ -10,9 +10,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from featurewire import _channel
 from featurewire._call import Attempt, Job
-from featurewire._core import Core
+from featurewire._connection import Connection
 
 __all__ = ["Driver"]
 
@@ -23,19 +22,19 @@ _Sent = asyncio.Task[tuple[bytes, float]]
 class Driver:
     """Sends a job's attempts and brings it their outcomes."""
 
-    def __init__(self, channels: list[grpc.aio.Channel], core: Core, job: Job) -> None:
+    def __init__(self, channels: list[grpc.aio.Channel], connection: Connection, job: Job) -> None:
         self._channels = channels
-        self._core = core
+        self._connection = connection
         self._job = job
         self._open: dict[_Sent, Attempt] = {}
 
     def start_due(self) -> None:
         for attempt in self._job.due(time.monotonic()):
-            self._core.check_usable()
-            metadata = _channel.call_metadata(self._core.channel)
+            self._connection.check_usable()
+            metadata = self._connection.metadata()
             task = asyncio.ensure_future(self._send(attempt, metadata))
             self._open[task] = attempt
-            self._core.started(attempt)
+            self._connection.started(attempt)
 
     async def _send(
         self, attempt: Attempt, metadata: list[tuple[str, str | bytes]]
@@ -45,7 +44,7 @@ class Driver:
             attempt.request,
             timeout=attempt.timeout,
             metadata=grpc.aio.Metadata(*metadata),
-            wait_for_ready=self._core.channel.wait_for_ready or None,
+            wait_for_ready=self._connection.channel.wait_for_ready or None,
         )
         return reply, time.monotonic()
 
@@ -53,7 +52,7 @@ class Driver:
         """Wait for an outcome or for `reading`, or until the job wants to be asked again."""
         if self._job.finished:
             return
-        self._core.check_process()
+        self._connection.check_process()
         left = self._job.wake_at() - time.monotonic()
         waits: list[asyncio.Future[Any]] = [*self._open]
         if reading is not None:
@@ -77,16 +76,16 @@ class Driver:
         try:
             reply, now = task.result()
         except (Exception, asyncio.CancelledError) as exc:
-            self._core.failed(self._job, attempt, exc)
+            self._connection.failed(self._job, attempt, exc)
         else:
-            self._core.replied(self._job, attempt, reply, now)
+            self._connection.replied(self._job, attempt, reply, now)
         obsolete = self._job.obsolete()
         for other in [task for task, attempt in self._open.items() if attempt in obsolete]:
             self._cancel(other)
 
     def _cancel(self, task: _Sent) -> None:
-        if self._open.pop(task, None) is not None and not self._core.forked:
-            self._core.canceled()
+        if self._open.pop(task, None) is not None and not self._connection.forked:
+            self._connection.canceled()
             if not task.cancel() and not task.cancelled():
                 task.exception()  # seen: asyncio would report it as forgotten
 

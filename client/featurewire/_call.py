@@ -1,4 +1,4 @@
-"""One logical RPC: attempts, hedges, deadline. Decides; the shells send.
+"""One logical RPC: attempts, hedges, deadline, and the servers they go to. Decides; shells send.
 
 Both shells drive a `Job` the same way: start what `due` gives, wait for an outcome or for
 `wake_at`, report it, cancel what is `obsolete`, until `finished`.
@@ -7,21 +7,19 @@ Both shells drive a `Job` the same way: start what `due` gives, wait for an outc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from featurewire._config import RetryConfig
 from featurewire._errors import (
     DeadlineExceededError,
     FeaturewireError,
-    ModelNotFoundError,
     ServerUnavailableError,
 )
-from featurewire._retry import RetryBudget, backoff, is_transient
-from featurewire._rotation import Rotation
+from featurewire._retry import is_transient
 
-__all__ = ["Attempt", "Call", "Decide", "Flow", "Job", "RetryPolicy", "T"]
+__all__ = ["Attempt", "Call", "Decide", "Flow", "Job", "Rotation", "T"]
 
 Decide = Callable[["Call", FeaturewireError, float], "float | None"]
 
@@ -68,41 +66,6 @@ class Job(Protocol):
 T = TypeVar("T")
 Flow = Generator[Job | float, None, T]
 """The steps of a method: yields what to wait for, a job or seconds, and returns the result."""
-
-
-class RetryPolicy:
-    """How a call outside a stream is retried: attempts, deadline and budget bound it."""
-
-    def __init__(self, config: RetryConfig, budget: RetryBudget, rotation: Rotation) -> None:
-        self.config = config
-        self._budget = budget
-        self._rotation = rotation
-
-    def __call__(self, call: Call, error: FeaturewireError, now: float) -> float | None:
-        """Seconds to wait before the next attempt; None to give up."""
-        if call.failures >= self.config.max_attempts:
-            return None
-        if self.helps_elsewhere(error) and self.has_other(call, now):
-            delay = 0.0
-        elif is_transient(error):
-            delay = backoff(self.config, call.failures)
-        else:
-            return None
-        if now + delay >= call.deadline or not self._budget.spend():
-            return None
-        return delay
-
-    @staticmethod
-    def helps_elsewhere(error: FeaturewireError) -> bool:
-        """The next server may do what this one cannot: be there, or have loaded the model."""
-        return isinstance(error, (ServerUnavailableError, ModelNotFoundError))
-
-    def has_other(self, call: Call, now: float) -> bool:
-        """Some server that this call has not tried is not known to be down."""
-        return self._rotation.has_other(now, call.tried)
-
-    def may_hedge(self) -> bool:
-        return self._budget.spend()
 
 
 class Call:
@@ -213,3 +176,57 @@ class Call:
     def obsolete(self) -> list[Attempt]:
         obsolete, self._obsolete = self._obsolete, []
         return obsolete
+
+
+FIRST_REST = 0.5
+LONGEST_REST = 10.0
+
+
+class Rotation:
+    """Round robin over `count` servers; one that cannot be reached rests for a while. Thread-safe.
+
+    The rest doubles from one failure to the next. When all rest, the one whose rest ends first is
+    chosen: there is always an answer.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._next = 0
+        self._rests_until = [0.0] * count
+        self._failures = [0] * count
+
+    def __len__(self) -> int:
+        return len(self._failures)
+
+    def pick(self, now: float, avoid: Collection[int] = ()) -> int:
+        """The server for an attempt at `now`; one of `avoid` only when nothing else is left."""
+        count = len(self._failures)
+        if count == 1:
+            return 0
+        with self._lock:
+            order = [(self._next + step) % count for step in range(count)]
+            choice = min(
+                order,
+                key=lambda each: (each in avoid, max(self._rests_until[each], now)),
+            )
+            self._next = (choice + 1) % count
+            return choice
+
+    def failed(self, server: int, now: float) -> None:
+        with self._lock:
+            rest = min(LONGEST_REST, FIRST_REST * 2 ** min(self._failures[server], 10))
+            self._failures[server] += 1
+            self._rests_until[server] = now + rest
+
+    def succeeded(self, server: int) -> None:
+        if self._failures[server]:
+            with self._lock:
+                self._failures[server] = 0
+                self._rests_until[server] = 0.0
+
+    def has_other(self, now: float, avoid: Collection[int]) -> bool:
+        """Some server outside `avoid` is not resting."""
+        with self._lock:
+            return any(
+                each not in avoid and until <= now for each, until in enumerate(self._rests_until)
+            )

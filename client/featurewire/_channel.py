@@ -1,4 +1,4 @@
-"""From a target and its configuration to gRPC's channel arguments and call metadata."""
+"""From a target and its configuration to gRPC's channel arguments."""
 
 from __future__ import annotations
 
@@ -14,14 +14,7 @@ import grpc
 from featurewire._config import ChannelConfig, TLSConfig
 from featurewire._errors import ConfigError
 
-__all__ = [
-    "call_metadata",
-    "channel_options",
-    "close_all",
-    "compression",
-    "credentials",
-    "split_target",
-]
+__all__ = ["arguments", "close_all", "credentials", "split_target"]
 
 CLOSING = 1.0
 """Seconds to wait for connections to close; it takes milliseconds."""
@@ -92,7 +85,8 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-def channel_options(config: ChannelConfig, tls: TLSConfig | None) -> list[tuple[str, Any]]:
+def arguments(config: ChannelConfig, tls: TLSConfig | None) -> dict[str, Any]:
+    """What gRPC's functions that make a channel take."""
     service_config: dict[str, Any] = {"loadBalancingConfig": [{config.load_balancing: {}}]}
     options: dict[str, Any] = {
         "grpc.max_send_message_length": config.max_message_bytes,
@@ -117,16 +111,12 @@ def channel_options(config: ChannelConfig, tls: TLSConfig | None) -> list[tuple[
         options["grpc.ssl_target_name_override"] = tls.server_name
         options["grpc.default_authority"] = tls.server_name
     options.update(config.options)
-    return list(options.items())
+    return {"options": list(options.items()), "compression": _COMPRESSION[config.compression]}
 
 
 def credentials(tls: TLSConfig) -> grpc.ChannelCredentials:
     """Of a `TLSConfig` whose files are read."""
     return grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
-
-
-def compression(config: ChannelConfig) -> grpc.Compression:
-    return _COMPRESSION[config.compression]
 
 
 def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[str]) -> None:
@@ -135,17 +125,6 @@ def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[
             "ChannelConfig(token=…) would travel in the clear to another machine: set "
             "tls=TLSConfig(), or, where something below encrypts, pass it in metadata"
         )
-
-
-def call_metadata(config: ChannelConfig) -> list[tuple[str, str | bytes]]:
-    """What travels with one attempt; asks for the token anew."""
-    if config.token is None and not config.metadata:
-        return []
-    pairs = config.metadata_pairs()
-    if config.token is not None:
-        token = config.token() if callable(config.token) else config.token
-        pairs.append(("authorization", f"Bearer {token}"))
-    return pairs
 
 
 def close_all(channels: Sequence[grpc.Channel]) -> None:

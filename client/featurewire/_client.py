@@ -12,19 +12,18 @@ import grpc
 
 from featurewire import _channel
 from featurewire._call import Flow, T
-from featurewire._config import ChannelConfig, RetryConfig, StreamConfig, TLSConfig
-from featurewire._core import DEFAULT_TIMEOUT, UNSET, Core, Timeout, Unset
 from featurewire._driver import Driver
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import ImageError
 from featurewire._images import Buffer, Image, check_image, check_images, load, split_pair
-from featurewire._stats import Stats
+from featurewire._settings import UNSET, Timeout
+from featurewire._shell import Shell
 from featurewire._status import ModelMetadata, ModelStatus
 
 __all__ = ["Client"]
 
 
-class Client:
+class Client(Shell):
     """A model on TensorFlow Serving (or any server with its API), for embedding images.
 
     Safe to share between threads, not between processes. Use it as a context manager, or `close`
@@ -48,52 +47,19 @@ class Client:
     Raises `ConfigError`. Connects when first used.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        model: str,
-        version: int | None = None,
-        label: str | None = None,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        retry: RetryConfig = RetryConfig(),  # noqa: B008
-        tls: TLSConfig | None = None,
-        channel: ChannelConfig = ChannelConfig(),  # noqa: B008
-        stream: StreamConfig = StreamConfig(),  # noqa: B008
-        signature: str = "serving_default",
-        input: str | None = None,
-        output: str | None = None,
-    ) -> None:
-        self._core = Core(
-            target,
-            model=model,
-            version=version,
-            label=label,
-            timeout=timeout,
-            retry=retry,
-            tls=tls,
-            channel=channel,
-            stream=stream,
-            signature=signature,
-            input=input,
-            output=output,
-        )
-        channels = self._channels = [self._open(server) for server in self._core.servers]
+    def _connect(self) -> None:
+        channels = self._channels = [self._open(server) for server in self._connection.servers]
         self._method = functools.cache(lambda server, name: channels[server].unary_unary(name))
 
     def _open(self, server: str) -> grpc.Channel:
-        core = self._core
-        options = _channel.channel_options(core.channel, core.tls)
-        compression = _channel.compression(core.channel)
-        if core.tls is None:
-            channel = grpc.insecure_channel(server, options=options, compression=compression)
+        config, tls = self._connection.channel, self._connection.tls
+        arguments = _channel.arguments(config, tls)
+        if tls is None:
+            channel = grpc.insecure_channel(server, **arguments)
         else:
-            credentials = _channel.credentials(core.tls)
-            channel = grpc.secure_channel(
-                server, credentials, options=options, compression=compression
-            )
-        if core.channel.interceptors:
-            channel = grpc.intercept_channel(channel, *core.channel.interceptors)
+            channel = grpc.secure_channel(server, _channel.credentials(tls), **arguments)
+        if config.interceptors:
+            channel = grpc.intercept_channel(channel, *config.interceptors)
         return channel
 
     def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
@@ -103,8 +69,7 @@ class Client:
         fails, `TypeError` when `image` is no image.
         """
         check_image(image)
-        self._core.check_usable()
-        return self._run(self._core.embed(load(image), self._core.deadline(timeout)))
+        return self._run(self._core.embed(load(image), self._deadline(timeout)))
 
     def embed_batch(self, images: Iterable[Image], *, timeout: Timeout = UNSET) -> EmbeddingBatch:
         """The feature vectors of some images, all made by one version.
@@ -114,8 +79,7 @@ class Client:
         call fails, `ValueError` when there are no images.
         """
         check_images(images)
-        self._core.check_usable()
-        deadline = self._core.deadline(timeout)
+        deadline = self._deadline(timeout)
         loaded = [_loaded(check_image(image)) for image in images]
         return self._run(self._core.embed_batch(loaded, deadline))
 
@@ -130,20 +94,15 @@ class Client:
         `timeout` bounds one attempt of one request, not the stream.
         """
         check_images(images)
-        self._core.check_usable()
-        self._core.deadline(timeout)
+        self._deadline(timeout)
         return self._stream(images, timeout)
 
     def _stream(
         self, images: Iterable[Image | tuple[Any, Image]], timeout: Timeout
     ) -> Iterator[Result]:
-        core = self._core
-        names = self._run(core.inquiry.names(core.deadline(timeout)))
-        stream = core.new_stream(
-            names, timeout=core.timeout if isinstance(timeout, Unset) else timeout
-        )
+        stream = self._run(self._core.stream(timeout))
         source, position = iter(images), 0
-        with Driver(self._method, core, stream) as driver:
+        with Driver(self._method, self._connection, stream) as driver:
             while not stream.finished:
                 # First, so that what has its reply is not hedged after a long look at a result.
                 driver.collect()
@@ -165,8 +124,7 @@ class Client:
 
     def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
         """The model's versions and their states (of the pinned version alone, if one is)."""
-        self._core.check_usable()
-        return self._run(self._core.inquiry.status(self._core.deadline(timeout)))
+        return self._run(self._core.inquiry.status(self._deadline(timeout)))
 
     def wait_until_ready(self, timeout: float | None = 60.0) -> ModelStatus:
         """Wait until the model (the pinned version, if one is) is AVAILABLE.
@@ -175,24 +133,18 @@ class Client:
         `DeadlineExceededError` when the model is not AVAILABLE by then, `ServerError` when it
         cannot be loaded.
         """
-        self._core.check_usable()
-        return self._run(self._core.inquiry.wait_until_ready(self._core.deadline(timeout)))
+        return self._run(self._core.inquiry.wait_until_ready(self._deadline(timeout)))
 
     def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
         """The signatures of the version that answers, and its manifest where it has one."""
-        self._core.check_usable()
-        return self._run(self._core.inquiry.metadata(self._core.deadline(timeout)))
-
-    def stats(self) -> Stats:
-        """What this client has seen so far."""
-        return self._core.stats()
+        return self._run(self._core.inquiry.metadata(self._deadline(timeout)))
 
     def close(self) -> None:
         """Close the connection; calls that are open end with an error."""
-        if self._core.closed:
+        if self._connection.closed:
             return
-        self._core.closed = True
-        if not self._core.forked:
+        self._connection.closed = True
+        if not self._connection.forked:
             _channel.close_all(self._channels)
 
     def __enter__(self) -> Client:
@@ -214,7 +166,7 @@ class Client:
                 if isinstance(step, float):
                     time.sleep(step)
                     continue
-                with Driver(self._method, self._core, step) as driver:
+                with Driver(self._method, self._connection, step) as driver:
                     driver.run()
         except StopIteration as stop:
             result: T = stop.value

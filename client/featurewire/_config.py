@@ -21,15 +21,15 @@ def _require(fits: bool, text: str) -> None:
         raise ConfigError(text)
 
 
-def _number(owner: str, name: str, value: Any, *, low: float, above: bool = False) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = number and math.isfinite(value) and (value > low if above else value >= low)
-    _require(fits, f"{owner}({name}={value!r}): expected a number {'>' if above else '>='} {low}")
-
-
-def _whole(owner: str, name: str, value: Any, *, low: int) -> None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
-    _require(fits, f"{owner}({name}={value!r}): expected a whole number >= {low}")
+def _check(config: Any, *names: str, low: float, whole: bool = False, above: bool = False) -> None:
+    """Each of these fields is a number, and one that is large enough."""
+    for name in names:
+        value = getattr(config, name)
+        number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        fits = number and math.isfinite(value) and (value > low if above else value >= low)
+        kind, sign = "whole number" if whole else "number", ">" if above else ">="
+        owner = type(config).__name__
+        _require(fits, f"{owner}({name}={value!r}): expected a {kind} {sign} {low}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +60,11 @@ class RetryConfig:
     answers first. None: never. Set it near the 99th percentile of `stats().latency`."""
 
     def __post_init__(self) -> None:
-        _whole("RetryConfig", "max_attempts", self.max_attempts, low=1)
-        _number("RetryConfig", "initial_backoff", self.initial_backoff, low=0)
-        _number("RetryConfig", "max_backoff", self.max_backoff, low=0)
-        _number("RetryConfig", "backoff_multiplier", self.backoff_multiplier, low=1)
-        _number("RetryConfig", "budget", self.budget, low=0)
-        _number("RetryConfig", "budget_ratio", self.budget_ratio, low=0)
+        _check(self, "max_attempts", low=1, whole=True)
+        _check(self, "initial_backoff", "max_backoff", "budget", "budget_ratio", low=0)
+        _check(self, "backoff_multiplier", low=1)
         if self.hedge_after is not None:
-            _number("RetryConfig", "hedge_after", self.hedge_after, low=0, above=True)
+            _check(self, "hedge_after", low=0, above=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +92,10 @@ class StreamConfig:
     the client has had a reply to anything. Before that the usual retries decide."""
 
     def __post_init__(self) -> None:
-        _whole("StreamConfig", "images_per_request", self.images_per_request, low=1)
-        _whole("StreamConfig", "bytes_per_request", self.bytes_per_request, low=1)
-        _whole("StreamConfig", "min_in_flight", self.min_in_flight, low=1)
-        _whole("StreamConfig", "max_in_flight", self.max_in_flight, low=1)
-        _whole("StreamConfig", "initial_in_flight", self.initial_in_flight, low=1)
-        _whole("StreamConfig", "bytes_in_flight", self.bytes_in_flight, low=1)
-        _number("StreamConfig", "linger", self.linger, low=0)
-        _number("StreamConfig", "patience", self.patience, low=0)
+        _check(self, "images_per_request", "bytes_per_request", low=1, whole=True)
+        _check(self, "min_in_flight", "max_in_flight", "initial_in_flight", low=1, whole=True)
+        _check(self, "bytes_in_flight", low=1, whole=True)
+        _check(self, "linger", "patience", low=0)
         _require(
             self.min_in_flight <= self.max_in_flight,
             f"StreamConfig: min_in_flight={self.min_in_flight} is above "
@@ -187,14 +180,9 @@ class ChannelConfig:
     """Further gRPC channel arguments; they win over the ones made from the fields above."""
 
     def __post_init__(self) -> None:
-        _whole("ChannelConfig", "max_message_bytes", self.max_message_bytes, low=-1)
-        for name in (
-            "keepalive_time",
-            "keepalive_timeout",
-            "connect_timeout",
-            "max_reconnect_backoff",
-        ):
-            _number("ChannelConfig", name, getattr(self, name), low=0, above=True)
+        _check(self, "max_message_bytes", low=-1, whole=True)
+        _check(self, "keepalive_time", "keepalive_timeout", low=0, above=True)
+        _check(self, "connect_timeout", "max_reconnect_backoff", low=0, above=True)
         _require(
             self.compression in ("none", "gzip", "deflate"),
             f"ChannelConfig(compression={self.compression!r}): expected none, gzip or deflate",

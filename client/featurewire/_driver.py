@@ -10,9 +10,8 @@ from typing import Any
 
 import grpc
 
-from featurewire import _channel
 from featurewire._call import Attempt, Job
-from featurewire._core import Core
+from featurewire._connection import Connection
 
 __all__ = ["Driver", "Method"]
 
@@ -23,9 +22,9 @@ Method = Callable[[int, str], Any]
 class Driver:
     """Sends a job's attempts and brings it their outcomes."""
 
-    def __init__(self, method: Method, core: Core, job: Job) -> None:
+    def __init__(self, method: Method, connection: Connection, job: Job) -> None:
         self._method = method
-        self._core = core
+        self._connection = connection
         self._job = job
         self._done: queue.SimpleQueue[tuple[Attempt, float]] = queue.SimpleQueue()
         """Attempts whose outcome is there, and since when."""
@@ -52,30 +51,30 @@ class Driver:
         gRPC starts a thread for a lone future, which costs more than the rest of a small call.
         """
         send, options = self._sender(attempt)
-        self._core.started(attempt)
+        self._connection.started(attempt)
         try:
             reply = send(attempt.request, **options)
         except Exception as exc:
-            self._core.failed(self._job, attempt, exc)
+            self._connection.failed(self._job, attempt, exc)
         except BaseException:  # an interrupt
-            self._core.canceled()
+            self._connection.canceled()
             raise
         else:
-            self._core.replied(self._job, attempt, reply, time.monotonic())
+            self._connection.replied(self._job, attempt, reply, time.monotonic())
 
     def _start(self, attempt: Attempt) -> None:
         send, options = self._sender(attempt)
         future = send.future(attempt.request, **options)
         self._open[attempt] = future
-        self._core.started(attempt)
+        self._connection.started(attempt)
         future.add_done_callback(lambda _: self._done.put((attempt, time.monotonic())))
 
     def _sender(self, attempt: Attempt) -> tuple[Any, dict[str, Any]]:
-        self._core.check_usable()
+        self._connection.check_usable()
         return self._method(attempt.server, attempt.method), {
             "timeout": attempt.timeout,
-            "metadata": _channel.call_metadata(self._core.channel),
-            "wait_for_ready": self._core.channel.wait_for_ready or None,
+            "metadata": self._connection.metadata(),
+            "wait_for_ready": self._connection.channel.wait_for_ready or None,
         }
 
     def collect(self) -> None:
@@ -87,7 +86,7 @@ class Driver:
         """Wait for an outcome, or until the job wants to be asked again."""
         if self._job.finished:
             return
-        self._core.check_process()
+        self._connection.check_process()
         left = self._job.wake_at() - time.monotonic()
         try:
             if math.isinf(left):
@@ -106,16 +105,16 @@ class Driver:
         try:
             reply = future.result()
         except (Exception, grpc.FutureCancelledError) as exc:
-            self._core.failed(self._job, attempt, exc)
+            self._connection.failed(self._job, attempt, exc)
         else:
-            self._core.replied(self._job, attempt, reply, now)
+            self._connection.replied(self._job, attempt, reply, now)
         for other in self._job.obsolete():
             self._cancel(other)
 
     def _cancel(self, attempt: Attempt) -> None:
         future = self._open.pop(attempt, None)
-        if future is not None and not self._core.forked:
-            self._core.canceled()
+        if future is not None and not self._connection.forked:
+            self._connection.canceled()
             future.cancel()
 
     def __enter__(self) -> Driver:

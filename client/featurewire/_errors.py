@@ -17,7 +17,6 @@ A `grpc.RpcError` never reaches a caller by itself; it is the `__cause__`.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 import grpc
 
@@ -96,100 +95,66 @@ class ServerError(FeaturewireError):
     """The server failed in another way."""
 
 
-class _Rule(NamedTuple):
-    code: str
-    pattern: str
-    error: type[FeaturewireError]
-    advice: str = ""
+_ADVICE = {
+    "size": "the message is over a size limit; lower StreamConfig(bytes_per_request=…) or raise "
+    "the limit on the side that the text names",
+    "load": "send less at once, or add servers",
+    "not gRPC": "something else than a gRPC server answers there; TensorFlow Serving's gRPC port "
+    "is usually 8500, its REST port 8501",
+    "TLS": "the TLS handshake failed; check TLSConfig(ca=…, cert=…, key=…, server_name=…) and "
+    "whether that port speaks TLS",
+    "DNS": "the host name does not resolve; check the address",
+    "address": "check the address and that the server runs (`featurewire status --server …`)",
+    "time": "raise timeout=… or send fewer images",
+    "silent": "nothing has ever answered there; check the address, or raise timeout=…",
+    "model": "check model=…, version=… and label=…; a model that is still loading answers once it "
+    "is AVAILABLE: wait_until_ready()",
+    "label": "the server's config gives no version this label; check label=…",
+    "signature": "name one of the signatures that metadata() lists with signature=…",
+    "API": "the server there does not speak TensorFlow Serving's gRPC API; check host and port",
+    "token": "check ChannelConfig(token=…) and TLSConfig(…)",
+    "rights": "check ChannelConfig(token=…, metadata=…)",
+}
 
+_NOT_GRPC = r"http/?1|http2 header with status|before receiving SETTINGS"
+_CUT_OFF = r"RST_STREAM|goaway|connection|stream (removed|closed)"
 
-# Most specific first: the first rule whose code and pattern fit decides.
-_RULES = [
-    _Rule(
-        "RESOURCE_EXHAUSTED",
-        r"larger than max|message .*too large",
-        InvalidRequestError,
-        "the message is over a size limit; lower StreamConfig(bytes_per_request=…) or raise "
-        "the limit on the side that the text names",
-    ),
-    _Rule("RESOURCE_EXHAUSTED", "", OverloadedError, "send less at once, or add servers"),
-    _Rule("UNAVAILABLE", r"queue .*is full", OverloadedError, "send less at once, or add servers"),
-    _Rule(
+# Code, pattern, error, advice. Most specific first: the first rule that fits decides.
+_RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
+    ("RESOURCE_EXHAUSTED", r"larger than max|message .*too large", InvalidRequestError, "size"),
+    ("RESOURCE_EXHAUSTED", "", OverloadedError, "load"),
+    ("UNAVAILABLE", r"queue .*is full", OverloadedError, "load"),
+    (
         "UNAVAILABLE",
-        r"http1|http/1|http2 header with status|before receiving SETTINGS",
+        r"http/?1|header with status|receiving SETTINGS",
         ServerUnavailableError,
-        "something else than a gRPC server answers there; TensorFlow Serving's gRPC port is "
-        "usually 8500, its REST port 8501",
+        "not gRPC",
     ),
-    _Rule(
-        "UNAVAILABLE",
-        r"ssl|tls|handshake|certificate",
-        ServerUnavailableError,
-        "the TLS handshake failed; check TLSConfig(ca=…, cert=…, key=…, server_name=…) and "
-        "whether that port speaks TLS",
-    ),
-    _Rule(
-        "UNAVAILABLE",
-        r"DNS|resol",
-        ServerUnavailableError,
-        "the host name does not resolve; check the address",
-    ),
-    _Rule(
-        "UNAVAILABLE",
-        "",
-        ServerUnavailableError,
-        "check the address and that the server runs (`featurewire status --server …`)",
-    ),
-    _Rule("DEADLINE_EXCEEDED", "", DeadlineExceededError, "raise timeout=… or send fewer images"),
-    _Rule(
-        "NOT_FOUND",
-        "",
-        ModelNotFoundError,
-        "check model=…, version=… and label=…; a model that is still loading answers once it is "
-        "AVAILABLE: wait_until_ready()",
-    ),
-    _Rule(
-        "INVALID_ARGUMENT",
-        r"servable version label",
-        ModelNotFoundError,
-        "the server's config gives no version this label; check label=…",
-    ),
-    _Rule(
-        "FAILED_PRECONDITION",
-        r"signature key",
-        InvalidRequestError,
-        "name one of the signatures that metadata() lists with signature=…",
-    ),
-    _Rule("INVALID_ARGUMENT", "", InvalidRequestError),
-    _Rule("FAILED_PRECONDITION", "", InvalidRequestError),
-    _Rule("OUT_OF_RANGE", "", InvalidRequestError),
-    _Rule(
-        "UNIMPLEMENTED",
-        "",
-        ServerError,
-        "the server there does not speak TensorFlow Serving's gRPC API; check host and port",
-    ),
-    _Rule(
-        "UNAUTHENTICATED", "", InvalidRequestError, "check ChannelConfig(token=…) and TLSConfig(…)"
-    ),
-    _Rule("PERMISSION_DENIED", "", InvalidRequestError, "check ChannelConfig(token=…, metadata=…)"),
+    ("UNAVAILABLE", r"ssl|tls|handshake|certificate", ServerUnavailableError, "TLS"),
+    ("UNAVAILABLE", r"DNS|resol", ServerUnavailableError, "DNS"),
+    ("UNAVAILABLE", "", ServerUnavailableError, "address"),
+    ("DEADLINE_EXCEEDED", "", DeadlineExceededError, "time"),
+    ("NOT_FOUND", "", ModelNotFoundError, "model"),
+    ("INVALID_ARGUMENT", r"servable version label", ModelNotFoundError, "label"),
+    ("FAILED_PRECONDITION", r"signature key", InvalidRequestError, "signature"),
+    ("INVALID_ARGUMENT", "", InvalidRequestError, ""),
+    ("FAILED_PRECONDITION", "", InvalidRequestError, ""),
+    ("OUT_OF_RANGE", "", InvalidRequestError, ""),
+    ("UNIMPLEMENTED", "", ServerError, "API"),
+    ("UNAUTHENTICATED", "", InvalidRequestError, "token"),
+    ("PERMISSION_DENIED", "", InvalidRequestError, "rights"),
     # A connection that a proxy or a dying server cuts off shows as one of these.
-    _Rule("CANCELLED", "", ServerUnavailableError),
-    _Rule("ABORTED", "", ServerUnavailableError),
-    _Rule(
+    ("CANCELLED", "", ServerUnavailableError, ""),
+    ("ABORTED", "", ServerUnavailableError, ""),
+    (
         "INTERNAL",
         r"RST_STREAM|goaway|connection|stream (removed|closed)",
         ServerUnavailableError,
+        "",
     ),
-    _Rule("UNKNOWN", r"stream removed|connection", ServerUnavailableError),
-    _Rule(
-        "UNKNOWN",
-        r"http2 header with status",
-        ServerUnavailableError,
-        "something else than a gRPC server answers there; TensorFlow Serving's gRPC port is "
-        "usually 8500, its REST port 8501",
-    ),
-    _Rule("", "", ServerError),
+    ("UNKNOWN", r"stream removed|connection", ServerUnavailableError, ""),
+    ("UNKNOWN", r"header with status", ServerUnavailableError, "not gRPC"),
+    ("", "", ServerError, ""),
 ]
 
 
@@ -215,17 +180,15 @@ def from_rpc_error(
     status = exc.code() if hasattr(exc, "code") else None
     code = status.name if isinstance(status, grpc.StatusCode) else "UNKNOWN"
     details = (exc.details() if hasattr(exc, "details") else None) or str(exc) or code
-    rule = next(
-        rule
-        for rule in _RULES
-        if rule.code in ("", code) and re.search(rule.pattern, details, re.IGNORECASE)
+    kind, advice = next(
+        (kind, advice)
+        for rule, pattern, kind, advice in _RULES
+        if rule in ("", code) and re.search(pattern, details, re.IGNORECASE)
     )
-    text = " ".join(details.split())
-    message = f"{target}, model {model!r}: {text}"
-    advice = rule.advice
-    if rule.error is DeadlineExceededError and not answered:
-        advice = "nothing has ever answered there; check the address, or raise timeout=…"
-    error = rule.error(f"{message}; {advice}" if advice else message)
+    if advice == "time" and not answered:
+        advice = "silent"
+    message = f"{target}, model {model!r}: {' '.join(details.split())}"
+    error = kind(f"{message}; {_ADVICE[advice]}" if advice else message)
     error.code = code
     error.__cause__ = exc
     return error

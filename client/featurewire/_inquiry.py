@@ -6,10 +6,11 @@ Each question is a `Flow`: it yields what it waits for and returns the answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
-from featurewire._call import Call, Flow
+from featurewire._call import Decide, Flow
+from featurewire._codec import PREDICT, Codec, Names, model_spec
+from featurewire._connection import Connection
 from featurewire._errors import (
     DeadlineExceededError,
     FeaturewireError,
@@ -19,8 +20,8 @@ from featurewire._errors import (
     ServerUnavailableError,
 )
 from featurewire._reply import read_strings
-from featurewire._request import PREDICT, Names, RequestBuilder, model_spec
 from featurewire._retry import is_transient
+from featurewire._settings import Settings
 from featurewire._status import (
     GET_METADATA,
     GET_STATUS,
@@ -45,69 +46,48 @@ POLL = 0.25
 class Inquiry:
     """Asks a server about one model (one version or label of it, if pinned)."""
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        model: str,
-        version: int | None,
-        label: str | None,
-        signature: str,
-        input: str | None,
-        output: str | None,
-        new_call: Callable[..., Call],
-    ) -> None:
-        self._target = target
-        self._model = model
-        self._version = version
-        self._label = label
-        self._signature = signature
-        self._input = input
-        self._output = output
-        self._new_call = new_call
-        self._names: Names | None = None
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._origin = f"{settings.target}: model {settings.model!r}"
 
     def spec(self, signature: str = "", *, pinned: int | None = None) -> model_pb2.ModelSpec:
         """The model as requests name it; `pinned` instead of the client's version or label."""
-        version = self._version if pinned is None else pinned
-        return model_spec(self._model, version=version, label=self._label, signature=signature)
-
-    def forget_names(self) -> None:
-        """A new version may have other tensors: ask again next time."""
-        self._names = None
+        settings = self._settings
+        version = settings.version if pinned is None else pinned
+        return model_spec(
+            settings.model, version=version, label=settings.label, signature=signature
+        )
 
     def names(self, deadline: float) -> Flow[Names]:
-        """The signature's tensors, asked for once."""
-        if self._names is None:
-            try:
-                metadata = yield from self._signatures(deadline)
-            except (ServerError, InvalidRequestError) as exc:
-                if exc.code not in ("UNIMPLEMENTED", "INVALID_ARGUMENT"):
-                    raise
-                # A server without GetModelMetadata: the contract's names, all outputs.
-                self._names = Names(
-                    signature=self._signature,
-                    input=self._input or "image_bytes",
-                    output=self._output or "features",
-                    status="status",
-                    filtered=False,
-                )
-            else:
-                self._names = choose_names(
-                    metadata, signature=self._signature, input=self._input, output=self._output
-                )
-        return self._names
+        """The signature's tensors."""
+        settings = self._settings
+        wanted = {"input": settings.input, "output": settings.output}
+        try:
+            metadata = yield from self._signatures(deadline)
+        except (ServerError, InvalidRequestError) as exc:
+            if exc.code not in ("UNIMPLEMENTED", "INVALID_ARGUMENT"):
+                raise
+            # A server without GetModelMetadata: the contract's names, all outputs.
+            return Names(
+                signature=settings.signature,
+                input=settings.input or "image_bytes",
+                output=settings.output or "features",
+                status="status",
+                filtered=False,
+            )
+        return choose_names(metadata, signature=settings.signature, **wanted)
 
     def status(self, deadline: float, *, once: bool = False) -> Flow[ModelStatus]:
         request = status_request(self.spec())
         reply = yield from self._unary(GET_STATUS, request, deadline, once=once)
-        return parse_status(reply, model=self._model)
+        return parse_status(reply, model=self._settings.model)
 
     def _signatures(self, deadline: float, *, once: bool = False) -> Flow[ModelMetadata]:
         request = metadata_request(self.spec())
         reply = yield from self._unary(GET_METADATA, request, deadline, once=once)
         metadata = parse_metadata(reply)
-        return metadata if metadata.model else replace(metadata, model=self._model)
+        return metadata if metadata.model else replace(metadata, model=self._settings.model)
 
     def metadata(self, deadline: float) -> Flow[ModelMetadata]:
         metadata = yield from self._signatures(deadline)
@@ -116,7 +96,7 @@ class Inquiry:
             return metadata
         names = Names(signature="manifest", input="request", output="manifest", status=None)
         spec = self.spec("manifest", pinned=metadata.version or None)
-        request = RequestBuilder(spec, names).build([b""])
+        request = Codec(spec, names).build([b""])
         reply = yield from self._unary(PREDICT, request, deadline)
         return replace(metadata, manifest=parse_manifest(read_strings(reply, "manifest")))
 
@@ -131,7 +111,7 @@ class Inquiry:
             try:
                 # Once: a poll is its own retry, and leaves the budget to the calls that follow.
                 status = yield from self.status(deadline, once=True)
-                if status.available and self._label is not None:
+                if status.available and self._settings.label is not None:
                     # TensorFlow Serving's status knows no labels; its metadata does.
                     yield from self._signatures(deadline, once=True)
             except (ModelNotFoundError, DeadlineExceededError) as exc:
@@ -145,20 +125,17 @@ class Inquiry:
                     return status
                 seen, cause = _describe(status), None
                 if status.versions and all(map(_gave_up, status.versions)):
-                    raise ServerError(
-                        f"{self._target}: model {self._model!r} could not be loaded: {seen}"
-                    )
+                    raise ServerError(f"{self._origin} could not be loaded: {seen}")
             yield min(POLL, max(0.0, deadline - time.monotonic()))
         if isinstance(cause, ServerUnavailableError):
             raise cause
-        raise DeadlineExceededError(
-            f"{self._target}: model {self._model!r} is not ready in time: {seen}"
-        ) from cause
+        raise DeadlineExceededError(f"{self._origin} is not ready in time: {seen}") from cause
 
     def _unary(
         self, method: str, request: bytes, deadline: float, *, once: bool = False
     ) -> Flow[bytes]:
-        call = self._new_call(method, request, deadline=deadline, once=once)
+        decide: Decide = (lambda *_: None) if once else self._connection.policy
+        call = self._connection.call(method, request, decide=decide, deadline=deadline)
         yield call
         if call.error is not None:
             raise call.error

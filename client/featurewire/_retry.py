@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import random
 import threading
+from typing import TYPE_CHECKING
 
 from featurewire._config import RetryConfig
-from featurewire._errors import FeaturewireError, OverloadedError, ServerUnavailableError
+from featurewire._errors import (
+    FeaturewireError,
+    ModelNotFoundError,
+    OverloadedError,
+    ServerUnavailableError,
+)
 
-__all__ = ["RetryBudget", "backoff", "is_transient"]
+if TYPE_CHECKING:
+    from featurewire._call import Call, Rotation
+
+__all__ = ["RetryBudget", "RetryPolicy", "backoff", "is_transient"]
 
 
 def is_transient(error: FeaturewireError) -> bool:
@@ -52,3 +61,35 @@ class RetryBudget:
                 return False
             self._tokens -= 1
             return True
+
+
+class RetryPolicy:
+    """How a call outside a stream is retried: attempts, deadline and budget bound it."""
+
+    def __init__(self, config: RetryConfig, budget: RetryBudget, rotation: Rotation) -> None:
+        self.config = config
+        self._budget = budget
+        self._rotation = rotation
+
+    def __call__(self, call: Call, error: FeaturewireError, now: float) -> float | None:
+        """Seconds to wait before the next attempt; None to give up."""
+        if call.failures >= self.config.max_attempts:
+            return None
+        if self.helps_elsewhere(error) and self.has_other(call, now):
+            delay = 0.0
+        elif is_transient(error):
+            delay = backoff(self.config, call.failures)
+        else:
+            return None
+        if now + delay >= call.deadline or not self._budget.spend():
+            return None
+        return delay
+
+    @staticmethod
+    def helps_elsewhere(error: FeaturewireError) -> bool:
+        """The next server may do what this one cannot: be there, or have loaded the model."""
+        return isinstance(error, (ServerUnavailableError, ModelNotFoundError))
+
+    def has_other(self, call: Call, now: float) -> bool:
+        """Some server that this call has not tried is not known to be down."""
+        return self._rotation.has_other(now, call.tried)

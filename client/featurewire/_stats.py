@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass, field
 
-__all__ = ["Recorder", "Stats"]
+__all__ = ["Latencies", "Stats"]
 
 FIRST = 1e-4
 RATIO = 1.1
@@ -42,68 +41,28 @@ class Stats:
     Empty before the first reply."""
 
 
-class Recorder:
-    """Counts; thread-safe."""
+class Latencies:
+    """A histogram of seconds."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts = dict.fromkeys(
-            (
-                "requests",
-                "images",
-                "image_errors",
-                "failures",
-                "retries",
-                "hedges",
-                "bytes_sent",
-                "bytes_received",
-                "in_flight",
-            ),
-            0,
-        )
         self._buckets = [0] * BUCKETS
         self._longest = 0.0
 
-    def add(self, **counts: int) -> None:
-        with self._lock:
-            for name, count in counts.items():
-                self._counts[name] += count
+    def add(self, seconds: float) -> None:
+        bucket = 0 if seconds <= FIRST else math.ceil(math.log(seconds / FIRST, RATIO))
+        self._buckets[min(bucket, BUCKETS - 1)] += 1
+        self._longest = max(self._longest, seconds)
 
-    def started(self, counter: str, *, sent: int) -> None:
-        """An attempt of `sent` bytes is in flight, and counts as one of `counter`."""
-        counts = self._counts
-        with self._lock:
-            counts[counter] += 1
-            counts["in_flight"] += 1
-            counts["bytes_sent"] += sent
-
-    def replied(self, *, latency: float, received: int) -> None:
-        """An attempt that was in flight has its reply of `received` bytes after `latency` s."""
-        bucket = 0 if latency <= FIRST else math.ceil(math.log(latency / FIRST, RATIO))
-        counts = self._counts
-        with self._lock:
-            counts["in_flight"] -= 1
-            counts["bytes_received"] += received
-            self._buckets[min(bucket, BUCKETS - 1)] += 1
-            self._longest = max(self._longest, latency)
-
-    def stats(self) -> Stats:
-        with self._lock:
-            counts, buckets = dict(self._counts), list(self._buckets)
-            longest = self._longest
-        return Stats(**counts, latency=_percentiles(buckets, longest))
-
-
-def _percentiles(buckets: list[int], longest: float) -> dict[str, float]:
-    total = sum(buckets)
-    if not total:
-        return {}
-    found = {}
-    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
-        rank, seen = share * total, 0
-        for bucket, count in enumerate(buckets):
-            seen += count
-            if seen >= rank:
-                found[name] = min(longest, FIRST * RATIO**bucket)
-                break
-    return found | {"max": longest}
+    def percentiles(self) -> dict[str, float]:
+        total = sum(self._buckets)
+        if not total:
+            return {}
+        found = {}
+        for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+            seen = 0
+            for bucket, count in enumerate(self._buckets):
+                seen += count
+                if seen >= share * total:
+                    found[name] = min(self._longest, FIRST * RATIO**bucket)
+                    break
+        return found | {"max": self._longest}

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from featurewire._codec import Names
 from featurewire._errors import ConfigError, ResponseError
-from featurewire._request import Names
 from featurewire._tfs import (
     error_codes_pb2,
     get_model_metadata_pb2,

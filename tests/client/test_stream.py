@@ -8,12 +8,13 @@ import pytest
 
 import featurewire
 from featurewire import RetryConfig, StreamConfig
+from featurewire._codec import Codec, Names, model_spec
 from featurewire._errors import (
     DeadlineExceededError,
     OverloadedError,
     ServerUnavailableError,
 )
-from featurewire._request import Names
+from featurewire._stream import Stream
 from tests.client.misbehaving import image, reply_to
 
 NAMES = Names(signature="serving_default", input="image_bytes", output="features", status="status")
@@ -27,7 +28,8 @@ def stream_of(count: int, **config):
         retry=RetryConfig(initial_backoff=1.0, max_backoff=4.0),
         stream=StreamConfig(images_per_request=1, **config),
     )
-    stream = client._core.new_stream(NAMES, timeout=60)
+    codec = Codec(model_spec("tiny"), NAMES)
+    stream = Stream(client._connection, codec, client._core.settings.stream, timeout=60)
     for number in range(count):
         stream.add(number, image(number), 0.0)
     return stream

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurewire._codec import Codec, Names, model_spec, varint
 from featurewire._errors import ResponseError
 from featurewire._reply import read_predict_reply
-from featurewire._request import Names, RequestBuilder, model_spec
-from featurewire._tfs import predict_pb2, types_pb2
-from featurewire._wire import fields, read_varint, varint
+from featurewire._tfs import model_pb2, predict_pb2, types_pb2
 
 NAMES = Names(signature="serving_default", input="image_bytes", output="features", status="status")
+
+TENSORS = {"output": "features", "status": "status"}
 
 sizes = st.integers(0, 40) | st.sampled_from([127, 128, 16383, 16384, 70_000])
 images = st.lists(sizes.map(lambda size: b"\xab" * size), max_size=20)
@@ -29,7 +30,7 @@ def test_a_request_is_what_the_generated_class_reads(images, model, version, sta
     names = Names(
         signature="sig", input="bytes" * 50, output="out", status="status" if status else None
     )
-    data = RequestBuilder(model_spec(model, version=version, signature="sig"), names).build(images)
+    data = Codec(model_spec(model, version=version, signature="sig"), names).build(images)
     request = predict_pb2.PredictRequest.FromString(data)
     expected = predict_pb2.PredictRequest()
     expected.model_spec.CopyFrom(model_spec(model, version=version, signature="sig"))
@@ -42,8 +43,11 @@ def test_a_request_is_what_the_generated_class_reads(images, model, version, sta
 
 
 @given(st.integers(0, 2**64 - 1))
-def test_a_varint_comes_back(number):
-    assert read_varint(memoryview(varint(number)), 0) == (number, len(varint(number)))
+def test_a_varint_is_what_the_generated_class_reads(number):
+    spec = model_pb2.ModelSpec()
+    value = varint(1 << 3) + varint(number)
+    spec.version.MergeFromString(value)
+    assert spec.version.value % 2**64 == number
 
 
 def reply_of(vectors, codes, *, content):
@@ -75,7 +79,7 @@ def test_a_reply_is_read_as_the_generated_class_wrote_it(count, dimension, conte
     seed = data.draw(st.integers(0, 1000))
     vectors = np.random.default_rng(seed).normal(size=(count, dimension)).astype("<f4")
     reply = reply_of(vectors, codes, content=content).SerializeToString()
-    rows = read_predict_reply(reply, names=NAMES, count=count)
+    rows = read_predict_reply(reply, **TENSORS, count=count)
     assert rows.version == 5
     assert np.array_equal(rows.vectors, vectors)
     assert set(rows.reasons) == {row for row, code in enumerate(codes) if code}
@@ -92,13 +96,13 @@ def test_floats_that_are_not_packed_are_read_too():
     del reply.outputs["features"]
     data = reply.SerializeToString() + b"\x0a" + varint(len(body)) + body
     assert predict_pb2.PredictResponse.FromString(data).outputs["features"].float_val[5] == 5
-    assert np.array_equal(read_predict_reply(data, names=NAMES, count=2).vectors, vectors)
+    assert np.array_equal(read_predict_reply(data, **TENSORS, count=2).vectors, vectors)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_reply_or_a_response_error(data):
     with pytest.raises(ResponseError):
-        read_predict_reply(data, names=NAMES, count=1)
+        read_predict_reply(data, **TENSORS, count=1)
 
 
 @given(st.integers(0, 200), st.data())
@@ -107,25 +111,15 @@ def test_a_reply_cut_off_anywhere_is_never_a_wrong_vector(seed, data):
     reply = reply_of(vectors, [0, 0, 0], content=bool(seed % 2)).SerializeToString()
     cut = data.draw(st.integers(0, len(reply) - 1))
     try:
-        rows = read_predict_reply(reply[:cut], names=NAMES, count=3)
+        rows = read_predict_reply(reply[:cut], **TENSORS, count=3)
     except ResponseError:
         return
     # The outputs came before the cut: only the version may be missing.
     assert np.array_equal(rows.vectors, vectors)
 
 
-def test_a_vector_has_no_copy_between_the_reply_and_the_array():
-    vectors = np.ones((4, 1536), "<f4")
-    reply = reply_of(vectors, [0] * 4, content=False).SerializeToString()
-    rows = read_predict_reply(reply, names=NAMES, count=4)
-    start = rows.vectors.__array_interface__["data"][0]
-    whole = np.frombuffer(reply, np.uint8).__array_interface__["data"][0]
-    assert whole <= start < whole + len(reply)
-
-
 def test_unknown_fields_are_passed_over():
     vectors = np.ones((1, 2), "<f4")
     reply = reply_of(vectors, [0], content=False).SerializeToString()
     extra = varint(99 << 3) + varint(7) + varint(98 << 3 | 1) + b"12345678"
-    assert len(list(fields(memoryview(extra)))) == 2
-    assert read_predict_reply(extra + reply, names=NAMES, count=1).version == 5
+    assert read_predict_reply(extra + reply, **TENSORS, count=1).version == 5

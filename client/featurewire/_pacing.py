@@ -1,20 +1,17 @@
-"""How many requests a stream keeps in flight: a pure decision, fed with what happened.
+"""How fast a stream sends: the window of requests in flight, and the pause of an outage.
 
-Throughput rises with requests in flight until the server is saturated; from there on only latency
-rises. The window climbs towards that knee: it measures throughput over an epoch of replies, grows
-while growth pays, and takes the last step back when it does not. Servers change, so it looks again
-now and then, in both directions, and downwards at once when latency has risen without more
-throughput. A full queue halves it; an outage shrinks it to a probe of one request until somebody
-answers.
+Pure decisions, fed with what happened.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from featurewire._config import StreamConfig
+from featurewire._config import RetryConfig, StreamConfig
+from featurewire._retry import backoff
 
-__all__ = ["Window"]
+__all__ = ["Outage", "Window"]
 
 GAIN = 1.05
 """A step up pays when it raises throughput by this factor."""
@@ -41,6 +38,16 @@ class _Measured:
 
 
 class Window:
+    """How many requests a stream keeps in flight.
+
+    Throughput rises with requests in flight until the server is saturated; from there on only
+    latency rises. The window climbs towards that knee: it measures throughput over an epoch of
+    replies, grows while growth pays, and takes the last step back when it does not. Servers
+    change, so it looks again now and then, in both directions, and downwards at once when latency
+    has risen without more throughput. A full queue halves it; an outage shrinks it to a probe of
+    one request until somebody answers.
+    """
+
     def __init__(self, config: StreamConfig) -> None:
         self._low = config.min_in_flight
         self._high = config.max_in_flight
@@ -162,3 +169,46 @@ class Window:
             self._rests = min(LONGEST_REST, self._rests * 2)
             self._move(base.limit)
             self._chosen = base
+
+
+class Outage:
+    """Counts trouble from the first failure without a reply since; spaces the probes of an outage.
+
+    In an outage the whole stream waits, and one request at a time finds out its end.
+    """
+
+    def __init__(self, retry: RetryConfig, patience: float) -> None:
+        self._retry = retry
+        self._patience = patience
+        self._since: float | None = None
+        self._probes = 0
+        self._probe_at = -math.inf
+        self.is_on = False
+
+    def trouble(self, now: float) -> bool:
+        """Something failed; True while patience lasts."""
+        if self._since is None:
+            self._since = now
+        return now - self._since <= self._patience
+
+    def probe_later(self, now: float) -> None:
+        """Nobody answers."""
+        if self.is_on and now < self._probe_at:
+            return  # sent before the outage was known
+        self.is_on = True
+        self._probes += 1
+        self._probe_at = now + backoff(self._retry, self._probes)
+
+    def holds(self, now: float) -> bool:
+        """Nothing is to be sent yet."""
+        return self.is_on and now < self._probe_at
+
+    def earliest(self, time: float) -> float:
+        """When what would be sent at `time` is."""
+        return max(time, self._probe_at) if self.is_on else time
+
+    def end(self) -> bool:
+        """Somebody answered; True when that ends an outage."""
+        self._since = None
+        ended, self.is_on, self._probes = self.is_on, False, 0
+        return ended

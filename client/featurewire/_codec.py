@@ -1,0 +1,138 @@
+"""Predict on the wire: requests from images, checked rows from replies.
+
+A request is nearly all image bytes. The general library copies them twice (measured: 2.6 ms of 2.7
+to build a request of 16 x 100 KB); here a request is one join. Tests compare it with the generated
+classes. https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from featurewire._errors import ResponseError
+from featurewire._images import Buffer
+from featurewire._reply import Rows, read_predict_reply
+from featurewire._tfs import model_pb2, predict_pb2, types_pb2
+
+__all__ = ["PREDICT", "Codec", "Names", "model_spec"]
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+
+_SHORT = [bytes((number,)) for number in range(0x80)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """The signature in use and its tensors. `status` is None where the signature has none."""
+
+    signature: str
+    input: str
+    output: str
+    status: str | None
+    filtered: bool = True
+    """Ask for these outputs only."""
+    dimension: int | None = None
+    """What the signature says of the output's last axis; None: nothing."""
+    version: int = 0
+    """Whose signature it is."""
+
+
+def model_spec(
+    model: str, *, version: int | None = None, label: str | None = None, signature: str = ""
+) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=model, signature_name=signature)
+    if version is not None:
+        spec.version.value = version
+    elif label is not None:
+        spec.version_label = label
+    return spec
+
+
+def varint(number: int) -> bytes:
+    """An unsigned base-128 number, least significant group first."""
+    if number < 0x80:
+        return _SHORT[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 0x20_0000:  # the length of most images
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
+    return bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
+
+
+def tag(field: int, length: int) -> bytes:
+    """The head of a length-delimited field."""
+    return varint(field << 3 | 2) + varint(length)
+
+
+@functools.lru_cache(maxsize=64)
+def _shape(count: int) -> bytes:
+    """A TensorProto of `count` strings, without them."""
+    size = varint(1 << 3) + varint(count)
+    dim = tag(2, len(size)) + size
+    return varint(1 << 3) + varint(types_pb2.DT_STRING) + tag(2, len(dim)) + dim
+
+
+class Codec:
+    """Builds the requests for one model spec and reads their replies. Threads may share it."""
+
+    def __init__(
+        self,
+        spec: model_pb2.ModelSpec,
+        names: Names,
+        *,
+        origin: str = "",
+        dimensions: dict[int, int] | None = None,
+    ) -> None:
+        self.names = names
+        self._origin = origin
+        self.pinned = spec.version.value if spec.HasField("version") else None
+        self._dimensions: dict[int, int] = {} if dimensions is None else dimensions
+        """By version, of all replies so far."""
+        outputs = [names.output] + ([names.status] if names.status else [])
+        self._head = predict_pb2.PredictRequest(
+            model_spec=spec, output_filter=outputs if names.filtered else []
+        ).SerializeToString()
+        name = names.input.encode()
+        self._key = tag(1, len(name)) + name
+
+    def build(self, images: Sequence[Buffer]) -> bytes:
+        """One request: field 2 of PredictRequest is the map entry {1: name, 2: TensorProto}."""
+        shape = _shape(len(images))
+        parts: list[Buffer] = [shape]
+        length = len(shape)
+        for image in images:
+            head = tag(8, len(image))
+            parts += (head, image)
+            length += len(head) + len(image)
+        value = tag(2, length)
+        entry = tag(2, len(self._key) + len(value) + length)
+        return b"".join([self._head, entry, self._key, value, *parts])
+
+    def read(self, reply: bytes, count: int) -> Rows:
+        """The rows of a reply to `count` images. Raises `ResponseError` for what does not fit."""
+        names = self.names
+        try:
+            rows = read_predict_reply(
+                reply, count, output=names.output, status=names.status, filtered=names.filtered
+            )
+            self._check(rows.version, rows.vectors.shape[1])
+        except ResponseError as exc:
+            raise ResponseError(f"{self._origin}: {exc}") from exc
+        return rows
+
+    def _check(self, version: int, dimension: int) -> None:
+        names = self.names
+        if names.dimension not in (None, dimension) and version in (0, names.version):
+            raise ResponseError(
+                f"output {names.output!r} has vectors of dimension {dimension}, its signature "
+                f"says {names.dimension}"
+            )
+        known = self._dimensions.setdefault(version, dimension)
+        if known != dimension:
+            raise ResponseError(
+                f"version {version} answered with dimension {dimension}, before that with {known}"
+            )
+        if self.pinned is not None and version not in (0, self.pinned):
+            raise ResponseError(f"version {self.pinned} was asked for and {version} answered")

@@ -1,0 +1,151 @@
+"""What all calls of a client share: its servers, what they did, and the books."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import grpc
+
+from featurewire import _channel
+from featurewire._call import Attempt, Call, Job, Rotation
+from featurewire._codec import Names
+from featurewire._errors import (
+    ConfigError,
+    FeaturewireError,
+    ServerError,
+    from_rpc_error,
+    is_systemic,
+)
+from featurewire._memory import expect_large_blocks
+from featurewire._retry import RetryBudget, RetryPolicy
+from featurewire._settings import Settings
+from featurewire._stats import Latencies, Stats
+
+__all__ = ["Connection"]
+
+_COUNTERS = {"first": "requests", "retry": "retries", "hedge": "hedges"}
+
+
+class Connection:
+    """Threads share it; forked processes cannot."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.servers = _channel.split_target(settings.target)
+        self.target = settings.target
+        self.model = settings.model
+        self.channel = settings.channel
+        self._metadata = settings.channel.metadata_pairs()
+        _channel.check_token(settings.channel, settings.tls, self.servers)
+        self.tls = settings.tls.loaded() if settings.tls is not None else None
+        self.closed = False
+        self.loop: object = None
+        """The event loop that it belongs to, if any."""
+        self.names: dict[object, Names] = {}
+        """The signatures' tensors, as far as they were asked for."""
+        self.dimensions: dict[int, int] = {}
+        """By version, of all replies."""
+        self._hedge_after = settings.retry.hedge_after
+        self._budget = RetryBudget(settings.retry)
+        self.rotation = Rotation(len(self.servers))
+        self.policy = RetryPolicy(settings.retry, self._budget, self.rotation)
+        self._answered: set[int] = set()
+        self._lock = threading.Lock()
+        self._counts = {name: 0 for name in Stats.__dataclass_fields__ if name != "latency"}
+        self._latencies = Latencies()
+        self._pid = os.getpid()
+        expect_large_blocks()
+
+    def check_usable(self) -> None:
+        if self.closed:
+            raise ConfigError("this client is closed; create a new one")
+        self.check_process()
+
+    def check_process(self) -> None:
+        """Raise where waiting would be for ever: gRPC's threads do not survive a fork."""
+        if self.forked:
+            raise ConfigError(
+                f"this client belongs to process {self._pid}, which forked: its connection does "
+                "not work here; create the client in the process that uses it, and start workers "
+                "with the 'spawn' or 'forkserver' method"
+            )
+
+    @property
+    def forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    @property
+    def answered(self) -> bool:
+        """Some server has replied to something."""
+        return bool(self._answered)
+
+    def call(self, method: str, request: bytes, *, hedged: bool = False, **options: Any) -> Call:
+        """A call that these servers share; for the options see `Call`."""
+        if hedged and self._hedge_after is not None:
+            options |= {"hedge_after": self._hedge_after, "may_hedge": self._budget.spend}
+        return Call(method, request, rotation=self.rotation, **options)
+
+    # The books that both drivers keep.
+
+    def metadata(self) -> list[tuple[str, str | bytes]]:
+        """What travels with one attempt; asks for the token anew."""
+        token = self.channel.token
+        if token is None:
+            return self._metadata
+        token = token() if callable(token) else token
+        return [*self._metadata, ("authorization", f"Bearer {token}")]
+
+    def started(self, attempt: Attempt) -> None:
+        with self._lock:
+            self._counts[_COUNTERS[attempt.kind]] += 1
+            self._counts["in_flight"] += 1
+            self._counts["bytes_sent"] += len(attempt.request)
+
+    def replied(self, job: Job, attempt: Attempt, reply: bytes, now: float) -> None:
+        """`now`: when the reply came, not when somebody looked."""
+        self._budget.succeeded()
+        self._answered.add(attempt.server)
+        with self._lock:
+            self._counts["in_flight"] -= 1
+            self._counts["bytes_received"] += len(reply)
+            self._latencies.add(now - attempt.started)
+        job.replied(attempt, reply, now)
+
+    def failed(self, job: Job, attempt: Attempt, exc: BaseException) -> None:
+        self.count(in_flight=-1)
+        job.failed(attempt, self._translate(exc, attempt.server), time.monotonic())
+        if attempt.call.finished and attempt.call.error is not None:
+            self.count(failures=1)
+
+    def canceled(self) -> None:
+        self.count(in_flight=-1)
+
+    def count(self, **counts: int) -> None:
+        with self._lock:
+            for name, count in counts.items():
+                self._counts[name] += count
+
+    def stats(self) -> Stats:
+        self.check_process()
+        with self._lock:
+            return Stats(**self._counts, latency=self._latencies.percentiles())
+
+    def _translate(self, exc: BaseException, server: int) -> FeaturewireError:
+        """Whatever a failed attempt raised, as an error of ours."""
+        name = self.servers[server]
+        if isinstance(exc, FeaturewireError):
+            return exc
+        if self.closed:
+            error: FeaturewireError = ConfigError("this client was closed while a call was open")
+        elif isinstance(exc, grpc.RpcError):
+            answered = server in self._answered
+            error = from_rpc_error(exc, target=name, model=self.model, answered=answered)
+            if is_systemic(error):
+                self.names.clear()  # a new version may have other tensors
+            return error
+        else:
+            error = ServerError(f"{name}, model {self.model!r}: {type(exc).__name__}: {exc}")
+        error.__cause__ = exc
+        return error

@@ -1,0 +1,131 @@
+"""The images of a stream: their order, and the requests they are packed into."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from featurewire._config import StreamConfig
+from featurewire._embedding import Result
+from featurewire._images import Buffer
+
+__all__ = ["Order", "Pack", "Packing", "Slot"]
+
+
+@dataclass(eq=False)
+class Slot:
+    """The place of one image in the order of results."""
+
+    key: Any
+    number: int
+    result: Result | None = None
+
+
+class Order:
+    """Gives results in the order in which their places were taken."""
+
+    def __init__(self) -> None:
+        self._slots: deque[Slot] = deque()
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def open(self, key: Any) -> Slot:
+        slot = Slot(key, self._next)
+        self._next += 1
+        self._slots.append(slot)
+        return slot
+
+    def take(self) -> list[Result]:
+        ready = []
+        while self._slots and (result := self._slots[0].result) is not None:
+            ready.append(result)
+            self._slots.popleft()
+        return ready
+
+
+@dataclass(eq=False)
+class Pack:
+    """Images that travel together."""
+
+    opened: float
+    slots: list[Slot] = field(default_factory=list)
+    images: list[Buffer] = field(default_factory=list)
+    size: int = 0
+    expired: int = 0
+    """Attempts that had no reply in time, from a server that was there."""
+
+    def add(self, slot: Slot, image: Buffer) -> None:
+        self.slots.append(slot)
+        self.images.append(image)
+        self.size += len(image)
+
+    def parts(self, size: int) -> list[Pack]:
+        parts = []
+        for start in range(0, len(self.images), size):
+            part = Pack(self.opened)
+            end = start + size
+            for slot, image in zip(self.slots[start:end], self.images[start:end], strict=True):
+                part.add(slot, image)
+            parts.append(part)
+        return parts
+
+
+class Packing:
+    """Fills requests, each full or as old as `linger`, and queues them."""
+
+    def __init__(self, config: StreamConfig) -> None:
+        self.per_request = config.images_per_request
+        self._bytes = config.bytes_per_request
+        self._linger = config.linger
+        self._open: Pack | None = None
+        self._ready: deque[Pack] = deque()
+
+    @property
+    def front(self) -> Pack | None:
+        """The request that is to be sent next."""
+        return self._ready[0] if self._ready else None
+
+    def add(self, slot: Slot, image: Buffer, now: float) -> None:
+        pack = self._open
+        if pack is not None and pack.size + len(image) > self._bytes:
+            self.close()
+            pack = None
+        if pack is None:
+            pack = self._open = Pack(now)
+        pack.add(slot, image)
+        if len(pack.images) >= self.per_request:
+            self.close()
+        else:
+            self.close_due(now)
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._ready.append(self._open)
+            self._open = None
+
+    def close_due(self, now: float) -> None:
+        if self._open is not None and now - self._open.opened > self._linger:
+            self.close()
+
+    def due_at(self) -> float | None:
+        """When the request that is being filled goes as it is."""
+        return None if self._open is None else self._open.opened + self._linger
+
+    def pop(self) -> Pack:
+        """The front; no larger than the server is known to take."""
+        pack = self._ready.popleft()
+        if len(pack.images) > self.per_request:  # packed before that was known
+            self.put_back(pack.parts(self.per_request))
+            pack = self._ready.popleft()
+        return pack
+
+    def put_back(self, parts: Iterable[Pack]) -> None:
+        self._ready.extendleft(reversed(list(parts)))
+
+    def clear(self) -> None:
+        self._open = None
+        self._ready.clear()
