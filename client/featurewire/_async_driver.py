@@ -31,7 +31,7 @@ class Driver:
     def start_due(self) -> None:
         for attempt in self._job.due(time.monotonic()):
             self._connection.check_usable()
-            metadata = self._connection.metadata()
+            metadata = self._connection.metadata(attempt)
             task = asyncio.ensure_future(self._send(attempt, metadata))
             self._open[task] = attempt
             self._connection.started(attempt)

@@ -82,10 +82,13 @@ class Call:
         attempt_timeout: float | None = None,
         hedge_after: float | None = None,
         may_hedge: Callable[[], bool] = lambda: True,
+        bulk: bool = False,
     ) -> None:
         self.method = method
         self.request = request
         self.deadline = deadline
+        self.bulk = bulk
+        """One of many: whoever waits for a single answer goes first."""
         self.failures = 0
         self.tried: set[int] = set()
         self.reply: bytes | None = None

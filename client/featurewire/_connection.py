@@ -26,6 +26,9 @@ from featurewire._stats import Latencies, Stats
 
 __all__ = ["Connection"]
 
+CLASS = "featurewire-class"
+"""The embedded server lets calls without the class `bulk` go first; TensorFlow Serving takes no
+notice of it."""
 _COUNTERS = {"first": "requests", "retry": "retries", "hedge": "hedges"}
 
 
@@ -89,13 +92,16 @@ class Connection:
 
     # The books that both drivers keep.
 
-    def metadata(self) -> list[tuple[str, str | bytes]]:
+    def metadata(self, attempt: Attempt) -> list[tuple[str, str | bytes]]:
         """What travels with one attempt; asks for the token anew."""
         token = self.channel.token
+        pairs = self._metadata
+        if attempt.call.bulk and all(key != CLASS for key, _ in pairs):
+            pairs = [*pairs, (CLASS, "bulk")]
         if token is None:
-            return self._metadata
+            return pairs
         token = token() if callable(token) else token
-        return [*self._metadata, ("authorization", f"Bearer {token}")]
+        return [*pairs, ("authorization", f"Bearer {token}")]
 
     def started(self, attempt: Attempt) -> None:
         with self._lock:

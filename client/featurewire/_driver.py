@@ -73,7 +73,7 @@ class Driver:
         self._connection.check_usable()
         return self._method(attempt.server, attempt.method), {
             "timeout": attempt.timeout,
-            "metadata": self._connection.metadata(),
+            "metadata": self._connection.metadata(attempt),
             "wait_for_ready": self._connection.channel.wait_for_ready or None,
         }
 

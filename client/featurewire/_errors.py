@@ -40,6 +40,9 @@ class FeaturewireError(Exception):
     """The root. `.code` is the gRPC status name where a server sent one, such as `NOT_FOUND`."""
 
     code: str | None = None
+    retry_after: float | None = None
+    """Seconds after which another attempt may succeed, where the server says so (gRPC's retry
+    push-back); negative: the server wants none."""
 
 
 class ConfigError(FeaturewireError, ValueError):
@@ -190,5 +193,18 @@ def from_rpc_error(
     message = f"{target}, model {model!r}: {' '.join(details.split())}"
     error = kind(f"{message}; {_ADVICE[advice]}" if advice else message)
     error.code = code
+    error.retry_after = _pushback(exc)
     error.__cause__ = exc
     return error
+
+
+def _pushback(exc: grpc.RpcError) -> float | None:
+    """Seconds of `grpc-retry-pushback-ms`. What is not a number means "do not retry".
+
+    https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
+    """
+    trailers = exc.trailing_metadata() if hasattr(exc, "trailing_metadata") else None
+    for key, value in trailers or ():
+        if key == "grpc-retry-pushback-ms":
+            return int(value) / 1000 if str(value).isdecimal() else -1.0
+    return None

@@ -17,7 +17,7 @@ from featurewire._errors import (
 if TYPE_CHECKING:
     from featurewire._call import Call, Rotation
 
-__all__ = ["RetryBudget", "RetryPolicy", "backoff", "is_transient"]
+__all__ = ["RetryBudget", "RetryPolicy", "backoff", "is_transient", "wait_before_retry"]
 
 
 def is_transient(error: FeaturewireError) -> bool:
@@ -33,6 +33,19 @@ def backoff(config: RetryConfig, failures: int) -> float:
     """
     bound = config.initial_backoff * config.backoff_multiplier ** min(failures - 1, 60)
     return random.uniform(0, min(config.max_backoff, bound))
+
+
+def wait_before_retry(config: RetryConfig, failures: int, error: FeaturewireError) -> float | None:
+    """Seconds to wait after `error`; None: the server wants no retry.
+
+    At least as long as the server asks for, and up to half as long again, so that those whom it
+    sent away together do not come back together.
+    """
+    if error.retry_after is None:
+        return backoff(config, failures)
+    if error.retry_after < 0:
+        return None
+    return error.retry_after * random.uniform(1.0, 1.5)
 
 
 class RetryBudget:
@@ -76,12 +89,12 @@ class RetryPolicy:
         if call.failures >= self.config.max_attempts:
             return None
         if self.helps_elsewhere(error) and self.has_other(call, now):
-            delay = 0.0
+            delay: float | None = 0.0
         elif is_transient(error):
-            delay = backoff(self.config, call.failures)
+            delay = wait_before_retry(self.config, call.failures, error)
         else:
             return None
-        if now + delay >= call.deadline or not self._budget.spend():
+        if delay is None or now + delay >= call.deadline or not self._budget.spend():
             return None
         return delay
 

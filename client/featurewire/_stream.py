@@ -27,7 +27,7 @@ from featurewire._errors import (
 from featurewire._images import Buffer
 from featurewire._pacing import Outage, Window
 from featurewire._packing import Order, Pack, Packing, Slot
-from featurewire._retry import backoff, is_transient
+from featurewire._retry import is_transient, wait_before_retry
 
 __all__ = ["Stream", "can_split"]
 
@@ -146,6 +146,7 @@ class Stream:
             decide=self._decide,
             deadline=math.inf if self._deadline is None else self._deadline,
             attempt_timeout=self._timeout,
+            bulk=self._deadline is None,
         )
         self._active[call] = pack
         self._bytes += pack.size
@@ -254,7 +255,7 @@ class Stream:
         if policy.helps_elsewhere(error):
             self._probe_later(now)
             return 0.0
-        return backoff(policy.config, call.failures)
+        return wait_before_retry(policy.config, call.failures, error)
 
     def _is_patient(self, error: FeaturewireError) -> bool:
         """What befalls a server that has worked is ridden out; what was always so is not."""

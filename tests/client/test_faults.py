@@ -98,6 +98,60 @@ def test_attempts_are_bounded(connect):
         assert len(server.requests) == 3
 
 
+def pushing_back(times: int, milliseconds: str):
+    """Send the first `times` requests away with gRPC's retry push-back, answer the others."""
+    counter = itertools.count()
+
+    def predict(images, context):
+        if next(counter) < times:
+            context.set_trailing_metadata((("grpc-retry-pushback-ms", milliseconds),))
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "cannot be answered in time")
+        return reply_to(images)
+
+    return predict
+
+
+def test_a_push_back_is_waited_for(connect):
+    with Misbehaving(pushing_back(1, "300")) as server:
+        client = connect(server.target, retry=QUICK)
+        began = time.monotonic()
+        client.embed(image(1))
+        assert time.monotonic() - began >= 0.3  # the policy alone waits 0.01 s
+        assert client.stats().retries == 1
+
+
+@pytest.mark.parametrize("milliseconds", ["60000", "-1", "soon"])
+def test_a_push_back_that_leaves_no_time_or_wants_no_retry_ends_the_call(connect, milliseconds):
+    with Misbehaving(pushing_back(9, milliseconds)) as server:
+        client = connect(server.target, retry=QUICK, timeout=30)
+        with pytest.raises(featurewire.OverloadedError) as caught:
+            client.embed(image(1))
+        assert caught.value.retry_after == (60.0 if milliseconds == "60000" else -1.0)
+        assert len(server.requests) == 1
+
+
+def test_a_stream_waits_for_the_push_back(connect):
+    with Misbehaving(pushing_back(2, "50")) as server:
+        client = connect(server.target, retry=QUICK)
+        client.status()
+        check_complete(client.stream(map(image, range(40))), 40)
+
+
+def test_streams_are_bulk_and_single_calls_are_not(connect):
+    with Misbehaving() as server:
+        client = connect(server.target)
+        client.embed(image(1))
+        client.embed_batch([image(1)] * 40)
+        assert all("featurewire-class" not in sent for sent in server.call_metadata)
+        before = len(server.call_metadata)
+        check_complete(client.stream(map(image, range(40))), 40)
+        assert {sent["featurewire-class"] for sent in server.call_metadata[before:]} == {"bulk"}
+        channel = ChannelConfig(metadata={"featurewire-class": "interactive"})
+        before = len(server.call_metadata)
+        check_complete(connect(server.target, channel=channel).stream([image(0)]), 1)
+        assert server.call_metadata[before]["featurewire-class"] == "interactive"
+
+
 def test_the_retry_budget_is_shared_by_all_calls_of_a_client(connect):
     with Misbehaving(failing(10**6, grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)) as server:
         retry = RetryConfig(max_attempts=5, initial_backoff=0.001, budget=6, budget_ratio=0.1)
