@@ -1,5 +1,5 @@
 # From a fresh clone: `make demo` shows vectors, `make test` runs every test.
-# Needs Python 3.10 or later (3.11 is what CI uses), gcc, make, git and a package index.
+# Needs Python 3.11 or later, gcc, make, git and a package index.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTOS ?= samples/photos

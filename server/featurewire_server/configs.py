@@ -14,12 +14,15 @@ from google.protobuf.message import Message
 
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 
+from . import cgroup
 from ._tfs.monitoring_config_pb2 import MonitoringConfig
 from ._tfs.session_bundle_config_pb2 import BatchingParameters
 from ._tfs.ssl_config_pb2 import SSLConfig
 from .batching_config import BatchingConfig
 from .engine import EngineConfig
 from .errors import ServingError, invalid_argument
+from .flags import CORES
+from .libraries import import_tensorflow
 from .policy import PLATFORM
 
 log = logging.getLogger(__name__)
@@ -64,14 +67,16 @@ def model_server_config(flags: argparse.Namespace) -> ModelServerConfig:
 
 def engine_config(flags: argparse.Namespace) -> EngineConfig:
     """What the flags say about engines. Imports TensorFlow, whose ConfigProto it needs."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     session = tf.compat.v1.ConfigProto()
     if flags.tensorflow_session_config_file:
         read(flags.tensorflow_session_config_file, session)
     both = flags.tensorflow_session_parallelism
     intra = flags.tensorflow_intra_op_parallelism or both
     inter = flags.tensorflow_inter_op_parallelism or both
+    if cgroup.affinity() > CORES:  # TensorFlow knows of no quota
+        intra = intra or session.intra_op_parallelism_threads or CORES
+        inter = inter or session.inter_op_parallelism_threads or CORES
     if intra:
         session.intra_op_parallelism_threads = intra
     if inter:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import tempfile
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import openvino as ov
 
 from .engine_openvino import Unsuitable
 from .errors import invalid_argument
+from .libraries import import_openvino
+
+if TYPE_CHECKING:
+    import openvino as ov
+else:
+    ov = import_openvino()
 
 #: Batch sizes that are compiled, largest first; others run in pieces. A model compiled for one
 #: size is up to a fifth faster than one for any, and each takes as much memory as the network.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from . import cgroup
+
 INT32 = (1 << 31) - 1
 INT64 = (1 << 63) - 1
 PORT = (1 << 16) - 1
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cgroup.cores()
+"""What affinity and control groups allow, not what the host has."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,12 @@ class Manager:
         self._labels: dict[str, dict[str, int]] = {}
         self._servables: dict[str, dict[int, Servable]] = {}
         self._server_config: ModelServerConfig | None = None
+        self._new: set[str] = set()
+        """Models that came with a reload and have not loaded yet."""
         self._complaints: dict[str, str] = {}
+        """What is wrong with a model's base path."""
+        self._unreadable: set[str] = set()
+        """Models whose base path cannot be read."""
         self.remark = ""
         """What to tell whoever asks for the status of a version that is well: why a config file
         is not in force, for example."""
@@ -130,13 +135,18 @@ class Manager:
                     raise not_found(f"Could not find version {version} of model {spec.name}")
                 return [self._status(versions[version])]
             if not versions:
-                raise not_found(f"Could not find any versions of model {spec.name}")
+                raise not_found(self._nothing_found(spec.name))
             return [self._status(versions[number]) for number in sorted(versions, reverse=True)]
+
+    def _nothing_found(self, name: str) -> str:
+        text = f"Could not find any versions of model {name}"
+        complaint = self._complaints.get(name) if name in self._models else ""
+        return f"{text}: {complaint}" if complaint else text
 
     def _status(self, servable: Servable) -> ModelVersionStatus:
         status = servable.status()
         if not status.status.error_code:
-            status.status.error_message = self.remark
+            status.status.error_message = self._complaints.get(servable.name) or self.remark
         return status
 
     # --- configuration
@@ -158,11 +168,13 @@ class Manager:
                 self._set_labels(models)
             with self._changed:
                 added = [name for name in models if name not in self._models]
+                # One that did not load is new until it has: a second reload fails as the first.
+                self._new = {name for name in models if name in self._new or name in added}
                 self._models = models
                 self._server_config = config
             self.poll()
             self._wait_settled(added, deadline)
-            failed = self._failures(added)
+            failed = self._failures()
             if failed:
                 raise ServingError(
                     grpc.StatusCode.UNKNOWN,
@@ -203,15 +215,27 @@ class Manager:
             if self._stopping:
                 raise unavailable("The server is shutting down")
 
-    def _failures(self, names: list[str]) -> list[str]:
+    def _failures(self) -> list[str]:
+        """What is wrong with new models; those with which nothing is are new no longer."""
+        failed = []
         with self._changed:
-            return [
-                f"{{name: {name} version: {servable.version}}} due to error: "
-                f"{servable.error.message}"
-                for name in names
-                for servable in self._servables.get(name, {}).values()
-                if servable.aspired and servable.error and servable.state is not State.AVAILABLE
-            ]
+            for name in sorted(self._new):
+                errors = [
+                    f"{{name: {name} version: {servable.version}}} due to error: "
+                    f"{servable.error.message}"
+                    for servable in self._servables.get(name, {}).values()
+                    if servable.aspired and servable.error and servable.state is not State.AVAILABLE
+                ]
+                if not errors and self._without_base_path(name):
+                    errors = [f"{{name: {name}}} due to error: {self._complaints[name]}"]
+                failed += errors
+                if not errors:
+                    self._new.discard(name)
+        return failed
+
+    def _without_base_path(self, name: str) -> bool:
+        """Whether no version of a model was ever seen because its base path cannot be read."""
+        return name in self._unreadable and not self._servables.get(name)
 
     # --- the file system
 
@@ -242,10 +266,11 @@ class Manager:
             try:
                 found = list_versions(model.base_path)
             except OSError as error:
-                self._complain(
-                    name, f"cannot read the base path {model.base_path}: {error.strerror}"
-                )
+                text = f"cannot read the base path {model.base_path}: {error.strerror}"
+                self._unreadable.add(name)
+                self._complain(name, text, logging.ERROR)
                 continue
+            self._unreadable.discard(name)
             wanted = policy.aspired_versions(model.model_version_policy, found)
             if wanted:
                 self._complain(name, "")
@@ -262,12 +287,12 @@ class Manager:
             for name in self._servables.keys() - self._models.keys():
                 self._aspire(name, {})
 
-    def _complain(self, name: str, text: str) -> None:
+    def _complain(self, name: str, text: str, level: int = logging.WARNING) -> None:
         """Log `text` about a model once, and again only after it has changed."""
         if self._complaints.get(name, "") != text:
             self._complaints[name] = text
             if text:
-                log.warning("model %s: %s", name, text)
+                log.log(level, "model %s: %s", name, text)
 
     def _aspire(self, name: str, wanted: dict[int, Path]) -> None:
         versions = self._servables.setdefault(name, {})

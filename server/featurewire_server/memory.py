@@ -7,19 +7,18 @@ import ctypes
 import gc
 from pathlib import Path
 
+from . import cgroup
+
 _MIB = 1 << 20
 
 
 def available_bytes() -> int:
     """What this process may use: the machine's memory or, if smaller, its control group's."""
-    limits = []
+    limits = [limit] if (limit := cgroup.memory_limit()) is not None else []
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemTotal:"):
                 limits.append(int(line.split()[1]) * 1024)
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
-            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
     return min(limits, default=4096 * _MIB)
 
 

@@ -124,11 +124,12 @@ class PrometheusMetrics:
         self._version_state = Gauge(
             "featurewire_server_version_state",
             ("model_name", "version", "state"),
-            "1 for the state that a version is in, 0 for those it has left.",
+            "1 for the state of a version, 0 for those it has left; none after it is unloaded.",
         )
         self._resident = Gauge("process_resident_memory_bytes", (), "Resident memory.")
         self._start_time = Gauge("process_start_time_seconds", (), "Unix time of the start.")
         self._states: dict[tuple[str, int], str] = {}
+        self._paths: dict[tuple[str, int], str] = {}
         self._states_lock = threading.Lock()
 
     def observe_request(
@@ -150,6 +151,8 @@ class PrometheusMetrics:
     def observe_load(
         self, *, model: str, version: int, path: str, ok: bool, seconds: float
     ) -> None:
+        with self._states_lock:
+            self._paths[model, version] = path
         self._load_attempts.add(path, "success" if ok else "fail")
         if ok:
             self._load_latency.add(path, amount=int(seconds * 1e6))
@@ -159,11 +162,21 @@ class PrometheusMetrics:
 
     def observe_state(self, *, model: str, version: int, state: str) -> None:
         with self._states_lock:
-            before = self._states.get((model, version))
+            before = self._states.pop((model, version), None)
+            if state == "END":  # its series leave with it, or versions would fill the page
+                self._version_state.forget(model, str(version))
+            if state == "END" and before == "UNLOADING":
+                self._forget_path(self._paths.pop((model, version), None))
+                return
             self._states[model, version] = state
-            if before is not None:
+            if before is not None and state != "END":
                 self._version_state.set(model, str(version), before, value=0)
             self._version_state.set(model, str(version), state, value=1)
+
+    def _forget_path(self, path: str | None) -> None:
+        if path is not None and path not in self._paths.values():
+            for family in (self._load_attempts, self._load_latency, self._warmup_latency):
+                family.forget(path)
 
     def observe_queuing(self, *, model: str, seconds: float) -> None:
         self._queuing_latency.observe(model, value=seconds * 1e6)

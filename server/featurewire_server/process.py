@@ -67,13 +67,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _start_logging() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
         format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
     )
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # advice to those who write graphs
 
 
 def _raise_file_limit() -> None:

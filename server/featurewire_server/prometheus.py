@@ -38,6 +38,12 @@ class Family:
             cell = self._series.setdefault(values, self._empty())
         return cell
 
+    def forget(self, *first: str) -> None:
+        """Remove the series whose label values begin with `first`."""
+        with self._lock:
+            for values in [v for v in self._series if v[: len(first)] == first]:
+                del self._series[values]
+
     def _empty(self) -> list[float]:
         raise NotImplementedError
 

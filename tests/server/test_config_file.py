@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from featurewire_server.config_file import ConfigFile
+from featurewire_server.errors import ServingError
 from featurewire_server.loading import DirectRunner
 from featurewire_server.manager import Manager, ManagerConfig
 from tests.server.support import FakeEngine, config, model, spec, wait_until
@@ -109,3 +110,33 @@ def test_a_version_that_is_no_readable_directory_takes_down_nobody(
     manager.poll()
     states = {each.version: each.state for each in manager.statuses(spec("m"))}
     assert 30 in states.values()
+
+
+def test_a_model_that_does_not_load_is_complained_of_until_it_loads(
+    manager, base_path, tmp_path
+) -> None:
+    path = tmp_path / "models.config"
+    path.write_text(str(config(model("m", base_path), model("broken", base_path))))
+    file = ConfigFile(str(path), manager)
+    for _ in range(3):
+        file.look()
+        assert "name: broken version: 1" in message(manager)
+    path.write_text(str(config(model("m", base_path))))
+    file.look()
+    assert message(manager) == ""
+
+
+def test_a_base_path_that_does_not_exist_is_named(manager, base_path, tmp_path, caplog) -> None:
+    path, missing = tmp_path / "models.config", tmp_path / "typo"
+    path.write_text(str(config(model("m", base_path), model("absent", missing))))
+    file = ConfigFile(str(path), manager)
+    for _ in range(2):
+        file.look()
+        assert f"cannot read the base path {missing}: No such file" in message(manager)
+    with pytest.raises(ServingError, match=f"of model absent: cannot read .* {missing}"):
+        manager.statuses(spec("absent"))
+    assert [r.levelname for r in caplog.records if str(missing) in r.message][:1] == ["ERROR"]
+    (missing / "1").mkdir(parents=True)
+    file.look()
+    assert message(manager) == ""
+    assert manager.statuses(spec("absent"))

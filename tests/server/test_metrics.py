@@ -123,6 +123,22 @@ def test_a_version_is_in_one_state():
     assert states == {'"START"}': 0, '"LOADING"}': 0, '"AVAILABLE"}': 1}
 
 
+def test_versions_that_come_and_go_leave_nothing_on_the_page():
+    observed = PrometheusMetrics()
+    for version in range(1, 1500):
+        for state in ("START", "LOADING", "AVAILABLE", "UNLOADING", "END"):
+            if state == "LOADING":
+                path = f"/m/{version}"
+                observed.observe_load(model="m", version=version, path=path, ok=True, seconds=1)
+                observed.observe_warmup(model="m", path=path, ok=True, seconds=1)
+            observed.observe_state(model="m", version=version, state=state)
+    assert not any("version" in name or "model_path" in name for name in page_of(observed))
+    observed.observe_state(model="m", version=1500, state="LOADING")
+    observed.observe_state(model="m", version=1500, state="END")  # given up, never loaded
+    series = [name for name in page_of(observed) if "version" in name]
+    assert series == ['featurewire_server_version_state{model_name="m",version="1500",state="END"}']
+
+
 def test_labels_are_escaped():
     observed = PrometheusMetrics()
     observe_request(observed, model='a"b\\c\nd')

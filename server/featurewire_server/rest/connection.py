@@ -162,6 +162,7 @@ class Connection:
             raise
         finally:
             watch.cancel()
+            await asyncio.wait({watch})  # a reader takes no second `read` before the first ended
 
     async def _event(self, first: float, then: float) -> object:
         """The next HTTP event; `first` seconds for its first bytes, `then` for all further."""

@@ -123,7 +123,7 @@ class HttpServer:
                 self._refusals.add(task)
                 text = f"The server has {MAX_CONNECTIONS} connections and all are busy"
                 await connection.refuse(failure(unavailable(text)))
-        except (OSError, TimeoutError, asyncio.TimeoutError, asyncio.CancelledError):
+        except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # gone, or too slow: nobody to tell
         except Exception:
             log.exception("A REST connection failed")

@@ -1,0 +1,102 @@
+"""Limits of a container count, whichever version of control groups sets them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from featurewire_server import cgroup
+
+MIB = 1 << 20
+
+
+def tree(root: Path, own: str, files: dict[str, str]) -> Path:
+    """A file system in which /proc/self/cgroup says `own`."""
+    for name, text in ({"proc/self/cgroup": own} | files).items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def eight_processors(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+
+
+V1 = "5:memory:/docker/a\n4:cpu,cpuacct:/docker/a\n0::/\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores", "memory"),
+    [
+        ("0::/\n", {}, 8, None),
+        ("0::/\n", {"cpu.max": "max 100000\n", "memory.max": "max\n"}, 8, None),
+        ("0::/\n", {"cpu.max": "200000 100000\n", "memory.max": f"{512 * MIB}\n"}, 2, 512 * MIB),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 2, None),
+        ("0::/\n", {"cpu.max": "10000 100000\n"}, 1, None),
+        ("0::/\n", {"cpu.max": "9900000 100000\n"}, 8, None),
+        ("0::/\n", {"cpu.max": "nonsense"}, 8, None),
+        # A limit of the pod holds for its container, too.
+        (
+            "0::/pod/box\n",
+            {"pod/box/cpu.max": "max 100000", "pod/cpu.max": "300000 100000"}
+            | {"pod/box/memory.max": f"{900 * MIB}", "pod/memory.max": f"{700 * MIB}"},
+            3,
+            700 * MIB,
+        ),
+        # The host's name of the group, of which the container shows only the inside.
+        ("0::/host/box\n", {"cpu.max": "400000 100000"}, 4, None),
+        ("0::/../../other\n", {"cpu.max": "400000 100000"}, 4, None),
+        (
+            V1,
+            {"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"}
+            | {"memory/memory.limit_in_bytes": f"{300 * MIB}"},
+            3,
+            300 * MIB,
+        ),
+        (
+            V1,
+            {"cpu,cpuacct/docker/a/cpu.cfs_quota_us": "50000"}
+            | {"cpu,cpuacct/docker/a/cpu.cfs_period_us": "100000"}
+            | {"memory/docker/a/memory.limit_in_bytes": f"{200 * MIB}"},
+            1,
+            200 * MIB,
+        ),
+        (V1, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8, None),
+    ],
+)
+def test_limits_are_read(tmp_path: Path, own, files, cores, memory) -> None:
+    root = tree(tmp_path, own, {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    assert cgroup.cores(root) == cores
+    assert cgroup.memory_limit(root) == memory
+
+
+def test_affinity_counts_where_there_are_no_groups(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    assert cgroup.cores(tmp_path) == 1
+
+
+CODE = """
+import os, sys
+os.sched_getaffinity = lambda _: set(range(8))
+from featurewire_server import cgroup
+cgroup.cores.__defaults__ = (__import__("pathlib").Path(sys.argv[1]),)
+from featurewire_server import batching_config, configs, flags, process
+asked = flags.parse(["--model_base_path=/m"])
+import tensorflow as tf
+session = tf.compat.v1.ConfigProto.FromString(configs.engine_config(asked).session_config)
+print(flags.CORES, asked.rest_api_num_threads, batching_config.BatchingConfig().threads,
+      session.intra_op_parallelism_threads, session.inter_op_parallelism_threads)
+"""
+
+
+def test_a_quota_sets_every_default_that_counts_cores(tmp_path: Path) -> None:
+    root = tree(tmp_path, "0::/\n", {"sys/fs/cgroup/cpu.max": "300000 100000"})
+    command = [sys.executable, "-c", CODE, str(root)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.stdout.split() == ["3", "12", "3", "3", "3"], ended.stderr
