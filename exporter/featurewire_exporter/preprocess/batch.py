@@ -18,6 +18,8 @@ from .config import (
     CORRUPT,
     EMPTY,
     MAX_IMAGE_SIDE,
+    MAX_SCANS,
+    MAX_SCANS_EVER,
     OK,
     TOO_LARGE,
     UNSUPPORTED,
@@ -82,6 +84,8 @@ def _judge(data: tf.Tensor, images: Images, config: PreprocessConfig) -> tf.Tens
     # Of sides that are not beyond measure, so that their product is not either.
     pixels = tf.minimum(height, 1 << 31) * tf.minimum(width, 1 << 31)
     large = (tf.maximum(height, width) > MAX_IMAGE_SIDE) | (pixels > config.max_pixels)
+    least = -(-config.max_pixels * MAX_SCANS // MAX_SCANS_EVER)
+    large |= images.header.scans > config.max_pixels * MAX_SCANS // tf.maximum(pixels, least)
     status = tf.where(large, TOO_LARGE, OK)
     status = tf.where((height <= 0) | (width <= 0), CORRUPT, status)
     status = tf.where(images.known, status, UNSUPPORTED)
@@ -93,7 +97,8 @@ def _pixels(data: tf.Tensor, plan: Plan, config: PreprocessConfig) -> tf.Tensor:
     """float32 [height, width, 3] in [0, 1], of one file. Fails where the file is broken."""
     with tf.device(_CPU):
         image = decode(data, plan.decoder, plan.shape, plan.extra, config)
-        image = tf.transpose(resize(image, plan, config), plan.order)
+        image = resize(tf.transpose(image, plan.turn), plan, config)
+        image = tf.transpose(image, plan.order)
         image = tf.cond(
             tf.reduce_any(plan.backwards),
             lambda: tf.raw_ops.Reverse(tensor=image, dims=plan.backwards),

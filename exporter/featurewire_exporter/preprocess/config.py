@@ -39,6 +39,15 @@ that one photo has the same pixels at every size.
 MAX_IMAGE_SIDE = 65_535
 """Pixels; an image with a longer side is `too_large`. No JPEG or GIF has one."""
 
+MAX_SCANS = 32
+"""How many scans a JPEG of `max_pixels` may have; encoders write about ten.
+
+Each of them costs work for every pixel, so a smaller image may have more in proportion, up to
+MAX_SCANS_EVER. Beyond that it is `too_large`.
+"""
+
+MAX_SCANS_EVER = 512
+
 MAX_TARGET_SIDE = 4096
 """Pixels; the longest side of a network's input."""
 

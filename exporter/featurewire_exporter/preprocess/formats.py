@@ -59,6 +59,7 @@ def _merged(read: list[tuple[tf.Tensor, Header]]) -> Header:
             *(tf.where(mine, new, old) for new, old in zip(header[:4], merged[:4], strict=True)),
             tf.where(mine[:, tf.newaxis], header.extra, merged.extra),
             merged.level_shift,
+            merged.scans,
         )
     return merged
 
@@ -80,8 +81,8 @@ def decode(
     last number of `shape` is the components. Fails where the file is broken.
     """
     branches = [
-        *(lambda by=by: jpeg.decode(data, by, shape) for by in RATIOS),
-        lambda: png.decode(data),
+        *(lambda by=by: jpeg.decode(data, by, shape, extra) for by in RATIOS),
+        lambda: png.decode(data, shape),
         lambda: gif.decode(data, shape, extra),
         lambda: bmp.decode(data, shape, extra),
         lambda: bmp.decode_indexed(data, shape, extra),

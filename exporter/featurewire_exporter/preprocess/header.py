@@ -32,6 +32,9 @@ class Header(NamedTuple):
     """float32 [N, 2, 3]: what a full decode takes from the levels of red, green and blue, and a
     scaled one does not; everywhere, and besides where there is colour."""
 
+    scans: tf.Tensor | None = None
+    """int64 [N]: how often the decoder goes over all pixels; of JPEG files."""
+
 
 def no_extra(like: tf.Tensor) -> tf.Tensor:
     """The `extra` of a format that needs nothing, of as many files as `like` [N] has."""

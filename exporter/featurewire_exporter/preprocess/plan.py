@@ -14,6 +14,9 @@ from .config import PreprocessConfig
 from .formats import RATIOS, Images
 from .orientation import exchanges_sides, reversed_sides
 
+_WIDE = 16
+"""How many times as wide as high a picture is that is turned over first."""
+
 
 class Side(NamedTuple):
     """How one side of a decoded image is resized, as the op wants it. Of N images, or of one."""
@@ -44,7 +47,10 @@ class Plan(NamedTuple):
     """int32 [N, 4], as the header has it."""
 
     decoded: tf.Tensor
-    """int32 [N, 3]: the shape of the decoded image."""
+    """int32 [N, 3]: the shape of the decoded image, after `turn`."""
+
+    turn: tf.Tensor
+    """int32 [N, 3]: 0, 1, 2; or 1, 0, 2 where the decoded image is turned over before resizing."""
 
     rows: Side
     columns: Side
@@ -79,18 +85,33 @@ def make_plans(images: Images, config: PreprocessConfig) -> Plan:
     components = tf.where(images.is_jpeg[:, tf.newaxis], header.extra[:, :1], three)
     backwards = reversed_sides(header.orientation)
     blur = (1 - 1 / tf.square(divisor)) / 24
+    decoded = -(-sides // ratio)
+    rows = _side(start[:, 0], extent[:, 0], target[:, 0])
+    columns = _side(start[:, 1], extent[:, 1], target[:, 1])
+    # Rows are resized first. Of a strip a pixel high and 65535 wide that would make hundreds of
+    # megabytes.
+    wide = (header.width > _WIDE * header.height)[:, tf.newaxis]
+
+    def swapped(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+        return tf.where(wide, other, one)
+
     return Plan(
         decoder=header.decoder + step,
         shape=tf.concat([sides, components], 1),
         extra=header.extra,
-        decoded=tf.concat([-(-sides // ratio), three], 1),
-        rows=_side(start[:, 0], extent[:, 0], target[:, 0]),
-        columns=_side(start[:, 1], extent[:, 1], target[:, 1]),
+        decoded=tf.concat([swapped(decoded, decoded[:, ::-1]), three], 1),
+        turn=_order(wide),
+        rows=tf.nest.map_structure(swapped, rows, columns),
+        columns=tf.nest.map_structure(swapped, columns, rows),
         sharpening=blur[:, 0],
         level_shift=tf.where(ratio[:, tf.newaxis] > 1, header.level_shift, 0.0),
-        order=tf.where(exchanged, [[1, 0, 2]], [[0, 1, 2]]),
+        order=_order(tf.not_equal(exchanged, wide)),
         backwards=tf.concat([backwards, tf.zeros_like(exchanged)], 1),
     )
+
+
+def _order(exchanged: tf.Tensor) -> tf.Tensor:
+    return tf.where(exchanged, [[1, 0, 2]], [[0, 1, 2]])
 
 
 def _side(start: tf.Tensor, extent: tf.Tensor, target: tf.Tensor) -> Side:

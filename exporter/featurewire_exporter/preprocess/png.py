@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from . import png_chunks
 from .header import Header, no_extra
 from .octets import big, spell, walk, window
 from .orientation import UPRIGHT, read_orientation
 
-MAGIC = b"\x89PNG\r\n\x1a\n"
+MAGIC = png_chunks.MAGIC
 
 _MAX_CHUNKS = 64
 
@@ -33,6 +34,6 @@ def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> He
     return Header(height, width, orientation, tf.zeros_like(orientation), no_extra(mine))
 
 
-def decode(data: tf.Tensor) -> tf.Tensor:
-    """uint8 [h, w, 3]: 16 bits become 8, palettes and grey become RGB, alpha is dropped."""
-    return tf.io.decode_png(data, channels=3)
+def decode(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """uint8 `shape`, of one file: 16 bits become 8, palettes and grey RGB, alpha is dropped."""
+    return tf.io.decode_png(png_chunks.needed(data, shape), channels=3)

@@ -1,0 +1,190 @@
+"""No small file costs a fortune, and what looks hostile but is sound is decoded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featurewire_exporter.preprocess import PreprocessConfig
+from tests.exporter.hostile_images import ANCILLARY, END, chunk, start, with_scans, zeros
+from tests.exporter.preprocess_images import (
+    CONFIG,
+    CORRUPT,
+    OK,
+    TOO_LARGE,
+    encode,
+    photo,
+    resized,
+    served,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+PHOTO = photo(200, 150)
+
+
+def test_no_file_costs_more_than_a_bounded_time_and_memory() -> None:
+    side, size = 1024, 400_000
+    command = [sys.executable, "-m", "tests.exporter.measure_hostile"]
+    command += ["--side", str(side), "--bytes", str(size)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(files) > 500
+    # Several times what was ever seen, and a small part of what such files can cost unguarded:
+    # 5 seconds and 2 GiB for 83 bytes.
+    assert [file for file in files if file["seconds"] > 4] == []
+    assert [file for file in files if file["mebibytes"] > 200] == []
+
+
+@pytest.mark.parametrize("kind", ANCILLARY, ids=bytes.decode)
+def test_a_png_chunk_beyond_the_end_of_the_file_is_corrupt(kind: bytes) -> None:
+    pixels = chunk(b"IDAT", zeros(4))
+    lies = [chunk(kind, b"a\0b", claims=length) for length in (4, 0x3FFFFFFF, 0x7FFFFFFF)]
+    batch = [start(1, 1) + lie + pixels + END for lie in lies]
+    batch += [start(1, 1) + pixels + lie + END for lie in lies]
+    # A length that swallows what follows, up to the end of the file.
+    batch.append(start(1, 1) + pixels + chunk(kind, b"a\0b", claims=3 + 12))
+    assert served(CONFIG)([*batch, start(1, 1) + pixels + END])[1].tolist() == [CORRUPT] * 7 + [OK]
+
+
+def test_what_is_packed_in_a_png_beside_its_pixels_is_never_unpacked() -> None:
+    plain = encode(PHOTO, "PNG")
+    bomb = zeros(7_000_000)
+    batch = [plain]
+    for kind, lead in ((b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0"), (b"iCCP", b"a\0\0")):
+        for at in (33, len(plain) - 12):
+            batch.append(plain[:at] + chunk(kind, lead + bomb) * 20 + plain[at:])
+    images, status = served(CONFIG)(batch)
+    assert status.tolist() == [OK] * 7
+    for row in images:
+        np.testing.assert_array_equal(row, images[0])
+
+
+def test_a_png_of_many_small_chunks_of_pixels_is_the_same_picture() -> None:
+    plain = encode(PHOTO, "PNG")
+    at = plain.index(b"IDAT") - 4
+    packed = plain[at + 8 : -16]
+    batch = [plain]
+    for sizes in ([4], [100], [8192], [3, 5, 7, 2, 0, 900]):
+        parts, place = [], 0
+        while place < len(packed):
+            size = sizes[len(parts) % len(sizes)]
+            parts.append(chunk(b"IDAT", packed[place : place + size]))
+            place += size
+        batch.append(plain[:at] + b"".join(parts) + END)
+    images, status = served(CONFIG)(batch)
+    assert status.tolist() == [OK] * 5
+    for row in images:
+        np.testing.assert_array_equal(row, images[0])
+
+
+def test_a_png_with_an_unknown_chunk_is_decoded_unless_it_must_be_known() -> None:
+    plain = encode(PHOTO, "PNG")
+    may, must = (plain[:33] + chunk(kind, b"12") + plain[33:] for kind in (b"abCD", b"AbCD"))
+    assert served(CONFIG)([may, must])[1].tolist() == [OK, CORRUPT]
+
+
+def test_a_png_with_more_packed_than_its_pixels_can_need_is_corrupt() -> None:
+    tail = start(1, 1) + chunk(b"IDAT", zeros(100_000_000)) + END
+    assert served(CONFIG)([tail])[1].tolist() == [CORRUPT]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_of_too_many_scans_for_its_pixels_is_too_large(mode: str) -> None:
+    picture = encode(PHOTO.convert(mode), progressive=True)
+    scans = picture.count(b"\xff\xda\0")
+    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
+    batch = [with_scans(picture, -1, times) for times in (0, 32 - scans, 33 - scans, 5000)]
+    assert served(config)(batch)[1].tolist() == [OK, OK, TOO_LARGE, TOO_LARGE]
+    # A picture far from the limit may have more.
+    batch = [with_scans(picture, -1, times) for times in (512 - scans, 513 - scans)]
+    assert served(CONFIG)(batch)[1].tolist() == [OK, TOO_LARGE]
+
+
+def test_scans_of_one_component_each_count_as_well() -> None:
+    picture, grey = encode(PHOTO, subsampling=0), encode(PHOTO.convert("L"))
+    scan = picture.index(b"\xff\xda\0")
+    # Of the same tables. Without data, the other two components say that there is no colour.
+    one = grey[grey.index(b"\xff\xda\0") : -2]
+    two, three = (b"\xff\xda\0\x08\x01" + at + b"\x11\0\x3f\0" + bytes(8) for at in (b"\2", b"\3"))
+    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
+    batch = [picture[:scan] + scans + b"\xff\xd9" for scans in (one + two + three, one + two)]
+    batch += [picture[:scan] + one * times + two + three + b"\xff\xd9" for times in (30, 31)]
+    assert served(config)(batch)[1].tolist() == [OK, CORRUPT, OK, TOO_LARGE]
+
+
+def test_a_jpeg_may_have_as_many_segments_as_metadata_can_need() -> None:
+    picture = encode(PHOTO)
+    name = b"http://ns.adobe.com/xmp/extension/\0"
+    extended = b"\xff\xe1\xff\xff" + name + bytes(65533 - len(name))
+    small = b"\xff\xe2\x00\x10MPF\0" + bytes(10)
+    batch = [picture[:2] + extended * 400 + picture[2:], picture[:2] + small * 900 + picture[2:]]
+    images, status = served(CONFIG)([picture, *batch])
+    assert status.tolist() == [OK] * 3
+    np.testing.assert_array_equal(images[1], images[0])
+    np.testing.assert_array_equal(images[2], images[0])
+    assert served(CONFIG)([picture[:2] + small * 1100 + picture[2:]])[1].tolist() == [CORRUPT]
+
+
+JPEGS = {
+    "baseline": {},
+    "full colour": {"subsampling": 0, "quality": 95},
+    "restarts in rows": {"restart_marker_rows": 1},
+    "restarts in blocks": {"restart_marker_blocks": 3},
+    "optimized": {"optimize": True},
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("size", [(200, 150), (601, 449)])
+def test_a_jpeg_cut_short_is_corrupt_though_an_end_was_put_behind(
+    kind: str, mode: str, size: tuple[int, int]
+) -> None:
+    whole = encode(photo(*size).convert(mode), **JPEGS[kind])
+    scan = whole.index(b"\xff\xda\0") + 20
+    cuts = [scan + (len(whole) - scan) * part // 60 for part in range(1, 60)]
+    _, status = served(CONFIG)([whole, *(whole[:cut] + b"\xff\xd9" for cut in cuts)])
+    assert status.tolist() == [OK] + [CORRUPT] * len(cuts)
+
+
+@pytest.mark.parametrize("kind", [*JPEGS, "progressive"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_sound_jpeg_that_ends_in_grey_is_decoded(kind: str, mode: str) -> None:
+    picture = PHOTO.copy()
+    for level in (127, 128, 129):
+        picture.paste((level,) * 3, (0, 40, 200, 150))
+        image = encode(picture.convert(mode), **JPEGS.get(kind, {"progressive": True}))
+        trailer = encode(PHOTO)
+        assert served(CONFIG)([image, image + b"\0\xff\xd9" + trailer])[1].tolist() == [OK, OK]
+    if mode == "CMYK":
+        for level in (127, 128):
+            image = Image.new("CMYK", (99, 64), (level,) * 4)
+            assert served(CONFIG)([encode(image)])[1].tolist() == [OK]
+
+
+def test_a_progressive_jpeg_without_all_its_scans_is_corrupt() -> None:
+    whole = encode(PHOTO, progressive=True)
+    starts = [at for at in range(len(whole)) if whole.startswith(b"\xff\xda\0", at)]
+    batch = [whole[:at] + b"\xff\xd9" for at in starts[1:]]
+    assert served(CONFIG)([*batch, whole])[1].tolist() == [CORRUPT] * len(batch) + [OK]
+    # Cut inside the last scan, the lower part lacks the last bit of its fine detail.
+    image, _ = served(CONFIG)([whole])
+    late = whole[: starts[-1] + 60] + b"\xff\xd9"
+    rows, status = served(CONFIG)([late])
+    assert status.tolist() == [OK]
+    assert np.abs(rows[0] - image[0]).mean() < 0.01
+
+
+def test_a_strip_is_resized_like_any_other_picture() -> None:
+    for size in ((900, 3), (3, 900), (700, 44), (1, 1)):
+        strip = photo(*size)
+        images, status = served(CONFIG)([encode(strip, "PNG")])
+        assert status.tolist() == [OK]
+        np.testing.assert_allclose(images[0], resized(strip, 48, 64), atol=1e-5)
