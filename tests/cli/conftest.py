@@ -24,7 +24,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         options.setdefault("cwd", tmp_path)
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
-        environment = os.environ | options.pop("environment", {})
+        environment = bare_environment() | options.pop("environment", {})
         before = options.pop("before", ())
         if not isinstance(options.get("input"), bytes):
             options.setdefault("text", True)
@@ -37,6 +37,11 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+def bare_environment() -> dict[str, str]:
+    """Without the variables that fill options of the command."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("FEATUREWIRE_")}
 
 
 def _argument(value: object) -> object:

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from featurewire._cli.status import status_parser
+from featurewire._cli.server_options import complete
+from featurewire._cli.status import LOOK_SECONDS, status_parser
 from tests.cli.fake_serving import FakeServing, Version
 from tests.support.process import free_port
 
@@ -186,7 +187,9 @@ def test_a_question_for_labels_that_is_not_answered_costs_no_more_than_the_wait(
 
 
 def test_a_look_is_bounded_without_being_asked_to():
-    args = status_parser().parse_args(["--server", "localhost:8500", "--model", "tiny"])
+    parser = status_parser()
+    args = parser.parse_args(["--server", "localhost:8500", "--model", "tiny"])
+    complete(parser, args, timeout=LOOK_SECONDS, environment={})
     assert args.timeout == 10
 
 

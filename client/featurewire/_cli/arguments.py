@@ -1,11 +1,10 @@
-"""What the client's subcommands share: parser, server options, failure, names fit to print."""
+"""What the client's subcommands share: parser, values, failure, names fit to print."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
-from pathlib import Path
 from typing import NoReturn
 
 
@@ -23,58 +22,6 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def add_server_options(
-    parser: argparse.ArgumentParser,
-    *,
-    timeout: float | None = None,
-    timeout_help: str = "give a call up after this long, its retries included (default: 60)",
-) -> None:
-    server = parser.add_argument_group("server")
-    server.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        required=True,
-        help="the gRPC address; several, separated by commas, share the work",
-    )
-    server.add_argument("--model", metavar="NAME", required=True, help="the model's name there")
-    which = server.add_mutually_exclusive_group()
-    which.add_argument("--label", metavar="L", help="the version that carries this label")
-    which.add_argument("--version", metavar="N", type=positive_int, help="this version")
-    server.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=positive_seconds,
-        default=timeout,
-        help=timeout_help,
-    )
-    server.add_argument(
-        "--tls", action="store_true", help="encrypt; trust the certificates that gRPC comes with"
-    )
-    server.add_argument(
-        "--tls-ca", metavar="FILE", type=Path, help="encrypt; trust this authority (PEM)"
-    )
-    server.add_argument(
-        "--tls-cert", metavar="FILE", type=Path, help="the client's certificate (PEM), mutual TLS"
-    )
-    server.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key (PEM)")
-    server.add_argument(
-        "--tls-server-name", metavar="HOST", help="the name to expect in the server's certificate"
-    )
-    server.add_argument(
-        "--token-file", metavar="FILE", type=Path, help="send the bearer token in this file"
-    )
-
-
-def check_server_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse, as wrong usage, TLS options that make no sense together."""
-    if (args.tls_cert is None) != (args.tls_key is None):
-        parser.error("--tls-cert and --tls-key belong together")
-    encrypted = args.tls or args.tls_ca is not None
-    for option in ("tls_cert", "tls_server_name"):
-        if getattr(args, option) is not None and not encrypted:
-            parser.error(f"--{option.replace('_', '-')} needs --tls or --tls-ca FILE")
-
-
 def quiet_grpc() -> None:
     """Keep gRPC's own log off standard error, where a failure is this command's one line.
 
@@ -87,6 +34,12 @@ def positive_int(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def filled_text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text names nothing")
+    return text
 
 
 def positive_seconds(text: str) -> float:

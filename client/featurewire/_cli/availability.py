@@ -1,16 +1,16 @@
-"""The run of `featurewire status`: ask, show, and say whether the model answers."""
+"""Whether a model answers: one look at its versions and labels, or looks until it does."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from featurewire import DeadlineExceededError, FeaturewireError, ModelStatus, VersionStatus
-from featurewire._cli.arguments import CommandFailure, printable
+from featurewire._cli.arguments import CommandFailure
 from featurewire._cli.connection import connect
+from featurewire._cli.progress import duration
 
 LABELS = ("stable", "canary")
 """Labels to ask for: no call lists them, these are the ones that rollouts use."""
@@ -35,49 +35,51 @@ class Report:
         return any(version.available for version in self._concerned)
 
     @property
+    def listed(self) -> bool:
+        """The server lists the version that was asked for, or no certain one was."""
+        return self.wanted is None or bool(self._concerned)
+
+    @property
     def hopeless(self) -> bool:
         """Waiting is no use: the server has given up all versions that matter."""
         return bool(self._concerned) and all(version.failed for version in self._concerned)
+
+    def failure(self, model: str) -> str:
+        """Why it is not AVAILABLE."""
+        if not self.listed:
+            return f"the server lists no version {self.wanted} of {model}"
+        what = model if self.wanted is None else f"version {self.wanted} of {model}"
+        return f"{what} is not AVAILABLE"
+
+    def states(self) -> str:
+        """`version 2 is LOADING`: those that matter, the newest first."""
+        return ", ".join(
+            f"version {each.version} is {each.state}"
+            + (f" ({each.error_message or each.error_code})" if each.failed else "")
+            for each in self._concerned
+        )
 
     def labels_of(self, version: int) -> list[str]:
         return [label for label, labelled in self.labels.items() if labelled == version]
 
 
-def show(args: argparse.Namespace) -> int:
-    """Print the table or the object; 0 when the model (or the version asked for) is AVAILABLE."""
-    try:
-        report = ask(args, args.timeout) if args.wait is None else _wait(args)
-    except FeaturewireError as exc:
-        if args.json:
-            print(json.dumps(_object(args, None) | {"error": str(exc)}))
-        raise
-    print(json.dumps(_object(args, report)) if args.json else table(report))
-    if report.available:
-        return 0
-    if args.version is not None and args.version not in {each.version for each in report.versions}:
-        raise CommandFailure(f"the server lists no version {args.version} of {args.model}")
-    sys.stdout.flush()
-    what = args.model if report.wanted is None else f"version {report.wanted} of {args.model}"
-    raise CommandFailure(f"{what} is not AVAILABLE; wait for it with --wait SECONDS")
+def ask(args: argparse.Namespace, seconds: float, *, labels: Sequence[str] = ()) -> Report:
+    """One look at the server. Raises `FeaturewireError` when it has no answer in time.
 
-
-def ask(args: argparse.Namespace, seconds: float) -> Report:
-    """One look at the server. Raises `FeaturewireError` when it has no answer in time."""
+    `labels` are looked up beside the one that was asked for.
+    """
     deadline = time.monotonic() + seconds
     with connect(args, version=None, label=None, timeout=seconds) as client:
         status = client.status()
     # The one that was asked for first: the others may find no time left.
-    names = dict.fromkeys((args.label, *LABELS) if args.label else LABELS)
-    labels = _labels(args, status, list(names), deadline)
-    wanted = args.version
-    if args.label is not None:
-        wanted = labels[args.label]
-    labels = {name: labels[name] for name in sorted(labels, key=_label_order)}
-    return Report(versions=status.versions, labels=labels, wanted=wanted)
-
-
-def _label_order(name: str) -> int:
-    return LABELS.index(name) if name in LABELS else len(LABELS)
+    names = dict.fromkeys((args.label, *labels) if args.label else labels)
+    found = _labels(args, status, list(names), deadline)
+    wanted = args.version if args.label is None else found[args.label]
+    return Report(
+        versions=status.versions,
+        labels={name: found[name] for name in dict.fromkeys((*labels, *names)) if name in found},
+        wanted=wanted,
+    )
 
 
 def _labels(
@@ -101,53 +103,35 @@ def _labels(
     return found
 
 
-def _wait(args: argparse.Namespace) -> Report:
-    """Look until it is AVAILABLE, the server gives up, or the time is over."""
-    deadline = time.monotonic() + args.wait
+def wait(
+    args: argparse.Namespace,
+    seconds: float,
+    *,
+    labels: Sequence[str] = (),
+    on_look: Callable[[str], None],
+) -> Report:
+    """Look until it is AVAILABLE, the server gives up, or the time is over; the last report.
+
+    `on_look` gets a line after each look. Raises what the last look raised, if it gave no report.
+    """
+    began = time.monotonic()
+    deadline = began + seconds
     seen: Report | Exception | None = None
     while (left := deadline - time.monotonic()) > 0 or seen is None:
         try:
-            seen = ask(args, min(args.timeout, left))
+            seen = ask(args, min(args.timeout, left), labels=labels)
             if seen.available or seen.hopeless:
                 break
         except (FeaturewireError, CommandFailure) as exc:
             # The last look is cut short: its failure says less than the look before it.
             if seen is None or not isinstance(exc, DeadlineExceededError):
                 seen = exc
+        state = seen.states() if isinstance(seen, Report) else "it does not answer"
+        if isinstance(seen, CommandFailure):
+            state = f"label {args.label} leads to no version"
+        waited = f"{duration(time.monotonic() - began)} of {duration(seconds)}"
+        on_look(f"waiting for {args.model}: {state or 'no version is listed'}, {waited}")
         time.sleep(max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))
     if isinstance(seen, Report):
         return seen
     raise seen
-
-
-def table(report: Report) -> str:
-    """The versions as columns of text."""
-    rows = [["version", "state", "labels", "message"]]
-    for each in report.versions:
-        message = each.error_message or ("" if each.error_code == "OK" else each.error_code)
-        labels = ", ".join(report.labels_of(each.version))
-        rows.append([str(each.version), each.state, labels, printable(" ".join(message.split()))])
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = []
-    for *cells, message in rows:
-        padded = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
-        lines.append("  ".join((*padded, message)).rstrip())
-    return "\n".join(lines)
-
-
-def _object(args: argparse.Namespace, report: Report | None) -> dict[str, object]:
-    return {
-        "server": args.server,
-        "model": args.model,
-        "available": report is not None and report.available,
-        "versions": [
-            {
-                "version": each.version,
-                "state": each.state,
-                "labels": report.labels_of(each.version) if report else [],
-                "error_code": each.error_code,
-                "error_message": each.error_message,
-            }
-            for each in (report.versions if report is not None else ())
-        ],
-    }

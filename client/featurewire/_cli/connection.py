@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from featurewire import ChannelConfig, Client, ConfigError, ServerError, StreamConfig, TLSConfig
 from featurewire._cli.arguments import CommandParser
+from featurewire._cli.server_options import option, variable
+from featurewire._cli.wording import in_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +25,18 @@ class Description:
 
 def connect(args: argparse.Namespace, **instead: Any) -> Client:
     """A client for the options; `instead` replaces its `version`, `label` or `timeout`."""
-    settings: dict[str, Any] = {"version": args.version, "label": args.label}
-    if args.timeout is not None:
-        settings["timeout"] = args.timeout
-    for name, option in (
+    settings: dict[str, Any] = {
+        "version": args.version,
+        "label": args.label,
+        "timeout": args.timeout,
+    }
+    for setting, name in (
         ("signature", "signature"),
         ("input", "input_name"),
         ("output", "output_name"),
     ):
-        if (value := getattr(args, option, None)) is not None:
-            settings[name] = value
+        if (value := getattr(args, name, None)) is not None:
+            settings[setting] = value
     if (patience := getattr(args, "patience", None)) is not None:
         settings["stream"] = StreamConfig(patience=patience)
     if args.tls or args.tls_ca is not None:
@@ -51,7 +56,10 @@ def check(parser: CommandParser, args: argparse.Namespace) -> None:
     try:
         connect(args).close()
     except ConfigError as exc:
-        parser.error(str(exc))
+        text = in_options(str(exc))
+        for name in args.taken:
+            text = re.sub(rf"{option(name)}(?![\w-])", variable(name), text)
+        parser.error(text)
 
 
 def describe(args: argparse.Namespace, version: int | None = None) -> Description:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from featurewire._cli.arguments import (
     CommandParser,
-    add_server_options,
     add_signature_options,
-    check_server_options,
     positive_seconds,
     quiet_grpc,
 )
+from featurewire._cli.server_options import add_server_options, complete
 
 
 def embed(argv: list[str]) -> int:
@@ -28,7 +27,7 @@ def embed(argv: list[str]) -> int:
     args.paths += argv[mark + 1 :]
     if not args.paths:
         parser.error("the following arguments are required: PATH")
-    check_server_options(parser, args)
+    complete(parser, args)
     quiet_grpc()
 
     from featurewire._cli import connection, embedding, outputs, sources
@@ -82,11 +81,17 @@ def embed_parser() -> CommandParser:
         "--overwrite", action="store_true", help="start over; FILE is replaced at the end"
     )
     parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=positive_seconds,
+        help="first wait up to this long for the model to be AVAILABLE",
+    )
+    parser.add_argument(
         "--patience",
         metavar="SECONDS",
         type=positive_seconds,
         help="how long to go on trying when the server is gone or overloaded in mid-run "
-        "(default 300)",
+        "(default: 300)",
     )
     parser.add_argument(
         "-0", "--null", action="store_true", help="the list ends each path with a zero byte"

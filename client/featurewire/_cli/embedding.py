@@ -9,16 +9,18 @@ from collections.abc import Iterable
 
 from featurewire import FeaturewireError, ImageError, Result
 from featurewire._cli.arguments import CommandFailure, path_text
+from featurewire._cli.availability import wait
 from featurewire._cli.connection import connect, describe
 from featurewire._cli.failures import Failures, counted
 from featurewire._cli.interrupts import Interrupts
 from featurewire._cli.journal import Journal
 from featurewire._cli.origins import Origins
 from featurewire._cli.outputs import Output
-from featurewire._cli.progress import Progress, duration
+from featurewire._cli.progress import Progress, Waiting, duration
 from featurewire._cli.reading import read_ahead
 from featurewire._cli.rows import Origin
 from featurewire._cli.sources import Listing
+from featurewire._cli.wording import in_options
 
 
 class Run:
@@ -46,8 +48,13 @@ class Run:
         started = time.monotonic()
         if self._args.resume:
             self._rows = self._output.load(self._loaded)
+        if self._args.wait is not None:
+            self._wait()
         # Asked before any image is sent: a wrong address or model name is known at once.
-        answers = describe(self._args)
+        try:
+            answers = describe(self._args)
+        except FeaturewireError as exc:
+            raise CommandFailure(in_options(str(exc))) from exc
         if answers.version is not None:
             self._origins.of(answers.version)
         listing = Listing(
@@ -67,7 +74,7 @@ class Run:
                     self._output.publish()
         except (FeaturewireError, CommandFailure) as exc:
             self._leave()
-            raise CommandFailure(f"{exc}{self._advice()}") from exc
+            raise CommandFailure(f"{in_options(str(exc))}{self._advice()}") from exc
         except OSError as exc:
             self._leave()
             path = exc.filename or self._args.output
@@ -81,6 +88,22 @@ class Run:
         finally:
             self._progress.close()
         return self._end(listing, time.monotonic() - started)
+
+    def _wait(self) -> None:
+        """Wait for the model. Raises `CommandFailure` when it is not AVAILABLE in time."""
+        quiet = self._args.quiet
+        try:
+            with Waiting(name="featurewire embed", lines=True, quiet=quiet) as waiting:
+                report = wait(self._args, self._args.wait, on_look=waiting.show)
+        except FeaturewireError as exc:
+            raise CommandFailure(in_options(str(exc))) from exc
+        if not report.available:
+            states = report.states()
+            raise CommandFailure(
+                report.failure(self._args.model)
+                + (f": {states}" if states else "")
+                + "; look into the server's log, or wait longer"
+            )
 
     def _loaded(self, path: str, origin: Origin) -> None:
         self._known.add(path)

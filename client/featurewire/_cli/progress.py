@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
+from featurewire._cli.arguments import printable
+
 BAR_SECONDS = 0.2
 LINE_SECONDS = 30.0
 WINDOW_SECONDS = 15.0
@@ -35,6 +37,10 @@ class Snapshot:
         if not self.complete or self.rate <= 0:
             return None
         return (self.total - self.done) / self.rate
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def duration(seconds: float) -> str:
@@ -75,6 +81,37 @@ def bar(now: Snapshot, columns: int) -> str:
     return f"[{'#' * filled}{'.' * (width - filled)}]{text}"
 
 
+class Waiting:
+    """What is waited for, on standard error: a line that changes on a terminal.
+
+    Elsewhere, with `lines`, a line at first and then every 30 seconds. A context manager.
+    """
+
+    def __init__(self, *, name: str, lines: bool, quiet: bool = False) -> None:
+        self._name = name
+        self._lines = lines and not quiet
+        self._terminal = _is_terminal(sys.stderr) and not quiet
+        self._next = time.monotonic()
+
+    def show(self, text: str) -> None:
+        text = printable(text)
+        if self._terminal:
+            columns = shutil.get_terminal_size().columns
+            sys.stderr.write(f"\r{f'{self._name}: {text}'[: columns - 1]}\x1b[K")
+            sys.stderr.flush()
+        elif self._lines and time.monotonic() >= self._next:
+            self._next = time.monotonic() + LINE_SECONDS
+            print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._terminal:
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()
+
+
 class Target(Protocol):
     """What knows how many images there are: so far, and whether that is all."""
 
@@ -96,7 +133,7 @@ class Progress:
         self._failed = 0
         self._name = name
         self._stream = stream if stream is not None else sys.stderr
-        self._terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb" and not quiet
+        self._terminal = _is_terminal(self._stream) and not quiet
         self._quiet = quiet
         self._lock = threading.Lock()
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])

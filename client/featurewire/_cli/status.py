@@ -5,13 +5,8 @@ Imports stay light here: `featurewire --help` imports this module for its help l
 
 from __future__ import annotations
 
-from featurewire._cli.arguments import (
-    CommandParser,
-    add_server_options,
-    check_server_options,
-    positive_seconds,
-    quiet_grpc,
-)
+from featurewire._cli.arguments import CommandParser, positive_seconds, quiet_grpc
+from featurewire._cli.server_options import add_server_options, complete
 
 LOOK_SECONDS = 10.0
 """The command serves as a health check, and those who ask for one do not wait for a minute."""
@@ -21,13 +16,13 @@ def status(argv: list[str]) -> int:
     """Show the versions of a served model; exit status 1 when it is not AVAILABLE."""
     parser = status_parser()
     args = parser.parse_args(argv)
-    check_server_options(parser, args)
+    complete(parser, args, timeout=LOOK_SECONDS)
     quiet_grpc()
 
-    from featurewire._cli import availability, connection
+    from featurewire._cli import connection, report
 
     connection.check(parser, args)
-    return availability.show(args)
+    return report.show(args)
 
 
 def status_parser() -> CommandParser:
@@ -47,6 +42,6 @@ def status_parser() -> CommandParser:
     add_server_options(
         parser,
         timeout=LOOK_SECONDS,
-        timeout_help="give a look at the server up after this long (default: %(default)g)",
+        timeout_help="give a look at the server up after this long",
     )
     return parser

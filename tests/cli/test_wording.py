@@ -1,0 +1,101 @@
+"""What the library advises in the names of its arguments, the command says in its options."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+import featurewire
+from featurewire._cli.wording import in_options
+
+LIBRARY = Path(featurewire.__file__).parent
+UNREACHABLE = re.compile(
+    # Settings that no option sets.
+    r"^(RetryConfig|StreamConfig|ChannelConfig|retry|channel|stream|tls|TLSConfig)\b.*"
+    r"(expected|is above)"
+    r"|ChannelConfig\(metadata=…\)"
+)
+
+
+def texts_of(tree: ast.AST) -> Iterator[str]:
+    """The texts of calls that make an error or a rule for one; `{}` for what is filled in."""
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        name = getattr(call.func, "id", None) or getattr(call.func, "attr", "")
+        if not re.search(r"Error$|^_Rule$|^_require$", name):
+            continue
+        filled = [part for part in ast.walk(call) if isinstance(part, ast.JoinedStr)]
+        pieces = {id(piece) for text in filled for piece in ast.walk(text) if piece is not text}
+        for text in filled:
+            parts = (each.value if isinstance(each, ast.Constant) else "{}" for each in text.values)
+            yield "".join(map(str, parts))
+        for part in ast.walk(call):
+            text = getattr(part, "value", None)
+            if isinstance(part, ast.Constant) and isinstance(text, str) and id(part) not in pieces:
+                yield text
+
+
+def test_no_advice_of_the_library_names_an_argument():
+    texts = {
+        text
+        for path in LIBRARY.glob("*.py")
+        for text in texts_of(ast.parse(path.read_text()))
+        if not UNREACHABLE.search(text)
+    }
+    assert any("timeout=…" in text for text in texts)
+    argument = re.compile(r"\w+=…|(TLS|Channel|Stream|Retry)Config\b|wait_until_ready|metadata\(\)")
+    assert [text for text in map(in_options, texts) if argument.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("target 'a': expected host:port", "--server 'a': expected host:port"),
+        ("model='': expected the model's name", "--model '': expected the model's name"),
+        (
+            "several inputs fit, name one with input=…",
+            "several inputs fit, name one with --input-name",
+        ),
+        (
+            "check TLSConfig(ca=…, cert=…, key=…, server_name=…) and the port",
+            "check --tls-ca, --tls-cert, --tls-key, --tls-server-name and the port",
+        ),
+        ("TLSConfig: cannot read a.pem: gone", "cannot read a.pem: gone"),
+        ("version=3 of x, option other=…", "--version 3 of x, option other=…"),
+    ],
+)
+def test_arguments_become_options(theirs, ours):
+    assert in_options(theirs) == ours
+
+
+def test_a_slow_server_is_answered_with_the_option(command, server, images):
+    server.seconds_per_image = 5
+    shown = command(
+        *("embed", "photos/a/00.jpg", "--output", "o.npy", "--timeout", "0.3"),
+        *("--server", server.target, "--model", "tiny", "--patience", "0.1"),
+    )
+    assert shown.returncode == 1
+    assert "raise --timeout or send fewer images" in shown.stderr
+
+
+def test_an_unknown_signature_and_input_name_the_options(command, server, images):
+    common = ["--server", server.target, "--model", "tiny", "--output", "o.npy"]
+    shown = command("embed", "photos", "--signature", "embed", *common)
+    assert (shown.returncode, "with --signature\n" in shown.stderr) == (1, True)
+    shown = command("status", *common[:2], "--model", "other")
+    assert "check --model, --version and --label" in shown.stderr
+
+
+def test_credentials_that_are_refused_name_the_options(command, server, images):
+    server.predict_error = (grpc.StatusCode.UNAUTHENTICATED, "no token")
+    shown = command(
+        *("embed", "photos", "--output", "o.npy"), *("--server", server.target, "--model", "tiny")
+    )
+    assert "check --token-file and the --tls options" in shown.stderr
+    assert "Config(" not in shown.stderr
