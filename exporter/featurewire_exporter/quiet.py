@@ -20,6 +20,8 @@ def quiet_tensorflow() -> Iterator[TextIO]:
     holds back, and a command that fails owes its user one line. `FEATUREWIRE_DEBUG=1` keeps it all.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Keras comes with TensorFlow and writes ~/.keras/keras.json when it is imported.
+    os.environ.setdefault("KERAS_HOME", os.devnull)
     # Parity is measured in full float32 on the CPU: a GPU would round to TF32.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     if os.environ.get("FEATUREWIRE_DEBUG") or not _has_descriptor(sys.stderr):

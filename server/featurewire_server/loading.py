@@ -105,7 +105,12 @@ class Loader:
         started = time.monotonic()
         try:
             count = self._timed(
-                lambda: warm_up(runner, path, iterations=self.warm_up_iterations),
+                lambda: warm_up(
+                    runner,
+                    path,
+                    iterations=self.warm_up_iterations,
+                    name=f"{name} version {version}",
+                ),
                 lambda ok, seconds: self.metrics.observe_warmup(
                     model=name, path=str(path), ok=ok, seconds=seconds
                 ),

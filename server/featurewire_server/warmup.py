@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,17 +19,25 @@ log = logging.getLogger(__name__)
 
 RECORDS = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
+PROGRESS_SECONDS = 5.0
+"""Between lines of the log that say how far warming up is."""
 
 
-def warm_up(runner: Runner, path: Path, *, iterations: int = 1) -> int:
+def warm_up(runner: Runner, path: Path, *, iterations: int = 1, name: str = "") -> int:
     """Replay the records under the version directory `path`; returns how many there were.
 
     Raises ServingError when a record cannot be read or its request fails: a version that cannot
     answer its own warm-up requests would not answer its callers either.
     """
-    count = 0
+    count, told = 0, time.monotonic()
+    total = _count(path / RECORDS)
     for record in records(path / RECORDS):
         count += 1
+        if count == 1:
+            log.info("%s: warming up with %d records", name or path, total)
+        elif time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            log.info("%s: warming up, record %d of %d", name or path, count, total)
         if count > MAX_RECORDS:
             raise invalid_argument(
                 f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path / RECORDS}"
@@ -68,6 +79,20 @@ def records(file: Path) -> Iterator[PredictionLog]:
             yield PredictionLog.FromString(data)
         except Exception as error:
             raise invalid_argument(f"{file} holds a record that is no PredictionLog") from error
+
+
+def _count(file: Path) -> int:
+    """How many whole records a TFRecord file holds, by their lengths."""
+    count = 0
+    with contextlib.suppress(OSError), file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        # Each: length (8 bytes), its checksum (4), data, checksum (4).
+        while len(head := stream.read(12)) == 12:
+            length = int.from_bytes(head[:8], "little")
+            if length > size or stream.seek(length + 4, os.SEEK_CUR) > size:
+                break
+            count += 1
+    return count
 
 
 def _replay(runner: Runner, record: PredictionLog) -> None:

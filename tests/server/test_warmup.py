@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import grpc
 import pytest
 import tensorflow as tf
 
+from featurewire_server import warmup
 from featurewire_server._tfs.prediction_log_pb2 import PredictionLog
 from featurewire_server.batching_config import BatchingConfig
 from featurewire_server.engine import EngineConfig
@@ -73,6 +75,18 @@ def test_every_record_is_replayed_as_often_as_told(version: Path, recorder: Reco
     write_records(version, record(1), record(4))
     assert warm_up(DirectRunner(recorder), version, iterations=2) == 2
     assert recorder.rows == [1, 1, 4, 4]
+
+
+def test_warming_up_says_how_far_it_is(version, recorder, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(warmup, "PROGRESS_SECONDS", 0.0)
+    write_records(version, *[record()] * 3)
+    with caplog.at_level(logging.INFO):
+        warm_up(DirectRunner(recorder), version, name="tiny version 1")
+    assert caplog.messages == [
+        "tiny version 1: warming up with 3 records",
+        "tiny version 1: warming up, record 2 of 3",
+        "tiny version 1: warming up, record 3 of 3",
+    ]
 
 
 def test_a_version_without_records_is_not_warmed(version: Path, recorder: Recorder) -> None:

@@ -37,11 +37,18 @@ def wait_for_port(port: int, process: subprocess.Popen | None, timeout: float) -
 class ServerProcess:
     """`python -m featurewire_server` with the given flags; its output goes to `log`."""
 
-    def __init__(self, *flags: str, log: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        *flags: str,
+        log: Path,
+        port: int | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.port = port or free_port()
         self.target = f"127.0.0.1:{self.port}"
         self.log = log
         self._flags = flags
+        self._environment = environment or os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
         self.process: subprocess.Popen | None = None
 
     @property
@@ -56,7 +63,7 @@ class ServerProcess:
                 [sys.executable, "-m", "featurewire_server", f"--port={self.port}", *self._flags],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+                env=self._environment,
             )
         try:
             wait_for_port(self.port, self.process, START_TIMEOUT)
