@@ -1,0 +1,36 @@
+"""Whether a new version's vectors still fit the index: the same images through both, compared.
+
+with Client(target, model=m, label="stable") as a, Client(target, model=m, version=2) as b:
+    report = compare(Source(client=a, name="stable"), Source(client=b, name="canary"), folder)
+print(report.to_text())
+sys.exit(report.exit_status)  # 0 pass, 1 fail, 3 inconclusive
+"""
+
+from featurewire_rollout.check.compare import compare, judge
+from featurewire_rollout.check.options import (
+    add_check_options,
+    check_outputs,
+    thresholds_of,
+    write_outputs,
+)
+from featurewire_rollout.check.pairs import Pairs, Side
+from featurewire_rollout.check.pull import CheckError, Source
+from featurewire_rollout.check.report import Report
+from featurewire_rollout.check.thresholds import Thresholds
+from featurewire_rollout.check.verdict import Verdict
+
+__all__ = [
+    "CheckError",
+    "Pairs",
+    "Report",
+    "Side",
+    "Source",
+    "Thresholds",
+    "Verdict",
+    "add_check_options",
+    "check_outputs",
+    "compare",
+    "judge",
+    "thresholds_of",
+    "write_outputs",
+]

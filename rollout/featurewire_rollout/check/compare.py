@@ -1,0 +1,93 @@
+"""Compare two served versions: pull, measure, decide."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from featurewire_rollout.check import crops
+from featurewire_rollout.check.cutoffs import cutoffs
+from featurewire_rollout.check.measures import measure
+from featurewire_rollout.check.pairs import Pairs
+from featurewire_rollout.check.pull import Progress, Source, find_images, pull
+from featurewire_rollout.check.report import WORST, Report
+from featurewire_rollout.check.thresholds import Thresholds
+from featurewire_rollout.check.verdict import decide
+
+__all__ = ["DEFAULT_LIMIT", "compare", "judge"]
+
+DEFAULT_LIMIT = 500
+
+
+def compare(
+    stable: Source,
+    canary: Source,
+    images: Path | Sequence[Path],
+    *,
+    thresholds: Thresholds = Thresholds(),  # noqa: B008
+    limit: int = DEFAULT_LIMIT,
+    seed: int = 0,
+    with_crops: bool = True,
+    progress: Progress | None = None,
+) -> Report:
+    """Send images (files, or a directory's) through both versions and judge what comes back.
+
+    Args:
+        stable, canary: Clients pinned to a label or version.
+        limit: Of more images, so many are drawn with `seed`.
+        with_crops: Also send a crop of each image, where Pillow is installed.
+        progress: Called with the images done and their number.
+
+    Raises `CheckError` when there is nothing to compare or a version changes on the way, other
+    `FeaturewireError`s when a call fails.
+    """
+    paths = find_images(images) if isinstance(images, Path) else list(images)
+    pairs = pull(
+        stable,
+        canary,
+        paths,
+        limit=limit,
+        seed=seed,
+        with_crops=with_crops,
+        progress=progress,
+    )
+    report = judge(pairs, thresholds, seed=seed)
+    if not crops.available():
+        return report
+    pictures = {}
+    for row in report.worst(WORST):
+        small = crops.thumbnail(pairs.files[row].read_bytes())
+        if small is not None:
+            pictures[row] = small
+    return dataclasses.replace(report, pairs=dataclasses.replace(pairs, thumbnails=pictures))
+
+
+def judge(pairs: Pairs, thresholds: Thresholds, *, seed: int = 0) -> Report:
+    """Measure what was pulled and decide. The same pairs and seed give the same report."""
+    measures, cosines = measure(pairs, thresholds, seed=seed)
+    verdict = decide(
+        measures,
+        thresholds,
+        images=int(pairs.usable.sum()),
+        same_dimension=pairs.same_dimension,
+        spaces=(pairs.stable.vector_space, pairs.canary.vector_space),
+    )
+    remarks = []
+    if pairs.stable.crops is None:
+        reason = "" if crops.available() else f"; {crops.NEEDS_PILLOW}"
+        remarks.append(f"Recall of crops was not measured{reason}.")
+    if pairs.stable.version == pairs.canary.version:
+        remarks.append(
+            f"Both sides are version {pairs.stable.version}: it was compared with itself."
+        )
+    return Report(
+        pairs=pairs,
+        thresholds=thresholds,
+        measures=measures,
+        cutoffs=cutoffs(pairs, seed=seed),
+        verdict=verdict,
+        cosines=cosines,
+        seed=seed,
+        remarks=tuple(remarks),
+    )

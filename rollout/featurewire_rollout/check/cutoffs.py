@@ -1,0 +1,95 @@
+"""From an old similarity cut-off to the new one that lets through as many false matches.
+
+Without labels, a false match is a pair of two different images whose cosine reaches the cut-off.
+Real near-duplicates among the images count as such too: check with images that are distinct.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurewire_rollout.check import neighbours
+from featurewire_rollout.check.bootstrap import Interval
+from featurewire_rollout.check.pairs import Pairs, Vectors
+
+__all__ = ["Cutoff", "cutoffs"]
+
+OLD = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+FEWEST_PAIRS = 10
+"""With fewer false matches than this a cut-off says nothing."""
+MOST_IMAGES = 500
+REPLICATES = 200
+RATE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutoff:
+    old: float
+    new: Interval | None
+    """With its 95 % interval; None where fewer than ten pairs are so similar."""
+    false_matches: float
+    """The share of pairs of different images that reach the old cut-off in stable's vectors."""
+    found_before: float | None
+    """The share of crops that reach the old cut-off with their image, in stable's vectors."""
+    found_after: float | None
+    """The same at the new cut-off, in canary's."""
+
+
+def cutoffs(pairs: Pairs, *, seed: int, old: tuple[float, ...] = OLD) -> list[Cutoff]:
+    """A row for each old cut-off. Of many images, the first 500 are used."""
+    usable = np.flatnonzero(pairs.usable)[:MOST_IMAGES]
+    if len(usable) < 3:
+        return []
+    one, other = np.triu_indices(len(usable), 1)
+    before = neighbours.similarities(pairs.stable.vectors[usable])[one, other]
+    after = neighbours.similarities(pairs.canary.vectors[usable])[one, other]
+    olds = np.array(old)
+    reach = before[:, None] >= olds
+    order = np.argsort(-after)
+    one, other, sorted_after, reach = one[order], other[order], after[order], reach[order]
+    replicates = np.empty((REPLICATES, len(olds)))
+    chance = np.random.default_rng(seed)
+    shares = np.full(len(usable), 1 / len(usable))
+    for row in range(REPLICATES):
+        drawn = chance.multinomial(len(usable), shares).astype(np.float64)
+        replicates[row] = _matching(sorted_after, drawn[one] * drawn[other], reach)
+    whole = _matching(sorted_after, np.ones(len(after)), reach)
+    low, high = np.quantile(replicates, [RATE / 2, 1 - RATE / 2], axis=0)
+    rows = []
+    for column, cutoff in enumerate(old):
+        matches = int(reach[:, column].sum())
+        new = Interval(
+            estimate=float(whole[column]), low=float(low[column]), high=float(high[column])
+        )
+        enough = matches >= FEWEST_PAIRS
+        rows.append(
+            Cutoff(
+                old=cutoff,
+                new=new if enough else None,
+                false_matches=matches / len(after),
+                found_before=_found(pairs.stable.crops, pairs.stable.vectors, usable, cutoff),
+                found_after=_found(pairs.canary.crops, pairs.canary.vectors, usable, new.estimate)
+                if enough
+                else None,
+            )
+        )
+    return rows
+
+
+def _matching(sorted_after: Vectors, weights: Vectors, reach: np.ndarray) -> Vectors:
+    """For each column of `reach`: the cut-off that as much weight of `sorted_after` reaches."""
+    wanted = weights @ reach
+    place = np.searchsorted(np.cumsum(weights), wanted - 1e-6)
+    return np.asarray(sorted_after[np.minimum(place, len(sorted_after) - 1)])
+
+
+def _found(
+    crops: Vectors | None, vectors: Vectors, rows: np.ndarray, cutoff: float
+) -> float | None:
+    if crops is None:
+        return None
+    cosines = (neighbours.unit(crops[rows]) * neighbours.unit(vectors[rows])).sum(axis=1)
+    cosines = cosines[~np.isnan(cosines)]
+    return float((cosines >= cutoff).mean()) if len(cosines) else None

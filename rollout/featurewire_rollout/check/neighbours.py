@@ -1,0 +1,101 @@
+"""Similarities between the images of one version, and how two versions' orders compare."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from featurewire_rollout.check.pairs import Vectors
+
+__all__ = ["found", "overlap", "rank_correlation", "similarities", "unit"]
+
+TIE = 1e-6
+"""Cosines that differ by less are a tie."""
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """The vectors at length 1; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1))
+
+
+def similarities(vectors: Vectors) -> Vectors:
+    """`(N, N)`: the cosine of every two rows; -2 on the diagonal."""
+    unit_vectors = unit(vectors)
+    matrix = unit_vectors @ unit_vectors.T
+    np.fill_diagonal(matrix, -2)
+    return np.asarray(matrix, np.float64)
+
+
+def overlap(before: Vectors, after: Vectors, k: int) -> tuple[Vectors, Vectors]:
+    """The share of each image's k nearest that stay among them, and each image's pseudo-value.
+
+    Takes two matrices of `similarities`. Ties for a place count as kept. An image's pseudo-value
+    (Tukey's jackknife) holds what it does to the mean both by its own neighbours and by being
+    one of others; their mean is the overlap, their spread gives its interval.
+    """
+    count = len(before)
+    near_before, near_after = _nearest(before, k + 1), _nearest(after, k + 1)
+    rows = np.arange(count)[:, None]
+    kept = np.zeros(count)
+    for near, other in ((near_after, before), (near_before, after)):
+        least = np.partition(other, -k, axis=1)[:, -k]
+        kept += (other[rows, near[:, :k]] >= least[:, None] - TIE).sum(axis=1) / (2 * k)
+
+    member_before = np.zeros((count, count), bool)
+    member_after = np.zeros((count, count), bool)
+    member_before[rows, near_before[:, :k]] = True
+    member_after[rows, near_after[:, :k]] = True
+    next_before, next_after = near_before[:, k], near_after[:, k]
+    enters = member_after[np.arange(count), next_before].astype(float)
+    entered = member_before[np.arange(count), next_after].astype(float)
+    both = np.where(next_before == next_after, 1.0, enters + entered) - 1
+    change = (
+        np.where(member_before & member_after, both[:, None], 0)
+        + np.where(member_before & ~member_after, enters[:, None], 0)
+        + np.where(~member_before & member_after, entered[:, None], 0)
+    )
+    total = kept.sum()
+    without = (total - kept + change.sum(axis=0) / k) / (count - 1)
+    pseudo = total - (count - 1) * without
+    return kept, pseudo - pseudo.mean() + kept.mean()
+
+
+def _nearest(matrix: Vectors, k: int) -> npt.NDArray[np.int64]:
+    """`(N, k)`: columns of the k largest of each row, the largest first."""
+    some = np.argpartition(-matrix, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(matrix, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)
+
+
+def rank_correlation(before: Vectors, after: Vectors) -> tuple[Vectors, Vectors]:
+    """Spearman's, of each image's similarities to all others; and each image's pseudo-value.
+
+    An image has a part in its own correlation and in all others': its pseudo-value is the sum of
+    both, less the mean.
+    """
+    parts = _standing(before) * _standing(after)
+    own = parts.sum(axis=1)
+    return own, own + parts.sum(axis=0) - own.mean()
+
+
+def _standing(matrix: Vectors) -> Vectors:
+    """Each row's ranks (ties share theirs), centred and at length 1; 0 on the diagonal."""
+    count = len(matrix)
+    ranks = np.empty((count, count - 1))
+    off_diagonal = ~np.eye(count, dtype=bool)
+    for row, values in enumerate(matrix):
+        others = np.round(values[off_diagonal[row]] / TIE)
+        _, inverse, counts = np.unique(others, return_inverse=True, return_counts=True)
+        ranks[row] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(ranks, axis=1, keepdims=True)
+    standing = np.zeros((count, count))
+    standing[off_diagonal] = (ranks / np.where(lengths > 0, lengths, 1)).ravel()
+    return standing
+
+
+def found(queries: Vectors, index: Vectors) -> npt.NDArray[np.bool_]:
+    """Whether each query's nearest row of the index is its own; a tie for that counts."""
+    matrix = unit(queries) @ unit(index).T
+    return np.asarray(matrix.diagonal() >= matrix.max(axis=1) - TIE)

@@ -1,0 +1,115 @@
+"""The options of `featurewire rollout check`, and what is written where."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+
+from featurewire_rollout.check.compare import DEFAULT_LIMIT
+from featurewire_rollout.check.pull import CheckError
+from featurewire_rollout.check.report import Report
+from featurewire_rollout.check.thresholds import Thresholds
+
+__all__ = ["add_check_options", "check_outputs", "thresholds_of", "write_outputs"]
+
+LIMITS = {
+    "min_cosine_median": "cosine of an image's two vectors, in the median",
+    "min_cosine": "the same at the 5th percentile",
+    "min_overlap": "share of the ten nearest neighbours that stay",
+    "max_recall_loss": "loss of crops that find their image in stable's index",
+    "min_rank_correlation": "rank correlation of similarities",
+    "max_norm_change": "change of the vectors' length, in the median",
+    "max_latency_ratio": "canary's latency by stable's, in the median",
+    "max_error_increase": "rise of the share of images without a vector",
+    "same_cosine": "5th percentile from which it is the same space",
+    "error_rate": "how often a verdict may be wrong, each way",
+}
+
+
+def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool = True) -> None:
+    """`--images`, the limits, and where to write the report. For `check` and for `run`."""
+    group = parser.add_argument_group("check")
+    group.add_argument(
+        "--images",
+        metavar="DIR",
+        type=Path,
+        required=images_required,
+        help="a directory of images to send through both versions",
+    )
+    group.add_argument(
+        "--max-images",
+        metavar="N",
+        type=_count,
+        default=DEFAULT_LIMIT,
+        help=f"of more images, draw so many (default: {DEFAULT_LIMIT})",
+    )
+    group.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="of the draws and of the intervals"
+    )
+    group.add_argument("--no-crops", action="store_true", help="do not send crops of the images")
+    group.add_argument(
+        "--report", metavar="FILE.html", type=Path, help="write a page for people to read"
+    )
+    group.add_argument("--output", metavar="FILE.json", type=Path, help="write the report as JSON")
+    defaults = Thresholds()
+    limits = parser.add_argument_group("limits of check")
+    for name, meaning in LIMITS.items():
+        default = getattr(defaults, name)
+        limits.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar="X",
+            type=_number,
+            default=default,
+            help=f"{meaning} (default: {default:g})",
+        )
+
+
+def thresholds_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Thresholds:
+    """The limits of the command line; refuses, as wrong usage, those that make no sense."""
+    try:
+        return Thresholds(**{name: getattr(args, name) for name in LIMITS})
+    except ValueError as exc:
+        parser.error(str(exc))
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse, before any work, output files that cannot be written. Raises `CheckError`."""
+    for path in (args.report, args.output):
+        if path is not None and not path.parent.is_dir():
+            raise CheckError(f"{path}: the directory {path.parent} does not exist")
+
+
+def write_outputs(args: argparse.Namespace, report: Report) -> None:
+    """Write `--report` and `--output`, whole or not at all. Raises `CheckError`."""
+    for path, make in (
+        (args.report, report.to_html),
+        (args.output, lambda: json.dumps(report.to_json(), indent=2) + "\n"),
+    ):
+        if path is None:
+            continue
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            partial.write_text(make(), encoding="utf-8")
+            partial.replace(path)
+        except OSError as exc:
+            partial.unlink(missing_ok=True)
+            raise CheckError(f"{path}: {exc.strerror or exc}") from exc
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 6 <= int(text) <= 5000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 6 to 5000")
+    return int(text)

@@ -1,0 +1,156 @@
+"""From the measures to a verdict. Decides; measures nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from featurewire_rollout.check.bootstrap import unseen
+from featurewire_rollout.check.measures import Measure
+from featurewire_rollout.check.thresholds import Thresholds
+
+__all__ = ["EXIT_STATUS", "Space", "Verdict", "decide"]
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+Space = Literal["same", "compatible", "new", "unknown"]
+EXIT_STATUS: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 3}
+
+OF_VECTORS = frozenset(
+    ("cosine_median", "cosine_p5", "norm_ratio", "rank_correlation", "recall_loss")
+)
+BRIDGEABLE = 0.8
+"""With such a rank correlation another space has kept much of the old one's order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    outcome: Outcome
+    space: Space
+    text: str
+    """One line: `same space`, `compatible within …`, `new space: rebuild the index` or
+    `inconclusive: N more images would tell`, and what else keeps the version from passing."""
+    notes: tuple[str, ...] = ()
+    more_images: int | None = None
+    """For an inconclusive one: about how many more images would decide it, where that helps."""
+
+
+def decide(
+    measures: list[Measure],
+    thresholds: Thresholds,
+    *,
+    images: int,
+    same_dimension: bool,
+    spaces: tuple[str | None, str | None] = (None, None),
+) -> Verdict:
+    """`images`: those with a vector on both sides. `spaces`: the manifests' digests."""
+    by_name = {each.name: each for each in measures}
+    about_vectors = [each for each in measures if _of_vectors(each)]
+    others = [each for each in measures if not _of_vectors(each) and each.outcome == "broken"]
+    broken = [each for each in about_vectors if each.outcome == "broken"]
+    still_open = [each for each in measures if each.outcome == "open"]
+    declared_same = None not in spaces and spaces[0] == spaces[1]
+    declared_other = None not in spaces and spaces[0] != spaces[1]
+    notes = [_declared(spaces, same=not broken and same_dimension)]
+    notes.append(_resolution(measures, thresholds, images))
+
+    if not same_dimension or broken:
+        text = "new space: rebuild the index"
+        text += f" ({_list(broken)})" if broken else " (the dimensions differ)"
+        ranks = by_name.get("rank_correlation")
+        if ranks is not None and ranks.interval.estimate >= BRIDGEABLE:
+            notes.append("Much of the order of similarities is kept: a bridge may do.")
+        return Verdict(outcome="fail", space="new", text=_with(text, others), notes=tuple(notes))
+    vectors_open = [each for each in still_open if _of_vectors(each)]
+    known = "cosine_p5" in by_name and not vectors_open
+    same = (
+        known and not declared_other and by_name["cosine_p5"].interval.low >= thresholds.same_cosine
+    )
+    space: Space = "same" if same else "compatible" if known else "unknown"
+    kept = "same space" if same else _within(by_name) if known else "the space is not sure"
+    if others:
+        return Verdict(outcome="fail", space=space, text=_with(kept, others), notes=tuple(notes))
+    if still_open or not known:
+        wanted = [each.more_images for each in still_open]
+        more = max((each for each in wanted if each is not None), default=None)
+        if not measures:
+            more = max(1, math.ceil(math.log(thresholds.error_rate) / math.log(0.95)) - images)
+        elif None in wanted:
+            notes.append(
+                "More images would not help where a figure is as good as on its limit: "
+                + _list([each for each in still_open if each.more_images is None])
+            )
+            more = None
+        hope = f"{_rounded(more)} more images would tell" if more else "on the limit"
+        return Verdict(
+            outcome="inconclusive",
+            space=space,
+            text=f"inconclusive: {hope}" + (f" ({_list(still_open)})" if still_open else ""),
+            notes=tuple(notes),
+            more_images=None if more is None else _rounded(more),
+        )
+    if same and declared_same:
+        kept += ", as the manifests say"
+    return Verdict(outcome="pass", space=space, text=kept, notes=tuple(notes))
+
+
+def _of_vectors(measure: Measure) -> bool:
+    return measure.name in OF_VECTORS or measure.name.startswith("overlap_at_")
+
+
+def _within(by_name: dict[str, Measure]) -> str:
+    """The sure end of the interval, not the estimate: what may be relied on."""
+    parts = [f"a cosine of {_down(by_name['cosine_p5'].interval.low)} for 95 % of images"]
+    for measure in by_name.values():
+        if measure.name.startswith("overlap_at_"):
+            lost = 1 - measure.interval.low
+            parts.append(f"{math.ceil(lost * 1000) / 10:g} % of neighbours")
+    return "compatible within " + " and ".join(parts)
+
+
+def _down(cosine: float) -> str:
+    return f"{math.floor(cosine * 10000) / 10000:.4f}"
+
+
+def _declared(spaces: tuple[str | None, str | None], *, same: bool) -> str:
+    if None in spaces:
+        return "A version without a manifest declares no vector space: the verdict is measured."
+    if spaces[0] == spaces[1]:
+        if same:
+            return "Both manifests name the same vector space."
+        return "Both manifests name the same vector space, and what was measured contradicts them."
+    if same:
+        return (
+            "The manifests name different vector spaces; what was measured is how far they agree."
+        )
+    return "The manifests name different vector spaces."
+
+
+def _resolution(measures: list[Measure], thresholds: Thresholds, images: int) -> str:
+    if images < 1:
+        return "No image has a vector from both versions."
+    share = unseen(images, thresholds.error_rate)
+    effects = [
+        f"{each.title} {each.smallest_effect:.3g}"
+        for each in measures
+        if each.outcome != "shown" and 0 < each.smallest_effect < 2
+    ]
+    text = (
+        f"The smallest effect that {images} images can show: what spoils fewer than "
+        f"{100 * share:.2g} % of images can stay unseen"
+    )
+    return text + (f"; changes by less than these too: {', '.join(effects)}." if effects else ".")
+
+
+def _with(text: str, others: list[Measure]) -> str:
+    return f"{text}; not fit to serve: {_list(others)}" if others else text
+
+
+def _list(measures: list[Measure]) -> str:
+    return "; ".join(f"{each.title} {each.interval.estimate:.4g}" for each in measures)
+
+
+def _rounded(count: int) -> int:
+    """Up to two digits: it is an estimate."""
+    step: int = 10 ** max(0, len(str(count)) - 2)
+    return math.ceil(count / step) * step
