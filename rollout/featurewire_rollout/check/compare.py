@@ -11,7 +11,7 @@ from featurewire_rollout.check.cutoffs import cutoffs
 from featurewire_rollout.check.measures import measure
 from featurewire_rollout.check.pairs import Pairs
 from featurewire_rollout.check.pull import Progress, Source, find_images, pull
-from featurewire_rollout.check.report import WORST, Report
+from featurewire_rollout.check.report import Report
 from featurewire_rollout.check.thresholds import Thresholds
 from featurewire_rollout.check.verdict import decide
 
@@ -56,7 +56,7 @@ def compare(
     if not crops.available():
         return report
     pictures = {}
-    for row in report.worst(WORST):
+    for row in sorted({row for rows in report.worst_pairs() for row in rows}):
         small = crops.thumbnail(pairs.files[row].read_bytes())
         if small is not None:
             pictures[row] = small

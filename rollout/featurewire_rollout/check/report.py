@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from featurewire_rollout.check import neighbours
 from featurewire_rollout.check.bootstrap import Interval
 from featurewire_rollout.check.cutoffs import Cutoff
 from featurewire_rollout.check.measures import Measure
@@ -46,6 +47,21 @@ class Report:
         order = np.argsort(np.where(np.isnan(self.cosines), np.inf, self.cosines), kind="stable")
         return [int(row) for row in order[:count] if not math.isnan(self.cosines[row])]
 
+    def worst_pairs(self, count: int = WORST) -> list[tuple[int, int, int]]:
+        """For each of the worst rows: the row, its nearest other in stable, and in canary."""
+        usable = np.flatnonzero(self.pairs.usable)
+        if len(usable) < 2:
+            return []
+        nearest = [
+            usable[neighbours.similarities(side.vectors[usable]).argmax(axis=1)]
+            for side in (self.pairs.stable, self.pairs.canary)
+        ]
+        places = {int(row): place for place, row in enumerate(usable)}
+        return [
+            (row, int(nearest[0][places[row]]), int(nearest[1][places[row]]))
+            for row in self.worst(count)
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """The report as JSON takes it: see `docs/rollout-check.md` for every key."""
         pairs = self.pairs
@@ -73,8 +89,13 @@ class Report:
             "measures": [_measure(each) for each in self.measures],
             "cutoffs": [_cutoff(each) for each in self.cutoffs],
             "worst": [
-                {"image": pairs.names[row], "cosine": _number(float(self.cosines[row]))}
-                for row in self.worst()
+                {
+                    "image": pairs.names[row],
+                    "cosine": _number(float(self.cosines[row])),
+                    "nearest_before": pairs.names[before],
+                    "nearest_after": pairs.names[after],
+                }
+                for row, before, after in self.worst_pairs()
             ],
             "errors": [
                 {

@@ -1,0 +1,165 @@
+"""Two versions of a learned network behind a real server, compared with real pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import featurewire
+from featurewire_rollout.check import (
+    CheckError,
+    Report,
+    Source,
+    add_check_options,
+    check_outputs,
+    compare,
+    thresholds_of,
+    write_outputs,
+)
+from tests.support.pictures import write_tiles
+from tests.support.process import ServerProcess
+
+MODEL = "lite0"
+IMAGES = 90
+
+
+@pytest.fixture(scope="module")
+def images(photos, tmp_path_factory) -> Path:
+    folder = write_tiles(photos, tmp_path_factory.mktemp("tiles") / "images", IMAGES)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more than a beginning")
+    (folder / "twin.jpg").write_bytes((folder / "0000.jpg").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(learned_module, tmp_path_factory) -> Iterator[ServerProcess]:
+    """Version 1 as exported, version 2 without a look at EXIF tags, 3 as 1 once more."""
+    from featurewire_exporter.commands import export
+
+    folder = tmp_path_factory.mktemp("served")
+    base = folder / MODEL
+    for more in ([], ["--no-exif-orientation"]):
+        assert export([str(learned_module), str(base), *more]) == 0
+    (base / "3").symlink_to(base / "1")
+    config = folder / "models.config"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "{MODEL}" base_path: "{base}" '
+        'model_platform: "tensorflow" model_version_policy { all {} } '
+        'version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 } } }'
+    )
+    server = ServerProcess(
+        f"--model_config_file={config}",
+        "--allow_version_labels_for_unavailable_models",
+        log=folder / "server.log",
+    ).start()
+    yield server
+    server.stop()
+
+
+def check(server: ServerProcess, images: Path, canary: dict, **options) -> Report:
+    with (
+        featurewire.Client(server.target, model=MODEL, label="stable") as stable,
+        featurewire.Client(server.target, model=MODEL, **canary) as other,
+    ):
+        stable.wait_until_ready(120)
+        other.wait_until_ready(120)
+        return compare(
+            Source(client=stable, name="stable"),
+            Source(client=other, name="canary"),
+            images,
+            **options,
+        )
+
+
+@pytest.fixture(scope="module")
+def worse(server, images) -> Report:
+    return check(server, images, {"label": "canary"})
+
+
+def test_a_version_that_ignores_exif_fails_even_where_no_photo_has_a_tag(worse):
+    found = worse.to_json()
+    assert (worse.exit_status, found["verdict"]["space"]) == (1, "new")
+    assert found["verdict"]["text"].startswith("new space: rebuild the index (cosine, 5th")
+    assert found["stable"]["vector_space"] != found["canary"]["vector_space"]
+    assert found["images"] == {
+        "sent": IMAGES + 1,
+        "compared": IMAGES,
+        "duplicates": 1,
+        "left_out": 0,
+    }
+    assert found["errors"] == [{"image": "broken.jpg", "stable": "corrupt", "canary": "corrupt"}]
+
+
+def test_the_same_version_under_another_number_passes(server, images):
+    report = check(server, images, {"version": 3})
+    by_name = {each.name: each for each in report.measures}
+    assert report.verdict.outcome != "fail" or "latency" in report.verdict.text
+    assert report.verdict.space == "same"
+    assert by_name["cosine_p5"].interval.low > 0.9999
+    assert by_name["recall_loss"].interval.estimate == 0
+
+
+def test_few_images_are_inconclusive_and_say_how_many_would_tell(server, images):
+    report = check(server, images, {"version": 3}, limit=15)
+    assert report.exit_status == 3
+    assert report.verdict.more_images
+    assert f"{report.verdict.more_images} more images would tell" in report.verdict.text
+    assert len(report.pairs.names) == 15
+
+
+def test_the_page_holds_everything_and_loads_nothing(worse):
+    page = worse.to_html()
+    assert "data:image/jpeg;base64," in page
+    assert page.count("<svg") >= len(worse.measures) + 3
+    assert "http" not in page.replace("http-equiv", "")
+    assert all(worse.pairs.names[row] in page for row in worse.worst())
+
+
+def test_without_pillow_crops_are_left_out_and_the_report_says_so(server, images, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setattr("featurewire_rollout.check.crops.available", lambda: False)
+    report = check(server, images, {"version": 3}, limit=10)
+    assert "pip install 'featurewire-rollout[images]'" in " ".join(report.remarks)
+    assert not any(each.name.startswith("recall") for each in report.measures)
+    assert "<img" not in report.to_html()
+
+
+def parsed(*options: str):
+    parser = argparse.ArgumentParser()
+    add_check_options(parser)
+    args = parser.parse_args(options)
+    return args, thresholds_of(parser, args)
+
+
+def test_options_set_the_limits_and_name_the_outputs(worse, images, tmp_path):
+    outputs = ["--report", str(tmp_path / "r.html"), "--output", str(tmp_path / "r.json")]
+    args, limits = parsed("--images", str(images), "--min-cosine", "0.5", *outputs)
+    assert limits.min_cosine == 0.5
+    check_outputs(args)
+    write_outputs(args, worse)
+    assert json.loads((tmp_path / "r.json").read_text()) == worse.to_json()
+    assert (tmp_path / "r.html").read_text() == worse.to_html()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("wrong", [["--min-cosine", "2"], ["--error-rate", "x"], ["--seed", "a"]])
+def test_limits_that_make_no_sense_are_wrong_usage(wrong, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parsed("--images", ".", *wrong)
+    assert caught.value.code == 2
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    args, _ = parsed("--images", ".", "--output", str(tmp_path / "no" / "r.json"))
+    with pytest.raises(CheckError, match="does not exist"):
+        check_outputs(args)
+
+
+def test_a_folder_without_images_is_one_line(server, tmp_path):
+    with pytest.raises(CheckError, match="no images in it"):
+        check(server, tmp_path, {"version": 3})
