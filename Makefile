@@ -4,11 +4,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTOS ?= samples/photos
 MODULE ?= stand-in
+PYTHONS ?= 3.12 3.13
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint protos check-protos bench clean help
+.PHONY: demo test test-pythons lint protos check-protos bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -19,6 +20,9 @@ demo: $(VENV)/.installed ## export, serve and embed sample photos (MODULE=handle
 
 test: $(VENV)/.installed $(VENV)/.dev ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+test-pythons: ## the same but for slow tests, on further Pythons that are found here
+	@scripts/test_pythons.sh $(PYTHONS)
 
 lint: $(VENV)/.installed $(VENV)/.dev check-protos ## ruff, mypy, generated code up to date
 	$(BIN)/ruff check .
@@ -35,7 +39,7 @@ bench: $(VENV)/.installed $(VENV)/.dev ## the benchmarks
 	$(BIN)/python -m bench
 
 clean: ## remove environments, models and caches
-	rm -rf $(VENV) .venv-protos build
+	rm -rf $(VENV) $(VENV)-3.* .venv-protos build
 
 $(VENV)/.installed: constraints.txt $(wildcard */pyproject.toml)
 	@echo "Creating $(VENV) (TensorFlow is a large download; a minute or two)"

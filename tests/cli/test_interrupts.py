@@ -64,6 +64,8 @@ def test_a_signal_that_the_caller_has_ignored_stays_ignored(number):
     try:
         with Interrupts():
             signal.raise_signal(number)
+            assert signal.getsignal(number) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
         signal.signal(number, before)
 

@@ -554,6 +554,7 @@ def test_a_server_that_was_away_gets_work_again(connect):
                 return bool(again.requests)
 
             until(answered)
+            assert again.requests
 
 
 def test_a_host_that_falls_silent_is_given_up_after_the_keepalive_timeout(connect):

@@ -34,9 +34,9 @@ class SlowLine:
                 if gate is not None:
                     gate.wait()
                 sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        # Half of the line: what still comes the other way must arrive.
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         self.open.set()

@@ -201,6 +201,8 @@ def test_garbage_on_the_port_ends_that_connection_only(server, garbage: bytes) -
                 pass
         except ConnectionResetError:
             pass
+    with stub_for(server.target) as stub:
+        assert stub.embed().shape == (1, 8)
 
 
 def test_callers_who_leave_in_the_middle_leave_nothing_behind(server) -> None:

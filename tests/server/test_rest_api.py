@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
 from featurewire_server import tensors
+from tests.server.support import stub_for
 from tests.server.test_inference import write_half_plus_two
 from tests.support.models import expected_vector
 from tests.support.process import ServerProcess, free_port, wait_for_port
@@ -332,5 +333,7 @@ def test_http_clients_that_misbehave_do_not_hurt_grpc(rest):
         )
         sockets.append(sock)
     test_rest_answers_what_grpc_answers(rest)
+    with stub_for(rest.target) as stub:
+        assert stub.embed().shape == (1, 8)
     for sock in sockets:
         sock.close()

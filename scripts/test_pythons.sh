@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs the tests of client, command and server, but for the slow ones, on each Python given
+# (test_pythons.sh 3.12 3.13); says which of them are not found. CI's own Python runs everything.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+find_python() {
+  local found
+  for found in "$(command -v "python$1" || true)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
+    if [ -x "$found" ] && "$found" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')"; then
+      echo "$found"
+      return
+    fi
+  done
+}
+
+for version in "$@"; do
+  python=$(find_python "$version")
+  if [ -z "$python" ]; then
+    echo "test-pythons: SKIPPED Python $version: no such interpreter here"
+    continue
+  fi
+  venv=.venv-$version
+  if [ ! -e "$venv/.installed" ] || [ constraints.txt -nt "$venv/.installed" ]; then
+    echo "test-pythons: installing for Python $version"
+    "$python" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --constraint constraints.txt \
+      -e "./client[parquet]" -e ./exporter -e ./server -e ./rollout -r requirements-dev.txt
+    touch "$venv/.installed"
+  fi
+  echo "test-pythons: Python $version"
+  "$venv/bin/python" -m pytest -q -n 2 --dist loadfile -m "not slow" tests/client tests/cli tests/server
+done
