@@ -26,7 +26,7 @@ STYLE = """
   --line: #39414a; --ground: #14181c; --raised: #1d2329; --one: #6ea8f0; --other: #e8935a;
   --good: #4cc38a; --bad: #f0776c; --open: #d9a33c; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1000px; padding: 28px 20px 60px; background: var(--ground);
+body { margin: 0 auto; max-width: 1080px; padding: 28px 20px 60px; background: var(--ground);
   color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 21px; margin: 0 0 14px; } h2 { font-size: 17px; margin: 38px 0 8px; }
 p { margin: 6px 0; max-width: 75ch; } .soft { color: var(--soft); }
@@ -35,15 +35,15 @@ p { margin: 6px 0; max-width: 75ch; } .soft { color: var(--soft); }
 .verdict b { display: block; font-size: 19px; color: var(--tone); }
 .pass { --tone: var(--good); } .fail { --tone: var(--bad); }
 .inconclusive { --tone: var(--open); }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; font-size: 14px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { font-weight: 600; color: var(--soft); font-size: 13px; text-align: left; }
-th, td { padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 5px 9px 5px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; min-width: 220px; }
 .number { text-align: right; }
 .word.kept { color: var(--good); } .word.broken { color: var(--bad); font-weight: 600; }
 .word.open { color: var(--open); }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 22px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 22px; }
 figure { margin: 0; } figcaption { font-weight: 600; font-size: 14px; margin-bottom: 4px; }
 svg { max-width: 100%; height: auto; display: block; } td svg { max-width: none; }
 svg text { fill: var(--soft); font-size: 11px; } .middle { text-anchor: middle; }
@@ -110,23 +110,27 @@ def _measures(measures: list[Measure], rate: float) -> str:
         interval = each.interval
         limits = [
             f"{word} {value:g}"
-            for word, value in (("at least", each.at_least), ("at most", each.at_most))
+            for word, value in (("≥", each.at_least), ("≤", each.at_most))
             if value is not None
         ]
+        effect = each.smallest_effect
         outcome = "" if each.outcome == "shown" else each.outcome
         rows.append(
             f"<tr><td>{_(each.title)}</td><td>{plots.interval_bar(each)}</td>"
             f'<td class="number">{interval.estimate:.4f}</td>'
             f'<td class="number">{_figure(interval.low)} to {_figure(interval.high)}</td>'
+            f'<td class="number">{_figure(effect) if outcome else ""}</td>'
             f'<td>{", ".join(limits)}</td><td class="word {outcome}">{outcome}</td></tr>'
         )
     return (
         '<h2>Measures</h2><div class="wide"><table><tr><th>measure</th><th></th>'
-        '<th class="number">estimate</th><th class="number">interval</th><th>limit</th>'
+        '<th class="number">estimate</th><th class="number">interval</th>'
+        '<th class="number">smallest effect</th><th>limit</th>'
         f"<th></th></tr>{''.join(rows)}</table></div>"
         '<p class="soft">A limit is kept or broken when the whole interval is on one side of it, '
         f"and open when it is inside. A fail or a pass is wrong at most {100 * rate:g} % of the "
-        "time. Dashed: the limit.</p>"
+        "time. A change for the worse by less than the smallest effect can hide in this many "
+        "images. Dashed: the limit.</p>"
     )
 
 

@@ -20,7 +20,7 @@ CELLS = 44
 
 def interval_bar(measure: Measure) -> str:
     """The interval and the estimate on a line, with the limits as marks."""
-    width, height, margin = 180, 22, 6
+    width, height, margin = 130, 22, 6
     interval = measure.interval
     limits = [each for each in (measure.at_least, measure.at_most) if each is not None]
     marks = [interval.estimate, *limits]

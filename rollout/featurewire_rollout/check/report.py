@@ -142,7 +142,8 @@ def limit_text(measure: Measure) -> str:
         parts.append(f"at least {measure.at_least:g}")
     if measure.at_most is not None:
         parts.append(f"at most {measure.at_most:g}")
-    return f"{', '.join(parts)}: {measure.outcome}" if parts else ""
+    effect = f"(shows changes from {measure.smallest_effect:.2g})"
+    return f"{', '.join(parts)}: {measure.outcome} {effect}" if parts else ""
 
 
 def _side(side: Side) -> dict[str, Any]:

@@ -19,6 +19,7 @@ EXIT_STATUS: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 3}
 OF_VECTORS = frozenset(
     ("cosine_median", "cosine_p5", "norm_ratio", "rank_correlation", "recall_loss")
 )
+NAMED = 3
 BRIDGEABLE = 0.8
 """With such a rank correlation another space has kept much of the old one's order."""
 
@@ -52,7 +53,7 @@ def decide(
     declared_same = None not in spaces and spaces[0] == spaces[1]
     declared_other = None not in spaces and spaces[0] != spaces[1]
     notes = [_declared(spaces, same=not broken and same_dimension)]
-    notes.append(_resolution(measures, thresholds, images))
+    notes.append(_resolution(thresholds, images))
 
     if not same_dimension or broken:
         text = "new space: rebuild the index"
@@ -126,20 +127,14 @@ def _declared(spaces: tuple[str | None, str | None], *, same: bool) -> str:
     return "The manifests name different vector spaces."
 
 
-def _resolution(measures: list[Measure], thresholds: Thresholds, images: int) -> str:
+def _resolution(thresholds: Thresholds, images: int) -> str:
     if images < 1:
         return "No image has a vector from both versions."
     share = unseen(images, thresholds.error_rate)
-    effects = [
-        f"{each.title} {each.smallest_effect:.3g}"
-        for each in measures
-        if each.outcome != "shown" and 0 < each.smallest_effect < 2
-    ]
-    text = (
-        f"The smallest effect that {images} images can show: what spoils fewer than "
-        f"{100 * share:.2g} % of images can stay unseen"
+    return (
+        f"The smallest effect that {images} images can show: what changes fewer than "
+        f"{100 * share:.2g} % of images can stay unseen. Each measure names its own."
     )
-    return text + (f"; changes by less than these too: {', '.join(effects)}." if effects else ".")
 
 
 def _with(text: str, others: list[Measure]) -> str:
@@ -147,7 +142,9 @@ def _with(text: str, others: list[Measure]) -> str:
 
 
 def _list(measures: list[Measure]) -> str:
-    return "; ".join(f"{each.title} {each.interval.estimate:.4g}" for each in measures)
+    """The first three; the report has them all."""
+    named = "; ".join(f"{each.title} {each.interval.estimate:.4g}" for each in measures[:NAMED])
+    return named + (f"; and {len(measures) - NAMED} more" if len(measures) > NAMED else "")
 
 
 def _rounded(count: int) -> int:
