@@ -91,11 +91,15 @@ def write_outputs(args: argparse.Namespace, report: Report) -> None:
         if path is None:
             continue
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        if path.exists() and not path.is_file():  # a pipe or a device keeps its place
+            partial = path
         try:
             partial.write_text(make(), encoding="utf-8")
-            partial.replace(path)
+            if partial != path:
+                partial.replace(path)
         except OSError as exc:
-            partial.unlink(missing_ok=True)
+            if partial != path:
+                partial.unlink(missing_ok=True)
             raise CheckError(f"{path}: {exc.strerror or exc}") from exc
 
 

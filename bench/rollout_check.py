@@ -1,0 +1,167 @@
+"""How often `rollout check` errs, and how many images it takes to notice a worse version.
+
+Vectors are those of EfficientNet-Lite0 (and Lite1 as another space) for pictures of Debian's
+`tuxpaint-stamps-default`, or for tiles of the sample photos where that is not installed. Each
+comparison draws its images anew; latencies scatter by a fifth and have a tail, as a shared server's
+do. A version that should pass is also compared in the bfloat16 form that the exporter makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench._photos import SAMPLES
+from bench.machine import describe, print_table
+from featurewire_rollout.check import Pairs, Side, Thresholds
+from featurewire_rollout.check.crops import crop
+from featurewire_rollout.check.measures import measure
+from featurewire_rollout.check.verdict import decide
+from tests.support.learned import IMAGE_SIZE, read_weights, write_learned_module
+from tests.support.pictures import NO_STAMPS, on_white, stamps, write_tiles
+
+COUNTS = (6, 8, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240)
+BATCH = 32
+SURE = 0.9
+"""A worse version counts as caught at the number of images from which so many draws say fail."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.rollout_check")
+    parser.add_argument("--images", type=int, default=800, help="how many to draw from, at most")
+    parser.add_argument("--draws", type=int, default=200, help="comparisons of each kind")
+    args = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    print(describe("tensorflow", "numpy"))
+    with tempfile.TemporaryDirectory() as scratch:
+        images = _images(Path(scratch), args.images)
+        vectors = _vectors(Path(scratch), images)
+    limits = Thresholds()
+    print(f"\n{args.draws} comparisons each; a fail is to be at most {limits.error_rate:.0%}")
+    rows = []
+    for name in ("itself", "bfloat16"):
+        for count in (20, 60, 120, 240):
+            said = _said(vectors, name, count, args.draws)
+            rows.append([name, count, *(said.count(each) / args.draws for each in OUTCOMES)])
+    print_table(["against", "images", *OUTCOMES], rows)
+    print(f"\nshare of {args.draws} comparisons that say fail, by number of images")
+    rows = []
+    for name in vectors:
+        if name in ("itself", "bfloat16"):
+            continue
+        shares, caught = [], None
+        for count in COUNTS:
+            share = _said(vectors, name, count, args.draws).count("fail") / args.draws
+            shares.append(share)
+            caught = count if caught is None and share >= SURE else caught
+            if share == 1:
+                break
+        cells = [f"{share:.2f}" for share in shares] + [""] * (len(COUNTS) - len(shares))
+        rows.append([name, caught or f"> {COUNTS[-1]}", *cells])
+    print_table(["worse version", f"caught ({SURE:.0%})", *COUNTS], rows)
+    return 0
+
+
+OUTCOMES = ("pass", "fail", "inconclusive")
+Both = tuple[np.ndarray, np.ndarray]
+
+
+def _said(vectors: dict[str, Both], name: str, count: int, draws: int) -> list[str]:
+    limits, said = Thresholds(), []
+    whole = len(vectors["itself"][0])
+    for draw in range(draws):
+        chance = np.random.default_rng(draw)
+        rows = chance.choice(whole, min(count, whole), replace=False)
+        sides = []
+        for version, which in ((1, "itself"), (2, name)):
+            times = 0.1 * np.exp(0.2 * chance.standard_normal(len(rows)))
+            times[chance.random(len(rows)) < 0.03] *= 6
+            images, crops = vectors[which]
+            sides.append(
+                Side(
+                    name="stable" if version == 1 else "canary",
+                    version=version,
+                    vectors=images[rows],
+                    latencies=times,
+                    crops=crops[rows],
+                )
+            )
+        names = tuple(map(str, rows))
+        pairs = Pairs(model="lite0", names=names, stable=sides[0], canary=sides[1])
+        measures, _ = measure(pairs, limits, seed=draw)
+        verdict = decide(measures, limits, images=len(rows), same_dimension=True)
+        said.append(verdict.outcome)
+    return said
+
+
+def _images(scratch: Path, count: int) -> list[bytes]:
+    paths = stamps()
+    if paths:
+        images = [on_white(path) for path in paths]
+    else:
+        print(f"{NO_STAMPS}: tiles of the sample photos instead, which differ less")
+        folder = write_tiles(sorted(SAMPLES.glob("*.jpg")), scratch / "tiles", count)
+        images = [path.read_bytes() for path in sorted(folder.iterdir())]
+    images = sorted(set(images))
+    order = np.random.default_rng(0).permutation(len(images))
+    print(f"{min(count, len(images))} images")
+    return [images[row] for row in order[:count]]
+
+
+def _vectors(scratch: Path, images: list[bytes]) -> dict[str, Both]:
+    """What each version makes of the images and of their crops: float64 `[N, 1280]` twice."""
+    import tensorflow as tf
+
+    from featurewire_exporter.commands import export
+    from featurewire_exporter.preprocess import PreprocessConfig, build_preprocess
+
+    crops = [crop(image, seed=0, turned=row % 2 == 1) for row, image in enumerate(images)]
+    strongest, weakest = _filters()
+
+    def module(name: str, **options: Any) -> Any:
+        folder = scratch / f"{name}-{len(list(scratch.iterdir()))}"
+        return tf.saved_model.load(str(write_learned_module(folder, name, **options)))
+
+    learned = write_learned_module(scratch / "module")
+    lite0 = tf.saved_model.load(str(learned))
+    export([str(learned), str(scratch / "bf16"), "--precision", "bfloat16"])
+    low = tf.saved_model.load(str(scratch / "bf16" / "1")).signatures["image_feature_vector"]
+
+    def run(network: Callable[[Any], Any], size: int = 224, **settings: Any) -> Both:
+        preprocess = build_preprocess(PreprocessConfig(height=size, width=size, **settings))
+        made = []
+        for encoded in (images, crops):
+            parts = [encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH)]
+            outputs = [np.asarray(network(preprocess(tf.constant(part))[0])) for part in parts]
+            made.append(np.concatenate(outputs).astype(np.float64))
+        return made[0], made[1]
+
+    return {
+        "itself": run(lite0),
+        "bfloat16": run(lambda pixels: low(images=pixels)["default"]),
+        "antialias off": run(lite0, antialias=False),
+        "EXIF ignored": run(lite0, exif_orientation=False),
+        "red and blue exchanged": run(lambda pixels: lite0(pixels[..., ::-1])),
+        "strongest filter zeroed": run(module("lite0", zero_filters=[strongest])),
+        "weakest filter zeroed": run(module("lite0", zero_filters=[weakest])),
+        "another space (Lite1)": run(module("lite1"), size=IMAGE_SIZE["lite1"]),
+    }
+
+
+def _filters() -> tuple[int, int]:
+    """Of the first convolution: the filters whose output is largest and smallest by weight."""
+    weights = read_weights("lite0")
+    scale = np.abs(weights["_bn0.weight"]) / np.sqrt(weights["_bn0.running_var"] + 1e-3)
+    strength = np.abs(weights["_conv_stem.weight"]).sum(axis=(1, 2, 3)) * scale
+    return int(strength.argmax()), int(strength.argmin())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
