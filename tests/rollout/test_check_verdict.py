@@ -1,0 +1,157 @@
+"""What `check` says, from vectors to one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from featurewire_rollout.check import Pairs, Side, Thresholds, judge
+
+COUNT = 120
+ROWS = np.random.default_rng(0).standard_normal((COUNT, 32))
+NOISE = np.random.default_rng(1).standard_normal((COUNT, 32))
+
+
+def judged(canary=ROWS, *, spaces=(None, None), slower=1.0, errors=(), limits=None, crops=True):
+    times = 0.1 * np.exp(0.1 * np.random.default_rng(2).standard_normal(COUNT))
+    sides = []
+    for version, rows in ((1, ROWS), (2, canary)):
+        rows = np.array(rows)
+        space = spaces[version - 1]
+        failed = dict.fromkeys(errors, "corrupt") if version == 2 else {}
+        rows[list(failed)] = np.nan
+        sides.append(
+            Side(
+                name="stable" if version == 1 else "canary",
+                version=version,
+                vectors=rows,
+                latencies=times * (slower if version == 2 else 1),
+                errors=failed,
+                crops=rows + 0.1 if crops else None,
+                manifest=None if space is None else {"vector_space": space},
+            )
+        )
+    names = tuple(f"{row}.jpg" for row in range(COUNT))
+    made = Pairs(model="m", names=names, stable=sides[0], canary=sides[1])
+    return judge(made, limits or Thresholds())
+
+
+def said(report) -> str:
+    return f"{report.exit_status} {report.verdict.text}"
+
+
+def notes(report) -> str:
+    return " ".join([*report.verdict.notes, *report.remarks])
+
+
+def test_equal_vectors_are_the_same_space_with_a_manifest_or_without():
+    assert said(judged()) == "0 same space"
+    assert "declares no vector space" in notes(judged())
+    assert said(judged(spaces=("a", "a"))) == "0 same space, as the manifests say"
+
+
+def test_digests_that_differ_never_give_the_same_space():
+    text = said(judged(spaces=("a", "b")))
+    assert text.startswith("0 compatible within a cosine of 0.9999 for 95 % of images and 2.")
+    assert text.endswith("% of neighbours")
+
+
+def test_measures_overrule_digests_that_agree():
+    report = judged(ROWS + 0.5 * NOISE, spaces=("a", "a"))
+    assert said(report).startswith("1 new space: rebuild the index (cosine, median 0.8")
+    assert "what was measured contradicts them" in notes(report)
+
+
+def test_small_differences_are_compatible_within_what_is_sure():
+    report = judged(ROWS + 0.06 * NOISE, limits=Thresholds(min_overlap=0.8))
+    assert report.exit_status == 0
+    assert report.verdict.space == "compatible"
+    low = next(each.interval.low for each in report.measures if each.name == "cosine_p5")
+    assert f"a cosine of {np.floor(low * 1e4) / 1e4:.4f} for 95 %" in report.verdict.text
+
+
+def test_the_same_order_on_other_axes_is_a_new_space_that_a_bridge_may_reach():
+    turned = ROWS @ np.linalg.qr(NOISE[:32])[0]
+    report = judged(turned)
+    assert said(report).startswith("1 new space: rebuild the index")
+    assert "a bridge may do" in notes(report)
+
+
+def test_other_dimensions_are_a_new_space_with_what_can_still_be_measured():
+    report = judged(np.hstack([ROWS, NOISE]))
+    assert said(report).startswith("1 new space: rebuild the index")
+    names = {each.name for each in report.measures}
+    assert {"overlap_at_10", "rank_correlation", "recall_at_1_canary"} <= names
+    assert "cosine_p5" not in names
+    assert report.cutoffs
+    assert "<h2>Measures" in report.to_html()
+
+
+def test_a_version_that_is_slow_or_refuses_images_fails_without_a_new_space():
+    slow = judged(slower=2.0)
+    assert said(slow) == "1 same space; not fit to serve: latency ratio, median 2"
+    refusing = judged(errors=range(0, COUNT, 5))
+    assert said(refusing).startswith("1 ")
+    assert "not fit to serve: images without a vector, increase 0.2" in said(refusing)
+    assert "<h2>Images without a vector" in refusing.to_html()
+
+
+def test_a_version_that_refuses_everything_fails():
+    report = judged(errors=range(COUNT))
+    assert report.exit_status == 1
+    assert "images without a vector, increase 1" in report.verdict.text
+    json.dumps(report.to_json(), allow_nan=False)
+    report.to_html()
+
+
+def test_a_figure_on_its_limit_says_that_no_number_of_images_helps():
+    report = judged(slower=np.repeat([1.4, 1.5, 1.6], [59, 2, 59]))
+    assert said(report).startswith("3 inconclusive: on the limit (latency ratio")
+    assert "More images would not help" in notes(report)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5])
+def test_next_to_no_images_are_inconclusive(count):
+    report = judged()
+    pairs = report.pairs
+    sides = [
+        dataclasses.replace(
+            side,
+            vectors=side.vectors[:count],
+            latencies=side.latencies[:count],
+            crops=side.crops[:count],
+        )
+        for side in (pairs.stable, pairs.canary)
+    ]
+    few = Pairs(model="m", names=pairs.names[:count], stable=sides[0], canary=sides[1])
+    report = judge(few, Thresholds())
+    assert said(report) == f"3 inconclusive: {59 - count} more images would tell"
+    report.to_html()
+    report.to_text()
+
+
+def test_vectors_of_nothing_but_zeros_do_not_break_the_check():
+    rows = np.array(ROWS)
+    rows[0] = 0
+    report = judged(rows)
+    json.dumps(report.to_json(), allow_nan=False)
+    assert report.exit_status in (0, 1, 3)
+
+
+def test_the_cutoffs_follow_the_false_matches():
+    """Canary's similarities are those of stable, squeezed: the new cut-off is squeezed alike."""
+    narrow = np.hstack([ROWS, np.full((COUNT, 1), 4.0)])  # adds as much to every similarity
+    report = judged(narrow, limits=Thresholds())
+    chosen = next(each for each in report.cutoffs if each.old == 0.5)
+    assert chosen.new is not None
+    assert chosen.new.low <= chosen.new.estimate <= chosen.new.high
+    assert chosen.new.estimate > chosen.old
+    unit = narrow / np.linalg.norm(narrow, axis=1, keepdims=True)
+    pairs = (unit @ unit.T)[np.triu_indices(COUNT, 1)]
+    assert (pairs >= chosen.new.estimate - 1e-9).mean() == pytest.approx(
+        chosen.false_matches, abs=2 / len(pairs)
+    )
+    assert next(each for each in report.cutoffs if each.old == 0.95).new is None
