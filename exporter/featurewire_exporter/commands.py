@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from featurewire_exporter.errors import ExportError, one_line
 from featurewire_exporter.preprocess import MAX_TARGET_SIDE, RESIZE_METHODS, PreprocessConfig
+from featurewire_exporter.publish import LARGEST_VERSION
 from featurewire_exporter.quiet import quiet_tensorflow
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
@@ -58,7 +59,7 @@ def export_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--version",
-        type=_count,
+        type=_version,
         metavar="N",
         help="number to publish as (default: highest version present + 1)",
     )
@@ -258,9 +259,17 @@ def _progress(stderr: Any, as_json: bool) -> Any:
     return Progress(None if as_json else sys.stdout)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
 def _run(parser: argparse.ArgumentParser, work: Callable[[Any], None]) -> int:
     # A terminated export unwinds, so that it removes what it was writing.
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         with quiet_tensorflow() as stderr:
             try:
@@ -268,9 +277,9 @@ def _run(parser: argparse.ArgumentParser, work: Callable[[Any], None]) -> int:
                 return 0
             except ExportError as error:
                 message = str(error)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as stop:
                 print(f"{parser.prog}: interrupted; nothing was published", file=stderr)
-                return 130
+                return 143 if isinstance(stop, _Terminated) else 130
             except MemoryError:
                 message = "out of memory; export on a machine with more, or fewer others on it"
             except Exception as error:
@@ -287,9 +296,18 @@ def _run(parser: argparse.ArgumentParser, work: Callable[[Any], None]) -> int:
 
 
 def _count(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if not 0 < value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {2**31 - 1}")
+    return _whole(text, 2**31 - 1)
+
+
+def _version(text: str) -> int:
+    return _whole(text, LARGEST_VERSION)
+
+
+def _whole(text: str, most: int) -> int:
+    # Not more digits than count: Python refuses to read a number of thousands.
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    if not 0 < value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
     return value
 
 

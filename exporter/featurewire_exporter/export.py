@@ -89,7 +89,8 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
         )
         if measured.passed:
             break
-    measured.require()
+    other = "" if config.precision == "float32" else "try --precision float32, or "
+    measured.require(f"{other}report this module")
     about |= {"activations": activations, "parity": measured.as_manifest()}
     progress.step("Writing the version")
     artifact.write(staging.version, about)

@@ -17,8 +17,8 @@ from featurewire_exporter.module import Module
 tf1 = tf.compat.v1
 
 _LIMIT_BYTES = 2**31 - 2**20
-_PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
-"""They work in the process that has built them, and there alone."""
+_TABLES = ("AnonymousHash", "AnonymousMutable", "HashTable", "LookupTable", "Mutable")
+"""How the names of ops begin that hold or read tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def freeze(module: Module) -> FrozenNetwork:
             f"the module cannot be frozen to constants ({one_line(error)}); "
             "it may hold tables or other state besides variables"
         ) from error
-    _check_ops(network.graph_def)
+    _check_state(network)
     size = network.graph_def.ByteSize()
     if size >= _LIMIT_BYTES:
         raise ModuleError(
@@ -58,13 +58,21 @@ def freeze(module: Module) -> FrozenNetwork:
     return network
 
 
-def _check_ops(graph_def: Any) -> None:
-    bodies = [graph_def.node, *(each.node_def for each in graph_def.library.function)]
-    held = sorted({node.op for body in bodies for node in body} & _PYTHON_OPS)
-    if held:
+def _check_state(network: FrozenNetwork) -> None:
+    """Raises `ModuleError` where a vector needs more than constants and the image."""
+    nodes = [*Graph(network.graph_def, output=network.output).nodes.values()]
+    nodes += [node for body in network.graph_def.library.function for node in body.node_def]
+    tables = sorted({node.op for node in nodes if node.op.startswith(_TABLES)})
+    if tables:
         raise ModuleError(
-            f"the module calls Python code while it runs ({', '.join(held)}), which no server has; "
-            "rebuild it without tf.py_function and tf.numpy_function"
+            f"the module cannot be frozen to constants (it looks up tables: {', '.join(tables)}); "
+            "export it without them"
+        )
+    state = [node.name for node in nodes if node.op == "Placeholder" and node.name != network.input]
+    if state:
+        raise ModuleError(
+            f"the module cannot be frozen to constants (its vectors also depend on {state[0]}); "
+            "it may hold state besides variables"
         )
 
 

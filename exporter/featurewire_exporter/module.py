@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +21,23 @@ from featurewire_exporter.errors import ModuleError, one_line
 
 _SIGNATURES = ("image_feature_vector", "default", "serving_default")
 """Signatures that may give vectors, the most specific first."""
+_PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+"""They work in the process that has built them, and there alone."""
+
+
+class _Advice(NamedTuple):
+    """What to do about an image size: not every command has an option for it."""
+
+    other_size: str
+    refused: str
+
+
+_OF_AN_EXPORT = _Advice(
+    "leave --image-size out",
+    "a module whose batch size is free is needed, and --image-size HEIGHTxWIDTH where it takes "
+    "several sizes",
+)
+_OF_A_VERSION = _Advice(*["name the module that the version was made from"] * 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +71,16 @@ class Module:
         return tf.nest.flatten(outputs, expand_composites=True)[self.output_index].numpy()
 
 
-def load_module(directory: str, *, image_size: tuple[int, int] | None = None) -> Module:
+def load_module(
+    directory: str, *, image_size: tuple[int, int] | None = None, made_from: bool = False
+) -> Module:
     """Load the module in `directory`, always its inference variant.
 
     `image_size` (height, width) is for modules that take any size; for others it must agree.
+    With `made_from` it is that of a version which was made from the module.
     Raises `ModuleError`.
     """
+    advice = _OF_A_VERSION if made_from else _OF_AN_EXPORT
     metas = _read_meta_graphs(directory)
     is_tf1_hub = tf1_hub.is_tf1_hub(directory)
     tags = _inference_tags(directory, metas, is_tf1_hub=is_tf1_hub)
@@ -72,12 +93,13 @@ def load_module(directory: str, *, image_size: tuple[int, int] | None = None) ->
         ) from error
     announced = next((tf1_hub.announced_image_size(m) for m in metas if _tags(m) == tags), None)
     name, bind, spec = _vector_function(directory, loaded)
-    size = _image_size(directory, announced, spec, image_size)
+    size = _image_size(directory, announced, spec, image_size, advice)
     try:
         function = bind(tf.TensorSpec([None, *size, 3], tf.float32))
     except Exception as error:
-        raise _not_for(directory, size, error) from error
-    output_index, output_name, dimension = _vector_output(directory, function, size)
+        raise _not_for(directory, size, error, advice) from error
+    _check_python(function.graph.as_graph_def())
+    output_index, output_name, dimension = _vector_output(directory, function, size, advice)
     meta = next(meta for meta in metas if _tags(meta) == tags)
     return Module(
         directory=directory,
@@ -93,11 +115,23 @@ def load_module(directory: str, *, image_size: tuple[int, int] | None = None) ->
     )
 
 
-def _not_for(directory: str, size: tuple[int, int], error: Exception) -> ModuleError:
+def _check_python(graph_def: Any) -> None:
+    """Raises `ModuleError` where the function calls Python: it would run in no other process."""
+    bodies = [graph_def.node, *(each.node_def for each in graph_def.library.function)]
+    held = sorted({node.op for body in bodies for node in body} & _PYTHON_OPS)
+    if held:
+        raise ModuleError(
+            f"the module calls Python code while it runs ({', '.join(held)}), which no server has; "
+            "rebuild it without tf.py_function and tf.numpy_function"
+        )
+
+
+def _not_for(
+    directory: str, size: tuple[int, int], error: Exception, advice: _Advice
+) -> ModuleError:
     return ModuleError(
         f"{directory} does not take images of {size[0]}x{size[1]} pixels in batches of any size "
-        f"({one_line(error)}); a module whose batch size is free is needed, and --image-size "
-        "HEIGHTxWIDTH where it takes several sizes"
+        f"({one_line(error)}); {advice.refused}"
     )
 
 
@@ -219,6 +253,7 @@ def _image_size(
     announced: tuple[int, int] | None,
     shape: tf.TensorShape,
     wanted: tuple[int, int] | None,
+    advice: _Advice,
 ) -> tuple[int, int]:
     own = None
     if shape.rank == 4 and shape[1] and shape[2]:
@@ -227,7 +262,7 @@ def _image_size(
     if own and wanted and own != wanted:
         raise ModuleError(
             f"{directory} takes images of {own[0]}x{own[1]} pixels, not "
-            f"{wanted[0]}x{wanted[1]}; leave --image-size out"
+            f"{wanted[0]}x{wanted[1]}; {advice.other_size}"
         )
     if size := own or wanted:
         return size
@@ -236,7 +271,9 @@ def _image_size(
     )
 
 
-def _vector_output(directory: str, function: Any, size: tuple[int, int]) -> tuple[int, str, int]:
+def _vector_output(
+    directory: str, function: Any, size: tuple[int, int], advice: _Advice
+) -> tuple[int, str, int]:
     """Index among the flat outputs, name in the signature, and dimension, of the vector."""
     structured = function.structured_outputs
     outputs = tf.nest.flatten(structured, expand_composites=True)
@@ -255,7 +292,7 @@ def _vector_output(directory: str, function: Any, size: tuple[int, int]) -> tupl
     try:
         vector = tf.nest.flatten(function(tf.zeros([2, *size, 3])), expand_composites=True)[index]
     except (tf.errors.OpError, ValueError) as error:
-        raise _not_for(directory, size, error) from error
+        raise _not_for(directory, size, error, advice) from error
     if vector.shape.rank != 2 or vector.shape[0] != 2:
         raise ModuleError(
             f"{directory} returns {vector.shape} for two images, not [2, dimension]; "

@@ -53,14 +53,13 @@ class Parity:
             "passed": self.passed,
         }
 
-    def require(self) -> None:
-        """Raises `ParityError` with the numbers where the gate is shut."""
+    def require(self, advice: str) -> None:
+        """Raises `ParityError` with the numbers, and what to do, where the gate is shut."""
         if not self.passed:
-            other = "" if self.precision == "float32" else "try --precision float32, or "
             raise ParityError(
                 f"the artifact differs from the module: max abs difference {self.max_abs:.3g}, "
                 f"cosine {self.min_cosine:.6f} over {self.probes} probes, where "
-                f"{self.limit} is needed for {self.precision}; {other}report this module"
+                f"{self.limit} is needed for {self.precision}; {advice}"
             )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from featurewire_exporter.errors import PublishError
+from featurewire_exporter.locks import locked
 
 STAGING_PREFIX = ".featurewire-export-"
 LARGEST_VERSION = 2**63 - 1
@@ -78,7 +79,7 @@ class Staging:
         """Rename the filled directory to its number and return the new path."""
         with _told(self.base_path):
             sync_tree(self.version)
-            with _locked(self.base_path):
+            with locked(self.base_path):
                 number = self._wanted or next_version(self.base_path)
                 target = self.base_path / str(number)
                 _check_free(self.base_path, number)
@@ -98,7 +99,7 @@ class Staging:
             self._made.append(path)
 
     def _open(self) -> None:
-        with _locked(self.base_path):
+        with locked(self.base_path):
             remove_leftovers(self.base_path)
             if self._wanted is not None:
                 _check_free(self.base_path, self._wanted)
@@ -180,17 +181,6 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Alone among exporters; held for moments only."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
     finally:
         os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,11 @@ _TRAINING = ("RMSProp", "RMSProp_1", "Adam", "Adam_1", "Momentum", "ExponentialM
 _NAMED_AT_MOST = 3
 
 
+def checkpoint_prefix(path: str) -> str:
+    """What a checkpoint is called, of the name of one of its files."""
+    return re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
+
+
 def write_slim_module(checkpoint: str, directory: Path) -> Path:
     """Write the network with the checkpoint's weights as a TF1 Hub module into `directory`.
 
@@ -24,7 +30,7 @@ def write_slim_module(checkpoint: str, directory: Path) -> Path:
     missing and surplus variables.
     """
     try:
-        reader = tf.train.load_checkpoint(checkpoint)
+        reader = tf.train.load_checkpoint(checkpoint_prefix(checkpoint))
         present = reader.get_variable_to_shape_map()
     except (ValueError, tf.errors.OpError, RuntimeError) as error:
         raise ModuleError(

@@ -20,8 +20,9 @@ from tensorflow_hub import compressed_module_resolver, registry, resolver
 
 from featurewire_exporter.archive import SUFFIXES, extract
 from featurewire_exporter.errors import ExportError, ModuleError, one_line
+from featurewire_exporter.locks import locked
 from featurewire_exporter.progress import Progress
-from featurewire_exporter.slim_checkpoint import write_slim_module
+from featurewire_exporter.slim_checkpoint import checkpoint_prefix, write_slim_module
 from featurewire_exporter.stand_in import NAME as STAND_IN
 from featurewire_exporter.stand_in import is_stand_in, write_stand_in
 
@@ -70,15 +71,28 @@ def fetch(handle: str, scratch: Path, progress: Progress, *, kind: str = "auto")
     if path.is_file() and handle.endswith(SUFFIXES):
         progress.step(f"Unpacking {handle}")
         return Source(handle=handle, directory=_unpacked(path, scratch / "archive", progress))
-    if path.is_file():
+    if path.is_file() and not _is_checkpoint(path):
         raise ModuleError(
             f"{handle} is a file but no {', '.join(SUFFIXES)}; give a module's folder or archive, "
             "or for a TF-Slim checkpoint add --from slim-checkpoint"
+        )
+    if _is_checkpoint(path):
+        raise ModuleError(
+            f"{handle} is a checkpoint, not a module; for a TF-Slim checkpoint of Inception ResNet "
+            f"V2 give {checkpoint_prefix(handle)} with --from slim-checkpoint"
         )
     raise ModuleError(
         f"{handle} does not exist; give an https:// handle, a folder, a .tar.gz, a gs:// path "
         f"or '{STAND_IN}'"
     )
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether it names a checkpoint: a file of one, or what its files' names begin with."""
+    prefix = checkpoint_prefix(str(path))
+    if any(Path(prefix + end).is_file() for end in (".index", ".meta")):
+        return True
+    return path.is_file() and prefix.endswith(".ckpt")
 
 
 def _unpacked(path: Path, directory: Path, progress: Progress) -> str:
@@ -182,17 +196,22 @@ class _CheckedResolver(compressed_module_resolver.HttpCompressedFileResolver):
 def _drop_dead_lock(directory: str) -> None:
     """Remove what a killed download left: tensorflow_hub would wait twenty minutes for it.
 
-    Its lock file says HOST.PID.TASK; the part that was downloaded is beside it.
+    Its lock file says HOST.PID.TASK; the part that was downloaded is beside it. Between the look
+    at a dead lock and its removal another exporter could have removed it and taken the lock
+    itself: so only one at a time looks and removes.
     """
     lock = Path(f"{directory}.lock")
-    try:
-        host, pid, task = lock.read_text().rsplit(".", 2)
-        if host != socket.gethostname() or _lives(int(pid)):
-            return
-    except (OSError, ValueError):
+    if not lock.exists():
         return
-    lock.unlink(missing_ok=True)
-    shutil.rmtree(f"{directory}.{task}.tmp", ignore_errors=True)
+    with locked(lock.parent):
+        try:
+            host, pid, task = lock.read_text().rsplit(".", 2)
+            if host != socket.gethostname() or _lives(int(pid)):
+                return
+        except (OSError, ValueError):
+            return
+        lock.unlink(missing_ok=True)
+        shutil.rmtree(f"{directory}.{task}.tmp", ignore_errors=True)
 
 
 def _lives(pid: int) -> bool:

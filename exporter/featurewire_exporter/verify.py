@@ -56,7 +56,7 @@ class Report:
 
     def require(self) -> None:
         """Raises `ParityError` on a mismatch."""
-        self.parity.require()
+        self.parity.require("name the module that the version was made from")
         if not self.same_space:
             raise ParityError(
                 f"{self.path} says vector space {self.vector_space}, the module gives "
@@ -75,7 +75,7 @@ def verify_version(
         source = fetch(handle, Path(scratch), progress, kind=kind)
         progress.step("Loading the module")
         height, width = about["image_size"]
-        module = load_module(source.directory, image_size=(height, width))
+        module = load_module(source.directory, image_size=(height, width), made_from=True)
         progress.step("Comparing the version with it")
         try:
             measured = parity.measure(

@@ -118,3 +118,40 @@ def write_tf1_hub_module(
     directory.mkdir(parents=True)
     tf1_hub.write_module(directory, meta_graphs=metas, variables=values)
     return directory
+
+
+def _table() -> tf.lookup.StaticHashTable:
+    values = tf.lookup.KeyValueTensorInitializer(tf.range(9, dtype=tf.int64), tf.zeros([9]))
+    return tf.lookup.StaticHashTable(values, 0.0)
+
+
+def write_tf2_module_with_a_table(directory: Path) -> Path:
+    """A TF2 SavedModel whose vectors depend on a table."""
+
+    class Module(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = _table()
+
+        @tf.function(input_signature=[tf.TensorSpec([None, *SIZE, 3], tf.float32)])
+        def __call__(self, images):
+            means = tf.reduce_mean(images, [1, 2])
+            return means + self.table.lookup(tf.cast(means * 8, tf.int64))
+
+    tf.saved_model.save(Module(), str(directory))
+    return directory
+
+
+def write_tf1_module_with_a_table(directory: Path) -> Path:
+    """The same as a TensorFlow 1 SavedModel."""
+    with tf.Graph().as_default(), tf1.Session() as session:
+        images = tf1.placeholder(tf.float32, [None, *SIZE, 3])
+        means = tf.reduce_mean(images, [1, 2])
+        vectors = means + _table().lookup(tf.cast(means * 8, tf.int64))
+        signature = tf1.saved_model.predict_signature_def({"images": images}, {"default": vectors})
+        builder = tf1.saved_model.Builder(str(directory))
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": signature}, main_op=tf1.tables_initializer()
+        )
+        builder.save()
+    return directory

@@ -14,6 +14,11 @@ import tensorflow as tf
 
 from featurewire_exporter import commands
 from featurewire_exporter.__main__ import main
+from tests.exporter.modules import (
+    write_tf1_module_with_a_table,
+    write_tf2_module,
+    write_tf2_module_with_a_table,
+)
 
 
 def usage_error(capsys, argv: list[str], command=commands.export) -> str:
@@ -32,7 +37,8 @@ def usage_error(capsys, argv: list[str], command=commands.export) -> str:
         (["--version", "0"], "--version"),
         (["--version", "-1"], "--version"),
         (["--version", "1.5"], "--version"),
-        (["--version", "99999999999"], "--version"),
+        (["--version", str(2**63)], "--version"),
+        (["--version", "9" * 5000], "--version"),
         (["--precision", "int8"], "--precision"),
         (["--from", "keras"], "--from"),
         (["--resize-method", "nearest"], "--resize-method"),
@@ -106,6 +112,55 @@ def test_a_module_of_python_code_is_refused(capsys, tmp_path, flavour):
     assert commands.export([str(tmp_path / "module"), str(tmp_path / "m")]) == 1
     assert "calls Python code while it runs" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
+
+
+def test_a_saved_module_of_python_code_is_refused_in_another_process(tmp_path):
+    """Loaded elsewhere, its Python code is missing already where the module is tried out."""
+    code = """if True:
+        import sys, tensorflow as tf
+        class Module(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32)])
+            def __call__(self, images):
+                doubled = tf.py_function(lambda x: x * 2, [images], tf.float32)
+                return tf.reduce_mean(tf.ensure_shape(doubled, images.shape), [1, 2])
+        tf.saved_model.save(Module(), sys.argv[1])
+    """
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "module")], check=True)
+    command = [sys.executable, "-m", "featurewire_exporter", "export"]
+    command += [str(tmp_path / "module"), str(tmp_path / "m")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "calls Python code while it runs (EagerPyFunc)" in done.stderr
+
+
+@pytest.mark.parametrize("write", [write_tf1_module_with_a_table, write_tf2_module_with_a_table])
+def test_a_module_with_a_table_cannot_be_frozen(capsys, tmp_path, write):
+    module = write(tmp_path / "module")
+    assert commands.export([str(module), str(tmp_path / "m")]) == 1
+    text = capsys.readouterr().err
+    assert "the module cannot be frozen to constants (it looks up tables: " in text
+    assert text.count("\n") == 1
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_version_can_be_a_date_or_the_largest_number(capsys, tmp_path, tf2_module):
+    for number in ("20261124101403", str(2**63 - 1)):
+        assert commands.export([str(tf2_module), str(tmp_path / "m"), "--version", number]) == 0
+        assert (tmp_path / "m" / number / "saved_model.pb").exists()
+
+
+def test_verify_advises_no_option_that_it_lacks(capsys, tiny_version, tmp_path):
+    options = {"--module", "--from", "--json", "--help"}
+    others = [
+        write_tf2_module(tmp_path / "weights", seed=3),
+        write_tf2_module(tmp_path / "size", size=(8, 8)),
+        write_tf2_module(tmp_path / "dimension", dimension=5),
+    ]
+    for other in others:
+        assert commands.verify([str(tiny_version), "--module", str(other)]) == 1
+        text = capsys.readouterr().err
+        assert set(re.findall(r"--[a-z-]+", text)) <= options
+        assert text.count("\n") == 1
 
 
 def test_a_newline_in_a_name_keeps_the_error_in_one_line(capsys, tmp_path):
@@ -243,7 +298,9 @@ def test_verify_passes_for_the_module_itself(capsys, tiny_version, tf2_module):
 
 
 def test_verify_fails_for_another_module_with_the_numbers(capsys, tiny_version, tmp_path):
-    from tests.exporter.modules import write_tf2_module
+    from tests.exporter.modules import (
+        write_tf2_module,
+    )
 
     other = write_tf2_module(tmp_path / "other", seed=2)
     assert commands.verify([str(tiny_version), "--module", str(other)]) == 1
@@ -252,7 +309,6 @@ def test_verify_fails_for_another_module_with_the_numbers(capsys, tiny_version, 
 
 
 def test_verify_fails_for_a_module_of_another_dimension(capsys, tiny_version, tmp_path):
-    from tests.exporter.modules import write_tf2_module
 
     other = write_tf2_module(tmp_path / "other", dimension=7)
     assert commands.verify([str(tiny_version), "--module", str(other)]) == 1

@@ -7,6 +7,7 @@ import hashlib
 import io
 import lzma
 import re
+import socket
 import subprocess
 import sys
 import tarfile
@@ -268,14 +269,72 @@ def test_a_folder_is_used_where_it_is(tf1_module, tmp_path):
     assert fetch(tf1_module, tmp_path / "scratch").directory == str(tf1_module)
 
 
-@pytest.mark.parametrize("name", ["nothing/here", "module.ckpt"])
-def test_a_path_that_is_no_module_says_what_can_be_given(tmp_path, name):
-    path = tmp_path / name
-    if name.endswith(".ckpt"):
-        path.write_bytes(b"x")
+def test_a_path_that_is_no_module_says_what_can_be_given(tmp_path):
+    assert "https:// handle" in refusal(tmp_path / "nothing" / "here", tmp_path)
 
-    text = refusal(path, tmp_path)
-    assert "--from slim-checkpoint" in text or "https:// handle" in text
+
+@pytest.mark.parametrize("name", ["a.ckpt", "b.ckpt", "b.ckpt.index", "c-7", "c-7.meta"])
+def test_a_checkpoint_hints_at_the_option_for_it(tmp_path, name):
+    for file in ("a.ckpt", "b.ckpt.index", "b.ckpt.data-00000-of-00001", "c-7.meta"):
+        (tmp_path / file).write_bytes(b"x")
+    prefix = tmp_path / name.removesuffix(".index").removesuffix(".meta")
+    assert f"give {prefix} with --from slim-checkpoint" in refusal(tmp_path / name, tmp_path)
+
+
+TAKER = """if True:
+    import os, socket, sys
+    from pathlib import Path
+    from featurewire_exporter import sources
+    directory, times = sys.argv[1], int(sys.argv[2])
+    lock, inside = Path(directory + ".lock"), Path(directory + ".inside")
+    mine, dead = f"{socket.gethostname()}.{os.getpid()}.0", Path(directory + ".dead").read_text()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    while times:
+        sources._drop_dead_lock(directory)
+        try:
+            # Complete at once, as tensorflow_hub writes it.
+            draft = Path(f"{directory}.{os.getpid()}")
+            draft.unlink(missing_ok=True)
+            draft.write_text(mine)
+            os.link(draft, lock)
+        except FileExistsError:
+            continue
+        inside.touch(exist_ok=False)
+        times -= 1
+        inside.unlink()
+        # Killed, as it seems.
+        corpse = Path(f"{directory}.{os.getpid()}.corpse")
+        corpse.write_text(dead)
+        os.replace(corpse, lock)
+"""
+
+
+def test_a_dead_lock_is_dropped_by_one_exporter_only(tmp_path):
+    """Else the second one drops the lock that the first has taken since."""
+    directory = str(tmp_path / "module")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = f"{socket.gethostname()}.{gone.pid}.0"
+    Path(f"{directory}.dead").write_text(dead)
+    Path(f"{directory}.lock").write_text(dead)
+    takers = [
+        subprocess.Popen(
+            [sys.executable, "-c", TAKER, directory, "150"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for taker in takers:
+        assert taker.stdout.readline() == "ready\n"
+    for taker in takers:
+        taker.stdin.write("\n")
+        taker.stdin.flush()
+    errors = [taker.communicate(timeout=120)[1] for taker in takers]
+    assert [taker.returncode for taker in takers] == [0] * 3, errors
 
 
 def test_a_bucket_is_read_through_tensorflows_file_system(monkeypatch, tf1_module, tmp_path):
