@@ -73,7 +73,7 @@ def test_a_version_compared_with_itself_fails_at_most_at_the_stated_rate(count):
         assert outcomes.count("pass") >= 0.9 * COMPARISONS
 
 
-@pytest.mark.parametrize("count", [10, 40, 120])
+@pytest.mark.parametrize("count", [10, 60])
 def test_a_version_that_is_exactly_on_a_limit_fails_at_most_at_the_stated_rate(count):
     """The hardest case that must still not fail: latency, and a share of images that change."""
     limits = Thresholds()
@@ -96,7 +96,7 @@ def test_a_version_that_is_exactly_on_a_limit_fails_at_most_at_the_stated_rate(c
     assert failed <= RATE * COMPARISONS
 
 
-@pytest.mark.parametrize("count", [8, 60, 300])
+@pytest.mark.parametrize("count", [8, 60, 200])
 def test_intervals_cover_the_true_value_as_often_as_they_say(count):
     """A skewed value's mean, its median and its 5th percentile; 400 samples each."""
     missed = np.zeros(6)
