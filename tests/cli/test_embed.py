@@ -285,10 +285,9 @@ def test_a_disk_that_is_full_at_the_end_costs_no_row(embed, images, tmp_path):
 def test_a_disk_that_is_full_before_the_first_row_leaves_the_output_alone(
     embed, images, tmp_path, suffix
 ):
-    """A finished file is copied before it is gone on with."""
     assert embed("photos/a", "--output", f"out{suffix}").returncode == 0
     before = sorted(os.listdir(tmp_path))
-    shown = embed("photos", "--output", f"out{suffix}", "--resume", before=with_room_for(300))
+    shown = embed("photos", "--output", f"out{suffix}", "--resume", before=with_room_for(60))
     assert shown.returncode == 1
     assert "File too large" in shown.stderr
     assert sorted(os.listdir(tmp_path)) == before

@@ -82,7 +82,7 @@ def test_kill_9_of_the_server_in_mid_run_costs_no_image(embedded, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for_rows(tmp_path / "out.jsonl.partial", 100, process)
+    wait_for_rows(tmp_path / "out.npy.partial", 100, process)
     embedded.kill()
     embedded.start()
     errors = process.communicate(timeout=120)[1]

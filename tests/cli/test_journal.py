@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from featurewire._cli.journal import Journal, OutputError, npy_header
-from featurewire._cli.outputs import Output, check_free, output_for
+from featurewire._cli.journal import OutputError
+from featurewire._cli.outputs import Output
 from featurewire._cli.rows import NotARow, Origin, decode, encode
 
 ONE = Origin(model="tiny", version=1, vector_space="space-1")
@@ -21,18 +22,25 @@ def vector(number: int) -> np.ndarray:
     return np.arange(4, dtype=np.float32) / 3 + number
 
 
-def append(output: Output, *numbers: int, close: bool = True) -> Journal:
-    journal = output.journal()
+def append(output: Output, *numbers: int) -> Output:
     for number in numbers:
-        journal.append(f"{number}.jpg", ONE, vector(number))
-    if close:
-        journal.close()
-    return journal
+        output.append(f"{number}.jpg", ONE, vector(number))
+    return output
+
+
+def begin(path: Path, *numbers: int) -> None:
+    """What a killed run leaves."""
+    append(Output(path), *numbers).leave()
+
+
+def publish(path: Path, *numbers: int) -> None:
+    append(Output(path), *numbers).publish()
 
 
 def loaded(output: Output) -> list[str]:
     paths: list[str] = []
-    assert output.load(lambda path, origin: paths.append(path)) == len(paths)
+    output.load(lambda path, origin: paths.append(path))
+    assert output.rows == len(paths)
     return paths
 
 
@@ -61,8 +69,7 @@ def expected(*numbers: int) -> list[tuple[str, list[float]]]:
 @pytest.mark.parametrize("suffix", KINDS)
 def test_rows_come_back_exactly(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    output = output_for(path)
-    append(output, 0, 1, 2)
+    output = append(Output(path), 0, 1, 2)
     assert not path.exists()
     output.publish()
     assert rows_of(path) == expected(0, 1, 2)
@@ -73,9 +80,8 @@ def test_rows_come_back_exactly(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", KINDS)
 def test_a_published_file_is_extended_and_stays_whole_meanwhile(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    append(output_for(path), 0, 1)
-    output_for(path).publish()
-    output = output_for(path)
+    publish(path, 0, 1)
+    output = Output(path)
     assert loaded(output) == ["0.jpg", "1.jpg"]
     append(output, 2)
     assert rows_of(path) == expected(0, 1)
@@ -83,97 +89,142 @@ def test_a_published_file_is_extended_and_stays_whole_meanwhile(tmp_path, suffix
     assert rows_of(path) == expected(0, 1, 2)
 
 
+@pytest.mark.parametrize("extended", [0, 2])
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
-def test_a_journal_cut_at_any_byte_loses_only_the_row_that_was_torn(tmp_path, suffix):
+def test_a_journal_cut_at_any_byte_loses_only_the_row_that_was_torn(tmp_path, suffix, extended):
     path = tmp_path / f"out{suffix}"
-    append(output_for(path), 0, 1, 2)
-    journals = output_for(path).begun()
-    whole = {file: file.read_bytes() for file in journals}
-    for file in journals:
-        ends = [0]
-        if file.name.endswith(".npy.partial"):
-            ends = [128 + 16 * row for row in range(4)]
-        else:
-            for line in whole[file].splitlines(keepends=True):
-                ends.append(ends[-1] + len(line))
-        for cut in range(len(whole[file])):
-            for other in journals:
-                other.write_bytes(whole[other])
-            file.write_bytes(whole[file][:cut])
-            kept = max((row for row, end in enumerate(ends) if end <= cut), default=0)
-            output = output_for(path)
-            assert loaded(output) == [f"{number}.jpg" for number in range(kept)], cut
-            append(output, *range(kept, 3))
-            assert {each: each.read_bytes() for each in journals} == whole
+    old = list(range(extended))
+    if extended:
+        publish(path, *old)
+    output = Output(path)
+    loaded(output)
+    journal = tmp_path / f"out{suffix}.partial"
+    ends = []
+    for number in range(extended, extended + 3):
+        append(output, number)
+        ends.append(journal.stat().st_size)
+    output.leave()
+    whole = journal.read_bytes()
+    for cut in range(len(whole) + 1):
+        journal.write_bytes(whole[:cut])
+        kept = [*old, *(extended + row for row, end in enumerate(ends) if end <= cut)]
+        again = Output(path)
+        again.check_free(resume=True, overwrite=False)
+        assert loaded(again) == [f"{number}.jpg" for number in kept], cut
+        append(again, *range(len(kept), extended + 3))
+        again.leave()
+        assert journal.read_bytes() == whole
 
 
 @pytest.mark.parametrize("suffix", KINDS)
 def test_a_second_process_may_not_go_on_with_a_journal_in_use(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    first = output_for(path)
-    journal = append(first, 0, close=False)
+    first = append(Output(path), 0)
     with pytest.raises(OutputError, match=r"another process is writing .*; wait for it to end"):
-        output_for(path).load(lambda *_: None)
+        loaded(Output(path))
     with pytest.raises(OutputError, match="another process is writing"):
-        output_for(path).journal()
-    journal.close()
-    assert loaded(output_for(path)) == ["0.jpg"]
+        append(Output(path), 1)
+    first.leave()
+    assert loaded(Output(path)) == ["0.jpg"]
 
 
 @pytest.mark.parametrize("suffix", KINDS)
 def test_a_second_process_may_not_extend_a_file_that_is_being_extended(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    append(output_for(path), 0)
-    output_for(path).publish()
-    first = output_for(path)
+    publish(path, 0)
+    first = Output(path)
     loaded(first)
     with pytest.raises(OutputError, match="another process is writing"):
-        loaded(output_for(path))
+        loaded(Output(path))
 
 
-def test_a_kill_between_the_two_renames_of_an_array_loses_nothing(tmp_path):
-    path = tmp_path / "out.npy"
-    append(output_for(path), 0, 1)
-    output_for(path).publish()
-    output = output_for(path)
+@pytest.mark.parametrize("extended", [0, 2])
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_kill_after_any_rename_loses_nothing_and_repeats_nothing(
+    tmp_path, monkeypatch, suffix, extended, renames
+):
+    path = tmp_path / f"out{suffix}"
+    if extended:
+        publish(path, *range(extended))
+    output = Output(path)
     loaded(output)
-    append(output, 2)
-    (tmp_path / "out.npy.partial").rename(path)
-    again = output_for(path)
-    assert loaded(again) == ["0.jpg", "1.jpg", "2.jpg"]
-    assert again.begun() == []
-    assert rows_of(path) == expected(0, 1, 2)
+    append(output, *range(extended, extended + 2))
+    replace, unlink, done = os.replace, Path.unlink, []
 
+    def killed(source, target):
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        replace(source, target)
+        done.append(target)
 
-def test_a_kill_before_a_parquet_files_journal_is_gone_repeats_only_the_writing(tmp_path):
-    path = tmp_path / "out.parquet"
-    append(output_for(path), 0, 1)
-    journals = {file: file.read_bytes() for file in output_for(path).begun()}
-    output_for(path).publish()
-    for file, data in journals.items():
-        file.write_bytes(data)
-    again = output_for(path)
-    assert loaded(again) == ["0.jpg", "1.jpg"]
+    def keep(self, missing_ok=False):
+        if len(done) == renames and self.suffix == ".partial":
+            raise KeyboardInterrupt
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(os, "replace", killed)
+    monkeypatch.setattr(Path, "unlink", keep)
+    try:
+        output.publish()
+        assert suffix != ".npy"
+        assert renames == 2
+    except KeyboardInterrupt:
+        output.leave()
+    monkeypatch.undo()
+    again = Output(path)
+    assert loaded(again) == [f"{number}.jpg" for number in range(extended + 2)]
     again.publish()
-    assert rows_of(path) == expected(0, 1)
+    assert rows_of(path) == expected(*range(extended + 2))
+    assert not (tmp_path / f"out{suffix}.partial").exists()
 
 
-def test_an_array_that_was_killed_can_be_loaded_before_it_is_resumed(tmp_path):
-    append(output_for(tmp_path / "out.npy"), 0, 1, close=False)
-    assert np.load(tmp_path / "out.npy.partial").shape == (0, 4)
+@pytest.mark.parametrize("suffix", KINDS)
+def test_an_overwriting_run_that_was_killed_goes_on_without_the_old_rows(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    publish(path, 0, 1)
+    begin(path, 5)
+    again = Output(path)
+    assert loaded(again) == ["5.jpg"]
+    again.publish()
+    assert rows_of(path) == expected(5)
+
+
+def test_a_published_file_that_lost_rows_is_not_gone_on_with(tmp_path):
+    path = tmp_path / "out.jsonl"
+    publish(path, 0, 1)
+    output = Output(path)
+    loaded(output)
+    append(output, 2).leave()
+    path.write_bytes(encode(0, "0.jpg", ONE, vector(0)))
+    with pytest.raises(OutputError, match=r"goes on with 2 rows of .*, which holds 1; choose"):
+        loaded(Output(path))
+
+
+@pytest.mark.parametrize("what", [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("content", [b"mine", b'{"mine": 1}\n', encode(0, "a.jpg", ONE)])
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_a_journal_of_another_program_is_left_alone(tmp_path, suffix, content, what):
+    file = tmp_path / f"out{suffix}.partial"
+    file.write_bytes(content)
+    with pytest.raises(OutputError, match="is no journal that this featurewire embed wrote"):
+        Output(tmp_path / f"out{suffix}").check_free(resume=what[0], overwrite=what[1])
+    assert file.read_bytes() == content
 
 
 @pytest.mark.parametrize("suffix", KINDS)
 def test_files_that_are_there_are_refused_unless_one_says_what_to_do(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    append(output_for(path), 0)
+    begin(path, 0)
     with pytest.raises(OutputError, match=r"left from a run that did not end; --resume"):
-        check_free(output_for(path), resume=False, overwrite=False)
-    output_for(path).publish()
+        Output(path).check_free(resume=False, overwrite=False)
+    output = Output(path)
+    loaded(output)
+    output.publish()
     with pytest.raises(OutputError, match=r"exists; --resume goes on with it, --overwrite"):
-        check_free(output_for(path), resume=False, overwrite=False)
-    check_free(output_for(path), resume=True, overwrite=False)
-    check_free(output_for(path), resume=False, overwrite=True)
+        Output(path).check_free(resume=False, overwrite=False)
+    Output(path).check_free(resume=True, overwrite=False)
+    Output(path).check_free(resume=False, overwrite=True)
 
 
 WHAT_TO_DO = [
@@ -184,49 +235,44 @@ WHAT_TO_DO = [
 
 @pytest.mark.parametrize("what", WHAT_TO_DO)
 @pytest.mark.parametrize("content", [b'{"mine": 1}\n', b"{}", encode(0, "a", ONE, vector(0))])
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.partial"])
 @pytest.mark.parametrize("beside", [[], ["out.npy", "out.npy.partial"]])
-def test_what_is_no_index_is_not_replaced_by_one(tmp_path, name, content, beside, what):
-    (tmp_path / name).write_bytes(content)
+def test_what_is_no_index_is_not_replaced_by_one(tmp_path, content, beside, what):
+    (tmp_path / "out.jsonl").write_bytes(content)
     for array in beside:
         (tmp_path / array).touch()
-    if content.endswith(b"\n") or not name.endswith(".partial"):  # else torn off by a kill
-        with pytest.raises(OutputError, match=rf"{name} exists and is no index .*; move it away"):
-            check_free(output_for(tmp_path / "out.npy"), **what)
-    assert (tmp_path / name).read_bytes() == content
+    with pytest.raises(OutputError, match=r"out.jsonl exists and is no index .*; move it away"):
+        Output(tmp_path / "out.npy").check_free(**what)
+    assert (tmp_path / "out.jsonl").read_bytes() == content
 
 
 @pytest.mark.parametrize("what", WHAT_TO_DO)
 def test_the_index_of_an_array_is_no_output_of_lines(tmp_path, what):
-    array = output_for(tmp_path / "out.npy")
-    append(array, 0, 1)
-    with pytest.raises(OutputError, match=r"out.jsonl.partial is the index of .*out.npy.partial;"):
-        check_free(output_for(tmp_path / "out.jsonl"), **what)
+    array = append(Output(tmp_path / "out.npy"), 0, 1)
+    with pytest.raises(OutputError, match=r"out.jsonl is to be the index of .*out.npy.partial;"):
+        Output(tmp_path / "out.jsonl").check_free(**what)
     array.publish()
     with pytest.raises(OutputError, match=r"out.jsonl is the index of .*out.npy; choose another"):
-        check_free(output_for(tmp_path / "out.jsonl"), **what)
+        Output(tmp_path / "out.jsonl").check_free(**what)
+
+
+@pytest.mark.parametrize("what", WHAT_TO_DO)
+def test_an_array_does_not_take_the_name_of_lines_that_were_begun(tmp_path, what):
+    begin(tmp_path / "out.jsonl", 0)
+    with pytest.raises(OutputError, match=r"out.jsonl.partial is left from a run into"):
+        Output(tmp_path / "out.npy").check_free(**what)
 
 
 def test_lines_beside_an_array_of_something_else_are_gone_on_with(tmp_path):
     (tmp_path / "out.npy").write_bytes(b"mine")
-    append(output_for(tmp_path / "out.jsonl"), 0)
-    check_free(output_for(tmp_path / "out.jsonl"), resume=True, overwrite=False)
-    assert loaded(output_for(tmp_path / "out.jsonl")) == ["0.jpg"]
-
-
-def test_an_index_that_a_kill_left_without_a_row_is_gone_on_with(tmp_path):
-    array = output_for(tmp_path / "out.npy")
-    array.journal().close()
-    check_free(array, resume=True, overwrite=False)
-    (tmp_path / "out.jsonl.partial").write_bytes(b'{"row": 0, "pa')
-    check_free(array, resume=True, overwrite=False)
-    assert loaded(array) == []
+    publish(tmp_path / "out.jsonl", 0)
+    Output(tmp_path / "out.jsonl").check_free(resume=True, overwrite=False)
+    assert loaded(Output(tmp_path / "out.jsonl")) == ["0.jpg"]
 
 
 def test_an_index_without_its_array_is_not_gone_on_with(tmp_path):
     (tmp_path / "out.jsonl").write_bytes(encode(0, "a.jpg", ONE))
     with pytest.raises(OutputError, match=r"out.jsonl exists without .*out.npy"):
-        output_for(tmp_path / "out.npy").load(lambda *_: None)
+        Output(tmp_path / "out.npy").load(lambda *_: None)
 
 
 @pytest.mark.parametrize("what", WHAT_TO_DO)
@@ -234,7 +280,7 @@ def test_an_index_without_its_array_is_not_gone_on_with(tmp_path):
 def test_a_directory_in_the_place_of_an_output_is_refused(tmp_path, suffix, what):
     (tmp_path / f"out{suffix}").mkdir()
     with pytest.raises(OutputError, match=rf"out{suffix} is no regular file; choose another"):
-        check_free(output_for(tmp_path / f"out{suffix}"), **what)
+        Output(tmp_path / f"out{suffix}").check_free(**what)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +296,7 @@ def test_a_directory_in_the_place_of_an_output_is_refused(tmp_path, suffix, what
 def test_a_file_of_another_program_is_not_gone_on_with(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(OutputError, match=r"choose another --output or start over"):
-        output_for(tmp_path / name).load(lambda *_: None)
+        Output(tmp_path / name).load(lambda *_: None)
     assert (tmp_path / name).read_bytes() == content
 
 
@@ -258,46 +304,43 @@ def test_an_array_of_another_program_is_not_gone_on_with(tmp_path):
     np.save(tmp_path / "out.npy", np.zeros((2, 4)))
     (tmp_path / "out.jsonl").write_bytes(encode(0, "a.jpg", ONE) + encode(1, "b.jpg", ONE))
     with pytest.raises(OutputError, match="was not written by featurewire embed"):
-        output_for(tmp_path / "out.npy").load(lambda *_: None)
+        Output(tmp_path / "out.npy").load(lambda *_: None)
 
 
 def test_an_array_and_an_index_that_disagree_are_not_gone_on_with(tmp_path):
-    append(output_for(tmp_path / "out.npy"), 0, 1)
-    output_for(tmp_path / "out.npy").publish()
+    publish(tmp_path / "out.npy", 0, 1)
     (tmp_path / "out.jsonl").write_bytes(encode(0, "0.jpg", ONE))
     with pytest.raises(OutputError, match=r"holds 2 rows and its index .* 1"):
-        output_for(tmp_path / "out.npy").load(lambda *_: None)
+        Output(tmp_path / "out.npy").load(lambda *_: None)
 
 
 def test_an_index_with_vectors_is_not_gone_on_with(tmp_path):
-    append(output_for(tmp_path / "out.npy"), 0, 1)
-    output_for(tmp_path / "out.npy").publish()
+    publish(tmp_path / "out.npy", 0, 1)
     mixed = encode(0, "0.jpg", ONE) + encode(1, "1.jpg", ONE, vector(1))
     (tmp_path / "out.jsonl").write_bytes(mixed)
     with pytest.raises(OutputError, match=r"line 2 of .*out.jsonl was not written"):
-        output_for(tmp_path / "out.npy").load(lambda *_: None)
+        Output(tmp_path / "out.npy").load(lambda *_: None)
 
 
-def test_a_vector_of_another_length_is_refused(tmp_path):
-    journal = output_for(tmp_path / "out.npy").journal()
-    journal.append("a.jpg", ONE, np.zeros(4, np.float32))
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("published", [False, True])
+def test_a_vector_of_another_length_is_refused(tmp_path, suffix, published):
+    path = tmp_path / f"out{suffix}"
+    output = append(Output(path), 0)
+    if published:
+        output.publish()
+        output = Output(path)
+        loaded(output)
     with pytest.raises(OutputError, match=r"answered with 5 floats .* have 4"):
-        journal.append("b.jpg", ONE, np.zeros(5, np.float32))
-    journal.close()
-    assert journal.rows == 1
-
-
-@pytest.mark.parametrize("rows", [0, 9, 10, 99_999, 10**12])
-def test_an_array_header_has_one_length_for_any_number_of_rows(rows):
-    header = npy_header(rows, 1536)
-    assert len(header) == 128
-    assert f"({rows}, 1536)".encode() in header
+        output.append("b.jpg", ONE, np.zeros(5, np.float32))
+    assert output.rows == 1
+    output.leave()
 
 
 @pytest.mark.parametrize("suffix", [".txt", "", ".csv", ".NPY"])
 def test_an_unknown_suffix_names_the_known_ones(suffix):
     with pytest.raises(ValueError, match=r"none of \.npy, \.parquet, \.jsonl"):
-        output_for(Path(f"out{suffix}"))
+        Output(Path(f"out{suffix}"))
 
 
 class TestLines:

@@ -42,17 +42,30 @@ def begin(folder: Path, server, output: str) -> subprocess.Popen:
 def wait_for_rows(journal: Path, rows: int, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        if journal.exists() and journal.read_bytes().count(b"\n") >= rows:
+        if journal.exists() and len(rows_in(journal)) >= rows:
             return
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.005)
     raise AssertionError(f"{journal} did not reach {rows} rows")
 
 
+def rows_in(journal: Path) -> list[str]:
+    """The paths of the whole rows, read without our code."""
+    head, _, data = journal.read_bytes().partition(b"\n")
+    size = 4 * json.loads(head)["dimension"] if head.endswith(b"}") else 0
+    paths = []
+    while size:
+        line, end, data = data.partition(b"\n")
+        if not end or len(data) < size:
+            break
+        paths.append(json.loads(line)["path"])
+        data = data[size:]
+    return paths
+
+
 def images_in(journal: Path) -> list[bytes]:
     """What is in the journal, as the images that were sent for it."""
-    lines = journal.read_bytes().split(b"\n")[:-1]
-    return [jpeg(int(Path(json.loads(line)["path"]).stem)) for line in lines]
+    return [jpeg(int(Path(path).stem)) for path in rows_in(journal)]
 
 
 def published(folder: Path, output: str) -> dict[str, list[float]]:
@@ -73,15 +86,9 @@ def published(folder: Path, output: str) -> dict[str, list[float]]:
     return dict(listed)
 
 
-@pytest.mark.parametrize(
-    ("output", "index"),
-    [
-        ("out.npy", "out.jsonl.partial"),
-        ("out.jsonl", "out.jsonl.partial"),
-        ("out.parquet", "out.parquet.jsonl.partial"),
-    ],
-)
-def test_resume_after_kill_9_redoes_nothing_and_loses_nothing(many, server, output, index):
+@pytest.mark.parametrize("output", ["out.npy", "out.jsonl", "out.parquet"])
+def test_resume_after_kill_9_redoes_nothing_and_loses_nothing(many, server, output):
+    index = f"{output}.partial"
     server.seconds_per_image = 0.002
     for rows in (40, 200):
         process = begin(many, server, output)
@@ -110,16 +117,15 @@ def test_resume_after_kill_9_redoes_nothing_and_loses_nothing(many, server, outp
 def test_an_interrupt_says_how_to_go_on(many, server, number, status):
     server.seconds_per_image = 0.005
     process = begin(many, server, "out.npy")
-    wait_for_rows(many / "out.jsonl.partial", 20, process)
+    wait_for_rows(many / "out.npy.partial", 20, process)
     process.send_signal(number)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == status
     assert len(errors.splitlines()) == 1
-    rows = len(images_in(many / "out.jsonl.partial"))
+    rows = len(images_in(many / "out.npy.partial"))
     assert errors == (
         f"featurewire embed: interrupted; {rows} rows are in out.npy.partial, --resume goes on\n"
     )
-    assert np.load(many / "out.npy.partial").shape == (rows, 8)
 
 
 def test_without_resume_what_a_killed_run_left_is_not_touched(many, server, command):
@@ -141,7 +147,7 @@ def test_without_resume_what_a_killed_run_left_is_not_touched(many, server, comm
 def test_a_second_run_into_the_same_output_is_refused(many, server, command):
     server.seconds_per_image = 0.01
     process = begin(many, server, "out.npy")
-    wait_for_rows(many / "out.jsonl.partial", 5, process)
+    wait_for_rows(many / "out.npy.partial", 5, process)
     server.seconds_per_image = 0.2  # it is not through before the second one has begun
     shown = command(
         *("embed", "photos", "--output", "out.npy", "--resume"),
@@ -150,13 +156,13 @@ def test_a_second_run_into_the_same_output_is_refused(many, server, command):
     process.kill()
     process.communicate()
     assert shown.returncode == 1
-    assert "another process is writing out.jsonl.partial; wait for it to end" in shown.stderr
+    assert "another process is writing out.npy.partial; wait for it to end" in shown.stderr
 
 
 def test_a_server_that_dies_and_comes_back_costs_nothing(many, server):
     server.seconds_per_image = 0.005
     process = begin(many, server, "out.npy")
-    wait_for_rows(many / "out.jsonl.partial", 40, process)
+    wait_for_rows(many / "out.npy.partial", 40, process)
     server.stop()
     time.sleep(0.3)
     server.seconds_per_image = 0
@@ -178,10 +184,10 @@ def test_a_server_that_stays_away_ends_the_run_and_keeps_what_is_done(many, serv
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for_rows(many / "out.jsonl.partial", 40, process)
+    wait_for_rows(many / "out.npy.partial", 40, process)
     server.stop()
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1
-    rows = len(images_in(many / "out.jsonl.partial"))
+    rows = len(images_in(many / "out.npy.partial"))
     assert f"; {rows} rows are in out.npy.partial, --resume goes on\n" in errors

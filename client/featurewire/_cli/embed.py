@@ -33,7 +33,7 @@ def embed(argv: list[str]) -> int:
     from featurewire._cli import connection, embedding, outputs, sources
 
     try:
-        output = outputs.output_for(args.output)
+        output = outputs.Output(args.output)
         for path in args.paths:
             if "://" in path and not sources.exists(path):
                 raise ValueError(f"{path} is an address; download it and give the file")
@@ -41,7 +41,7 @@ def embed(argv: list[str]) -> int:
                 raise ValueError(f"{path}: no such file or directory, and no pattern that matches")
         if not args.output.absolute().parent.is_dir():
             raise ValueError(f"{args.output.parent} is not a directory; make it first")
-        outputs.check_free(output, resume=args.resume, overwrite=args.overwrite)
+        output.check_free(resume=args.resume, overwrite=args.overwrite)
     except (ValueError, outputs.OutputInTheWay) as exc:
         parser.error(str(exc))
     connection.check(parser, args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import time
 from collections.abc import Iterable
 
@@ -13,7 +12,6 @@ from featurewire._cli.availability import wait
 from featurewire._cli.connection import connect, describe
 from featurewire._cli.failures import Failures, counted
 from featurewire._cli.interrupts import Interrupts
-from featurewire._cli.journal import Journal
 from featurewire._cli.origins import Origins
 from featurewire._cli.outputs import Output
 from featurewire._cli.progress import Progress, Waiting, duration
@@ -36,8 +34,7 @@ class Run:
         self._progress = Progress(name="featurewire embed", quiet=args.quiet)
         self._failures = Failures(self._progress.say)
         self._interrupts = Interrupts()
-        self._journal: Journal | None = None
-        self._rows = self._new = 0
+        self._new = 0
 
     def embed(self, listed: Iterable[str]) -> int:
         """Embed all images, publish the output and return the exit status.
@@ -47,7 +44,7 @@ class Run:
         """
         started = time.monotonic()
         if self._args.resume:
-            self._rows = self._output.load(self._loaded)
+            self._output.load(self._loaded)
         if self._args.wait is not None:
             self._wait()
         # Asked before any image is sent: a wrong address or model name is known at once.
@@ -67,23 +64,19 @@ class Run:
                 for result in client.stream(read_ahead(listing, self._unreadable)):
                     self._take(result)
                 client.close()
-                if self._journal is None and self._rows and self._output.begun():
-                    self._journal = self._output.journal()
-                self._close_journal()
-                if self._rows and self._output.begun():
-                    self._output.publish()
+                self._output.publish()
         except (FeaturewireError, CommandFailure) as exc:
-            self._leave()
-            raise CommandFailure(f"{in_options(str(exc))}{self._advice()}") from exc
+            self._output.leave()
+            raise CommandFailure(f"{in_options(str(exc))}{self._output.advice()}") from exc
         except OSError as exc:
-            self._leave()
+            self._output.leave()
             path = exc.filename or self._args.output
-            raise CommandFailure(f"{path}: {exc.strerror or exc}{self._advice()}") from exc
+            raise CommandFailure(f"{path}: {exc.strerror or exc}{self._output.advice()}") from exc
         except KeyboardInterrupt:
             # The client stays open: a gRPC channel that was interrupted in the middle of starting
             # a call may never close.
-            self._leave()
-            self._progress.say(f"interrupted{self._advice()}")
+            self._output.leave()
+            self._progress.say(f"interrupted{self._output.advice()}")
             raise
         finally:
             self._progress.close()
@@ -119,10 +112,7 @@ class Run:
             origin = self._origins.of(result.embedding.version)
             # A row and its count belong together: Ctrl-C between them would misreport the file.
             with self._interrupts.held:
-                if self._journal is None:
-                    self._journal = self._output.journal()
-                self._journal.append(path, origin, result.embedding.vector)
-                self._rows += 1
+                self._output.append(path, origin, result.embedding.vector)
                 self._new += 1
         elif isinstance(result.error, ImageError):
             self._failures.add(path, result.error.reason, str(result.error))
@@ -130,26 +120,8 @@ class Run:
             raise result.error
         self._progress.advance(failed=result.error is not None)
 
-    def _close_journal(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
-
-    def _leave(self) -> None:
-        """End early: keep the rows for `--resume`, and no files without rows."""
-        with contextlib.suppress(OSError):
-            self._close_journal()
-        if self._journal is not None and not self._rows:
-            for path in self._output.begun():
-                path.unlink()
-
-    def _advice(self) -> str:
-        begun = self._output.begun()
-        if not self._rows or not begun:
-            return ""
-        return f"; {self._rows} rows are in {begun[0]}, --resume goes on"
-
     def _end(self, listing: Listing, seconds: float) -> int:
-        if not self._rows:
+        if not self._output.rows:
             if self._failures.count:
                 raise CommandFailure(f"no image gave a vector ({self._failures.summary()})")
             raise CommandFailure(f"nothing to embed: no images found{_skipped(listing)}")
@@ -158,8 +130,8 @@ class Run:
         return 1 if self._failures.count else 0
 
     def _summary(self, listing: Listing, seconds: float) -> str:
-        files = " and ".join(str(path) for path in self._output.files())
-        parts = [f"{files}: {self._rows} rows, {self._new} of them new"]
+        files = " and ".join(str(path) for path in self._output.files)
+        parts = [f"{files}: {self._output.rows} rows, {self._new} of them new"]
         if self._failures.count:
             parts.append(self._failures.summary())
         if listing.duplicates:

@@ -1,210 +1,150 @@
-"""Files that grow while `featurewire embed` runs, so that a kill at any moment loses nothing.
+"""The file that grows while `featurewire embed` runs, so that a kill at any moment loses nothing.
 
-A journal is the output under the name `FILE.partial`: rows are appended, and at the end the
-file is renamed. `LineJournal` is a `.jsonl` output; `ArrayJournal` holds the vectors as a `.npy`
-file beside its `.jsonl` index. A row counts once its line is whole: what a kill tore off is cut
-when the journal is opened again.
+There is one kind, whatever the output: a line that says what it is, then for each row a line of
+JSON and the bytes of its vector. A row counts once all of its bytes are there: what a kill tore
+off is cut when the journal is opened again.
 """
 
 from __future__ import annotations
 
-import io
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO
 
 import numpy as np
 
 from featurewire._cli.arguments import CommandFailure
-from featurewire._cli.rows import NotARow, Origin, Vector, decode, encode
+from featurewire._cli.rows import NotARow, Origin, Row, Vector, decode, encode
 
 SYNC_SECONDS = 5.0
 """How much work a loss of power may cost; a kill costs none."""
 
-_HEADER_BYTES = 128
+_KIND = b'{"featurewire_journal": 1, '
 
 
 class OutputError(CommandFailure):
     """A file is in the way, is in use, or is not what this command wrote."""
 
 
-class Journal(Protocol):
-    """What `featurewire embed` writes rows to."""
+class Journal:
+    """Rows that are to follow the first `extends` rows of the published file.
 
-    rows: int
-
-    def append(self, path: str, origin: Origin, vector: Vector) -> None: ...
-
-    def close(self) -> None:
-        """Make what was appended last, and let go of the files; a second call does nothing."""
-
-
-def partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
-
-
-def load_index(
-    index: Path,
-    on_row: Callable[[str, Origin], None],
-    *,
-    vectors: bool = False,
-    limit: int | None = None,
-) -> tuple[int, int]:
-    """Read the whole rows, `limit` at most; return how many and how many bytes they take.
-
-    `vectors` says whether the rows must hold them, or must not. A last line without its end is
-    what a kill leaves behind, and is not counted.
+    Opening locks it, reads what is whole in it and cuts off the rest.
     """
-    count = size = 0
-    with index.open("rb", buffering=1 << 20) as lines:
-        for line in lines:
-            if not line.endswith(b"\n") or count == limit:
-                break
-            try:
-                path, origin = decode(line, vector=vectors)
-            except NotARow:
-                raise OutputError(
-                    f"line {count + 1} of {index} was not written by featurewire embed, or not for "
-                    "this kind of output; choose another --output or start over with --overwrite"
-                ) from None
-            on_row(path, origin)
-            count += 1
-            size += len(line)
-    return count, size
 
-
-def is_index(path: Path) -> bool | None:
-    """Whether the first line is a row of an array's index; None where no whole line tells."""
-    with path.open("rb") as lines:
-        first = lines.readline()
-    if not first.endswith(b"\n"):
-        return None
-    try:
-        decode(first, vector=False)
-    except NotARow:
-        return False
-    return True
-
-
-def npy_header(rows: int, dimension: int) -> bytes:
-    """The header of a C-ordered float32 array [rows, dimension]: 128 bytes for any `rows`."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
-    )
-    text = header.getvalue()
-    body = text[10:].rstrip()
-    return text[:8] + (_HEADER_BYTES - 10).to_bytes(2, "little") + body.ljust(117) + b"\n"
-
-
-def npy_rows(path: Path) -> int:
-    """How many whole rows the file holds, whatever its header says."""
-    dimension = npy_dimension(path)
-    return (path.stat().st_size - _HEADER_BYTES) // (4 * dimension) if dimension else 0
-
-
-def npy_dimension(path: Path) -> int | None:
-    """The row length of a `.npy` file of this command; None when its header is not whole."""
-    with path.open("rb") as file:
+    def __init__(self, path: Path, *, extends: int = 0, empty: bool = False) -> None:
+        """`empty`: forget what is in it. `extends` counts where it holds no row."""
+        self.path = path
+        self.extends = extends
+        self.dimension: int | None = None
+        self.rows = 0
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # Without a buffer: what was written survives a kill.
+        self._file = open(descriptor, "r+b", buffering=0)  # noqa: SIM115
         try:
-            np.lib.format.read_magic(file)
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        except ValueError:
-            return None
-        if len(shape) != 2 or fortran or dtype != np.dtype("<f4") or file.tell() != _HEADER_BYTES:
-            raise OutputError(
-                f"{path} was not written by featurewire embed; "
-                "choose another --output or start over with --overwrite"
-            )
-    return int(shape[1])
-
-
-class _Appended:
-    """A file that is only appended to, without buffers: what was written survives a kill."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self.file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115
-        lock(self.file.fileno(), path)
-        self.file.truncate(size)
-        self.file.seek(size)
-
-    def write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self.file.write(view) :]
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class LineJournal:
-    """A growing `.jsonl` file."""
-
-    def __init__(self, path: Path, *, rows: int = 0, size: int = 0) -> None:
-        self.rows = rows
-        self._lines = _Appended(path, size)
+            lock(descriptor, path)
+            size = 0
+            for _, end in self._scan() if not empty else ():
+                self.rows, size = self.rows + 1, end
+            self._file.truncate(size)
+            self._file.seek(size)
+        except BaseException:
+            self._file.close()
+            raise
+        if not self.rows:
+            self.extends, self.dimension = extends, None
         self._synced = time.monotonic()
 
     def append(self, path: str, origin: Origin, vector: Vector) -> None:
-        self._lines.write(encode(self.rows, path, origin, vector))
-        self.rows += 1
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            os.fsync(self._lines.file.fileno())
-            self._synced = time.monotonic()
-
-    def close(self) -> None:
-        if self._lines.file.closed:
-            return
-        os.fsync(self._lines.file.fileno())
-        self._lines.close()
-
-
-class ArrayJournal:
-    """A growing `.npy` file and its index. A row's line follows its vector, never the reverse."""
-
-    def __init__(self, vectors: Path, index: Path, *, rows: int = 0, size: int = 0) -> None:
-        self.rows = rows
-        self.dimension = npy_dimension(vectors) if rows else None
-        data = _HEADER_BYTES + 4 * rows * self.dimension if self.dimension else 0
-        self._vectors = _Appended(vectors, data)
-        self._index = _Appended(index, size)
-        self._synced = time.monotonic()
-
-    def append(self, path: str, origin: Origin, vector: Vector) -> None:
+        head = b""
         if self.dimension is None:
             self.dimension = len(vector)
-            self._vectors.write(npy_header(0, self.dimension))
+            fields = f'"extends": {self.extends}, "dimension": {self.dimension}}}\n'
+            head = _KIND + fields.encode()
         if len(vector) != self.dimension:
             raise OutputError(
                 f"{origin} answered with {len(vector)} floats for {path}, the rows before have "
                 f"{self.dimension}; choose another --output"
             )
-        self._vectors.write(np.ascontiguousarray(vector, "<f4").data.cast("B"))
-        self._index.write(encode(self.rows, path, origin))
+        line = encode(self.extends + self.rows, path, origin)
+        data = memoryview(head + line + np.ascontiguousarray(vector, "<f4").tobytes())
+        while data:
+            data = data[self._file.write(data) :]
         self.rows += 1
         if time.monotonic() - self._synced > SYNC_SECONDS:
-            self._sync()
+            self.sync()
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def read(self) -> Iterator[Row]:
+        """The rows that were whole when it was opened, and those appended since."""
+        for row, _ in self._scan(vectors=True):
+            yield row
 
     def close(self) -> None:
-        if self._vectors.file.closed:
-            return
-        if self.dimension is not None:
-            self._vectors.file.seek(0)
-            self._vectors.write(npy_header(self.rows, self.dimension))
-        self._sync()
-        self._vectors.close()
-        self._index.close()
+        """See that all is on disk and let go of the file; a second call does nothing."""
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
 
-    def _sync(self) -> None:
-        os.fsync(self._vectors.file.fileno())
-        os.fsync(self._index.file.fileno())
-        self._synced = time.monotonic()
+    def _scan(self, *, vectors: bool = False) -> Iterator[tuple[Row, int]]:
+        """Each whole row, and where it ends."""
+        with self.path.open("rb", buffering=1 << 20) as file:
+            size = os.fstat(file.fileno()).st_size
+            head = _head(file, self.path)
+            if head is None:
+                return
+            self.extends, self.dimension = head
+            while (line := file.readline()).endswith(b"\n"):
+                try:
+                    path, origin = decode(line, vector=False)
+                except NotARow:
+                    raise _not_ours(self.path) from None
+                end = file.tell() + 4 * self.dimension
+                if end > size:
+                    return
+                vector = None
+                if vectors:
+                    vector = np.frombuffer(file.read(4 * self.dimension), "<f4")
+                else:
+                    file.seek(end)
+                yield Row(path, origin, vector), end
+
+
+def check_journal(path: Path) -> None:
+    """Refuse a file that is no journal. One that a kill left without a whole line may be."""
+    with path.open("rb") as file:
+        _head(file, path)
+
+
+def _head(file: BinaryIO, path: Path) -> tuple[int, int] | None:
+    """`extends` and `dimension` in the first line; None where it is not whole."""
+    line = file.readline(1024)
+    if not line.endswith(b"\n"):
+        if line[: len(_KIND)] != _KIND[: len(line)]:
+            raise _not_ours(path)
+        return None
+    try:
+        fields = json.loads(line) if line.startswith(_KIND) else {}
+        return int(fields["extends"]), int(fields["dimension"])
+    except (ValueError, KeyError):
+        raise _not_ours(path) from None
+
+
+def _not_ours(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} is no journal that this featurewire embed wrote; move it away or choose another "
+        "--output"
+    )
 
 
 def lock(descriptor: int, path: Path) -> None:
-    """Refuse a file that another process is appending to; a killed one's lock is gone with it."""
+    """Refuse a file that another process is writing; a killed one's lock is gone with it."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system

@@ -1,17 +1,17 @@
-"""A journal's rows as a `.parquet` file, and back: the one place that needs `pyarrow`."""
+"""Rows as a `.parquet` file: the one place that needs `pyarrow`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featurewire._cli.journal import ArrayJournal, OutputError
-from featurewire._cli.rows import Origin, decode
+from featurewire._cli.formats import START_OVER
+from featurewire._cli.journal import OutputError
+from featurewire._cli.rows import Origin, Row
 
 ROW_GROUP = 4096  # rows: 24 MiB of 1536 floats
 _ORIGIN_COLUMNS = ["path", "model", "version", "vector_space"]
@@ -26,61 +26,63 @@ def require_pyarrow() -> None:
         ) from None
 
 
-def write_parquet(target: Path, *, vectors: Path, index: Path) -> None:
-    """Write the journal's rows to `target`, a row group at a time, and see that they are on disk.
+class Parquet:
+    """`FILE.parquet`.
 
     Columns: `path` string, `model` string, `version` int64, `vector_space` string (null where
     unknown), `vector` fixed-size list of float32.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    array = np.load(vectors, mmap_mode="r")
-    dimension = array.shape[1]
-    schema = pa.schema(
-        [
-            pa.field("path", pa.string(), nullable=False),
-            pa.field("model", pa.string(), nullable=False),
-            pa.field("version", pa.int64(), nullable=False),
-            pa.field("vector_space", pa.string()),
-            pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
-        ]
-    )
-    with target.open("wb") as file:
-        # Floats do not repeat: a dictionary of them only costs time.
-        with pq.ParquetWriter(file, schema, use_dictionary=_ORIGIN_COLUMNS) as writer:
-            for start, rows in _groups(index):
-                part = np.ascontiguousarray(array[start : start + len(rows)]).reshape(-1)
+    def __init__(self, path: Path) -> None:
+        require_pyarrow()
+        self.paths = [path]
+
+    def taken(self) -> None:
+        """Its names are no other output's."""
+
+    def read(self, *, vectors: bool, limit: int | None) -> Iterator[Row]:
+        columns = [*_ORIGIN_COLUMNS, "vector"] if vectors else _ORIGIN_COLUMNS
+        return islice(_rows(self.paths[0], columns), limit)
+
+    def write(self, paths: list[Path], rows: Iterable[Row], *, count: int, dimension: int) -> None:
+        """Write a row group at a time."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = pa.schema(
+            [
+                pa.field("path", pa.string(), nullable=False),
+                pa.field("model", pa.string(), nullable=False),
+                pa.field("version", pa.int64(), nullable=False),
+                pa.field("vector_space", pa.string()),
+                pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
+            ]
+        )
+        remaining = iter(rows)
+        with (
+            paths[0].open("wb") as file,
+            # Floats do not repeat: a dictionary of them only costs time.
+            pq.ParquetWriter(file, schema, use_dictionary=_ORIGIN_COLUMNS) as writer,
+        ):
+            while group := list(islice(remaining, ROW_GROUP)):
+                vectors = np.concatenate([row.vector for row in group if row.vector is not None])
                 columns = [
-                    pa.array([path for path, _ in rows]),
-                    pa.array([origin.model for _, origin in rows]),
-                    pa.array([origin.version for _, origin in rows], pa.int64()),
-                    pa.array([origin.vector_space for _, origin in rows], pa.string()),
-                    pa.FixedSizeListArray.from_arrays(pa.array(part), dimension),
+                    pa.array([row.path for row in group]),
+                    pa.array([row.origin.model for row in group]),
+                    pa.array([row.origin.version for row in group], pa.int64()),
+                    pa.array([row.origin.vector_space for row in group], pa.string()),
+                    pa.FixedSizeListArray.from_arrays(pa.array(vectors), dimension),
                 ]
                 writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-        file.flush()
-        os.fsync(file.fileno())
 
 
-def load_parquet(path: Path, on_row: Callable[[str, Origin], None]) -> int:
-    """Read where each row came from; return how many rows there are."""
-    count = 0
-    for batch in _batches(path, _ORIGIN_COLUMNS):
-        for row in batch.to_pylist():
-            on_row(row["path"], _origin(row))
-            count += 1
-    return count
-
-
-def copy_parquet(path: Path, journal: ArrayJournal) -> None:
-    """Append every row of the file to the journal."""
-    for batch in _batches(path, [*_ORIGIN_COLUMNS, "vector"]):
-        vectors = batch.column("vector")
-        values = vectors.flatten().to_numpy().reshape(len(vectors), -1)
-        origins = batch.select(_ORIGIN_COLUMNS).to_pylist()
-        for row, vector in zip(origins, values, strict=True):
-            journal.append(row["path"], _origin(row), vector)
+def _rows(path: Path, columns: list[str]) -> Iterator[Row]:
+    for batch in _batches(path, columns):
+        vectors: Any = [None] * batch.num_rows
+        if "vector" in columns:
+            vectors = batch.column("vector").flatten().to_numpy().reshape(batch.num_rows, -1)
+        for row, vector in zip(batch.select(_ORIGIN_COLUMNS).to_pylist(), vectors, strict=True):
+            yield Row(row["path"], _origin(row), vector)
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
@@ -93,22 +95,12 @@ def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
             if missing:
                 raise OutputError(
                     f"{path} has no column {sorted(missing)[0]}: featurewire embed did not write "
-                    "it; choose another --output or start over with --overwrite"
+                    f"it; {START_OVER}"
                 )
             yield from file.iter_batches(ROW_GROUP, columns=columns)
     except pa.ArrowInvalid as exc:
-        raise OutputError(
-            f"{path} cannot be read ({exc}); choose another --output or start over with --overwrite"
-        ) from exc
+        raise OutputError(f"{path} cannot be read ({exc}); {START_OVER}") from exc
 
 
 def _origin(row: dict[str, Any]) -> Origin:
     return Origin(model=row["model"], version=row["version"], vector_space=row["vector_space"])
-
-
-def _groups(index: Path) -> Iterator[tuple[int, list[tuple[str, Origin]]]]:
-    start = 0
-    with index.open("rb") as lines:
-        while rows := [decode(line, vector=False) for line in islice(lines, ROW_GROUP)]:
-            yield start, rows
-            start += len(rows)

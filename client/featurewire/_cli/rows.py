@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,13 @@ class Origin:
         return f"version {self.version} of {self.model}{space}"
 
 
+class Row(NamedTuple):
+    path: str
+    origin: Origin
+    vector: Vector | None = None
+    """None where only the origins were asked for."""
+
+
 def encode(row: int, path: str, origin: Origin, vector: Vector | None = None) -> bytes:
     """The line of row number `row`, newline included."""
     fields: dict[str, object] = {"row": row, "path": path, "model": origin.model}
@@ -70,6 +78,14 @@ def decode(line: bytes, *, vector: bool) -> tuple[str, Origin]:
     if not isinstance(path, str) or not isinstance(model, str) or not isinstance(version, int):
         raise NotARow
     return path, Origin(model=model, version=version, vector_space=space)
+
+
+def vector_in(line: bytes) -> Vector:
+    """The vector in a line that `decode` took."""
+    try:
+        return np.array(json.loads(line)["vector"], np.float32)
+    except (ValueError, TypeError, KeyError):
+        raise NotARow from None
 
 
 def _numbers(values: Sequence[float]) -> str:
