@@ -374,8 +374,8 @@ class TestVectorsThatDoNotCompare:
         assert shown.returncode == 1
         assert shown.stderr == (
             "featurewire embed: the server answers with version 2 of tiny, the rows so far are of "
-            "version 1 of tiny: they do not compare; ask for --version 1, or choose another "
-            "--output\n"
+            "version 1 of tiny: they do not compare (judged by version number: without a manifest "
+            "no vector space is known); ask for --version 1, or choose another --output\n"
         )
         assert (tmp_path / "out.npy").read_bytes() == before
         pinned = embed("photos", "--output", "out.npy", "--resume", "--version", "1")
@@ -400,6 +400,8 @@ class TestVectorsThatDoNotCompare:
         shown = embed("photos", "--output", "out.jsonl", "--resume")
         assert shown.returncode == 1
         assert "(vector space after)" in shown.stderr
+        assert "version number" not in shown.stderr
+        assert server.answered == 6
         assert shown.stderr.endswith("they do not compare; choose another --output\n")
 
     def test_a_version_that_changes_in_mid_run_ends_it_and_keeps_what_is_done(

@@ -34,7 +34,7 @@ class Origins:
         elif not self._first.comparable(origin):
             raise MixedVectors(
                 f"the output holds vectors of {self._first} and of {origin}, which do not "
-                "compare; start over with --overwrite"
+                f"compare{_by_number(self._first, origin)}; start over with --overwrite"
             )
         self._loaded.add(origin)
 
@@ -51,8 +51,16 @@ class Origins:
             pinned = f"ask for --version {self._first.version}, or "
             raise MixedVectors(
                 f"the server answers with {origin}, the rows so far are of {self._first}: they do "
-                f"not compare; {pinned if version != self._first.version else ''}"
+                f"not compare{_by_number(self._first, origin)}; "
+                f"{pinned if version != self._first.version else ''}"
                 "choose another --output"
             )
         self._accepted[version] = origin
         return origin
+
+
+def _by_number(*origins: Origin) -> str:
+    """Says when it was not the vector spaces that were compared."""
+    if all(origin.vector_space is not None for origin in origins):
+        return ""
+    return " (judged by version number: without a manifest no vector space is known)"
