@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from featurewire._errors import ResponseError as ResponseError
     from featurewire._errors import ServerError as ServerError
     from featurewire._errors import ServerUnavailableError as ServerUnavailableError
+    from featurewire._errors import VectorSpaceError as VectorSpaceError
     from featurewire._stats import Stats as Stats
     from featurewire._status import ModelMetadata as ModelMetadata
     from featurewire._status import ModelStatus as ModelStatus
     from featurewire._status import Signature as Signature
     from featurewire._status import TensorSpec as TensorSpec
     from featurewire._status import VersionStatus as VersionStatus
+    from featurewire._stream import StreamProgress as StreamProgress
 
 __version__ = "0.1.0"
 
@@ -48,10 +50,11 @@ _HOMES = {
         "_client": "Client",
         "_errors": "ConfigError DeadlineExceededError FeaturewireError ImageError "
         "InvalidRequestError ModelNotFoundError OverloadedError ResponseError ServerError "
-        "ServerUnavailableError",
+        "ServerUnavailableError VectorSpaceError",
         "_embedding": "Embedding EmbeddingBatch Result",
         "_status": "ModelMetadata ModelStatus Signature TensorSpec VersionStatus",
         "_stats": "Stats",
+        "_stream": "StreamProgress",
     }.items()
     for name in names.split()
 }

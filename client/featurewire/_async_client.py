@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import grpc
 import grpc.aio
@@ -16,14 +16,17 @@ from featurewire import _channel
 from featurewire._async_driver import Driver
 from featurewire._call import Flow, T
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
-from featurewire._errors import ConfigError, ImageError
-from featurewire._images import Buffer, Image, check_image, check_images, load, split_pair
+from featurewire._errors import ConfigError
+from featurewire._images import Image, Source, check_image, check_images
+from featurewire._reading import Reading
 from featurewire._settings import UNSET, Timeout
 from featurewire._shell import Shell
 from featurewire._status import ModelMetadata, ModelStatus
-from featurewire._stream import Stream
+from featurewire._stream import StreamProgress
 
 __all__ = ["AsyncClient"]
+
+K = TypeVar("K")
 
 
 class AsyncClient(Shell):
@@ -45,10 +48,10 @@ class AsyncClient(Shell):
         """The channels; made in the loop that uses them."""
         self._connection.check_usable()
         loop = asyncio.get_running_loop()
-        if self._connection.loop is None:
-            self._connection.loop = loop
+        if self._connection.life.loop is None:
+            self._connection.life.loop = loop
             self._channels += map(self._open, self._connection.servers)
-        elif self._connection.loop is not loop:
+        elif self._connection.life.loop is not loop:
             raise ConfigError(
                 "this client belongs to another event loop; create one AsyncClient for each loop "
                 "(each asyncio.run)"
@@ -66,60 +69,96 @@ class AsyncClient(Shell):
     async def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
         """The feature vector of one image; see `Client.embed`."""
         check_image(image)
-        deadline = self._deadline(timeout)
-        return await self._run(self._core.embed(await _loaded(image), deadline))
+        return await self._run(self._core.embed(image, self._deadline(timeout)))
 
     async def embed_batch(
         self, images: Iterable[Image], *, timeout: Timeout = UNSET
     ) -> EmbeddingBatch:
         """The feature vectors of some images, all made by one version; see `Client.embed_batch`."""
         check_images(images)
-        deadline = self._deadline(timeout)
-        loaded = [await _loaded(check_image(image)) for image in images]
-        return await self._run(self._core.embed_batch(loaded, deadline))
+        return await self._run(self._core.embed_batch(images, self._deadline(timeout)))
+
+    @overload
+    def stream(
+        self,
+        images: AsyncIterable[tuple[K, Source]] | Iterable[tuple[K, Source]],
+        *,
+        timeout: Timeout = UNSET,
+        progress: Callable[[StreamProgress], object] | None = None,
+    ) -> AsyncIterator[Result[K]]: ...
+
+    @overload
+    def stream(
+        self,
+        images: AsyncIterable[Source] | Iterable[Source],
+        *,
+        timeout: Timeout = UNSET,
+        progress: Callable[[StreamProgress], object] | None = None,
+    ) -> AsyncIterator[Result[int]]: ...
 
     def stream(
         self,
-        images: AsyncIterable[Image | tuple[Any, Image]] | Iterable[Image | tuple[Any, Image]],
+        images: AsyncIterable[Source | tuple[Any, Source]] | Iterable[Source | tuple[Any, Source]],
         *,
         timeout: Timeout = UNSET,
-    ) -> AsyncIterator[Result]:
+        progress: Callable[[StreamProgress], object] | None = None,
+    ) -> AsyncIterator[Result[Any]]:
         """Embed any number of images: yields one `Result` an image, in input order.
 
-        As `Client.stream`, and `images` may be an async iterable too. A plain iterable is read in
-        the event loop: one that blocks belongs into an async generator with `asyncio.to_thread`.
+        As `Client.stream`, and `images` may be an async iterable too, which is read in the event
+        loop.
         """
         check_images(images, asynchronous=True)
         self._deadline(timeout)
-        return self._stream(images, timeout)
+        return self._stream(images, timeout, progress)
 
     async def _stream(
         self,
-        images: AsyncIterable[Image | tuple[Any, Image]] | Iterable[Image | tuple[Any, Image]],
+        images: AsyncIterable[Any] | Iterable[Any],
         timeout: Timeout,
-    ) -> AsyncIterator[Result]:
+        progress: Callable[[StreamProgress], object] | None,
+    ) -> AsyncIterator[Result[Any]]:
         stream = await self._run(self._core.stream(timeout))
-        source = _Source(images, stream)
-        reading: asyncio.Task[None] | None = None
-        async with Driver(self._bound(), self._connection, stream) as driver:
-            try:
-                while not stream.finished:
-                    driver.collect()
-                    driver.start_due()
-                    if reading is None and stream.wants():
-                        reading = asyncio.ensure_future(source.read())
-                    await driver.wait(reading)
-                    if reading is not None and reading.done():
-                        done, reading = reading, None
-                        done.result()
-                    for result in stream.take():
+        driver = Driver(self._bound(), self._connection, stream)
+        reading = self._core.reading(stream, timeout, driver.deliver)
+        source: AsyncIterator[Any] | None = None
+        pending: asyncio.Future[None] | None = None
+        if isinstance(images, AsyncIterable):
+            source = images.__aiter__()
+        else:
+            reading.walk(images)
+        try:
+            while True:
+                driver.collect()
+                if source is None:
+                    reading.ask()
+                elif pending is None and reading.wants():
+                    pending = asyncio.ensure_future(_next(source, reading))
+                while driver.start_due() and source is None:
+                    reading.ask()
+                await driver.wait(reading.wake_at(), pending)
+                if pending is not None and pending.done():
+                    pending.result()
+                    pending = None
+                reading.give_up(time.monotonic())
+                finished = stream.finished
+                if results := stream.take():
+                    if (question := self._core.unsure(results)) is not None:
+                        await self._run(question)
+                    if progress is not None:
+                        progress(stream.progress)
+                    given = time.monotonic()
+                    for result in results:
                         yield result
-                for result in stream.take():
-                    yield result
-            finally:
-                if reading is not None:
-                    reading.cancel()
-                    await asyncio.wait([reading])
+                    stream.excuse(time.monotonic() - given)
+                if finished:
+                    break
+        finally:
+            reading.close(wait=False)
+            driver.close()
+            if pending is not None:
+                pending.cancel()
+                await asyncio.wait([pending])
         stream.raise_error()
 
     async def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
@@ -137,10 +176,10 @@ class AsyncClient(Shell):
 
     async def aclose(self) -> None:
         """Close the connection; calls that are open end with an error."""
-        if self._connection.closed:
+        if self._is_view or self._connection.life.closed:
             return
-        self._connection.closed = True
-        if not self._connection.forked and self._connection.loop is asyncio.get_running_loop():
+        self._connection.life.closed = True
+        if not self._connection.forked and self._connection.life.loop is asyncio.get_running_loop():
             for channel in self._channels:
                 await channel.close()
 
@@ -162,55 +201,30 @@ class AsyncClient(Shell):
                 step = next(flow)
                 if isinstance(step, float):
                     await asyncio.sleep(step)
-                    continue
-                async with Driver(self._bound(), self._connection, step) as driver:
-                    while not step.finished:
-                        driver.start_due()
-                        await driver.wait()
+                elif isinstance(step, tuple):
+                    future, until = asyncio.wrap_future(step[0]), step[1]
+                    left = until - time.monotonic()
+                    await asyncio.wait([future], timeout=None if math.isinf(left) else left)
+                else:
+                    driver = Driver(self._bound(), self._connection, step)
+                    try:
+                        while not step.finished:
+                            driver.start_due()
+                            await driver.wait()
+                    finally:
+                        driver.close()
         except StopIteration as stop:
             result: T = stop.value
             return result
+        finally:
+            flow.close()
 
 
-class _Source:
-    """Brings images to a stream: an async iterable's one by one, a plain one's as it wants them."""
-
-    def __init__(self, images: AsyncIterable[Any] | Iterable[Any], stream: Stream) -> None:
-        self._stream = stream
-        self._position = 0
-        if isinstance(images, AsyncIterable):
-            self._pending: AsyncIterator[Any] | None = images.__aiter__()
-        else:
-            self._pending, self._present = None, iter(images)
-
-    async def read(self) -> None:
-        stream = self._stream
-        try:
-            if self._pending is not None:
-                await self._add(await self._pending.__anext__())
-                return
-            while stream.wants():
-                try:
-                    item = next(self._present)
-                except StopIteration:
-                    stream.end()
-                else:
-                    await self._add(item)
-        except StopAsyncIteration:
-            stream.end()
-        except Exception as exc:
-            stream.end(exc)
-
-    async def _add(self, item: Any) -> None:
-        key, image = split_pair(item, self._position)
-        self._stream.add(key, await _loaded(image), time.monotonic())
-        self._position += 1
-
-
-async def _loaded(image: Image) -> Buffer | ImageError:
+async def _next(source: AsyncIterator[Any], reading: Reading) -> None:
+    """Bring the next item of an async source."""
     try:
-        if isinstance(image, os.PathLike):
-            return await asyncio.to_thread(load, image)
-        return load(image)
-    except ImageError as error:
-        return error
+        reading.came(await source.__anext__())
+    except StopAsyncIteration:
+        reading.end()
+    except Exception as exc:
+        reading.end(exc)

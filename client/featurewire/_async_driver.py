@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -27,14 +30,30 @@ class Driver:
         self._connection = connection
         self._job = job
         self._open: dict[_Sent, Attempt] = {}
+        self._events: deque[Callable[[], None]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._woken = self._loop.create_future()
 
-    def start_due(self) -> None:
-        for attempt in self._job.due(time.monotonic()):
+    def deliver(self, event: Callable[[], None]) -> None:
+        """Have something called in the event loop, by `wait` or `collect`. From any thread."""
+        self._events.append(event)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is interested
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if not self._woken.done():
+            self._woken.set_result(None)
+
+    def start_due(self) -> bool:
+        """Send what is to be sent now; whether that was anything."""
+        attempts = self._job.due(time.monotonic())
+        for attempt in attempts:
             self._connection.check_usable()
             metadata = self._connection.metadata(attempt)
             task = asyncio.ensure_future(self._send(attempt, metadata))
             self._open[task] = attempt
             self._connection.started(attempt)
+        return bool(attempts)
 
     async def _send(
         self, attempt: Attempt, metadata: list[tuple[str, str | bytes]]
@@ -48,26 +67,30 @@ class Driver:
         )
         return reply, time.monotonic()
 
-    async def wait(self, reading: asyncio.Future[Any] | None = None) -> None:
-        """Wait for an outcome or for `reading`, or until the job wants to be asked again."""
+    async def wait(
+        self, wake_at: float = math.inf, reading: asyncio.Future[None] | None = None
+    ) -> None:
+        """Wait for an outcome or for `reading`, or until the job (or the caller: `wake_at`) is to
+        be asked again."""
         if self._job.finished:
             return
         self._connection.check_process()
-        left = self._job.wake_at() - time.monotonic()
-        waits: list[asyncio.Future[Any]] = [*self._open]
+        left = min(self._job.wake_at(), wake_at) - time.monotonic()
+        waits: list[asyncio.Future[Any]] = [*self._open, self._woken]
         if reading is not None:
             waits.append(reading)
-        if waits:
-            timeout = None if math.isinf(left) else max(left, 0.0)
-            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.sleep(max(left, 0.0))
+        timeout = None if math.isinf(left) else max(left, 0.0)
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         self.collect()
 
     def collect(self) -> None:
         """Bring the outcomes that are there, without waiting."""
         for task in [task for task in self._open if task.done()]:
             self._bring(task)
+        if self._woken.done():
+            self._woken = self._loop.create_future()
+        while self._events:
+            self._events.popleft()()
 
     def _bring(self, task: _Sent) -> None:
         attempt = self._open.pop(task, None)
@@ -89,9 +112,7 @@ class Driver:
             if not task.cancel() and not task.cancelled():
                 task.exception()  # seen: asyncio would report it as forgotten
 
-    async def __aenter__(self) -> Driver:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Cancel what is open."""
         for task in list(self._open):
             self._cancel(task)

@@ -6,9 +6,11 @@ Both shells drive a `Job` the same way: start what `due` gives, wait for an outc
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Collection, Generator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -20,6 +22,8 @@ from featurewire._errors import (
 from featurewire._retry import is_transient
 
 __all__ = ["Attempt", "Call", "Decide", "Flow", "Job", "Rotation", "T"]
+
+log = logging.getLogger("featurewire")
 
 Decide = Callable[["Call", FeaturewireError, float], "float | None"]
 
@@ -64,8 +68,9 @@ class Job(Protocol):
 
 
 T = TypeVar("T")
-Flow = Generator[Job | float, None, T]
-"""The steps of a method: yields what to wait for, a job or seconds, and returns the result."""
+Flow = Generator["Job | float | tuple[Future[None], float]", None, T]
+"""The steps of a method: yields what to wait for, a job, seconds, or a future
+and until when, and returns the result."""
 
 
 class Call:
@@ -90,6 +95,7 @@ class Call:
         self.bulk = bulk
         """One of many: whoever waits for a single answer goes first."""
         self.failures = 0
+        self.began: float | None = None
         self.tried: set[int] = set()
         self.reply: bytes | None = None
         self.error: FeaturewireError | None = None
@@ -127,6 +133,10 @@ class Call:
         if self._attempt_timeout is not None:
             left = min(left, self._attempt_timeout)
         server = self._rotation.pick(now, self.tried)
+        if self._rotation.on_probation(server, self.tried):
+            left /= 2  # what is left is for another server, should this one still hang
+        if self.began is None:
+            self.began = now
         self.tried.add(server)
         timeout = None if math.isinf(left) else max(left, 0.001)
         attempt = Attempt(self, server, timeout, now, kind)
@@ -151,7 +161,7 @@ class Call:
         self._finish()
 
     def failed(self, attempt: Attempt, error: FeaturewireError, now: float) -> None:
-        if isinstance(error, ServerUnavailableError):
+        if isinstance(error, (ServerUnavailableError, DeadlineExceededError)):
             self._rotation.failed(attempt.server, now)
         if attempt not in self._open:
             return
@@ -186,10 +196,11 @@ LONGEST_REST = 10.0
 
 
 class Rotation:
-    """Round robin over `count` servers; one that cannot be reached rests for a while. Thread-safe.
+    """Round robin over `count` servers; one that cannot be reached, or hangs, rests for a while.
 
-    The rest doubles from one failure to the next. When all rest, the one whose rest ends first is
-    chosen: there is always an answer.
+    The rest doubles from one failure to the next; after it one call at a time tries the server
+    again. When all rest, the one whose rest ends first is chosen: there is always an answer.
+    Thread-safe.
     """
 
     def __init__(self, count: int) -> None:
@@ -213,13 +224,28 @@ class Rotation:
                 key=lambda each: (each in avoid, max(self._rests_until[each], now)),
             )
             self._next = (choice + 1) % count
+            if self._failures[choice]:  # one try at a time
+                self._rests_until[choice] = now + self._rest(choice)
             return choice
+
+    def _rest(self, server: int) -> float:
+        rest: float = FIRST_REST * 2 ** min(self._failures[server] - 1, 10)
+        return min(LONGEST_REST, rest)
+
+    def on_probation(self, server: int, tried: Collection[int]) -> bool:
+        """It failed the last time, and another server, not yet tried, did not."""
+        if not self._failures[server]:
+            return False
+        return any(
+            not failures and each not in tried for each, failures in enumerate(self._failures)
+        )
 
     def failed(self, server: int, now: float) -> None:
         with self._lock:
-            rest = min(LONGEST_REST, FIRST_REST * 2 ** min(self._failures[server], 10))
             self._failures[server] += 1
-            self._rests_until[server] = now + rest
+            self._rests_until[server] = now + self._rest(server)
+        if len(self._failures) > 1:
+            log.debug("server %d rests for %.1f s", server, self._rest(server))
 
     def succeeded(self, server: int) -> None:
         if self._failures[server]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from featurewire import __version__
 from featurewire._config import ChannelConfig, TLSConfig
 from featurewire._errors import ConfigError
 
@@ -89,6 +90,7 @@ def arguments(config: ChannelConfig, tls: TLSConfig | None) -> dict[str, Any]:
     """What gRPC's functions that make a channel take."""
     service_config: dict[str, Any] = {"loadBalancingConfig": [{config.load_balancing: {}}]}
     options: dict[str, Any] = {
+        "grpc.primary_user_agent": f"featurewire/{__version__}",
         "grpc.max_send_message_length": config.max_message_bytes,
         "grpc.max_receive_message_length": config.max_message_bytes,
         "grpc.keepalive_time_ms": int(config.keepalive_time * 1000),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import wait
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import grpc
 
@@ -14,13 +16,15 @@ from featurewire import _channel
 from featurewire._call import Flow, T
 from featurewire._driver import Driver
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
-from featurewire._errors import ImageError
-from featurewire._images import Buffer, Image, check_image, check_images, load, split_pair
+from featurewire._images import Image, Source, check_image, check_images
 from featurewire._settings import UNSET, Timeout
 from featurewire._shell import Shell
 from featurewire._status import ModelMetadata, ModelStatus
+from featurewire._stream import StreamProgress
 
 __all__ = ["Client"]
+
+K = TypeVar("K")
 
 
 class Client(Shell):
@@ -36,7 +40,8 @@ class Client(Shell):
         target: `host:port`, several with commas between, or a gRPC target URI.
         model: The model's name on the server.
         version: Pin this version. Neither: the newest that is AVAILABLE.
-        label: Pin the version that carries this label, such as `stable`.
+        label: Follow the version that carries this label, such as `stable`.
+        vector_space: The digest in a version's manifest: vectors of another space are an error.
         timeout: Seconds for a whole call, its retries included; in a stream, for one attempt of
             one request. None: no limit.
         retry, tls, channel, stream: See each class.
@@ -69,7 +74,7 @@ class Client(Shell):
         fails, `TypeError` when `image` is no image.
         """
         check_image(image)
-        return self._run(self._core.embed(load(image), self._deadline(timeout)))
+        return self._run(self._core.embed(image, self._deadline(timeout)))
 
     def embed_batch(self, images: Iterable[Image], *, timeout: Timeout = UNSET) -> EmbeddingBatch:
         """The feature vectors of some images, all made by one version.
@@ -79,47 +84,79 @@ class Client(Shell):
         call fails, `ValueError` when there are no images.
         """
         check_images(images)
-        deadline = self._deadline(timeout)
-        loaded = [_loaded(check_image(image)) for image in images]
-        return self._run(self._core.embed_batch(loaded, deadline))
+        return self._run(self._core.embed_batch(images, self._deadline(timeout)))
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[tuple[K, Source]],
+        *,
+        timeout: Timeout = UNSET,
+        progress: Callable[[StreamProgress], object] | None = None,
+    ) -> Iterator[Result[K]]: ...
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[Source],
+        *,
+        timeout: Timeout = UNSET,
+        progress: Callable[[StreamProgress], object] | None = None,
+    ) -> Iterator[Result[int]]: ...
 
     def stream(
-        self, images: Iterable[Image | tuple[Any, Image]], *, timeout: Timeout = UNSET
-    ) -> Iterator[Result]:
+        self,
+        images: Iterable[Source | tuple[Any, Source]],
+        *,
+        timeout: Timeout = UNSET,
+        progress: Callable[[StreamProgress], object] | None = None,
+    ) -> Iterator[Result[Any]]:
         """Embed any number of images: yields one `Result` an image, in input order.
 
-        `images` is read lazily, on the caller's thread, as requests need them; items are images or
-        `(key, image)` pairs. An image that gives no vector is a `Result` with an error. When the
-        server fails for good, or `images` raises, the stream raises that after what was answered.
-        `timeout` bounds one attempt of one request, not the stream.
+        `images` is read lazily, as requests need them, on a thread of its own, so that a source
+        that waits holds up no result; a list or a tuple is read at once. Items are images,
+        functions that return an image's bytes, or `(key, item)` pairs. An image that gives no
+        vector is a `Result` with an error. When the server fails for good, or `images` raises, the
+        stream raises that after what was answered. `timeout` bounds one attempt of one request,
+        and the reading of one path or function, not the stream. `progress` is called before results
+        are handed out.
         """
         check_images(images)
         self._deadline(timeout)
-        return self._stream(images, timeout)
+        return self._stream(images, timeout, progress)
 
     def _stream(
-        self, images: Iterable[Image | tuple[Any, Image]], timeout: Timeout
-    ) -> Iterator[Result]:
+        self,
+        images: Iterable[Source | tuple[Any, Source]],
+        timeout: Timeout,
+        progress: Callable[[StreamProgress], object] | None,
+    ) -> Iterator[Result[Any]]:
         stream = self._run(self._core.stream(timeout))
-        source, position = iter(images), 0
-        with Driver(self._method, self._connection, stream) as driver:
-            while not stream.finished:
+        driver = Driver(self._method, self._connection, stream)
+        reading = self._core.reading(stream, timeout, driver.deliver).walk(images)
+        try:
+            while True:
                 # First, so that what has its reply is not hedged after a long look at a result.
                 driver.collect()
-                driver.start_due()
-                if stream.wants():
-                    try:
-                        key, image = split_pair(next(source), position)
-                        stream.add(key, _loaded(image), time.monotonic())
-                        position += 1
-                    except StopIteration:
-                        stream.end()
-                    except Exception as exc:
-                        stream.end(exc)
-                else:
-                    driver.wait()
-                yield from stream.take()
-            yield from stream.take()
+                reading.ask()
+                while driver.start_due():
+                    reading.ask()
+                driver.wait(reading.wake_at())
+                reading.give_up(time.monotonic())
+                finished = stream.finished
+                if results := stream.take():
+                    if (question := self._core.unsure(results)) is not None:
+                        self._run(question)
+                    if progress is not None:
+                        progress(stream.progress)
+                    given = time.monotonic()
+                    yield from results
+                    stream.excuse(time.monotonic() - given)
+                if finished:
+                    break
+        finally:
+            reading.close()
+            driver.close()
         stream.raise_error()
 
     def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
@@ -141,9 +178,9 @@ class Client(Shell):
 
     def close(self) -> None:
         """Close the connection; calls that are open end with an error."""
-        if self._connection.closed:
+        if self._is_view or self._connection.life.closed:
             return
-        self._connection.closed = True
+        self._connection.life.closed = True
         if not self._connection.forked:
             _channel.close_all(self._channels)
 
@@ -165,16 +202,18 @@ class Client(Shell):
                 step = next(flow)
                 if isinstance(step, float):
                     time.sleep(step)
-                    continue
-                with Driver(self._method, self._connection, step) as driver:
-                    driver.run()
+                elif isinstance(step, tuple):
+                    future, until = step
+                    left = until - time.monotonic()
+                    wait([future], None if math.isinf(left) else max(left, 0.0))
+                else:
+                    driver = Driver(self._method, self._connection, step)
+                    try:
+                        driver.run()
+                    finally:
+                        driver.close()
         except StopIteration as stop:
             result: T = stop.value
             return result
-
-
-def _loaded(image: Image) -> Buffer | ImageError:
-    try:
-        return load(image)
-    except ImageError as error:
-        return error
+        finally:
+            flow.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -89,12 +91,17 @@ class StreamConfig:
     """How long an image waits for others to fill its request, when the iterable is slow."""
     patience: float = 300.0
     """How long a stream keeps trying a server that is gone or overloaded before it raises, once
-    the client has had a reply to anything. Before that the usual retries decide."""
+    the client has had a reply to anything. Before that the usual retries decide. The time in which
+    the consumer holds a result does not count."""
+    readers: int = 1
+    """Paths and callables of the source that are read at the same time."""
+    pin_version: bool = False
+    """Resolve the label (or the newest version) once, when a stream begins, and keep to it."""
 
     def __post_init__(self) -> None:
         _check(self, "images_per_request", "bytes_per_request", low=1, whole=True)
         _check(self, "min_in_flight", "max_in_flight", "initial_in_flight", low=1, whole=True)
-        _check(self, "bytes_in_flight", low=1, whole=True)
+        _check(self, "bytes_in_flight", "readers", low=1, whole=True)
         _check(self, "linger", "patience", low=0)
         _require(
             self.min_in_flight <= self.max_in_flight,
@@ -131,26 +138,60 @@ class TLSConfig:
 
     def loaded(self) -> TLSConfig:
         """The same with every file read. Raises `ConfigError`."""
-        return replace(self, ca=_pem(self.ca), cert=_pem(self.cert), key=_pem(self.key))
+        return replace(
+            self,
+            ca=_pem("ca", self.ca, "CERTIFICATE"),
+            cert=_pem("cert", self.cert, "CERTIFICATE"),
+            key=_pem("key", self.key, "PRIVATE KEY"),
+        )
 
 
-def _pem(source: bytes | os.PathLike[str] | None) -> bytes | None:
-    if source is None or isinstance(source, bytes):
-        return source
+def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes | None:
+    """The file's bytes. Raises `ConfigError` where they hold nothing of that kind."""
+    if source is None:
+        return None
+    where = "…" if isinstance(source, bytes) else str(Path(source))
     try:
-        return Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as exc:
-        raise ConfigError(f"TLSConfig: cannot read {os.fspath(source)}: {exc.strerror}") from exc
+        raise ConfigError(f"TLSConfig: cannot read {where}: {exc.strerror}") from exc
+    blocks = re.findall(rb"-----BEGIN ([A-Z0-9 ]*)-----(.*?)-----END \1-----", data, re.DOTALL)
+    bodies = [body for label, body in blocks if label.endswith(kind.encode())]
+    _require(
+        bool(bodies) and all(map(_is_base64, bodies)),
+        f"TLSConfig({name}={where}): expected PEM, -----BEGIN {kind}----- and so on",
+    )
+    if kind == "CERTIFICATE":
+        import ssl  # takes 10 ms that those without TLS need not pay
+
+        try:
+            text = b"".join(
+                b"-----BEGIN CERTIFICATE-----" + body + b"-----END CERTIFICATE-----\n"
+                for body in bodies
+            )
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text.decode())
+        except (ssl.SSLError, ValueError) as exc:
+            raise ConfigError(f"TLSConfig({name}={where}): not a certificate: {exc}") from exc
+    return data
+
+
+def _is_base64(body: bytes) -> bool:
+    body = re.sub(rb"^[A-Za-z-]+:.*$", b"", body, flags=re.MULTILINE)  # an encrypted key's headers
+    try:
+        return bool(base64.b64decode(b"".join(body.split()), validate=True))
+    except ValueError:
+        return False
 
 
 Token = str | Callable[[], str]
+Metadata = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelConfig:
     """The connection: limits, keepalive, and what travels with every call."""
 
-    metadata: Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]] = ()
+    metadata: Metadata = ()
     """Custom metadata for every call. Keys are lower case; those of bytes end in `-bin`."""
     token: Token | None = field(default=None, repr=False)
     """A bearer token, or a function that returns the current one, called for every attempt: it

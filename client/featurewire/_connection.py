@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
 import threading
 import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -12,6 +16,7 @@ import grpc
 from featurewire import _channel
 from featurewire._call import Attempt, Call, Job, Rotation
 from featurewire._codec import Names
+from featurewire._config import ChannelConfig, Metadata
 from featurewire._errors import (
     ConfigError,
     FeaturewireError,
@@ -29,7 +34,18 @@ __all__ = ["Connection"]
 CLASS = "featurewire-class"
 """The embedded server lets calls without the class `bulk` go first; TensorFlow Serving takes no
 notice of it."""
+
+log = logging.getLogger("featurewire")
+
 _COUNTERS = {"first": "requests", "retry": "retries", "hedge": "hedges"}
+
+
+@dataclass
+class Life:
+    closed: bool = False
+    loop: object = None
+    """The event loop that the client belongs to, if any."""
+    pid: int = field(default_factory=os.getpid)
 
 
 class Connection:
@@ -43,13 +59,16 @@ class Connection:
         self._metadata = settings.channel.metadata_pairs()
         _channel.check_token(settings.channel, settings.tls, self.servers)
         self.tls = settings.tls.loaded() if settings.tls is not None else None
-        self.closed = False
-        self.loop: object = None
-        """The event loop that it belongs to, if any."""
+        self.life = Life()
         self.names: dict[object, Names] = {}
         """The signatures' tensors, as far as they were asked for."""
+        self.asking: dict[object, Future[None]] = {}
+        """Done when the question for the tensors, which somebody asks, is."""
+        self.lock = threading.Lock()
         self.dimensions: dict[int, int] = {}
         """By version, of all replies."""
+        self.spaces: dict[int, str | None] = {}
+        """The vector spaces of versions, as far as they were asked for."""
         self._hedge_after = settings.retry.hedge_after
         self._budget = RetryBudget(settings.retry)
         self.rotation = Rotation(len(self.servers))
@@ -58,11 +77,10 @@ class Connection:
         self._lock = threading.Lock()
         self._counts = {name: 0 for name in Stats.__dataclass_fields__ if name != "latency"}
         self._latencies = Latencies()
-        self._pid = os.getpid()
         expect_large_blocks()
 
     def check_usable(self) -> None:
-        if self.closed:
+        if self.life.closed:
             raise ConfigError("this client is closed; create a new one")
         self.check_process()
 
@@ -70,14 +88,14 @@ class Connection:
         """Raise where waiting would be for ever: gRPC's threads do not survive a fork."""
         if self.forked:
             raise ConfigError(
-                f"this client belongs to process {self._pid}, which forked: its connection does "
-                "not work here; create the client in the process that uses it, and start workers "
-                "with the 'spawn' or 'forkserver' method"
+                f"this client belongs to process {self.life.pid}, which forked: its connection "
+                "does not work here; create the client in the process that uses it, and start "
+                "workers with the 'spawn' or 'forkserver' method"
             )
 
     @property
     def forked(self) -> bool:
-        return os.getpid() != self._pid
+        return os.getpid() != self.life.pid
 
     @property
     def answered(self) -> bool:
@@ -90,6 +108,14 @@ class Connection:
             options |= {"hedge_after": self._hedge_after, "may_hedge": self._budget.spend}
         return Call(method, request, rotation=self.rotation, **options)
 
+    def view(self, metadata: Metadata) -> Connection:
+        """The same with more metadata, which replaces what has the same keys."""
+        pairs = ChannelConfig(metadata=metadata).metadata_pairs()
+        keys = {key for key, _ in pairs}
+        view = copy.copy(self)
+        view._metadata = [pair for pair in self._metadata if pair[0] not in keys] + pairs
+        return view
+
     # The books that both drivers keep.
 
     def metadata(self, attempt: Attempt) -> list[tuple[str, str | bytes]]:
@@ -100,7 +126,17 @@ class Connection:
             pairs = [*pairs, (CLASS, "bulk")]
         if token is None:
             return pairs
-        token = token() if callable(token) else token
+        if callable(token):
+            try:
+                token = token()
+            except Exception as exc:
+                why = f"{type(exc).__name__}: {exc}"
+                raise ConfigError(f"ChannelConfig(token=…): the function failed: {why}") from exc
+            if not isinstance(token, str):
+                raise ConfigError(
+                    f"ChannelConfig(token=…): the function returned a {type(token).__name__}, "
+                    "not a str"
+                )
         return [*pairs, ("authorization", f"Bearer {token}")]
 
     def started(self, attempt: Attempt) -> None:
@@ -108,6 +144,10 @@ class Connection:
             self._counts[_COUNTERS[attempt.kind]] += 1
             self._counts["in_flight"] += 1
             self._counts["bytes_sent"] += len(attempt.request)
+        if log.isEnabledFor(logging.DEBUG):
+            method = attempt.method.rpartition("/")[2]
+            size, server = len(attempt.request), self.servers[attempt.server]
+            log.debug("%s: %s attempt of %s, %d bytes", server, attempt.kind, method, size)
 
     def replied(self, job: Job, attempt: Attempt, reply: bytes, now: float) -> None:
         """`now`: when the reply came, not when somebody looked."""
@@ -121,7 +161,11 @@ class Connection:
 
     def failed(self, job: Job, attempt: Attempt, exc: BaseException) -> None:
         self.count(in_flight=-1)
-        job.failed(attempt, self._translate(exc, attempt.server), time.monotonic())
+        error = self._translate(exc, attempt.server)
+        job.failed(attempt, error, time.monotonic())
+        if log.isEnabledFor(logging.DEBUG):
+            gone = attempt.call.finished
+            log.debug("%s: %s; %s", type(error).__name__, error, "gave up" if gone else "retries")
         if attempt.call.finished and attempt.call.error is not None:
             self.count(failures=1)
 
@@ -143,11 +187,13 @@ class Connection:
         name = self.servers[server]
         if isinstance(exc, FeaturewireError):
             return exc
-        if self.closed:
+        if self.life.closed:
             error: FeaturewireError = ConfigError("this client was closed while a call was open")
         elif isinstance(exc, grpc.RpcError):
             answered = server in self._answered
-            error = from_rpc_error(exc, target=name, model=self.model, answered=answered)
+            error = from_rpc_error(
+                exc, target=name, model=self.model, answered=answered, tls=self.tls is not None
+            )
             if is_systemic(error):
                 self.names.clear()  # a new version may have other tensors
             return error

@@ -1,14 +1,16 @@
 """The steps of a client's methods, without their I/O.
 
-A method with several steps is a generator that yields what it waits for, a `Job` or a number of
-seconds, and returns the result; both shells run it the same way.
+A method with several steps is a generator that yields what it waits for, a `Job`, a number of
+seconds, or a future and until when, and returns the result; both shells run it the same way.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +18,15 @@ from featurewire._call import Flow
 from featurewire._codec import PREDICT, Codec, Names
 from featurewire._connection import Connection
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
-from featurewire._errors import FeaturewireError, ImageError
-from featurewire._images import Buffer
+from featurewire._errors import (
+    DeadlineExceededError,
+    FeaturewireError,
+    ImageError,
+    VectorSpaceError,
+)
+from featurewire._images import Buffer, Image, check_image, load_all
 from featurewire._inquiry import Inquiry
+from featurewire._reading import Deliver, Reading
 from featurewire._reply import Rows
 from featurewire._settings import Settings, Timeout, Unset, check_timeout
 from featurewire._stream import Stream, can_split
@@ -38,11 +46,19 @@ class Core:
         pinned = (settings.version, settings.label)
         self._key = (*pinned, settings.signature, settings.input, settings.output)
 
-    def embed(self, image: Loaded, deadline: float) -> Flow[Embedding]:
+    def embed(self, image: Image, deadline: float) -> Flow[Embedding]:
         batch = yield from self.embed_batch([image], deadline)
         return batch[0]
 
-    def embed_batch(self, images: Sequence[Loaded], deadline: float) -> Flow[EmbeddingBatch]:
+    def embed_batch(self, given: Iterable[Image], deadline: float) -> Flow[EmbeddingBatch]:
+        images = load_all(map(check_image, given))
+        if isinstance(images, Future):
+            yield images, deadline
+            if not images.done():
+                raise DeadlineExceededError(
+                    "the files were not read in time; raise timeout=…, or look at their disk"
+                )
+            images = images.result()
         if not images:
             raise ValueError(
                 "embed_batch got no images; leave the call out when there are none, or use "
@@ -63,6 +79,7 @@ class Core:
                 assert call.reply is not None
                 rows = codec.read(call.reply, len(loaded))
                 self.connection.count(images=len(loaded), image_errors=len(rows.reasons))
+                yield from self._check_space(rows.version, deadline)
                 return _batch_of_rows(rows, self.settings.model)
             if not can_split(call.error):
                 raise call.error
@@ -74,9 +91,11 @@ class Core:
             versions = {max(versions)}
             codec = self._codec_for(names, pinned=max(versions))
             results = yield from self._results(images, codec, deadline)
-        dimensions = self.connection.dimensions
-        version = next(iter(versions)) if versions else max(dimensions, default=0)
-        return _batch_of_results(results, self.settings.model, version, dimensions.get(version, 0))
+        version = next(iter(versions), 0)
+        if version:
+            yield from self._check_space(version, deadline)
+        dimension = self.connection.dimensions.get(version, names.dimension or 0)
+        return _batch_of_results(results, self.settings.model, version, dimension)
 
     def _one_request(self, images: Sequence[Loaded]) -> list[Buffer] | None:
         """The images, where a stream would send them all as one request; else None."""
@@ -94,7 +113,7 @@ class Core:
         codec: Codec,
         deadline: float,
         refusal: FeaturewireError | None = None,
-    ) -> Flow[list[Result]]:
+    ) -> Flow[list[Result[int]]]:
         """By a stream; `refusal`: what the server said to all images in one request."""
         stream = Stream(self.connection, codec, self.settings.stream, deadline=deadline)
         for position, image in enumerate(images):
@@ -108,11 +127,44 @@ class Core:
 
     def stream(self, timeout: Timeout) -> Flow[Stream]:
         """A stream without images yet."""
-        names = yield from self._names(self.deadline(timeout))
-        seconds = self._seconds(timeout)
-        return Stream(
-            self.connection, self._codec_for(names), self.settings.stream, timeout=seconds
-        )
+        deadline, config = self.deadline(timeout), self.settings.stream
+        names = yield from self._names(deadline)
+        pinned = None
+        if config.pin_version and self.settings.version is None:
+            pinned = yield from self.inquiry.current(deadline)
+        codec = self._codec_for(names, pinned)
+        return Stream(self.connection, codec, config, timeout=self._seconds(timeout))
+
+    def reading(self, stream: Stream, timeout: Timeout, deliver: Deliver) -> Reading:
+        """What reads the stream's source."""
+        return Reading(stream, self.settings.stream.readers, self._seconds(timeout), deliver)
+
+    def unsure(self, results: Sequence[Result[Any]]) -> Flow[None] | None:
+        """What is to be asked before these results may be handed out, if anything."""
+        space = self.settings.vector_space
+        if space is None:
+            return None
+        for each in results:
+            if each.error is None and self.connection.spaces.get(each.embedding.version) != space:
+                version = each.embedding.version
+                return self._check_space(version, self.deadline(self.settings.timeout))
+        return None
+
+    def _check_space(self, version: int, deadline: float) -> Flow[None]:
+        """Raise where vectors of this version are not of the client's vector space."""
+        wanted, spaces = self.settings.vector_space, self.connection.spaces
+        if wanted is None or spaces.get(version) == wanted:
+            return
+        if version not in spaces:
+            spaces[version] = yield from self.inquiry.space(version, deadline)
+        if spaces[version] != wanted:
+            has = spaces.pop(version)  # a version may be replaced by another under its number
+            says = "names no vector space" if has is None else f"has the vector space {has!r}"
+            raise VectorSpaceError(
+                f"{self.connection.target}, model {self.settings.model!r}: version {version} "
+                f"{says}, and {wanted!r} is wanted; pin a version of that space, or build the "
+                "index anew"
+            )
 
     def deadline(self, timeout: Timeout) -> float:
         """When a call that begins now has to end."""
@@ -124,9 +176,20 @@ class Core:
 
     def _names(self, deadline: float) -> Flow[Names]:
         """The signature's tensors, asked for once."""
-        known, key = self.connection.names, self._key
-        if (names := known.get(key)) is None:
-            names = known[key] = yield from self.inquiry.names(deadline)
+        connection, key = self.connection, self._key
+        while (names := connection.names.get(key)) is None:
+            with connection.lock:
+                asked = connection.asking.get(key)
+                if asked is None:
+                    asking = connection.asking[key] = Future()
+            if asked is not None:
+                yield asked, deadline
+                continue
+            try:
+                names = connection.names[key] = yield from self.inquiry.names(deadline)
+            finally:
+                del connection.asking[key]
+                asking.set_result(None)
         return names
 
     def _codec_for(self, names: Names, pinned: int | None = None) -> Codec:
@@ -152,7 +215,7 @@ def _batch_of_rows(rows: Rows, model: str) -> EmbeddingBatch:
 
 
 def _batch_of_results(
-    results: Sequence[Result], model: str, version: int, dimension: int
+    results: Sequence[Result[int]], model: str, version: int, dimension: int
 ) -> EmbeddingBatch:
     """Of several replies, all by one version."""
     vectors = np.full((len(results), dimension), np.nan, np.float32)

@@ -6,6 +6,7 @@ import math
 import queue
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -26,8 +27,9 @@ class Driver:
         self._method = method
         self._connection = connection
         self._job = job
-        self._done: queue.SimpleQueue[tuple[Attempt, float]] = queue.SimpleQueue()
-        """Attempts whose outcome is there, and since when."""
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.deliver = self._events.put
+        """Have something called on this thread, by `wait` or `collect`."""
         self._open: dict[Attempt, grpc.Future] = {}
 
     def run(self) -> None:
@@ -41,9 +43,12 @@ class Driver:
                 self._start(attempt)
             self.wait()
 
-    def start_due(self) -> None:
-        for attempt in self._job.due(time.monotonic()):
+    def start_due(self) -> bool:
+        """Send what is to be sent now; whether that was anything."""
+        attempts = self._job.due(time.monotonic())
+        for attempt in attempts:
             self._start(attempt)
+        return bool(attempts)
 
     def _call(self, attempt: Attempt) -> None:
         """Send an attempt that nothing can happen beside, and wait for it here.
@@ -67,7 +72,9 @@ class Driver:
         future = send.future(attempt.request, **options)
         self._open[attempt] = future
         self._connection.started(attempt)
-        future.add_done_callback(lambda _: self._done.put((attempt, time.monotonic())))
+        future.add_done_callback(
+            lambda _: self.deliver(partial(self._bring, attempt, time.monotonic()))
+        )
 
     def _sender(self, attempt: Attempt) -> tuple[Any, dict[str, Any]]:
         self._connection.check_usable()
@@ -79,23 +86,20 @@ class Driver:
 
     def collect(self) -> None:
         """Bring the outcomes that are there, without waiting."""
-        while not self._done.empty():
-            self._bring(*self._done.get())
+        while not self._events.empty():
+            self._events.get()()
 
-    def wait(self) -> None:
-        """Wait for an outcome, or until the job wants to be asked again."""
+    def wait(self, wake_at: float = math.inf) -> None:
+        """Wait for an outcome, or until the job (or the caller: `wake_at`) is to be asked again."""
         if self._job.finished:
             return
         self._connection.check_process()
-        left = self._job.wake_at() - time.monotonic()
+        left = min(self._job.wake_at(), wake_at) - time.monotonic()
         try:
-            if math.isinf(left):
-                outcome = self._done.get()
-            else:
-                outcome = self._done.get(timeout=max(left, 0.0))
+            event = self._events.get(timeout=None if math.isinf(left) else max(left, 0.0))
         except queue.Empty:
             return
-        self._bring(*outcome)
+        event()
         self.collect()
 
     def _bring(self, attempt: Attempt, now: float) -> None:
@@ -117,9 +121,7 @@ class Driver:
             self._connection.canceled()
             future.cancel()
 
-    def __enter__(self) -> Driver:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Cancel what is open."""
         for attempt in list(self._open):
             self._cancel(attempt)

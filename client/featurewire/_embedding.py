@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from featurewire._errors import ImageError
 
-__all__ = ["Embedding", "EmbeddingBatch", "Result"]
+__all__ = ["Embedded", "Embedding", "EmbeddingBatch", "Failed", "Result"]
+
+K = TypeVar("K", covariant=True)
 
 Vectors = npt.NDArray[np.float32]
 
@@ -26,6 +29,8 @@ class Embedding:
     version: int
     """The version that made it: vectors of two versions compare only if their manifests name the
     same `vector_space`."""
+    bridged: bool = False
+    """It was carried over into the `vector_space` asked for from the version's own."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return _as_array(self.vector, dtype, copy)
@@ -38,14 +43,14 @@ class Embedding:
 class EmbeddingBatch:
     """The vectors of `embed_batch`, one row an image, in input order.
 
-    `batch[i]` is the i-th `Embedding` or raises that image's error; `np.asarray(batch)` is
-    `vectors`, or raises when any image failed.
+    `batch[i]` is the i-th `Embedding` or raises that image's error, `batch[i:j]` is a list of such;
+    `np.asarray(batch)` is `vectors`, or raises when any image failed.
     """
 
     vectors: Vectors
     """float32 `(N, dimension)`. The rows of failed images, the keys of `errors`, are all NaN."""
     version: int
-    """One version made all rows."""
+    """One version made all rows; 0 when no version answered."""
     errors: dict[int, ImageError]
     """By row."""
     model: str = ""
@@ -62,8 +67,18 @@ class EmbeddingBatch:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def __getitem__(self, row: int) -> Embedding:
-        row = range(len(self))[row]
+    @overload
+    def __getitem__(self, row: int) -> Embedding: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[Embedding]: ...
+
+    def __getitem__(self, row: int | slice) -> Embedding | list[Embedding]:
+        if isinstance(row, slice):
+            return [self[each] for each in range(len(self))[row]]
+        if isinstance(row, (bool, np.bool_)):
+            raise TypeError(f"an index of a batch is a whole number, not {row}")
+        row = range(len(self))[operator.index(row)]
         if row in self.errors:
             raise self.errors[row]
         return Embedding(vector=self.vectors[row], model=self.model, version=self.version)
@@ -76,20 +91,34 @@ class EmbeddingBatch:
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
-    """What `stream` yields for one image: either an embedding or an error."""
+class Embedded(Generic[K]):
+    """A `Result` with an embedding."""
 
-    key: Any
+    key: K
     """The key that came with the image, or its position in the iterable, from 0."""
-    embedding: Embedding | None = None
-    error: ImageError | None = None
+    embedding: Embedding
+    error: None = None
 
     def unwrap(self) -> Embedding:
-        """The embedding; raises the error when there is none."""
-        if self.embedding is None:
-            assert self.error is not None
-            raise self.error
+        """The embedding."""
         return self.embedding
+
+
+@dataclass(frozen=True, eq=False)
+class Failed(Generic[K]):
+    """A `Result` with an error."""
+
+    key: K
+    error: ImageError
+    embedding: None = None
+
+    def unwrap(self) -> NoReturn:
+        """Raises the error."""
+        raise self.error
+
+
+Result: TypeAlias = Embedded[K] | Failed[K]
+"""What `stream` yields for one image: `error is None` tells type checkers which one it is."""
 
 
 def _as_array(vectors: Vectors, dtype: Any, copy: bool | None) -> npt.NDArray[Any]:

@@ -9,6 +9,7 @@
     ├── OverloadedError         the server's queue is full
     ├── DeadlineExceededError   no reply in time (also a TimeoutError)
     ├── ResponseError           a reply came that does not fit the request
+    │   └── VectorSpaceError    a version of another vector space answered
     └── ServerError             the server failed in another way
 
 A `grpc.RpcError` never reaches a caller by itself; it is the `__cause__`.
@@ -31,6 +32,7 @@ __all__ = [
     "ResponseError",
     "ServerError",
     "ServerUnavailableError",
+    "VectorSpaceError",
     "from_rpc_error",
     "is_systemic",
 ]
@@ -43,6 +45,8 @@ class FeaturewireError(Exception):
     retry_after: float | None = None
     """Seconds after which another attempt may succeed, where the server says so (gRPC's retry
     push-back); negative: the server wants none."""
+    _text: str = ""
+    """What the server said, without the names of server and model."""
 
 
 class ConfigError(FeaturewireError, ValueError):
@@ -94,6 +98,10 @@ class ResponseError(FeaturewireError):
     """A reply came that does not fit the request: rows, dimension, dtype or names are wrong."""
 
 
+class VectorSpaceError(ResponseError):
+    """A version of another vector space than the client's `vector_space` answered."""
+
+
 class ServerError(FeaturewireError):
     """The server failed in another way."""
 
@@ -106,6 +114,11 @@ _ADVICE = {
     "is usually 8500, its REST port 8501",
     "TLS": "the TLS handshake failed; check TLSConfig(ca=…, cert=…, key=…, server_name=…) and "
     "whether that port speaks TLS",
+    "cut off by TLS": "the server hung up during the TLS handshake or right after it; if it asks "
+    "for a client's certificate, set TLSConfig(cert=…, key=…)",
+    "perhaps TLS": "the server hung up at once; if that port speaks TLS, set tls=TLSConfig(…)",
+    "host name": "TLS: the server's certificate is for another host name; name the one that it is "
+    "for with TLSConfig(server_name=…)",
     "DNS": "the host name does not resolve; check the address",
     "address": "check the address and that the server runs (`featurewire status --server …`)",
     "time": "raise timeout=… or send fewer images",
@@ -120,6 +133,7 @@ _ADVICE = {
 }
 
 _NOT_GRPC = r"http/?1|http2 header with status|before receiving SETTINGS"
+_HUNG_UP = r"socket closed|connection reset|broken pipe|end of file|\\bEOF\\b"
 _CUT_OFF = r"RST_STREAM|goaway|connection|stream (removed|closed)"
 
 # Code, pattern, error, advice. Most specific first: the first rule that fits decides.
@@ -133,6 +147,7 @@ _RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
         ServerUnavailableError,
         "not gRPC",
     ),
+    ("UNAVAILABLE", r"hostname verif|peer name|ssl.*host", ServerUnavailableError, "host name"),
     ("UNAVAILABLE", r"ssl|tls|handshake|certificate", ServerUnavailableError, "TLS"),
     ("UNAVAILABLE", r"DNS|resol", ServerUnavailableError, "DNS"),
     ("UNAVAILABLE", "", ServerUnavailableError, "address"),
@@ -170,11 +185,11 @@ _SYSTEMIC = re.compile(
 
 def is_systemic(error: FeaturewireError) -> bool:
     """The text of an INVALID_ARGUMENT blames the request, and no image of it."""
-    return isinstance(error, InvalidRequestError) and bool(_SYSTEMIC.search(str(error)))
+    return isinstance(error, InvalidRequestError) and bool(_SYSTEMIC.search(error._text))
 
 
 def from_rpc_error(
-    exc: grpc.RpcError, *, target: str, model: str, answered: bool = True
+    exc: grpc.RpcError, *, target: str, model: str, answered: bool = True, tls: bool = False
 ) -> FeaturewireError:
     """The error of ours for one of gRPC's, with `exc` as its cause.
 
@@ -183,17 +198,22 @@ def from_rpc_error(
     status = exc.code() if hasattr(exc, "code") else None
     code = status.name if isinstance(status, grpc.StatusCode) else "UNKNOWN"
     details = (exc.details() if hasattr(exc, "details") else None) or str(exc) or code
+    # A model may be called as the words that are looked for.
+    text = re.sub(rf"(?<!\w){re.escape(model)}(?!\w)", "", details)
     kind, advice = next(
         (kind, advice)
         for rule, pattern, kind, advice in _RULES
-        if rule in ("", code) and re.search(pattern, details, re.IGNORECASE)
+        if rule in ("", code) and re.search(pattern, text, re.IGNORECASE)
     )
     if advice == "time" and not answered:
         advice = "silent"
+    elif advice == "address" and not answered and re.search(_HUNG_UP, text, re.IGNORECASE):
+        advice = "cut off by TLS" if tls else "perhaps TLS"
     message = f"{target}, model {model!r}: {' '.join(details.split())}"
     error = kind(f"{message}; {_ADVICE[advice]}" if advice else message)
     error.code = code
     error.retry_after = _pushback(exc)
+    error._text = text
     error.__cause__ = exc
     return error
 

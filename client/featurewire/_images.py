@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import stat
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from featurewire._errors import ImageError
 
-__all__ = ["Buffer", "Image", "check_image", "check_images", "load", "split_pair"]
+__all__ = [
+    "Buffer",
+    "Image",
+    "Source",
+    "check_image",
+    "check_images",
+    "load_all",
+    "try_load",
+]
 
 Buffer = bytes | bytearray | memoryview
 Image = Buffer | os.PathLike[str]
+Source = Image | Callable[[], Buffer]
+"""An image of a stream: also a function that gets its bytes."""
+
+MAX_FILE_BYTES = 256 << 20
+"""More is no image, and a mistake should not fill the memory."""
 
 _EXPECTED = "an image is bytes, bytearray, memoryview or a pathlib.Path of a file"
 
@@ -73,36 +89,69 @@ def check_images(images: object, *, asynchronous: bool = False) -> None:
         raise TypeError(f"expected an iterable of images, not {type(images).__name__}")
 
 
-def split_pair(item: object, position: int) -> tuple[Any, Image]:
-    """The key and the image of one item of a stream: a pair, or an image keyed by position."""
-    if isinstance(item, tuple):
-        if len(item) != 2:
-            raise TypeError(
-                f"item {position}: expected an image or a (key, image) pair, "
-                f"not a tuple of {len(item)}"
-            )
-        key, image = item
-    else:
-        key, image = position, item
-    try:
-        return key, check_image(image)
-    except TypeError as exc:
-        raise TypeError(f"item {position}: {exc}") from None
-
-
-def load(image: Image) -> Buffer:
-    """The image's encoded bytes; reads a path. Raises `ImageError` (`unreadable`)."""
+def load(image: Source) -> Buffer:
+    """The image's encoded bytes; reads a path, calls a callable. Raises `ImageError`."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, (bytearray, memoryview)):
         # A copy: the caller may reuse the buffer while the request waits for its retry.
         return bytes(image)
     try:
-        with open(image, "rb") as file:
-            return file.read()
-    except (OSError, ValueError) as exc:  # ValueError: no file can have such a name
-        reason = getattr(exc, "strerror", None) or str(exc)
-        raise ImageError(f"{os.fspath(image)!r}: {reason}", reason="unreadable") from exc
+        if isinstance(image, os.PathLike):
+            return _read(image)
+        data = image()
+    except Exception as exc:  # whatever a callable raises fails its image alone
+        if isinstance(image, os.PathLike) and not isinstance(exc, (OSError, ValueError)):
+            raise
+        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        raise ImageError(f"{_name(image)}: {reason}", reason="unreadable") from exc
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise ImageError(
+        f"{_name(image)}: gave a {type(data).__name__}, not bytes", reason="unreadable"
+    )
+
+
+def _read(path: os.PathLike[str]) -> bytes:
+    # Not blocking: opening a named pipe would wait for its writer.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(0, "not a regular file")
+        if info.st_size > MAX_FILE_BYTES:
+            raise OSError(0, f"larger than {MAX_FILE_BYTES >> 20} MiB")
+        return file.read()
+
+
+def try_load(image: Source) -> Buffer | ImageError:
+    try:
+        return load(image)
+    except ImageError as error:
+        return error
+
+
+def load_all(images: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
+    """What `try_load` gives for each; a future of it where something is to be read."""
+    images = list(images)
+    if not any(isinstance(image, os.PathLike) for image in images):
+        return [try_load(image) for image in images]
+    # On a thread: a file on a network disk may take for ever, and the call has a deadline.
+    future: Future[Any] = Future()
+
+    def read() -> None:
+        try:
+            future.set_result([try_load(image) for image in images])
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    threading.Thread(target=read, daemon=True, name="featurewire-read").start()
+    return future
+
+
+def _name(image: Source) -> str:
+    if isinstance(image, os.PathLike):
+        return repr(os.fspath(image))
+    return str(getattr(image, "__qualname__", None) or image)
 
 
 def _shorten(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 from featurewire._call import Decide, Flow
 from featurewire._codec import PREDICT, Codec, Names, model_spec
@@ -16,6 +17,7 @@ from featurewire._errors import (
     FeaturewireError,
     InvalidRequestError,
     ModelNotFoundError,
+    ResponseError,
     ServerError,
     ServerUnavailableError,
 )
@@ -54,7 +56,7 @@ class Inquiry:
     def spec(self, signature: str = "", *, pinned: int | None = None) -> model_pb2.ModelSpec:
         """The model as requests name it; `pinned` instead of the client's version or label."""
         settings = self._settings
-        version = settings.version if pinned is None else pinned
+        version = pinned or settings.version
         return model_spec(
             settings.model, version=version, label=settings.label, signature=signature
         )
@@ -78,6 +80,36 @@ class Inquiry:
             )
         return choose_names(metadata, signature=settings.signature, **wanted)
 
+    def current(self, deadline: float) -> Flow[int]:
+        """The version that answers at present: the label's, else the newest AVAILABLE one."""
+        try:
+            metadata = yield from self._signatures(deadline)
+            if metadata.version:
+                return metadata.version
+        except ServerError as exc:
+            if exc.code != "UNIMPLEMENTED" or self._settings.label is not None:
+                raise
+        status = yield from self.status(deadline)
+        for version in status.versions:
+            if version.available:
+                return version.version
+        raise ModelNotFoundError(f"{self._origin}: no version is AVAILABLE; wait_until_ready()")
+
+    def space(self, version: int, deadline: float) -> Flow[str | None]:
+        """The vector space that a version's manifest names; None where none is named."""
+        try:
+            manifest = yield from self._manifest(version, deadline)
+        except (InvalidRequestError, ResponseError):  # no such signature
+            return None
+        space = manifest.get("vector_space")
+        return space if isinstance(space, str) else None
+
+    def _manifest(self, version: int, deadline: float) -> Flow[dict[str, Any]]:
+        names = Names(signature="manifest", input="request", output="manifest", status=None)
+        request = Codec(self.spec("manifest", pinned=version), names).build([b""])
+        reply = yield from self._unary(PREDICT, request, deadline)
+        return parse_manifest(read_strings(reply, "manifest"))
+
     def status(self, deadline: float, *, once: bool = False) -> Flow[ModelStatus]:
         request = status_request(self.spec())
         reply = yield from self._unary(GET_STATUS, request, deadline, once=once)
@@ -94,11 +126,8 @@ class Inquiry:
         signature = metadata.signatures.get("manifest")
         if signature is None or {"request"} != set(signature.inputs):
             return metadata
-        names = Names(signature="manifest", input="request", output="manifest", status=None)
-        spec = self.spec("manifest", pinned=metadata.version or None)
-        request = Codec(spec, names).build([b""])
-        reply = yield from self._unary(PREDICT, request, deadline)
-        return replace(metadata, manifest=parse_manifest(read_strings(reply, "manifest")))
+        manifest = yield from self._manifest(metadata.version, deadline)
+        return replace(metadata, manifest=manifest)
 
     def wait_until_ready(self, deadline: float) -> Flow[ModelStatus]:
         """Poll until a version (the one asked for, if any) is AVAILABLE."""

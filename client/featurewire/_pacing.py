@@ -191,6 +191,11 @@ class Outage:
             self._since = now
         return now - self._since <= self._patience
 
+    def excuse(self, seconds: float) -> None:
+        """Time that the consumer took does not count."""
+        if self._since is not None:
+            self._since += seconds
+
     def probe_later(self, now: float) -> None:
         """Nobody answers."""
         if self.is_on and now < self._probe_at:

@@ -20,7 +20,7 @@ class Slot:
 
     key: Any
     number: int
-    result: Result | None = None
+    result: Result[Any] | None = None
 
 
 class Order:
@@ -28,18 +28,23 @@ class Order:
 
     def __init__(self) -> None:
         self._slots: deque[Slot] = deque()
-        self._next = 0
+        self.opened = 0
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def open(self, key: Any) -> Slot:
-        slot = Slot(key, self._next)
-        self._next += 1
+        slot = Slot(key, self.opened)
+        self.opened += 1
         self._slots.append(slot)
         return slot
 
-    def take(self) -> list[Result]:
+    def cut(self, at: int) -> None:
+        """Give no results of the place `at` and those behind it."""
+        while self._slots and self._slots[-1].number >= at:
+            self._slots.pop()
+
+    def take(self) -> list[Result[Any]]:
         ready = []
         while self._slots and (result := self._slots[0].result) is not None:
             ready.append(result)
@@ -57,6 +62,10 @@ class Pack:
     size: int = 0
     expired: int = 0
     """Attempts that had no reply in time, from a server that was there."""
+
+    @property
+    def first(self) -> int:
+        return min(slot.number for slot in self.slots)
 
     def add(self, slot: Slot, image: Buffer) -> None:
         self.slots.append(slot)
@@ -83,6 +92,11 @@ class Packing:
         self._linger = config.linger
         self._open: Pack | None = None
         self._ready: deque[Pack] = deque()
+
+    def cut(self, at: int) -> None:
+        """Send nothing that holds images of the place `at` and those behind it alone."""
+        self.close()
+        self._ready = deque(pack for pack in self._ready if pack.first < at)
 
     @property
     def front(self) -> Pack | None:
@@ -125,7 +139,3 @@ class Packing:
 
     def put_back(self, parts: Iterable[Pack]) -> None:
         self._ready.extendleft(reversed(list(parts)))
-
-    def clear(self) -> None:
-        self._open = None
-        self._ready.clear()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from featurewire._config import RetryConfig
 from featurewire._errors import (
+    DeadlineExceededError,
     FeaturewireError,
     ModelNotFoundError,
     OverloadedError,
@@ -67,6 +68,9 @@ class RetryBudget:
         with self._lock:
             self._tokens = min(self._capacity, self._tokens + self._earned)
 
+    def __str__(self) -> str:
+        return f"{self._tokens:.0f} of {self._capacity:.0f} retries of the client's budget"
+
     def spend(self) -> bool:
         """Take a token for a retry; False when there is none."""
         with self._lock:
@@ -86,9 +90,16 @@ class RetryPolicy:
 
     def __call__(self, call: Call, error: FeaturewireError, now: float) -> float | None:
         """Seconds to wait before the next attempt; None to give up."""
+        delay = self._delay(call, error, now)
+        if delay is None:
+            self.explain(call, error, now)
+        return delay
+
+    def _delay(self, call: Call, error: FeaturewireError, now: float) -> float | None:
         if call.failures >= self.config.max_attempts:
             return None
-        if self.helps_elsewhere(error) and self.has_other(call, now):
+        elsewhere = self.helps_elsewhere(error) or isinstance(error, DeadlineExceededError)
+        if elsewhere and self.has_other(call, now):
             delay: float | None = 0.0
         elif is_transient(error):
             delay = wait_before_retry(self.config, call.failures, error)
@@ -97,6 +108,14 @@ class RetryPolicy:
         if delay is None or now + delay >= call.deadline or not self._budget.spend():
             return None
         return delay
+
+    def explain(self, call: Call, error: FeaturewireError, now: float) -> None:
+        """Say in the error what was spent on the call."""
+        if is_transient(error) and call.began is not None and error.args:
+            tries = "1 attempt" if call.failures == 1 else f"{call.failures} attempts"
+            error.args = (
+                f"{error.args[0]} ({tries} in {now - call.began:.1f} s; {self._budget} left)",
+            )
 
     @staticmethod
     def helps_elsewhere(error: FeaturewireError) -> bool:

@@ -32,6 +32,7 @@ class Settings:
     model: str
     version: int | None
     label: str | None
+    vector_space: str | None
     timeout: float | None
     retry: RetryConfig
     tls: TLSConfig | None
@@ -56,6 +57,9 @@ class Settings:
             raise ConfigError("version and label: name one of them, not both")
         if version is not None and (not isinstance(version, int) or not 0 <= version < 1 << 63):
             raise ConfigError(f"version={version!r}: expected a whole number, such as 1")
+        space = self.vector_space
+        if space is not None and (not isinstance(space, str) or not space):
+            raise ConfigError(f"vector_space={space!r}: expected the digest that a manifest holds")
         if label is not None and not isinstance(label, str):
             raise ConfigError(f"label={label!r}: expected a str, such as 'stable'")
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from featurewire._call import Attempt, Call
 from featurewire._codec import PREDICT, Codec
 from featurewire._config import StreamConfig
 from featurewire._connection import Connection
-from featurewire._embedding import Embedding, Result
+from featurewire._embedding import Embedded, Embedding, Failed, Result
 from featurewire._errors import (
     DeadlineExceededError,
     FeaturewireError,
@@ -29,11 +30,25 @@ from featurewire._pacing import Outage, Window
 from featurewire._packing import Order, Pack, Packing, Slot
 from featurewire._retry import is_transient, wait_before_retry
 
-__all__ = ["Stream", "can_split"]
+__all__ = ["Stream", "StreamProgress", "can_split"]
 
 BATCH_LIMIT = re.compile(r"larger than maximum input batch size (\d+)")
 REJECTIONS = 16
 """So many images refused one by one, and none accepted: it is not the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamProgress:
+    """How far a stream is, in images."""
+
+    read: int
+    """Taken from the source."""
+    answered: int
+    """Those with a result, whether it was handed out or waits for one before it."""
+    errors: int
+    """Those whose result is an error."""
+    in_flight: int
+    """Sent, and without a reply."""
 
 
 class Stream:
@@ -68,24 +83,47 @@ class Stream:
         self._ended = False
         self._source_error: Exception | None = None
         self._error: FeaturewireError | None = None
+        self._cut = 0
         self._replied = False
+        self.versions: set[int] = set()
+        """Those that answered."""
         self._rejections = 0
+        self._answered = self._errors = 0
 
     # The source's side.
 
-    def wants(self) -> bool:
-        """Another image may be read: at most one request's worth waits to be sent."""
+    @property
+    def per_request(self) -> int:
+        return self._packing.per_request
+
+    def wants(self, asked: int = 0) -> bool:
+        """Another image may be read, beside those already asked for."""
         if self._ended or self._error is not None or self._packing.front is not None:
             return False
-        return len(self._order) < (2 * self._window.limit + 2) * self._packing.per_request
+        return len(self._order) + asked < (2 * self._window.limit + 2) * self.per_request
 
     def add(self, key: Any, image: Buffer | ImageError, now: float) -> None:
         """The next image, or why it could not be read."""
-        slot = self._order.open(key)
+        self.fill(self.open(key), image, now)
+
+    def open(self, key: Any) -> Slot:
+        """The place of the next image, which `fill` brings."""
+        return self._order.open(key)
+
+    def fill(self, slot: Slot, image: Buffer | ImageError, now: float) -> None:
         if isinstance(image, ImageError):
             self._fail_slot(slot, image)
-        else:
+        elif self._error is None:
             self._packing.add(slot, image, now)
+
+    @property
+    def progress(self) -> StreamProgress:
+        return StreamProgress(
+            read=self._order.opened,
+            answered=self._answered,
+            errors=self._errors,
+            in_flight=sum(len(pack.images) for pack in self._active.values()),
+        )
 
     def end(self, error: Exception | None = None) -> None:
         """The source ended, or raised: then what it gave is delivered before the error."""
@@ -95,16 +133,15 @@ class Stream:
 
     # The consumer's side.
 
-    def take(self) -> list[Result]:
+    def take(self) -> list[Result[Any]]:
         """The results that are next in order."""
         return self._order.take()
 
     @property
     def finished(self) -> bool:
         """Nothing more will happen; results may be left to take."""
-        if self._error is not None:
-            return True
-        return self._ended and not self._active and self._packing.front is None
+        ended = self._ended or self._error is not None
+        return ended and not self._active and self._packing.front is None
 
     def raise_error(self) -> None:
         """Raise what ended the stream, if it was an error."""
@@ -114,8 +151,6 @@ class Stream:
     # The server's side: a Job.
 
     def due(self, now: float) -> list[Attempt]:
-        if self._error is not None:
-            return []
         self._packing.close_due(now)
         limit = self._window.limit
         attempts: list[Attempt] = []
@@ -153,8 +188,6 @@ class Stream:
         return call.due(now)
 
     def wake_at(self) -> float:
-        if self._error is not None:
-            return math.inf
         times = [call.wake_at() for call in self._active if call.in_flight]
         if len(times) < self._window.limit:  # else a retry that is due waits for its turn
             retries = [call.wake_at() for call in self._active if not call.in_flight]
@@ -171,9 +204,10 @@ class Stream:
         try:
             rows = self._codec.read(reply, len(pack.images))
         except ResponseError as error:
-            self._fail(error)
+            self._fail(error, pack.first)
             return
         self._replied = True
+        self.versions.add(rows.version)
         if self._outage.end():
             for other in self._active:
                 other.hurry()
@@ -184,15 +218,15 @@ class Stream:
             now=now,
             saturated=waiting or len(self._active) + 1 >= self._window.limit,
         )
-        self._connection.count(images=len(pack.images), image_errors=len(rows.reasons))
+        self._count(len(pack.images), len(rows.reasons))
         for row, slot in enumerate(pack.slots):
             if row in rows.reasons:
-                slot.result = Result(slot.key, error=rows.error(row))
+                slot.result = Failed(slot.key, rows.error(row))
             else:
                 # A copy, so that one kept vector does not keep the whole reply.
                 vector = rows.vectors[row].copy()
                 embedding = Embedding(vector, self._connection.model, rows.version)
-                slot.result = Result(slot.key, embedding)
+                slot.result = Embedded(slot.key, embedding)
 
     def failed(self, attempt: Attempt, error: FeaturewireError, now: float) -> None:
         attempt.call.failed(attempt, error, now)
@@ -203,7 +237,12 @@ class Stream:
         if can_split(attempt.call.error):
             self._split(pack, attempt.call.error)
         else:
-            self._fail(attempt.call.error)
+            self._fail(attempt.call.error, pack.first)
+
+    def _count(self, images: int, errors: int) -> None:
+        self._answered += images
+        self._errors += errors
+        self._connection.count(images=images, image_errors=errors)
 
     def obsolete(self) -> list[Attempt]:
         obsolete, self._obsolete = self._obsolete, []
@@ -218,22 +257,35 @@ class Stream:
         self._obsolete += call.obsolete()
         return pack
 
-    def _fail(self, error: FeaturewireError) -> None:
-        if self._error is None:
-            self._error = error
-        for call in self._active:
-            call.abandon()
-            self._obsolete += call.obsolete()
-        self._active.clear()
-        self._packing.clear()
+    def _fail(self, error: FeaturewireError, at: int) -> None:
+        """End with this error, once all images before the place `at` have their results."""
+        if self._error is not None and at >= self._cut:
+            return
+        self._error, self._cut = error, at
+        for call, pack in list(self._active.items()):
+            if pack.first >= at:
+                call.abandon()
+                self._finish(call)
+        self._packing.cut(at)
+        self._order.cut(at)
+
+    def excuse(self, seconds: float) -> None:
+        """Time in which the consumer held control; patience does not count it."""
+        self._outage.excuse(seconds)
 
     def _decide(self, call: Call, error: FeaturewireError, now: float) -> float | None:
         """Seconds until a failed request may be sent again; None to give it up."""
-        policy, outage = self._policy, self._outage
         if isinstance(error, OverloadedError):
             self._window.overloaded(now)
         if not self._is_patient(error):
-            return policy(call, error, now)
+            return self._policy(call, error, now)
+        delay = self._patient_delay(call, error, now)
+        if delay is None:
+            self._policy.explain(call, error, now)
+        return delay
+
+    def _patient_delay(self, call: Call, error: FeaturewireError, now: float) -> float | None:
+        policy, outage = self._policy, self._outage
         if not outage.trouble(now):
             return None
         if policy.helps_elsewhere(error) and policy.has_other(call, now):
@@ -246,6 +298,8 @@ class Stream:
             pack.expired += 1
             if pack.expired >= policy.config.max_attempts:
                 return None
+            if policy.has_other(call, now):
+                return 0.0
             self._window.overloaded(now)
         elif isinstance(error, ModelNotFoundError):
             if not outage.is_on:  # a server that has just started loads its models first
@@ -279,7 +333,7 @@ class Stream:
     def _split(self, pack: Pack, error: FeaturewireError) -> None:
         """Find the image that a refused request is refused for: halves of it go first again."""
         count = len(pack.images)
-        limit = BATCH_LIMIT.search(str(error))
+        limit = BATCH_LIMIT.search(error._text)
         if limit and 0 < int(limit[1]) < count:
             self._packing.per_request = min(self._packing.per_request, int(limit[1]))
             self._packing.put_back(pack.parts(self._packing.per_request))
@@ -291,7 +345,7 @@ class Stream:
     def _reject(self, slot: Slot, error: FeaturewireError) -> None:
         self._rejections += 1
         if not self._replied and self._rejections >= REJECTIONS:
-            self._fail(error)
+            self._fail(error, slot.number)
             return
         reason = "too_large" if error.code == "RESOURCE_EXHAUSTED" else "rejected"
         refused = ImageError(f"{reason}: the server refused it: {error}", reason=reason)
@@ -299,8 +353,8 @@ class Stream:
         self._fail_slot(slot, refused)
 
     def _fail_slot(self, slot: Slot, error: ImageError) -> None:
-        self._connection.count(images=1, image_errors=1)
-        slot.result = Result(slot.key, error=error)
+        self._count(1, 1)
+        slot.result = Failed(slot.key, error)
 
 
 def can_split(error: FeaturewireError) -> bool:

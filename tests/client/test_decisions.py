@@ -360,8 +360,10 @@ def test_public_names_are_frozen():
         "Signature",
         "Stats",
         "StreamConfig",
+        "StreamProgress",
         "TLSConfig",
         "TensorSpec",
+        "VectorSpaceError",
         "VersionStatus",
         "__version__",
     ]
@@ -378,7 +380,7 @@ def test_every_error_is_in_the_tree_and_has_the_one_root():
         for name in featurewire.__all__
         if isinstance(value := getattr(featurewire, name), type) and issubclass(value, Exception)
     ]
-    assert len(errors) == 10
+    assert len(errors) == 11
     tree = __import__("featurewire._errors", fromlist=["_errors"]).__doc__
     for error, _ in itertools.product(errors, [None]):
         assert issubclass(error, featurewire.FeaturewireError)

@@ -592,13 +592,18 @@ def test_an_address_that_never_answered_is_named_when_time_is_up(connect):
             client.embed(image(1))
 
 
-def test_a_token_that_cannot_be_had_is_raised_as_it_is(connect):
-    def token():
-        raise LookupError("no token today")
+def no_token():
+    raise LookupError("no token today")
 
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [(no_token, "no token today"), (lambda: None, "NoneType"), (lambda: b"t", "bytes")],
+)
+def test_a_token_that_cannot_be_had_is_an_error_of_ours(connect, token, words):
     with Misbehaving() as server:
         client = connect(server.target, channel=ChannelConfig(token=token))
-        with pytest.raises(LookupError, match="no token today"):
+        with pytest.raises(featurewire.ConfigError, match=words):
             client.embed(image(1))
 
 
@@ -631,3 +636,35 @@ def test_closing_the_client_ends_a_stream_with_an_error(connect):
         with pytest.raises(featurewire.ConfigError, match="closed"):
             for _ in results:
                 pass
+
+
+def test_a_server_that_hangs_is_rested(connect):
+    hangs, gate = threading.Event(), threading.Event()
+
+    def predict(images, context):
+        if hangs.is_set():
+            gate.wait(30)
+        return reply_to(images)
+
+    with Misbehaving(predict) as one, Misbehaving() as two:
+        client = connect(f"{one.target},{two.target}", timeout=0.5, retry=QUICK)
+        for number in range(4):
+            client.embed(image(number))
+        hangs.set()
+        failed = 0
+        for number in range(12):
+            try:
+                client.embed(image(number))
+            except featurewire.DeadlineExceededError:
+                failed += 1
+        assert failed <= 1
+        hangs.clear()
+        gate.set()
+        with eventually(20) as until:  # it is tried again
+            before = len(one.requests)
+
+            def answered() -> bool:
+                client.embed(image(1))
+                return len(one.requests) > before
+
+            until(answered)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import grpc
 import numpy as np
 import pytest
@@ -100,3 +102,41 @@ def test_a_bearer_token_travels_over_tls(connect, server, authority):
     )
     client.embed(image(1))
     assert server.call_metadata[-1]["authorization"] == "Bearer t0ken"
+
+
+def failures(server, mutual, authority, plain):
+    ours, foreign = authority.cert_pem.bytes(), trustme.CA()
+    stranger = foreign.issue_cert("client")
+    pair = {
+        "cert": stranger.cert_chain_pems[0].bytes(),
+        "key": stranger.private_key_pem.bytes(),
+    }
+    return {
+        "wrong host name": (f"127.0.0.1:{server.port}", TLSConfig(ca=ours), "server_name="),
+        "foreign authority": (server.target, TLSConfig(ca=foreign.cert_pem.bytes()), "ca="),
+        "no certificate of ours": (mutual.target, TLSConfig(ca=ours), "cert=…, key=…"),
+        "a foreign one of ours": (mutual.target, TLSConfig(ca=ours, **pair), "cert=…, key=…"),
+        "plain text on a TLS port": (server.target, None, r"set tls=TLSConfig"),
+        "TLS on a plain port": (plain.target, TLSConfig(ca=ours), "speaks TLS"),
+    }
+
+
+def test_failures_of_tls_say_tls_and_what_to_set(connect, server, mutual, authority):
+    with Misbehaving() as plain:
+        for name, (target, tls, words) in failures(server, mutual, authority, plain).items():
+            with pytest.raises(featurewire.ServerUnavailableError, match=r"TLS.*") as caught:
+                connect(target, tls=tls, retry=NEVER).embed(image(1))
+            assert re.search(words, str(caught.value)), (name, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"ca": b"garbage"},
+        {"ca": b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
+        {"cert": b"garbage", "key": b"garbage"},
+    ],
+)
+def test_garbage_is_a_config_error(config):
+    with pytest.raises(featurewire.ConfigError, match=r"TLSConfig\((ca|cert)=…\)"):
+        featurewire.Client("localhost:1", model="m", tls=TLSConfig(**config))

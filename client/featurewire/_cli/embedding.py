@@ -106,7 +106,7 @@ class Run:
         self._failures.add(path_text(path), reason)
         self._progress.advance(failed=True)
 
-    def _take(self, result: Result) -> None:
+    def _take(self, result: Result[str]) -> None:
         path = path_text(result.key)
         if result.embedding is not None:
             origin = self._origins.of(result.embedding.version)

@@ -1,0 +1,204 @@
+"""A stream's source: read ahead of what is sent, as far as the stream asks for it.
+
+A plain iterable is walked on a thread of its own, so that one that waits for its next image holds
+up no result; what takes time to read (a path, a callable) is read on `readers` threads. The threads
+hand over what they have by `deliver`, and all else happens where that calls it.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from featurewire._errors import ImageError
+from featurewire._images import Source, check_image, try_load
+from featurewire._packing import Slot
+from featurewire._stream import Stream
+
+__all__ = ["Deliver", "Reading"]
+
+Deliver = Callable[[Callable[[], None]], None]
+"""From any thread: have this called on the stream's."""
+
+LEAVING = 0.05
+"""Seconds that a stream which is left waits for its source's thread."""
+
+
+class Reading:
+    """Reads the images of one stream. `timeout`: seconds that one may take to be read."""
+
+    def __init__(
+        self, stream: Stream, readers: int, timeout: float | None, deliver: Deliver
+    ) -> None:
+        self._stream = stream
+        self._readers = readers
+        self._timeout = timeout
+        self._deliver = deliver
+        self._position = 0
+        self._asked = 0
+        """Images that were asked for and have not come."""
+        self._loading: dict[Slot, float] = {}
+        """Since when; infinity while in the queue."""
+        self._ended: tuple[Exception | None] | None = None
+        self._next: Callable[[], object] = lambda: None
+        self._closed = False
+        self._walker: threading.Thread | None = None
+        self._jobs: queue.SimpleQueue[tuple[Slot, Source] | None] = queue.SimpleQueue()
+        self._threads = 0
+
+    def walk(self, images: Iterable[Any]) -> Reading:
+        """Read from this iterable."""
+        source = iter(images)
+        if isinstance(images, (list, tuple)):  # which never wait
+            self._next = lambda: self._walk_one(source, lambda event: event())
+            return self
+        tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def walk() -> None:
+            while self._ended is None:
+                tokens.get()
+                if self._closed or not self._walk_one(source, self._deliver):
+                    return
+
+        self._next = lambda: tokens.put(None)
+        self._walker = threading.Thread(target=walk, daemon=True, name="featurewire-source")
+        self._walker.start()
+        return self
+
+    def _walk_one(self, source: Any, deliver: Deliver) -> bool:
+        """Take the next image; False at the end."""
+        try:
+            item = next(source)
+        except StopIteration:
+            deliver(self.end)
+            return False
+        except Exception as exc:
+            deliver(partial(self.end, exc))
+            return False
+        if isinstance(item, (bytearray, memoryview)):
+            item = bytes(item)  # the source may reuse it for the next one
+        deliver(partial(self.came, item))
+        return True
+
+    def ask(self) -> None:
+        """Ask for as many images as the stream wants."""
+        while self.wants():
+            self._asked += 1
+            self._next()
+
+    def wants(self) -> bool:
+        pending = self._asked + len(self._loading)
+        if self._ended is not None or pending >= max(self._stream.per_request, 2 * self._readers):
+            return False
+        return self._stream.wants(self._asked)
+
+    def came(self, item: object) -> None:
+        """The source's next item."""
+        self._asked = max(0, self._asked - 1)
+        if self._ended is not None:
+            return
+        try:
+            key, image = _split_pair(item, self._position)
+        except TypeError as exc:
+            self.end(exc)
+            return
+        self._position += 1
+        slot = self._stream.open(key)
+        if isinstance(image, bytes):
+            self._stream.fill(slot, image, time.monotonic())
+            return
+        if isinstance(image, (bytearray, memoryview)):
+            self._stream.fill(slot, bytes(image), time.monotonic())
+            return
+        self._loading[slot] = math.inf
+        self._jobs.put((slot, image))
+        if self._threads < min(self._readers, len(self._loading)):
+            self._start_reader()
+
+    def _start_reader(self) -> None:
+        self._threads += 1
+        threading.Thread(target=self._read, daemon=True, name="featurewire-read").start()
+
+    def _read(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._closed:
+            slot, image = job
+            began = time.monotonic()
+            self._deliver(partial(self._began, slot, began))
+            try:
+                loaded = try_load(image)
+            except BaseException as exc:
+                self._deliver(
+                    partial(self._loaded, slot, ImageError(str(exc), reason="unreadable"))
+                )
+                raise
+            if self._timeout is not None and time.monotonic() - began > self._timeout:
+                return  # given up, and another thread took this one's place
+            self._deliver(partial(self._loaded, slot, loaded))
+
+    def _began(self, slot: Slot, began: float) -> None:
+        if slot in self._loading:
+            self._loading[slot] = began
+
+    def _loaded(self, slot: Slot, image: Any) -> None:
+        if self._loading.pop(slot, None) is not None:
+            self._stream.fill(slot, image, time.monotonic())
+            self._end_if_done()
+
+    def end(self, error: Exception | None = None) -> None:
+        """The source ended, or raised."""
+        if self._ended is None:
+            self._ended = (error,)
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._ended is not None and not self._loading:
+            self._stream.end(self._ended[0])
+
+    def give_up(self, now: float) -> None:
+        """Fail what takes longer to be read than it may."""
+        if self._timeout is None or not self._loading:
+            return
+        for slot in [slot for slot, began in self._loading.items() if now > began + self._timeout]:
+            self._start_reader()
+            late = f"not read within timeout={self._timeout:g} s"
+            self._loaded(slot, ImageError(f"{slot.key!r}: {late}", reason="unreadable"))
+
+    def wake_at(self) -> float:
+        """When to ask `give_up`."""
+        if self._timeout is None or not self._loading:
+            return math.inf
+        return min(self._loading.values()) + self._timeout + 0.001
+
+    def close(self, *, wait: bool = True) -> None:
+        """Read nothing more."""
+        self._closed = True
+        if self._walker is not None:
+            self._next()
+        for _ in range(self._threads):
+            self._jobs.put(None)
+        if self._walker is not None and wait:
+            self._walker.join(LEAVING)
+
+
+def _split_pair(item: object, position: int) -> tuple[Any, Source]:
+    """The key and the image of one item of a stream: a pair, or an image keyed by position."""
+    if isinstance(item, tuple):
+        if len(item) != 2:
+            raise TypeError(
+                f"item {position}: expected an image or a (key, image) pair, "
+                f"not a tuple of {len(item)}"
+            )
+        key, image = item
+    else:
+        key, image = position, item
+    if isinstance(image, bytes):
+        return key, image
+    try:
+        return key, image if callable(image) else check_image(image)
+    except TypeError as exc:
+        raise TypeError(f"item {position}: {exc}") from None

@@ -1,0 +1,171 @@
+"""Sources that wait, that are slow, or that never come."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import featurewire
+from featurewire import StreamConfig
+from tests.client.misbehaving import Misbehaving, image, vector_of
+
+
+@pytest.fixture
+def server():
+    with Misbehaving() as server:
+        yield server
+
+
+@pytest.mark.parametrize("per_request", [1, 16])
+def test_a_source_may_wait_for_the_results_before_it(connect, server, per_request):
+    answered = threading.Semaphore(1)
+
+    def source():
+        for number in range(5):
+            assert answered.acquire(timeout=20)
+            yield image(number)
+
+    config = StreamConfig(images_per_request=per_request, linger=0.02)
+    for result in connect(server.target, stream=config).stream(source()):
+        assert np.array_equal(result.unwrap().vector, vector_of(image(result.key)))
+        answered.release()
+
+
+def test_eight_readers_read_side_by_side_bounded_and_in_order(connect, server):
+    lock, now, most, taken = threading.Lock(), [0], [0], [0]
+    together = threading.Barrier(8, timeout=20)
+
+    def get(number):
+        def read():
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            together.wait()
+            with lock:
+                now[0] -= 1
+            return image(number)
+
+        return read
+
+    def source():
+        for number in range(80):
+            taken[0] += 1
+            yield number, get(number)
+
+    config = StreamConfig(readers=8, images_per_request=4)
+    results = list(connect(server.target, stream=config).stream(source()))
+    assert [result.key for result in results] == list(range(80))
+    assert all(
+        np.array_equal(result.unwrap().vector, vector_of(image(result.key))) for result in results
+    )
+    assert most[0] == 8
+
+
+def test_a_function_that_fails_costs_its_own_image_alone(connect, server):
+    def fails():
+        raise LookupError("no such key")
+
+    results = list(connect(server.target).stream([image(0), fails, lambda: "text", image(3)]))
+    assert [result.error and result.error.reason for result in results] == [
+        None, "unreadable", "unreadable", None,
+    ]  # fmt: skip
+    assert "no such key" in str(results[1].error)
+    assert isinstance(results[1].error.__cause__, LookupError)
+
+
+def test_a_pipe_and_a_directory_are_no_images(connect, server, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    client = connect(server.target)
+    with pytest.raises(featurewire.ImageError, match="not a regular file") as caught:
+        client.embed(pipe)
+    assert caught.value.reason == "unreadable"
+    assert [result.error.reason for result in client.stream([pipe, tmp_path])] == ["unreadable"] * 2
+
+
+class Slow:
+    """A path whose disk does not answer until it is told to."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        self._gate = gate
+
+    def __fspath__(self) -> str:
+        self._gate.wait(30)
+        return "/dev/null"
+
+
+os.PathLike.register(Slow)
+
+
+def test_the_timeout_covers_the_reading_of_files(connect, server):
+    gate = threading.Event()
+    client = connect(server.target)
+    with pytest.raises(featurewire.DeadlineExceededError, match="not read in time"):
+        client.embed(Slow(gate), timeout=0.2)
+    results = list(client.stream([image(0), Slow(gate), image(2)], timeout=0.3))
+    assert [result.error and result.error.reason for result in results] == [
+        None, "unreadable", None,
+    ]  # fmt: skip
+    assert "timeout=0.3" in str(results[1].error)
+    gate.set()
+
+
+def test_a_stream_that_is_left_while_its_source_waits_ends(connect, server):
+    gate = threading.Event()
+
+    def source():
+        yield image(0)
+        gate.wait(30)
+        yield image(1)
+
+    results = connect(server.target).stream(source())
+    assert next(results).key == 0
+    results.close()
+    gate.set()
+
+
+def test_patience_does_not_count_the_time_of_the_consumer(connect):
+    down = threading.Event()
+
+    def predict(images, context):
+        import grpc
+
+        from tests.client.misbehaving import reply_to
+
+        if down.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Connection refused")
+        return reply_to(images)
+
+    with Misbehaving(predict) as server:
+        config = StreamConfig(images_per_request=1, patience=1.0, max_in_flight=2)
+        client = connect(
+            server.target,
+            retry=featurewire.RetryConfig(initial_backoff=0.01, max_backoff=0.05),
+            stream=config,
+        )
+        results = client.stream(image(number) for number in range(60))
+        count = 0
+        for count, result in enumerate(results, 1):
+            assert result.error is None
+            if count == 20:
+                down.set()
+                threading.Timer(1.8, down.clear).start()
+                time.sleep(1.5)
+        assert count == 60
+
+
+def test_progress_is_told_before_results(connect, server):
+    seen = []
+    config = StreamConfig(images_per_request=4)
+    results = list(
+        connect(server.target, stream=config).stream(
+            [image(number) for number in range(39)] + [b""], progress=seen.append
+        )
+    )
+    assert len(results) == 40
+    assert (seen[-1].read, seen[-1].answered, seen[-1].errors, seen[-1].in_flight) == (40, 40, 1, 0)
+    assert [each.answered for each in seen] == sorted(each.answered for each in seen)

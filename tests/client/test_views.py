@@ -1,0 +1,323 @@
+"""Versions, labels, vector spaces, views of a client, and what a client says of itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+import featurewire
+from featurewire import RetryConfig, StreamConfig
+from featurewire._tfs import predict_pb2, types_pb2
+from tests.client.misbehaving import Misbehaving, image, reply_to, vector_of
+
+SPACES = {1: "old", 2: "new"}
+
+
+def manifest(version: int) -> predict_pb2.PredictResponse:
+    reply = predict_pb2.PredictResponse()
+    reply.model_spec.version.value = version
+    tensor = reply.outputs["manifest"]
+    tensor.dtype = types_pb2.DT_STRING
+    tensor.string_val.append(json.dumps({"vector_space": SPACES[version]}).encode())
+    return reply
+
+
+class Versions(Misbehaving):
+    """Serves versions with manifests; `labels_at` says which one a label, or nothing, means."""
+
+    def __init__(self) -> None:
+        super().__init__(self.answer)
+        self.stable = 1
+        self.gone: set[int] = set()
+        self.threads_lock = threading.Lock()
+
+    def on_predict(self, data, context):
+        request = predict_pb2.PredictRequest.FromString(data)
+        version = request.model_spec.version.value or self.stable
+        if version in self.gone:
+            context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"Servable not found for request: Specific(tiny, {version})",
+            )
+        if request.model_spec.signature_name == "manifest":
+            return manifest(version).SerializeToString()
+        with self.threads_lock:
+            self.requests.append(request)
+        images = list(request.inputs["image_bytes"].string_val)
+        return self.answer(images, context, version).SerializeToString()
+
+    def answer(self, images, context, version=1):
+        return reply_to(images, version=version)
+
+
+@pytest.fixture
+def server():
+    with Versions() as server:
+        yield server
+
+
+def test_a_label_follows_a_promotion_between_two_requests(connect, server):
+    client = connect(server.target, label="stable")
+    assert client.embed(image(1)).version == 1
+    server.stable = 2
+    assert client.embed(image(1)).version == 2
+    assert server.requests[-1].model_spec.version_label == "stable"
+
+
+def test_vectors_of_another_space_are_never_handed_out(connect, server):
+    client = connect(server.target, label="stable", vector_space="old")
+    assert client.embed(image(1)).bridged is False
+    config = StreamConfig(images_per_request=1, min_in_flight=1, max_in_flight=1)
+    stream = connect(server.target, label="stable", vector_space="old", stream=config).stream(
+        image(number) for number in range(1000)
+    )
+    assert next(stream).unwrap().version == 1
+    server.stable = 2
+    for call in (
+        lambda: client.embed(image(1)),
+        lambda: client.embed_batch([image(number) for number in range(40)]),
+        lambda: [result.unwrap().version for result in stream if result.embedding.version != 1],
+    ):
+        with pytest.raises(
+            featurewire.VectorSpaceError, match="version 2 has the vector space 'new'"
+        ):
+            call()
+    server.stable = 1
+    assert client.embed(image(1)).version == 1
+
+
+def test_a_version_that_names_no_space_is_refused_where_one_is_wanted(connect):
+    def predict(images, context):
+        if not images:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "signature key not found")
+        return reply_to(images)
+
+    with Misbehaving(predict) as plain:
+        client = connect(plain.target, vector_space="old")
+        with pytest.raises(featurewire.VectorSpaceError, match="names no vector space"):
+            client.embed(image(1))
+
+
+def test_a_stream_can_pin_the_version_that_a_label_means_at_its_start(connect, server):
+    config = StreamConfig(pin_version=True, images_per_request=2)
+    client = connect(server.target, label="stable", stream=config)
+    results = client.stream(image(number) for number in range(400))
+    first = next(results)
+    server.stable = 2
+    assert {result.unwrap().version for result in [first, *results]} == {1}
+    assert client.embed(image(1)).version == 2
+
+
+def test_a_pinned_version_that_is_retired_is_named_after_all_before_it(connect, server):
+    config = StreamConfig(pin_version=True, images_per_request=2, min_in_flight=4, max_in_flight=4)
+    client = connect(server.target, stream=config)
+    keys = []
+
+    def consume():
+        for result in client.stream(image(number) for number in range(10_000)):
+            assert np.array_equal(result.unwrap().vector, vector_of(image(result.key)))
+            keys.append(result.key)
+            if result.key == 100:
+                server.gone.add(1)
+
+    with pytest.raises(featurewire.ModelNotFoundError, match=r"Specific\(tiny, 1\)"):
+        consume()
+    assert keys == list(range(len(keys)))
+    assert len(keys) > 100
+    assert len(keys) == 2 * len(server.requests)
+
+
+def test_what_was_sent_before_a_failure_is_delivered_first(connect):
+    """The reply to the first request comes after the refusal of the second."""
+    refused = threading.Event()
+
+    def predict(images, context):
+        if image(1) in images:
+            refused.set()
+            context.abort(grpc.StatusCode.INTERNAL, "a bug")
+        assert refused.wait(20)
+        return reply_to(images)
+
+    with Misbehaving(predict) as server:
+        config = StreamConfig(images_per_request=1, min_in_flight=2, max_in_flight=2)
+        results = connect(server.target, stream=config).stream([image(0), image(1), image(2)])
+        assert next(results).key == 0
+        with pytest.raises(featurewire.ServerError, match="a bug"):
+            next(results)
+
+
+def test_a_view_shares_the_connection_and_has_its_own_options(connect, server):
+    client = connect(server.target, label="stable", channel=featurewire.ChannelConfig(
+        metadata={"team": "search", "trace": "1"}
+    ))  # fmt: skip
+    base = getattr(client, "client", client)
+    view = base.with_options(timeout=5, version=2, metadata={"trace": "2"})
+    assert (view._core.settings.timeout, view._core.settings.label) == (5, None)
+    assert view._channels is base._channels
+    assert base.with_options(label="canary")._core.settings.label == "canary"
+    with pytest.raises(featurewire.ConfigError):
+        base.with_options(timeout=-1)
+
+
+def test_a_view_sends_its_metadata_and_asks_nothing_again(server):
+    with featurewire.Client(
+        server.target, model="tiny",
+        channel=featurewire.ChannelConfig(metadata={"team": "search", "trace": "1"}),
+    ) as client:  # fmt: skip
+        client.embed(image(1))
+        asked = client.stats().requests
+        view = client.with_options(timeout=5, metadata={"trace": "2"})
+        assert view.embed(image(1)).version == 1
+        assert client.stats().requests == asked + 1
+        view.close()
+        assert client.embed(image(1)).version == 1
+    with pytest.raises(featurewire.ConfigError, match="closed"):
+        view.embed(image(1))
+
+
+def test_the_user_agent_and_the_views_metadata_travel():
+    with Misbehaving() as plain, featurewire.Client(plain.target, model="tiny") as client:
+        client.with_options(metadata={"trace": "2"}).embed(image(1))
+        assert plain.call_metadata[-1]["trace"] == "2"
+        agent = plain.call_metadata[-1]["user-agent"]
+        assert agent.startswith(f"featurewire/{featurewire.__version__} ")
+
+
+def test_first_calls_that_race_ask_for_the_signature_once():
+    with Misbehaving(threads=40) as plain:
+        asked, ask = [], plain.on_metadata
+        gate = threading.Barrier(16, timeout=20)
+
+        def on_metadata(data, context):
+            asked.append(1)
+            return ask(data, context)
+
+        plain.on_metadata = on_metadata
+        plain.stop()
+        plain.start()
+        with featurewire.Client(plain.target, model="tiny") as client:
+
+            def work():
+                gate.wait()
+                client.embed(image(1))
+
+            threads = [threading.Thread(target=work) for _ in range(16)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(20)
+            assert client.stats().images == 16
+        assert len(asked) == 1
+
+
+def test_a_client_says_what_it_is_and_cannot_be_pickled(connect):
+    client = connect("localhost:1", label="stable")
+    base = getattr(client, "client", client)
+    assert f"{base!r}" in (
+        "Client('localhost:1', model='tiny', label='stable')",
+        "AsyncClient('localhost:1', model='tiny', label='stable')",
+    )
+    with pytest.raises(TypeError, match="make one in each process"):
+        pickle.dumps(base)
+
+
+def test_attempts_and_retries_are_logged_at_debug(connect, caplog):
+    def predict(images, context):
+        if len(server.requests) < 3:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "queue x is full")
+        return reply_to(images)
+
+    with Misbehaving(predict) as server, caplog.at_level(logging.DEBUG, "featurewire"):
+        connect(server.target, retry=RetryConfig(initial_backoff=0.01)).embed(image(1))
+    text = caplog.text
+    assert "retry attempt of Predict" in text
+    assert "OverloadedError" in text
+
+
+def test_an_overload_says_what_was_spent(connect):
+    def predict(images, context):
+        context.abort(grpc.StatusCode.UNAVAILABLE, "queue x is full")
+
+    with Misbehaving(predict) as server:
+        client = connect(server.target, retry=RetryConfig(max_attempts=3, initial_backoff=0.01))
+        with pytest.raises(
+            featurewire.OverloadedError,
+            match=r"\(3 attempts in \d+\.\d s; 18 of 20 retries of the client's budget left\)",
+        ):
+            client.embed(image(1))
+
+
+def test_a_batch_of_unreadable_files_guesses_no_version(connect, server, tmp_path):
+    client = connect(server.target)
+    client.embed(image(1))
+    batch = client.embed_batch([tmp_path / "no-such-file"])
+    assert (batch.version, batch.errors[0].reason) == (0, "unreadable")
+
+
+def test_slices_and_truths_hand_out_no_vector_of_a_failed_row(connect, server):
+    batch = connect(server.target).embed_batch([image(0), b"", image(2)])
+    assert [each.version for each in batch[::2]] == [1, 1]
+    with pytest.raises(featurewire.ImageError):
+        batch[1:2]
+    with pytest.raises(TypeError):
+        batch[True]
+    with pytest.raises(TypeError):
+        batch[np.True_]
+    assert np.array_equal(batch[np.int64(2)].vector, vector_of(image(2)))
+
+
+def test_a_model_named_like_an_error_is_not_searched_for_it(connect):
+    def predict(images, context):
+        if b"bad" in images:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "ModelSpec: does not decode")
+        return reply_to(images, status=False)
+
+    with Misbehaving(predict, outputs=("features",)) as server:
+        client = connect(server.target, model="ModelSpec")
+        batch = client.embed_batch([image(1), b"bad"])
+        assert batch.errors[1].reason == "rejected"
+
+
+TYPED = """
+from typing import Any
+from collections.abc import Iterator
+import pathlib
+import featurewire
+index: Any = None
+{example}
+def keys(client: featurewire.Client, images: list[bytes]) -> Iterator[int]:
+    for result in client.stream(images):
+        if result.error is None:
+            yield result.key + len(result.embedding)
+        else:
+            reason: str = result.error.reason
+def names(client: featurewire.Client) -> Iterator[str]:
+    for result in client.stream([("a", b"1")]):
+        yield result.key
+"""
+
+
+@pytest.mark.slow
+def test_the_ten_lines_of_the_readme_are_typed(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    text = (root / "README.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    file = tmp_path / "example.py"
+    file.write_text(TYPED.format(example=example))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache",
+         "--config-file", "", file],
+        capture_output=True, text=True, timeout=240, check=False,
+        cwd=root, env={"MYPYPATH": str(root / "client"), "PATH": "/usr/bin"},
+    )  # fmt: skip
+    assert "example.py" not in done.stdout, done.stdout
+    assert done.returncode in (0, 1), done.stderr
