@@ -113,6 +113,7 @@ class Driver:
                 task.exception()  # seen: asyncio would report it as forgotten
 
     def close(self) -> None:
-        """Cancel what is open."""
+        """Cancel what is open, and end the job."""
+        self._job.abandon()
         for task in list(self._open):
             self._cancel(task)

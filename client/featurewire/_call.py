@@ -19,6 +19,7 @@ from featurewire._errors import (
     FeaturewireError,
     ServerUnavailableError,
 )
+from featurewire._quiet import POLL, WAIT, Quiet
 from featurewire._retry import is_transient
 
 __all__ = ["Attempt", "Call", "Decide", "Flow", "Job", "Rotation", "T"]
@@ -63,6 +64,9 @@ class Job(Protocol):
 
     def failed(self, attempt: Attempt, error: FeaturewireError, now: float) -> None: ...
 
+    def abandon(self) -> None:
+        """End without an outcome."""
+
     def obsolete(self) -> list[Attempt]:
         """Attempts to cancel, given once; what they answer is ignored."""
 
@@ -88,6 +92,8 @@ class Call:
         hedge_after: float | None = None,
         may_hedge: Callable[[], bool] = lambda: True,
         bulk: bool = False,
+        quiet: Quiet | None = None,
+        alone: bool = False,
     ) -> None:
         self.method = method
         self.request = request
@@ -96,6 +102,12 @@ class Call:
         """One of many: whoever waits for a single answer goes first."""
         self.failures = 0
         self.began: float | None = None
+        self.alone = alone
+        """It goes while nothing else of the client is in flight."""
+        self.given_up = False
+        """It never was alone, and was not sent."""
+        self._quiet = quiet
+        self._asked_at: float | None = None
         self.tried: set[int] = set()
         self.reply: bytes | None = None
         self.error: FeaturewireError | None = None
@@ -122,7 +134,7 @@ class Call:
                 return []
             self._hedge_at = math.inf
             return [self._start(now, "hedge")] if self._may_hedge() else []
-        if now < self._next_at:
+        if now < self._next_at or not self._is_admitted(now):
             return []
         if self._hedge_after is not None:
             self._hedge_at = now + self._hedge_after
@@ -142,6 +154,19 @@ class Call:
         attempt = Attempt(self, server, timeout, now, kind)
         self._open.append(attempt)
         return attempt
+
+    def _is_admitted(self, now: float) -> bool:
+        quiet = self._quiet
+        if quiet is None or (quiet.holder is None and not self.alone):
+            return True
+        if quiet.admits(self, self.alone, now):
+            return True
+        self._asked_at = now if self._asked_at is None else self._asked_at
+        self._next_at = now + POLL
+        if self.alone and now >= min(self._asked_at + WAIT, self.deadline):
+            self.given_up = True
+            self._finish()
+        return False
 
     def wake_at(self) -> float:
         if self.finished:
@@ -184,6 +209,8 @@ class Call:
 
     def _finish(self) -> None:
         self.finished = True
+        if self._quiet is not None:
+            self._quiet.release(self)
         self._obsolete, self._open = self._obsolete + self._open, []
 
     def obsolete(self) -> list[Attempt]:

@@ -25,6 +25,7 @@ from featurewire._errors import (
     is_systemic,
 )
 from featurewire._memory import expect_large_blocks
+from featurewire._quiet import Quiet
 from featurewire._retry import RetryBudget, RetryPolicy
 from featurewire._settings import Settings
 from featurewire._stats import Latencies, Stats
@@ -77,6 +78,8 @@ class Connection:
         self._lock = threading.Lock()
         self._counts = {name: 0 for name in Stats.__dataclass_fields__ if name != "latency"}
         self._latencies = Latencies()
+        counts = self._counts
+        self._quiet = Quiet(lambda: counts["in_flight"])
         expect_large_blocks()
 
     def check_usable(self) -> None:
@@ -104,6 +107,7 @@ class Connection:
 
     def call(self, method: str, request: bytes, *, hedged: bool = False, **options: Any) -> Call:
         """A call that these servers share; for the options see `Call`."""
+        options["quiet"] = self._quiet
         if hedged and self._hedge_after is not None:
             options |= {"hedge_after": self._hedge_after, "may_hedge": self._budget.spend}
         return Call(method, request, rotation=self.rotation, **options)

@@ -122,6 +122,7 @@ class Driver:
             future.cancel()
 
     def close(self) -> None:
-        """Cancel what is open."""
+        """Cancel what is open, and end the job."""
+        self._job.abandon()
         for attempt in list(self._open):
             self._cancel(attempt)

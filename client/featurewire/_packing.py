@@ -60,6 +60,8 @@ class Pack:
     slots: list[Slot] = field(default_factory=list)
     images: list[Buffer] = field(default_factory=list)
     size: int = 0
+    alone: bool = False
+    """To be sent while nothing else of the client is in flight."""
     expired: int = 0
     """Attempts that had no reply in time, from a server that was there."""
 

@@ -167,6 +167,9 @@ class Stream:
             if not call.in_flight and (retry := call.due(now)):
                 attempts += retry
                 in_flight += 1
+        for call in [call for call in self._active if call.given_up]:
+            if (unsettled := self._finish(call)) is not None:
+                self._leave_open(unsettled.slots[0])
         while len(self._active) < limit and (pack := self._packing.front) is not None:
             if self._active and self._bytes + pack.size > self._bytes_limit:
                 break
@@ -177,7 +180,8 @@ class Stream:
         call = self._connection.call(
             PREDICT,
             self._codec.build(pack.images),
-            hedged=True,
+            hedged=not pack.alone,
+            alone=pack.alone,
             decide=self._decide,
             deadline=math.inf if self._deadline is None else self._deadline,
             attempt_timeout=self._timeout,
@@ -243,6 +247,11 @@ class Stream:
         self._answered += images
         self._errors += errors
         self._connection.count(images=images, image_errors=errors)
+
+    def abandon(self) -> None:
+        """End without an outcome."""
+        for call in self._active:
+            call.abandon()
 
     def obsolete(self) -> list[Attempt]:
         obsolete, self._obsolete = self._obsolete, []
@@ -339,8 +348,17 @@ class Stream:
             self._packing.put_back(pack.parts(self._packing.per_request))
         elif count > 1:
             self._packing.put_back(pack.parts(-(-count // 2)))
+        elif error.code == "INVALID_ARGUMENT" and not pack.alone:
+            # Perhaps for an image that the server merged it with: once more, with none beside it.
+            pack.alone = True
+            self._packing.put_back([pack])
         else:
             self._reject(pack.slots[0], error)
+
+    def _leave_open(self, slot: Slot) -> None:
+        """Other calls of the client never paused: whose fault the refusal was is not known."""
+        text = "unknown: the server refused it, perhaps for another image that it was merged with"
+        self._fail_slot(slot, ImageError(text, reason="unknown"))
 
     def _reject(self, slot: Slot, error: FeaturewireError) -> None:
         self._rejections += 1

@@ -349,12 +349,77 @@ def test_one_bad_image_costs_only_itself_where_the_server_does_not_isolate(conne
         for number in (0, 6, 8, 39):
             assert np.array_equal(results[number].embedding.vector, vector_of(image(number)))
         assert list(client.embed_batch(images).errors) == [7, 31]
-        # Three requests, two of which are halved four times; all of it twice.
-        assert len(server.requests) == 2 * (3 + 2 * 4 * 2)
+        # Three requests, two of which are halved four times, then the bad one alone; all of it twice.
+        assert len(server.requests) == 2 * (3 + 2 * 4 * 2 + 2)
         with pytest.raises(featurewire.ImageError) as caught:
             client.embed(b"not an image")
         assert caught.value.reason == "rejected"
         assert isinstance(caught.value.__cause__, featurewire.InvalidRequestError)
+
+
+class Merging:
+    """As a batching server that does not isolate: what comes together fails together."""
+
+    def __init__(self) -> None:
+        self._lock, self._batch, self.merged = threading.Lock(), None, 0
+
+    def __call__(self, images, context):
+        with self._lock:
+            first = self._batch is None
+            if first:
+                self._batch = {"images": [], "done": threading.Event(), "count": 0}
+            batch = self._batch
+            batch["images"] += images
+            batch["count"] += 1
+        if first:
+            time.sleep(0.005)  # the batch timeout
+            with self._lock:
+                self._batch = None
+                self.merged += batch["count"] > 1
+            batch["done"].set()
+        assert batch["done"].wait(20)
+        return bad_images_fail_all(batch["images"], context) and reply_to(images, status=False)
+
+
+def test_a_good_image_is_never_blamed_for_one_that_it_was_merged_with(connect):
+    merging = Merging()
+    with Misbehaving(merging, outputs=("features",), threads=40) as server:
+        client = connect(server.target, stream=StreamConfig(images_per_request=5, linger=0))
+        images = [image(number) for number in range(60)]
+        for bad in (1, 7, 8, 30):
+            images[bad] = b"bad %d" % bad
+        assert list(client.embed_batch(images[:5]).errors) == [1]
+        results = list(client.stream(images))
+        assert [result.key for result in results if result.error] == [1, 7, 8, 30]
+        assert {result.error.reason for result in results if result.error} == {"rejected"}
+    assert merging.merged
+
+
+def test_good_images_of_other_threads_are_not_rejected():
+    wrong = []
+    with (
+        Misbehaving(Merging(), outputs=("features",), threads=40) as server,
+        featurewire.Client(server.target, model="tiny") as client,
+    ):
+
+        def work(thread):
+            for number in range(12):
+                good = thread == 0 or number % 4
+                try:
+                    client.embed(image(number) if good else b"bad")
+                    if not good:
+                        wrong.append("a vector of a bad image")
+                except featurewire.ImageError as error:
+                    if good or error.reason != "rejected":
+                        wrong.append(error.reason)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert client.stats().in_flight == 0
+    assert not wrong
 
 
 def test_a_request_that_is_wrong_in_itself_is_not_blamed_on_images(connect):
