@@ -59,7 +59,8 @@ class ImageError(FeaturewireError):
     `.reason` is a status name of the served version (`empty`, `unsupported`, `too_large`,
     `corrupt`, or `status N` for a number that this client does not know), or one of the client's
     own: `unreadable` (the file could not be read), `rejected` (the server refused the image sent
-    alone; the `__cause__` says why), `not_finite` (the vector held NaN or infinity).
+    alone; the `__cause__` says why), `unknown` (it was refused, perhaps for another image),
+    `not_finite` (the vector held NaN or infinity).
     """
 
     def __init__(self, message: str, *, reason: str) -> None:

@@ -19,6 +19,12 @@ LOSS = 0.98
 """A step down stands when it keeps this much of the throughput."""
 RISEN = 2.0
 """Latency over that of the chosen size, from which on it counts as risen."""
+QUEUED = 1.5
+"""Requests that may wait at the server: one keeps it busy, more only hold up others."""
+SHARE = 0.8
+"""The share of a step up that throughput must follow where requests wait already."""
+FORGET = 1.002
+"""By how much the least latency rises with each reply, because servers change."""
 TURNS = 4
 """An epoch's replies, over requests in flight: batching servers answer in bunches."""
 SHORTEST = 0.25
@@ -41,11 +47,11 @@ class Window:
     """How many requests a stream keeps in flight.
 
     Throughput rises with requests in flight until the server is saturated; from there on only
-    latency rises. The window climbs towards that knee: it measures throughput over an epoch of
-    replies, grows while growth pays, and takes the last step back when it does not. Servers
-    change, so it looks again now and then, in both directions, and downwards at once when latency
-    has risen without more throughput. A full queue halves it; an outage shrinks it to a probe of
-    one request until somebody answers.
+    latency rises, for others too. The window climbs towards that knee: it measures throughput over
+    an epoch of replies, grows while growth pays, and takes the last step back when it does not.
+    Latency says which way to look next: where more than one request only waits, fewer are tried,
+    and kept when the throughput stays. A full queue halves the window; an outage shrinks it to a
+    probe of one request until somebody answers.
     """
 
     def __init__(self, config: StreamConfig) -> None:
@@ -58,8 +64,12 @@ class Window:
         """What the current size reached when it was chosen."""
         self._rest = 0
         self._rests = REST
-        self._upward = True
-        """The direction of the next try."""
+        self._least = math.inf
+        """Seconds that a request takes which waits for nothing."""
+        self._fine = False
+        """A large step up did not pay: the next one is small."""
+        self._kept = 0.0
+        """The rate from which a row of steps down began: they may not lose it bit by bit."""
         self._probing = False
         self._halved_at: float | None = None
         self._skip = 0
@@ -79,6 +89,7 @@ class Window:
             self._probing = False
             self._move(max(self._low, self._limit // 2))
             return
+        self._least = min(latency, self._least * FORGET)
         if not saturated:  # the source is the limit: nothing to be learned of the server
             self._begin(None)
             return
@@ -123,6 +134,13 @@ class Window:
         self._base = self._chosen = None
         self._begin(None)
 
+    def _queued(self, measured: _Measured) -> float:
+        """How many of the requests in flight only wait: those beyond what the least latency needs.
+
+        Brakmo, Peterson, "TCP Vegas", IEEE JSAC 13(8), 1995.
+        """
+        return measured.limit * (1 - self._least / measured.latency) if measured.latency else 0.0
+
     def _judge(self, measured: _Measured) -> None:
         if self._base is not None:
             self._end_trial(measured)
@@ -134,12 +152,14 @@ class Window:
                 measured.rate <= self._chosen.rate
             ):
                 self._try_less(measured)
+        elif self._queued(measured) > QUEUED:
+            self._try_less(measured)
         else:
-            self._upward, upward = not self._upward, self._upward
-            self._try_more(measured) if upward else self._try_less(measured)
+            self._try_more(measured)
 
     def _try_more(self, measured: _Measured) -> None:
-        larger = min(self._high, max(self._limit + 1, self._limit * 3 // 2))
+        step = 1 if self._fine else self._limit // 2
+        larger = min(self._high, self._limit + max(1, step))
         if larger == self._limit:
             self._rest = self._rests
             self._chosen = measured
@@ -159,16 +179,27 @@ class Window:
     def _end_trial(self, measured: _Measured) -> None:
         base = self._base
         assert base is not None
-        if measured.limit > base.limit and measured.rate >= GAIN * base.rate:
+        gain, growth = measured.rate / base.rate, measured.limit / base.limit
+        if growth > 1:
+            # Where requests wait already, a larger window mostly takes from other streams: it has
+            # to pay nearly in full, so that streams beside each other stop at equal shares.
+            waits = self._queued(measured) > QUEUED
+            pays = gain >= (growth**SHARE if waits else min(GAIN, math.sqrt(growth)))
+        else:
+            pays = measured.rate >= LOSS * max(base.rate, self._kept)
+        if pays and growth > 1:
             self._rests = REST
             self._try_more(measured)
-        elif measured.limit < base.limit and measured.rate >= LOSS * base.rate:
+        elif pays:
+            self._kept = max(base.rate, self._kept)
             self._try_less(measured)
         else:
             self._rest = self._rests
             self._rests = min(LONGEST_REST, self._rests * 2)
+            self._fine = growth > 1 and not self._fine
             self._move(base.limit)
             self._chosen = base
+            self._kept = 0.0
 
 
 class Outage:

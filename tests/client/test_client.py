@@ -349,7 +349,7 @@ def test_one_bad_image_costs_only_itself_where_the_server_does_not_isolate(conne
         for number in (0, 6, 8, 39):
             assert np.array_equal(results[number].embedding.vector, vector_of(image(number)))
         assert list(client.embed_batch(images).errors) == [7, 31]
-        # Three requests, two of which are halved four times, then the bad one alone; all of it twice.
+        # Three requests, two of them halved four times, then the bad one alone; all twice.
         assert len(server.requests) == 2 * (3 + 2 * 4 * 2 + 2)
         with pytest.raises(featurewire.ImageError) as caught:
             client.embed(b"not an image")

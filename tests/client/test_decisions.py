@@ -72,6 +72,15 @@ def test_the_window_stays_small_where_more_does_not_help():
     assert sum(limits) / len(limits) < 8
 
 
+def test_a_lone_stream_keeps_one_request_waiting_and_no_more():
+    window = Window(StreamConfig(max_in_flight=64))
+    # As for the first request of a stream, which finds an idle server.
+    window.replied(images=16, latency=0.1, now=0.0, saturated=False)
+    limits = Plant(slots=1, service=0.1).run(window, seconds=120)
+    settled = limits[len(limits) // 2 :]
+    assert sum(settled) / len(settled) <= 2.5
+
+
 def test_the_window_leaves_what_a_full_queue_refuses():
     window = Window(StreamConfig(initial_in_flight=32))
     limits = Plant(slots=4, service=0.1, queue=6).run(window, seconds=60)

@@ -52,7 +52,7 @@ def test_every_error_and_reason_says_what_to_do():
         kind = getattr(featurewire, name)
         if isinstance(kind, type) and issubclass(kind, featurewire.FeaturewireError):
             assert f"`{name}`" in text, name
-    for reason in [*STATUS_NAMES.values(), "rejected", "not_finite", "unreadable"]:
+    for reason in [*STATUS_NAMES.values(), "rejected", "unknown", "not_finite", "unreadable"]:
         assert f"`{reason}`" in text, reason
 
 
