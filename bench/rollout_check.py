@@ -9,6 +9,8 @@ do. A version that should pass is also compared in the bfloat16 form that the ex
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 import tempfile
@@ -56,15 +58,14 @@ def main() -> int:
     for name in vectors:
         if name in ("itself", "bfloat16"):
             continue
-        shares, caught = [], None
+        shares: list[float] = []
         for count in COUNTS:
-            share = _said(vectors, name, count, args.draws).count("fail") / args.draws
-            shares.append(share)
-            caught = count if caught is None and share >= SURE else caught
-            if share == 1:
+            shares.append(_said(vectors, name, count, args.draws).count("fail") / args.draws)
+            if shares[-1] >= SURE:
                 break
+        caught = COUNTS[len(shares) - 1] if shares[-1] >= SURE else f"> {COUNTS[-1]}"
         cells = [f"{share:.2f}" for share in shares] + [""] * (len(COUNTS) - len(shares))
-        rows.append([name, caught or f"> {COUNTS[-1]}", *cells])
+        rows.append([name, caught, *cells])
     print_table(["worse version", f"caught ({SURE:.0%})", *COUNTS], rows)
     return 0
 
@@ -131,7 +132,8 @@ def _vectors(scratch: Path, images: list[bytes]) -> dict[str, Both]:
 
     learned = write_learned_module(scratch / "module")
     lite0 = tf.saved_model.load(str(learned))
-    export([str(learned), str(scratch / "bf16"), "--precision", "bfloat16"])
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        export([str(learned), str(scratch / "bf16"), "--precision", "bfloat16"])
     low = tf.saved_model.load(str(scratch / "bf16" / "1")).signatures["image_feature_vector"]
 
     def run(network: Callable[[Any], Any], size: int = 224, **settings: Any) -> Both:
