@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from featurewire._errors import ResponseError
 from featurewire._images import Buffer
-from featurewire._reply import Rows, read_predict_reply
+from featurewire._reply import ReplyReader, Rows
 from featurewire._tfs import model_pb2, predict_pb2, types_pb2
 
 __all__ = ["PREDICT", "Codec", "Names", "model_spec"]
@@ -87,6 +87,7 @@ class Codec:
     ) -> None:
         self.names = names
         self._origin = origin
+        self._read = ReplyReader(names.output, names.status, filtered=names.filtered)
         self.pinned = spec.version.value if spec.HasField("version") else None
         self._dimensions: dict[int, int] = {} if dimensions is None else dimensions
         """By version, of all replies so far."""
@@ -112,11 +113,8 @@ class Codec:
 
     def read(self, reply: bytes, count: int) -> Rows:
         """The rows of a reply to `count` images. Raises `ResponseError` for what does not fit."""
-        names = self.names
         try:
-            rows = read_predict_reply(
-                reply, count, output=names.output, status=names.status, filtered=names.filtered
-            )
+            rows = self._read(reply, count)
             self._check(rows.version, rows.vectors.shape[1])
         except ResponseError as exc:
             raise ResponseError(f"{self._origin}: {exc}") from exc
