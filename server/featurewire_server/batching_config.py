@@ -28,6 +28,13 @@ class BatchingConfig:
     """Merge inputs that differ beyond dimension 0, padded with zeros or empty strings."""
     split: bool = False
     """Let a task larger than a batch that runs, or than the room in one, run in several."""
+    merge: bool = True
+    """False: no batching, each task runs by itself."""
+
+    @classmethod
+    def unbatched(cls) -> BatchingConfig:
+        """Each task by itself, of any size, as many as come."""
+        return cls(max_batch_size=1 << 31, max_enqueued_batches=1 << 31, merge=False)
 
     @classmethod
     def from_proto(cls, proto: BatchingParameters) -> BatchingConfig:

@@ -1,4 +1,4 @@
-"""Tells a waiting handler that nobody waits for its answer any more."""
+"""Who waits for an answer, and whether anybody still does."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Callable
 
 
 class Cancellation:
-    """Set once, from any thread; callbacks added before or after are called once each."""
+    """Set once, from any thread; callbacks added before or after are called once each.
 
-    def __init__(self) -> None:
+    `caller` is whatever tells one connection from another, `bulk` the class of the call (see
+    `schedule`).
+    """
+
+    def __init__(self, *, caller: object = None, bulk: bool = False) -> None:
+        self.caller = caller
+        self.bulk = bulk
         self._lock = threading.Lock()
         self._set = False
         self._callbacks: list[Callable[[], None]] = []

@@ -14,10 +14,14 @@ _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 class ServingError(Exception):
     """A request or a load that failed: `code` and `message` as TensorFlow Serving gives them."""
 
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+    def __init__(
+        self, code: grpc.StatusCode, message: str, *, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retry_after = retry_after
+        """Seconds after which another attempt may succeed; None: nobody knows."""
 
     @property
     def number(self) -> int:
@@ -37,12 +41,12 @@ def failed_precondition(message: str) -> ServingError:
     return ServingError(grpc.StatusCode.FAILED_PRECONDITION, message)
 
 
-def unavailable(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.UNAVAILABLE, message)
+def unavailable(message: str, *, retry_after: float | None = None) -> ServingError:
+    return ServingError(grpc.StatusCode.UNAVAILABLE, message, retry_after=retry_after)
 
 
-def resource_exhausted(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+def resource_exhausted(message: str, *, retry_after: float | None = None) -> ServingError:
+    return ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after=retry_after)
 
 
 def unimplemented(message: str) -> ServingError:

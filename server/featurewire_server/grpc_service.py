@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,9 +35,11 @@ CONTROL_WIDTH = 64
 RELOAD_CALLS = 64
 ALL_CALLS = 8192
 """More than all lanes have: for calls that come faster than they are refused."""
-RECEIVING = 64
-"""Calls of Predict and its like whose messages are received or held, at least; twice as many as
-work, if that is more. The others wait with their callers."""
+RECEIVING = 128
+"""Calls of Predict and its like whose messages are received at once, or held while those held fill
+half of the memory for them. The others wait with their callers."""
+BULK = ("featurewire-class", "bulk")
+"""The metadata of a call for which nobody waits."""
 BODY_SECONDS = 120.0
 """For the message of a call of Predict and its like to come in: slow lines share their speed
 among all that is in flight."""
@@ -73,7 +76,7 @@ class GrpcServer:
         self._work = Lane(
             "grpc",
             calls=WORK_CALLS,
-            received=max(RECEIVING, 2 * config.max_threads),
+            received=RECEIVING,
             body_seconds=BODY_SECONDS,
             width=config.max_threads,
         )
@@ -193,17 +196,20 @@ class GrpcServer:
                 lane.enter(context)
                 with lane.receiving.turn(times.deadline, times.cancelled) as receiving:
                     data = lane.bodies.receive(requests, context, receiving)
-                    with (
-                        api.admission.admit(len(data)),
-                        lane.working.turn(times.deadline, times.cancelled),
-                    ):
-                        request = _parse(kind, data)
-                        del data
-                        taken = True
-                        return call(request, times).SerializeToString()
+                    with api.admission.admit(len(data)):
+                        if api.admission.held * 2 < api.admission.limit:
+                            receiving.lend()  # for good: its message is counted now
+                        with lane.working.turn(times.deadline, times.cancelled):
+                            request = _parse(kind, data)
+                            del data
+                            taken = True
+                            return call(request, times).SerializeToString()
             except ServingError as error:
                 if not taken:  # else it was counted where it failed
                     api.count_refused(path.rpartition("/")[2], error.code)
+                if error.retry_after is not None:
+                    milliseconds = str(math.ceil(error.retry_after * 1000))
+                    context.set_trailing_metadata((("grpc-retry-pushback-ms", milliseconds),))
                 context.abort(error.code, _details(error.message))
 
         handle.experimental_thread_pool = lane.pool
@@ -211,11 +217,12 @@ class GrpcServer:
 
 
 class _Times:
-    """How long a call may take, and whether its caller has gone."""
+    """How long a call may take, who calls, and whether the caller has gone."""
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self.deadline = _deadline(context)
-        self.cancelled = Cancellation()
+        bulk = any(pair == BULK for pair in context.invocation_metadata())
+        self.cancelled = Cancellation(caller=context.peer(), bulk=bulk)
         if not context.add_callback(self.cancelled.set):  # it is over already
             self.cancelled.set()
 

@@ -28,7 +28,7 @@ BATCHING_FILE = "batching_params.pbtxt"
 
 
 class DirectRunner:
-    """Runs each request by itself, in the caller's thread."""
+    """Runs each request by itself, in the caller's thread: where there is no scheduler."""
 
     def __init__(self, engine: Engine) -> None:
         self.signatures = engine.signatures
@@ -63,7 +63,7 @@ class Loader:
     per_model_batching: bool = False
     """Only versions with a batching_params.pbtxt of their own are batched, as that says."""
     scheduler: BatchScheduler | None = None
-    """Given when `batching` is."""
+    """What decides which request runs next; given when `batching` is. None: nobody."""
     warm_up: bool = True
     warm_up_iterations: int = 1
     metrics: Metrics = field(default_factory=NullMetrics)
@@ -77,8 +77,7 @@ class Loader:
             ),
         )
         runner: Runner = DirectRunner(engine)
-        if batching is not None:
-            assert self.scheduler is not None
+        if self.scheduler is not None:
             runner = BatchingRunner(name, engine, batching, self.scheduler, self.metrics)
         log.info(
             "%s version %d: %s engine, %s",

@@ -24,7 +24,7 @@ from .api import Api
 from .batching import BatchScheduler
 from .config_file import ConfigFile
 from .errors import ServingError
-from .grpc_service import GrpcConfig, GrpcServer
+from .grpc_service import WORK_CALLS, GrpcConfig, GrpcServer
 from .loading import Loader
 from .manager import Manager, ManagerConfig
 
@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 15.0
 """How long requests in flight may take to finish after SIGTERM."""
-
-MIN_BATCHING_THREADS = 64  # a version's own batching file may want more than the common one
-MAX_DEFAULT_THREADS = 256
 
 
 class StartError(Exception):
@@ -132,7 +129,7 @@ class Server:
             engine=configs.engine_config(flags),
             batching=self._batching,
             per_model_batching=flags.enable_per_model_batching_parameters,
-            scheduler=BatchScheduler(self._batching.threads) if self._batching else None,
+            scheduler=self._scheduler(),
             warm_up=flags.enable_model_warmup,
             warm_up_iterations=flags.num_request_iterations_for_warmup,
             metrics=self._metrics,
@@ -178,7 +175,7 @@ class Server:
             port=flags.port,
             socket_path=flags.grpc_socket_path,
             tls=tls,
-            max_threads=flags.grpc_max_threads or self._default_threads(),
+            max_threads=flags.grpc_max_threads or WORK_CALLS,
             options=tuple(flags_module.channel_arguments(flags.grpc_channel_arguments)),
             health=flags.enable_grpc_healthcheck_service,
         )
@@ -194,13 +191,14 @@ class Server:
         except OSError as error:
             raise StartError(str(error)) from error
 
-    def _default_threads(self) -> int:
-        """4 x cores; with batching, enough that waiting requests fill two batches."""
-        threads = 4 * flags_module.CORES
-        if self._batching is None:
-            return threads
-        fill = 2 * self._batching.max_batch_size
-        return max(threads, MIN_BATCHING_THREADS, min(fill, MAX_DEFAULT_THREADS))
+    def _scheduler(self) -> BatchScheduler:
+        """Versions without batching run as many requests at once as TensorFlow Serving has threads
+        by default; all others wait where the schedule sees them."""
+        direct = self._batching is None or self._flags.enable_per_model_batching_parameters
+        return BatchScheduler(
+            self._batching.threads if self._batching else 0,
+            unbatched=(self._flags.grpc_max_threads or 4 * flags_module.CORES) if direct else 0,
+        )
 
     def stop(self) -> None:
         """Take no new work, let what is in flight finish within GRACE_SECONDS."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from . import inference, predict
 from ._tfs.prediction_log_pb2 import PredictionLog
-from .batch_queue import TaskTooLarge
 from .errors import ServingError, invalid_argument
 from .servable import Runner
+from .task import TaskTooLarge
 
 log = logging.getLogger(__name__)
 

@@ -12,15 +12,13 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
-from featurewire_server.batch_queue import Queue, Task
-from featurewire_server.batching import BatchingRunner, BatchScheduler, merge
+from featurewire_server.batching import BatchingRunner, BatchScheduler
 from featurewire_server.batching_config import BatchingConfig
 from featurewire_server.cancellation import Cancellation
 from featurewire_server.errors import ServingError
+from featurewire_server.merging import merge
 from tests.server.support import (
     JPEG,
     MODEL,
@@ -82,10 +80,10 @@ class Bench:
     def enqueued(self) -> list[int]:
         """The tasks that wait, by identity."""
         return [
-            id(piece.task)
+            id(task)
             for queue in list(self.runner.queues.values())
-            for batch in list(queue._batches)
-            for piece in batch.pieces
+            for line in queue.lines.values()
+            for task in list(line.tasks)
         ]
 
     def sizes(self) -> list[int]:
@@ -275,58 +273,6 @@ def test_scalars_and_unequal_inputs_cannot_be_batched(pool, scheduler) -> None:
 def test_no_rows_at_all_are_answered(pool, scheduler) -> None:
     bench = Bench(pool, scheduler, max_batch_size=2, allowed_sizes=(1, 2))
     assert bench.submit().result(TIMEOUT)["y"].shape == (0, 1)
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
-    dead=st.sets(st.integers(0, 11)),
-    split=st.booleans(),
-    allowed=st.sampled_from([(), (1, 2, 4), (3, 4)]),
-    busy=st.booleans(),
-)
-def test_every_live_row_runs_exactly_once_in_batches_of_legal_size(
-    sizes, dead, split, allowed, busy
-) -> None:
-    allowed = allowed[:-1] + (4 if split else 9,) if allowed else ()
-    options = BatchingConfig(
-        max_batch_size=9,
-        max_execution_batch_size=4 if split else None,
-        split=split,
-        allowed_sizes=allowed,
-    )
-    options.check()
-    queue = Queue(options)
-    tasks, cancellations = [], []
-    for size in sizes:
-        cancellations.append(Cancellation())
-        task = Task({"x": np.zeros((size, 1))}, cancellation=cancellations[-1])
-        try:
-            queue.add(task)
-        except ServingError:
-            assert len(queue) >= options.max_enqueued_batches - (size > 4) * 2
-            continue
-        tasks.append((task, cancellations[-1]))
-    alive = []
-    for number, (task, cancellation) in enumerate(tasks):
-        if number in dead:
-            cancellation.set()
-        else:
-            alive.append(task)
-    rows: dict[Task, list[tuple[int, int]]] = {}
-    assert len(queue) <= options.max_enqueued_batches
-    while queue:
-        batch = queue.take(busy=busy)
-        if batch is None:
-            break
-        assert 0 < batch.rows <= options.execution_size
-        assert batch.rows == sum(piece.rows for piece in batch.pieces)
-        for piece in batch.pieces:
-            rows.setdefault(piece.task, []).append((piece.start, piece.stop))
-    assert set(rows) == set(alive)
-    for task, parts in rows.items():
-        covered = [row for start, stop in sorted(parts) for row in range(start, stop)]
-        assert covered == list(range(task.rows))
 
 
 def test_merging_keeps_strings(pool) -> None:

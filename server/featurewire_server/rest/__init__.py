@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..api import Api
-from ..flags import CORES
 from ..metrics import PrometheusMetrics
 from ..telemetry import Metrics
 from .handler import Handler
-from .server import HttpServer, listen
+from .server import MAX_CONNECTIONS, HttpServer, listen
 
 #: The largest body. Images in base64 take a third more than their bytes.
 MAX_BODY_BYTES = 128 << 20
@@ -43,7 +42,7 @@ def start(api: Api, flags: RestFlags, metrics: Metrics) -> HttpServer:
         handler,
         refuse=handler.refuse,
         admission=api.admission,
-        threads=flags.rest_api_num_threads or 4 * CORES,
+        threads=flags.rest_api_num_threads or MAX_CONNECTIONS,
         timeout=flags.rest_api_timeout_in_ms / 1000,
         max_body_bytes=MAX_BODY_BYTES,
     )

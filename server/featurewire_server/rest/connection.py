@@ -137,7 +137,8 @@ class Connection:
         if encoding not in ("", "identity", "gzip"):
             text = f"Content-Encoding {encoding} is not supported; gzip is"
             return Answer(status=415, body=_error(text))
-        cancelled = Cancellation()
+        bulk = dict(head.headers).get(b"featurewire-class") == b"bulk"
+        cancelled = Cancellation(caller=self, bulk=bulk)
         method, path = _target(head)
         request = Request(
             method=method,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -81,7 +82,10 @@ class Answer:
 def failure(error: ServingError) -> Answer:
     """An error in TensorFlow Serving's shape."""
     body = encode.error(error.message).encode()
-    return Answer(status=_HTTP_STATUS.get(error.code, 500), body=body)
+    headers: tuple[tuple[str, str], ...] = ()
+    if error.retry_after is not None:
+        headers = (("Retry-After", str(max(math.ceil(error.retry_after), 1))),)
+    return Answer(status=_HTTP_STATUS.get(error.code, 500), body=body, headers=headers)
 
 
 class Handler:
@@ -115,13 +119,14 @@ class Handler:
             if found.code is grpc.StatusCode.INTERNAL and found is not error:
                 log.exception("%s %s failed", request.method, request.path)
             answer = failure(found)
-        return replace(answer, headers=self._cors)
+        return replace(answer, headers=(*answer.headers, *self._cors))
 
     def refuse(self, method: str, path: str, error: ServingError) -> Answer:
         """The answer to a request whose body was not taken, because of `error`."""
         with suppress(ServingError), self._counted_if_unread(routes.find(method, path)):
             raise error
-        return replace(failure(error), headers=self._cors)
+        answer = failure(error)
+        return replace(answer, headers=(*answer.headers, *self._cors))
 
     def _answer(self, request: Request) -> Answer:
         if self._metrics and request.path == self._metrics.path:
