@@ -1,0 +1,171 @@
+"""A crowd of callers of single images in one cheap process, over gRPC or REST.
+
+The crowd shares its processor with the server: requests are made once, replies are not parsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+
+from featurewire._tfs.predict_pb2 import PredictRequest
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+Send = Callable[[int, float | None], Awaitable[bool]]
+"""Sends the image of a number with a timeout; True: answered, False: refused.
+
+Raises TimeoutError."""
+
+
+@dataclass
+class Tally:
+    """How calls ended; times in seconds."""
+
+    answered: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    late: int = 0
+
+    @property
+    def refusal(self) -> float:
+        return statistics.median(self.refused) if self.refused else 0.0
+
+
+def predict_request(
+    model: str, image: bytes, *, version: int | None = None, signature: str = ""
+) -> bytes:
+    request = PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = signature
+    if version is not None:
+        request.model_spec.version.value = version
+    tensor = request.inputs["request" if signature == "manifest" else "image_bytes"]
+    tensor.dtype = 7
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.string_val.append(image)
+    return request.SerializeToString()
+
+
+class Grpc:
+    """Calls over `connections` of their own."""
+
+    def __init__(self, target: str, requests: list[bytes], connections: int = 4) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channels = [grpc.aio.insecure_channel(target, options) for _ in range(connections)]
+        self._calls = [channel.unary_unary(PREDICT) for channel in self._channels]
+        self._requests = requests
+
+    async def __call__(self, number: int, timeout: float | None) -> bool:
+        call = self._calls[number % len(self._calls)]
+        try:
+            await call(self._requests[number % len(self._requests)], timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TimeoutError from error
+            if error.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
+                return False
+            raise
+        return True
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+
+class Rest:
+    """Calls over kept connections, as many as are needed; the server's timeout is its flag's."""
+
+    def __init__(self, port: int, model: str, images: list[bytes]) -> None:
+        self._port = port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._bodies = []
+        for image in images:
+            row = {"b64": base64.b64encode(image).decode()}
+            body = json.dumps({"instances": [row]}).encode()
+            head = f"POST /v1/models/{model}:predict HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            self._bodies.append(f"{head}{len(body)}\r\n\r\n".encode() + body)
+
+    async def __call__(self, number: int, timeout: float | None) -> bool:
+        async with asyncio.timeout(timeout):
+            if self._idle:
+                reader, writer = self._idle.pop()
+            else:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            try:
+                writer.write(self._bodies[number % len(self._bodies)])
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
+                await reader.readexactly(int(length))
+            except BaseException:
+                writer.close()
+                raise
+        self._idle.append((reader, writer))
+        status = int(head.split()[1])
+        if status == 504:
+            raise TimeoutError
+        if status not in (200, 429, 503):
+            raise RuntimeError(head.decode())
+        return status == 200
+
+    async def close(self) -> None:
+        for _, writer in self._idle:
+            writer.close()
+
+
+async def one(send: Send, number: int, timeout: float | None, tally: Tally) -> None:
+    began = time.perf_counter()
+    try:
+        answered = await send(number, timeout)
+    except TimeoutError:
+        tally.late += 1
+        return
+    (tally.answered if answered else tally.refused).append(time.perf_counter() - began)
+
+
+async def steady(send: Send, seconds: float, *, callers: int, skip: float = 0.0) -> float:
+    """Answers a second while `callers` each wait for one answer after the other.
+
+    Of `seconds`, those after the first `skip`.
+    """
+    began = time.perf_counter()
+    numbers, ends = itertools.count(), []
+
+    async def caller() -> None:
+        while time.perf_counter() - began < seconds:
+            tally = Tally()
+            await one(send, next(numbers), None, tally)
+            if tally.answered:
+                ends.append(time.perf_counter() - began)
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return sum(skip <= end < seconds for end in ends) / (seconds - skip)
+
+
+async def crowd(send: Send, seconds: float, *, per_second: float, timeout: float) -> Tally:
+    """Calls at Poisson times for `seconds`; then whoever still waits leaves."""
+    random_ = random.Random(1)
+    tally, tasks = Tally(), set()
+    began = due = time.perf_counter()
+    for number in itertools.count():
+        due += random_.expovariate(per_second)
+        if due - began >= seconds:
+            break
+        await asyncio.sleep(max(due - time.perf_counter(), 0))
+        task = asyncio.create_task(one(send, number, timeout, tally))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    for task in list(tasks):
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return tally

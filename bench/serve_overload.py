@@ -1,0 +1,121 @@
+"""Ten times more calls than the embedded server can answer, each with a deadline.
+
+Capacity and processor time an image are measured first, by callers who wait for their answers. Then
+calls of single images come at Poisson times at ten times that rate, with each timeout, and leave;
+what is answered from two seconds after that is the rate that is back.
+
+    python -m bench.serve_overload [ROW …] [--timeouts 2,5,30] [--seconds S] [--base-path DIR]
+        [--server DIR]: another tree of this repository, to compare with
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from bench._crowd import Grpc, Rest, crowd, predict_request, steady
+from bench._published import published, serving
+from bench._serving_load import MODEL, cpu_seconds, jpegs, server_pid
+from bench.machine import describe, print_table
+
+TIMES = 10
+CALLERS = 48
+STEADY_SECONDS = 20.0
+BACK_SECONDS = 14.0
+
+ROWS = {
+    "openvino": ["--engine=openvino"],
+    "tensorflow": ["--engine=tensorflow"],
+    "unbatched": ["--engine=openvino", "--enable_batching=false", "--batching_parameters_file="],
+    "rest": ["--engine=openvino"],
+}
+
+
+def resident_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def measure(
+    name: str, target: str, rest: int, contents: list[bytes], timeouts: list[float], seconds: float
+) -> list[list[object]]:
+    if name == "rest":
+        send: Grpc | Rest = Rest(rest, MODEL, contents)
+    else:
+        send = Grpc(target, [predict_request(MODEL, image) for image in contents])
+    pid = server_pid(target)
+    callers = CALLERS
+    if name == "rest":  # they have a timeout, too
+        callers = min(callers, int(4 * timeouts[0]))
+    await steady(send, 8.0, callers=callers)
+    before = cpu_seconds(pid)
+    capacity = await steady(send, STEADY_SECONDS, callers=callers)
+    cost = (cpu_seconds(pid) - before) / (capacity * STEADY_SECONDS)
+    rows: list[list[object]] = []
+    for timeout in timeouts:
+        before = cpu_seconds(pid)
+        tally = await crowd(send, seconds, per_second=TIMES * capacity, timeout=timeout)
+        spent = cpu_seconds(pid) - before
+        back = await steady(send, BACK_SECONDS, callers=callers, skip=2.0)
+        answered = len(tally.answered)
+        rows.append(
+            [f"{name}, {timeout:g} s", f"{capacity:.2f}", f"{answered / seconds:.2f}"]
+            + [f"{answered / seconds / capacity:.2f}", f"{1000 * tally.refusal:.0f}"]
+            + [f"{spent / max(answered, 1) / cost:.2f}", len(tally.refused), tally.late]
+            + [f"{back / capacity:.2f}", f"{resident_mb(pid):.0f}"]
+        )
+        print(rows[-1], flush=True)
+    await send.close()
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.serve_overload", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"among {', '.join(ROWS)}")
+    parser.add_argument("--timeouts", default="2,5,30", help="seconds")
+    parser.add_argument("--seconds", type=float, default=60.0, help="that a crowd stays")
+    parser.add_argument("--base-path", type=Path, help="a published artifact")
+    parser.add_argument("--server", type=Path, help="another tree whose server to measure")
+    options = parser.parse_args(argv)
+    if unknown := set(options.rows) - ROWS.keys():
+        parser.error(f"no row {', '.join(sorted(unknown))}")
+    timeouts = [float(each) for each in options.timeouts.split(",")]
+    if options.server:
+        paths = [str(options.server.resolve() / part) for part in ("server", "client")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    print(describe("tensorflow", "openvino"))
+    contents, table = jpegs(), []
+    with tempfile.TemporaryDirectory(prefix="featurewire-bench-") as scratch:
+        base_path = (options.base_path or published(Path(scratch))).resolve()
+        for name in options.rows or ROWS:
+            # Over REST the timeout is a flag.
+            for each in [[timeout] for timeout in timeouts] if name == "rest" else [timeouts]:
+                rest = free_port()
+                flags = [f"--rest_api_port={rest}", *ROWS[name]]
+                flags += [f"--rest_api_timeout_in_ms={int(each[0] * 1000)}"] * (name == "rest")
+                with serving(base_path, MODEL, *flags) as target:
+                    run = measure(name, target, rest, contents, each, options.seconds)
+                    table += asyncio.run(run)
+    print_table(
+        ["ten times too many", "capacity/s", "in time/s", "share", "refusal ms"]
+        + ["CPU of steady", "refused", "late", "back", "peak MB"],
+        table,
+    )
+    print("wanted: share >= 0.9, refusal <= 50 ms, CPU <= 1.1, back >= 0.9; memory bounded")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
