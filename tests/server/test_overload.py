@@ -1,0 +1,185 @@
+"""Deadlines, classes and turns through a real gRPC server."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from featurewire._tfs.predict_pb2 import PredictResponse
+from featurewire_server import tensors
+from featurewire_server.batching import BatchingRunner, BatchScheduler
+from featurewire_server.batching_config import BatchingConfig
+from featurewire_server.errors import resource_exhausted
+from featurewire_server.rest.handler import failure
+from tests.server.support import (
+    PREDICTION,
+    TIMEOUT,
+    FakeEngine,
+    config,
+    model,
+    predict_request,
+    served,
+    spec,
+    wait_until,
+)
+
+PREDICT = PREDICTION + "Predict"
+BULK = (("featurewire-class", "bulk"),)
+
+
+class Server:
+    """A fake engine behind a schedule behind gRPC; `seconds` is what a batch has taken so far."""
+
+    def __init__(self, base_path: Path, options: BatchingConfig | None, seconds: float) -> None:
+        (base_path / "1").mkdir()
+        self.engine = FakeEngine()
+        self.runner = BatchingRunner(
+            "m", self.engine, options, BatchScheduler(1 if options else 0, unbatched=1)
+        )
+        queue = self.runner._queue(("serving_default", ("y",)))
+        for _ in range(2):
+            queue.rates.observe(1, seconds)
+        self.queue = queue
+        self._served = served(config(model("m", base_path)), load=lambda *_: self.runner)
+        self.stub = self._served.__enter__()
+
+    def start(self, value: float = 1.0, *, rows: int = 1, timeout=TIMEOUT, metadata=()):
+        request = predict_request(spec("m"), x=np.full((rows, 1), value, np.float32))
+        call = self.stub.channel.unary_unary(PREDICT)
+        return call.future(request.SerializeToString(), timeout=timeout, metadata=metadata)
+
+    def hold(self) -> None:
+        """Let a batch run until the gate opens."""
+        self.engine.gate.clear()
+        self.held = self.start(0.0, timeout=None)
+        wait_until(lambda: self.engine.running)
+
+    def waiting(self) -> int:
+        return sum(len(line.tasks) for line in self.queue.lines.values())
+
+    def close(self) -> None:
+        self.engine.gate.set()
+        self._served.__exit__(None, None, None)
+
+
+@pytest.fixture(params=["batching", "no batching"])
+def serve(request, tmp_path):
+    made = []
+
+    def serve(seconds: float = 0.01) -> Server:
+        options = (
+            BatchingConfig(max_batch_size=1, max_enqueued_batches=99)
+            if request.param == "batching"
+            else None
+        )
+        made.append(Server(tmp_path, options, seconds))
+        return made[-1]
+
+    yield serve
+    for server in made:
+        server.close()
+
+
+def test_a_call_that_cannot_be_answered_in_time_is_refused_at_once(serve) -> None:
+    server = serve(seconds=1000.0)
+    server.hold()
+    refused = server.start(timeout=TIMEOUT)
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "deadline" in refused.details()
+    pushback = dict(refused.trailing_metadata())["grpc-retry-pushback-ms"]
+    assert int(pushback) > 1000 * TIMEOUT
+    patient = server.start(2.0, timeout=None)
+    wait_until(lambda: server.waiting() == 1)
+    server.engine.gate.set()
+    assert patient.code() is grpc.StatusCode.OK
+    assert len(server.engine.calls) == 2
+
+
+def test_what_waits_too_long_is_dropped_and_never_computed(serve) -> None:
+    server = serve()
+    server.hold()
+    late = server.start(5.0, timeout=1.0)
+    wait_until(lambda: server.waiting() == 1)
+    assert late.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
+    wait_until(lambda: server.waiting() == 0)
+    server.engine.gate.set()
+    assert server.start(6.0).code() is grpc.StatusCode.OK
+    assert [array.item() for _, array in server.engine.calls] == [0.0, 6.0]
+
+
+def test_a_caller_who_leaves_is_forgotten_at_once(serve) -> None:
+    server = serve()
+    server.hold()
+    leaving = [server.start(timeout=None) for _ in range(8)]
+    wait_until(lambda: server.waiting() == 8)
+    for call in leaving:
+        call.cancel()
+    wait_until(lambda: server.waiting() == 0)
+
+
+def test_interactive_calls_go_before_bulk(serve) -> None:
+    server = serve()
+    server.hold()
+    calls = []
+    for value in (1.0, 2.0):
+        calls.append(server.start(value, timeout=None, metadata=BULK))
+        wait_until(lambda: server.waiting() == len(calls))
+    calls.append(server.start(3.0, timeout=None))
+    wait_until(lambda: server.waiting() == 3)
+    server.engine.gate.set()
+    assert {call.code() for call in calls} == {grpc.StatusCode.OK}
+    assert [array.item() for _, array in server.engine.calls] == [0.0, 3.0, 1.0, 2.0]
+
+
+def test_another_connection_does_not_wait_for_all_calls_of_the_first(serve) -> None:
+    server = serve()
+    server.hold()
+    first = [server.start(1.0, timeout=None) for _ in range(20)]
+    wait_until(lambda: server.waiting() == 20)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{server.stub.port}", options) as channel:
+        request = predict_request(spec("m"), x=np.full((1, 1), 2.0, np.float32))
+        second = channel.unary_unary(PREDICT).future(request.SerializeToString(), timeout=TIMEOUT)
+        wait_until(lambda: server.waiting() == 21)
+        server.engine.gate.set()
+        assert second.code() is grpc.StatusCode.OK
+    assert {call.code() for call in first} == {grpc.StatusCode.OK}
+    assert [array.item() for _, array in server.engine.calls].index(2.0) <= 2
+
+
+def test_a_large_request_of_bulk_runs_in_parts_and_comes_back_whole(tmp_path) -> None:
+    server = Server(tmp_path, BatchingConfig(max_batch_size=16), 0.01)
+    server.queue.rates = type(server.queue.rates)()  # nothing measured: four rows
+    assert server.start(1.0).code() is grpc.StatusCode.OK
+    call = server.start(2.0, rows=10, metadata=BULK)
+    response = PredictResponse.FromString(call.result())
+    assert tensors.decode("y", response.outputs["y"]).ravel().tolist() == [4.0] * 10
+    assert [len(array) for _, array in server.engine.calls] == [1, 4, 4, 2]
+    server.close()
+
+
+def test_the_order_of_requested_outputs_makes_no_queue_of_its_own() -> None:
+    engine, seen = FakeEngine(), []
+
+    def run(signature_name, inputs, outputs):
+        seen.append(tuple(outputs))
+        return dict.fromkeys(outputs, inputs["x"])
+
+    engine.run = run
+    runner = BatchingRunner("m", engine, BatchingConfig(max_batch_size=4), BatchScheduler(1))
+    names = ["a", "b", "c"]
+    for order in itertools.permutations(names):
+        values = runner.run("serving_default", {"x": np.ones((1, 1))}, order)
+        assert sorted(values) == names
+    assert set(seen) == {tuple(names)}
+    assert len(runner.queues) == 1
+
+
+def test_rest_says_when_to_come_back() -> None:
+    answer = failure(resource_exhausted("too many", retry_after=1.2))
+    assert answer.status == 429
+    assert dict(answer.headers)["Retry-After"] == "2"
