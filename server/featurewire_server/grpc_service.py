@@ -35,9 +35,11 @@ CONTROL_WIDTH = 64
 RELOAD_CALLS = 64
 ALL_CALLS = 8192
 """More than all lanes have: for calls that come faster than they are refused."""
-RECEIVING = 128
-"""Calls of Predict and its like whose messages are received at once, or held while those held fill
-half of the memory for them. The others wait with their callers."""
+RECEIVING = 64
+"""Calls of Predict and its like whose messages are received at once. The others wait with their
+callers."""
+FREELY_HELD = 1 / 16
+"""Of the memory for messages: while those held take less, they do not keep others from coming."""
 BULK = ("featurewire-class", "bulk")
 """The metadata of a call for which nobody waits."""
 BODY_SECONDS = 120.0
@@ -197,7 +199,7 @@ class GrpcServer:
                 with lane.receiving.turn(times.deadline, times.cancelled) as receiving:
                     data = lane.bodies.receive(requests, context, receiving)
                     with api.admission.admit(len(data)):
-                        if api.admission.held * 2 < api.admission.limit:
+                        if api.admission.held < FREELY_HELD * api.admission.limit:
                             receiving.lend()  # for good: its message is counted now
                         with lane.working.turn(times.deadline, times.cancelled):
                             request = _parse(kind, data)
