@@ -65,6 +65,7 @@ def test_no_advice_of_the_library_names_an_argument():
             "check TLSConfig(ca=…, cert=…, key=…, server_name=…) and the port",
             "check --tls-ca, --tls-cert, --tls-key, --tls-server-name and the port",
         ),
+        ("TLSConfig(ca=a.pem): not a certificate: x", "--tls-ca a.pem: not a certificate: x"),
         ("TLSConfig: cannot read a.pem: gone", "cannot read a.pem: gone"),
         ("version=3 of x, option other=…", "--version 3 of x, option other=…"),
     ],

@@ -43,6 +43,7 @@ _PHRASES = [
 ]
 
 _CONFIGS = re.compile(r"\b(?:TLS|Channel|Stream)Config\(((?:\w+=…(?:, )?)+)\)")
+_PEM = re.compile(r"^TLSConfig\(([a-z_]+|\{\})=")
 _KEYWORD = re.compile(r"\b([a-z_]+)=…")
 _SUBJECT = re.compile(r"^(?:TLSConfig: )?(?:([a-z_]+)=|(target) )(?=['\"\d-])")
 
@@ -51,6 +52,8 @@ def in_options(text: str) -> str:
     """The text of one of the library's errors, with options in the place of arguments."""
     for ours, theirs in _PHRASES:
         text = text.replace(ours, theirs)
+    if (pem := _PEM.match(text)) and "): " in text:
+        text = f"{_OPTIONS.get(pem[1], pem[1])} {text[pem.end() :].replace('): ', ': ', 1)}"
     text = _CONFIGS.sub(lambda match: match[1], text)
     text = _KEYWORD.sub(lambda match: _OPTIONS.get(match[1], match[0]), text)
     text = _SUBJECT.sub(_subject, text)
