@@ -333,7 +333,7 @@ def test_http_clients_that_misbehave_do_not_hurt_grpc(rest):
         )
         sockets.append(sock)
     test_rest_answers_what_grpc_answers(rest)
-    with stub_for(rest.target) as stub:
+    with stub_for(rest.server.target) as stub:
         assert stub.embed().shape == (1, 8)
     for sock in sockets:
         sock.close()
