@@ -16,7 +16,8 @@ CMD ["--help"]
 
 FROM base AS server
 COPY server ./server
-RUN pip install --constraint constraints.txt ./client "./server[openvino]"
+RUN pip install --constraint constraints.txt ./client "./server[openvino]" \
+ && install -m 755 server/tensorflow_model_server /usr/bin/
 USER 1000
 EXPOSE 8500 8501
 ENTRYPOINT ["featurewire", "serve"]

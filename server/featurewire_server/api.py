@@ -104,6 +104,7 @@ class Api:
                 request,
                 deadline=deadline,
                 cancelled=cancelled,
+                check_method=self._check_method_names,
             )
             return ClassificationResponse(model_spec=_effective(servable, name), result=result)
 
@@ -123,6 +124,7 @@ class Api:
                 request,
                 deadline=deadline,
                 cancelled=cancelled,
+                check_method=self._check_method_names,
             )
             return RegressionResponse(model_spec=_effective(servable, name), result=result)
 
@@ -146,6 +148,7 @@ class Api:
                 request,
                 deadline=deadline,
                 cancelled=cancelled,
+                check_method=self._check_method_names,
             )[0]
             for result in results:
                 result.model_spec.version.value = servable.version

@@ -49,9 +49,11 @@ def parse(text: str, message: M, name: str) -> M:
         return text_format.Parse(text, message)
     except text_format.ParseError as error:
         line = f":{error.GetLine()}" if error.GetLine() else ""
-        reason = str(error).split(" : ", 1)[-1]
-        kind = message.DESCRIPTOR.name
-        raise invalid_argument(f"{name}{line}: not a {kind}: {' '.join(reason.split())}") from error
+        reason = " ".join(str(error).split(" : ", 1)[-1].split())
+        kind = message.DESCRIPTOR.full_name
+        raise invalid_argument(
+            f"{name}{line}: Error parsing text-format {kind}: {reason}"
+        ) from error
 
 
 def model_server_config(flags: argparse.Namespace) -> ModelServerConfig:

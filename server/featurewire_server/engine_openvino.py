@@ -22,7 +22,7 @@ import numpy as np
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
 from .engine import MANIFEST, EngineConfig
-from .errors import ServingError, failed_precondition, from_exception, invalid_argument
+from .errors import ServingError, failed_precondition, from_exception, internal
 from .flags import CORES
 
 if TYPE_CHECKING:
@@ -116,8 +116,6 @@ class OpenVinoEngine:
             if any(name in self._tails.get(signature_name, ()) for name in outputs):
                 return self._run_beyond(signature_name, inputs, outputs)
             return self._around.run(signature_name, inputs, outputs)
-        except (ValueError, TypeError) as error:  # feeds that the graph cannot take
-            raise invalid_argument(str(error)) from error
         except Exception as error:
             raise _run_error(error) from error
 
@@ -133,9 +131,12 @@ class OpenVinoEngine:
         beyond = [name for name in outputs if name in tails]
         others = [name for name in outputs if name not in tails]
         images, values, known = self._around.preprocess(signature_name, inputs, others)
-        vectors = self._network.run(images)
         needed = {tensor: known[tensor] for name in beyond for tensor in tails[name]}
-        return values | self._around.finish(signature_name, beyond, vectors, needed)
+        try:
+            vectors = self._network.run(images)
+            return values | self._around.finish(signature_name, beyond, vectors, needed)
+        except Exception as error:  # what is fed from here on is ours, not the caller's
+            raise internal(_run_error(error).message) from error
 
 
 class _Around:
@@ -203,9 +204,11 @@ class _Around:
         self, fetches: Mapping[str, str], feeds: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         key = (tuple(fetches.values()), tuple(feeds))
+        from .engine_tensorflow import session_callable
+
         call = self._callables.get(key)
         if call is None:
-            call = self._session.make_callable(list(fetches.values()), list(feeds))
+            call = session_callable(self._session, list(fetches.values()), list(feeds))
             self._callables[key] = call
         return dict(zip(fetches, call(*feeds.values()), strict=True))
 

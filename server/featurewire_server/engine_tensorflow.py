@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
 from .engine import EngineConfig
-from .errors import ServingError, failed_precondition, from_exception, invalid_argument, not_found
+from .errors import ServingError, failed_precondition, from_exception, not_found
 
 _FILES = ("saved_model.pb", "saved_model.pbtxt")
 _MIXED_PRECISION = {
@@ -31,6 +32,23 @@ def session_config(config: EngineConfig) -> tf.compat.v1.ConfigProto:
         rewriter = proto.graph_options.rewrite_options
         setattr(rewriter, _MIXED_PRECISION[config.mixed_precision], rewriter.ON)
     return proto
+
+
+def session_callable(
+    session: tf.compat.v1.Session, fetches: Sequence[str], feeds: Sequence[str]
+) -> Callable[..., list]:
+    """Runs `fetches` for arrays in the order of `feeds`; all are names of tensors.
+
+    `Session.make_callable` and `Session.run` refuse, in Python, what does not have the shape of a
+    placeholder. TensorFlow Serving's sessions do not: their kernels decide. Nor does this.
+    """
+    options = config_pb2.CallableOptions(fetch=fetches, feed=feeds)
+    run = session._make_callable_from_options(options)
+    # A scalar string comes as bytes, whose zeros at the end numpy's own string type would drop.
+    return lambda *arrays: [
+        np.array(value, dtype=object) if isinstance(value, bytes) else value
+        for value in run(*arrays)
+    ]
 
 
 class TensorFlowEngine:
@@ -66,8 +84,8 @@ class TensorFlowEngine:
         self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
     ) -> dict[str, np.ndarray]:
         aliases = sorted(inputs)
-        run = self._callable(signature_name, aliases, tuple(outputs))
         try:
+            run = self._callable(signature_name, aliases, tuple(outputs))
             values = run(*(inputs[alias] for alias in aliases))
         except Exception as error:
             raise _run_error(error) from error
@@ -84,7 +102,8 @@ class TensorFlowEngine:
             found = self._callables.get((signature_name, outputs))
             if found is None:
                 signature = self.signatures[signature_name]
-                found = self._session.make_callable(
+                found = session_callable(
+                    self._session,
                     [_tensor_name(signature.outputs[alias].name, alias) for alias in outputs],
                     [_tensor_name(signature.inputs[alias].name, alias) for alias in aliases],
                 )
@@ -107,8 +126,6 @@ def _load_error(error: Exception, path: Path) -> ServingError:
 
 
 def _run_error(error: Exception) -> ServingError:
-    if isinstance(error, ValueError | TypeError):  # feeds that the graph cannot take
-        return invalid_argument(str(error))
     found = from_exception(error)
     # The Python stack that once built the graph says nothing to a caller.
     return ServingError(found.code, found.message.split("\n\nOriginal stack trace", 1)[0].strip())

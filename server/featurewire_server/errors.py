@@ -45,6 +45,10 @@ def unavailable(message: str, *, retry_after: float | None = None) -> ServingErr
     return ServingError(grpc.StatusCode.UNAVAILABLE, message, retry_after=retry_after)
 
 
+def shutting_down() -> ServingError:
+    return unavailable("The server is shutting down")
+
+
 def resource_exhausted(message: str, *, retry_after: float | None = None) -> ServingError:
     return ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after=retry_after)
 
@@ -68,12 +72,14 @@ def internal(message: str) -> ServingError:
 def from_exception(error: BaseException) -> ServingError:
     """`error` as a ServingError: TensorFlow's errors keep code and text, others are INTERNAL.
 
-    TensorFlow is not imported: its `OpError`s are known by their `error_code` number.
+    A ValueError or TypeError is INTERNAL, too, wherever it comes from: whoever knows that it is
+    the request's fault says so with `invalid_argument`, because clients take that for a bad image
+    and look for it. TensorFlow is not imported: its `OpError`s are known by their base class.
     """
     if isinstance(error, ServingError):
         return error
     number = getattr(error, "error_code", None)
-    if number in _BY_NUMBER:
+    if number in _BY_NUMBER and any(kind.__name__ == "OpError" for kind in type(error).__mro__):
         return ServingError(_BY_NUMBER[number], getattr(error, "message", None) or str(error))
     if isinstance(error, MemoryError):
         return resource_exhausted(f"Out of memory: {error}")

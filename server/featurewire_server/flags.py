@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -26,7 +27,7 @@ class Flag:
     ignored: bool = False
     """Accepted with a warning when it is given: it has nothing to act on here."""
     refused: bool = False
-    """An error when it is given: serving without it would not be what was asked for."""
+    """An error when it is given: serving without it would be less safe than what was asked for."""
     choices: tuple[str, ...] = ()
     low: float = 0
     """The least number; text and switches have none."""
@@ -63,7 +64,7 @@ FLAGS = [
         low=-INT32,
     ),
     Flag("saved_model_tags", "serve", "comma-separated tags of the meta graph to load"),
-    Flag("platform_config_file", "", "PlatformConfigMap text file", refused=True),
+    Flag("platform_config_file", "", "PlatformConfigMap text file", ignored=True),
     Flag(
         "allow_version_labels_for_unavailable_models",
         False,
@@ -75,7 +76,8 @@ FLAGS = [
     Flag(
         "load_retry_interval_micros",
         60_000_000,
-        "microseconds between these attempts",
+        "microseconds between these attempts; less than 0: no wait",
+        low=-INT64,
         high=1e15,  # thirty years, which a lock can wait
     ),
     Flag("flush_filesystem_caches", True, "there are no such caches", ignored=True),
@@ -115,10 +117,11 @@ FLAGS = [
         "share of the GPU's memory to take; 0: as needed",
         high=1,
     ),
-    Flag("xla_cpu_compilation_enabled", False, "XLA on the CPU", refused=True),
-    Flag("thread_pool_factory_config_file", "", "thread pool factory", refused=True),
-    Flag("use_tflite_model", False, "serve model.tflite", refused=True),
-    Flag("prefer_tflite_model", False, "serve model.tflite where there is one", refused=True),
+    Flag("xla_cpu_compilation_enabled", False, "what asks for XLA is compiled", ignored=True),
+    Flag("xla_gpu_compilation_enabled", False, "what asks for XLA is compiled", ignored=True),
+    Flag("thread_pool_factory_config_file", "", "thread pool factory", ignored=True),
+    Flag("use_tflite_model", False, "serve model.tflite", ignored=True),
+    Flag("prefer_tflite_model", False, "serve model.tflite where there is one", ignored=True),
     Flag("num_tflite_pools", 1, "pools of TFLite interpreters", ignored=True),
     Flag("num_tflite_interpreters_per_pool", 1, "size of a TFLite pool", ignored=True),
     Flag("remove_unused_fields_from_bundle_metagraph", True, "memory saving", ignored=True),
@@ -139,6 +142,15 @@ BY_NAME = {flag.name: flag for flag in FLAGS}
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            names = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].split("=")[0], names, 1, cutoff=0.5)
+            advice = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+        return found
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 

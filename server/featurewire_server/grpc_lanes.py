@@ -9,7 +9,7 @@ from concurrent import futures
 
 import grpc
 
-from .errors import cancelled, resource_exhausted
+from .errors import cancelled, resource_exhausted, shutting_down
 from .grpc_bodies import Bodies
 from .turnstile import Turnstile
 
@@ -59,14 +59,17 @@ class Lane:
         self.working = Turnstile(width)
         self._most = calls
         self._count = 0
+        self._draining = False
         self._changed = threading.Condition()
 
     def enter(self, context: grpc.ServicerContext) -> None:
         """Be one of the lane's calls until the call is over and its answer has been sent.
 
-        Raises RESOURCE_EXHAUSTED where there are too many.
+        Raises RESOURCE_EXHAUSTED where there are too many, UNAVAILABLE while the server stops.
         """
         with self._changed:
+            if self._draining:
+                raise shutting_down()
             if self._count >= self._most:
                 raise resource_exhausted(f"{self._most} calls of this kind are waiting already")
             self._count += 1
@@ -79,6 +82,11 @@ class Lane:
             self._count -= 1
             if not self._count:
                 self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Refuse calls from here on; those that are there go on."""
+        with self._changed:
+            self._draining = True
 
     def wait_for_none(self, until: float) -> None:
         """Return when no call is there, or at `until`, in seconds of `time.monotonic()`."""

@@ -24,6 +24,7 @@ from .cancellation import Cancellation
 from .errors import ServingError, invalid_argument
 from .grpc_extras import Health, add_reflection
 from .grpc_lanes import Lane
+from .ports import UnixSocket
 
 MAX_MESSAGE_BYTES = (1 << 31) - 1
 MAX_DETAILS = 1024  # characters; HTTP/2 trailers are bounded
@@ -105,11 +106,15 @@ class GrpcServer:
         self._health = None
         if config.health:
             full_names.append(HEALTH)
-            self._health = Health(self._server, full_names)
+            short_names = [name for by_name in names for name in by_name]
+            self._health = Health(self._server, [*full_names, *short_names])
             self._lanes += self._health.lanes
         self._lanes.append(add_reflection(self._server, full_names))
+        self._socket: UnixSocket | None = None
         self.port = self._listen(config)
         self._server.start()
+        if self._socket is not None:
+            self._socket.show()
 
     def _listen(self, config: GrpcConfig) -> int:
         port = 0
@@ -123,25 +128,36 @@ class GrpcServer:
             except RuntimeError as error:
                 raise OSError(f"cannot listen on {address}: {error}") from error
         if config.socket_path:
+            self._socket = UnixSocket(config.socket_path)
             try:
-                self._server.add_insecure_port(f"unix:{config.socket_path}")
+                self._server.add_insecure_port(f"unix:{self._socket.hidden}")
             except RuntimeError as error:
                 raise OSError(f"cannot listen on {config.socket_path}: {error}") from error
         return port
 
-    def stop(self, grace: float) -> None:
-        """Accept nothing new; return when all in flight has ended, `grace` seconds at the most."""
+    def drain(self, grace: float) -> None:
+        """Refuse new calls as UNAVAILABLE; return when all others have ended, after `grace` seconds
+        at the most.
+
+        The port stays open. If gRPC closed it, calls on their way would be answered CANCELLED,
+        which clients do not try again.
+        """
         until = time.monotonic() + grace
         if self._health is not None:
             self._health.stop()
-        stopped = self._server.stop(grace)
         for lane in self._answering:
+            lane.drain()
             lane.bodies.hurry()
         for lane in self._answering:
             lane.wait_for_none(until)
+        if self._socket is not None:
+            self._socket.remove()
+
+    def stop(self, grace: float) -> None:
+        """Drain and close. A process that ends anyway had better only drain."""
+        self.drain(grace)
         # What is open still are streams of health and reflection, which end by themselves never.
-        self._server.stop(LAST_WORDS)
-        stopped.wait()
+        self._server.stop(LAST_WORDS).wait()
         for lane in self._lanes:
             lane.close()
 

@@ -32,14 +32,12 @@ def classify(
     *,
     deadline: float | None = None,
     cancelled: Cancellation | None = None,
+    check_method: bool = False,
 ) -> tuple[str, ClassificationResult, int]:
-    """(signature name, result, examples); raises UNIMPLEMENTED where no signature classifies."""
-    name, signature = _signature(runner, request.model_spec.signature_name, CLASSIFY, "Classify")
-    wanted = [alias for alias in (CLASSES, SCORES) if alias in signature.outputs]
-    if not wanted:
-        raise failed_precondition(
-            f"Expected classification signature outputs to contain {CLASSES} or {SCORES}"
-        )
+    """(signature name, result, examples). Raises ServingError."""
+    name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+    signature = _signature(runner, name, "No signature was found with the name: ")
+    wanted = _classes_and_scores(signature, check_method)
     examples = serialized(request.input)
     values = _run(runner, name, signature, examples, wanted, deadline, cancelled)
     return name, classifications(values, len(examples)), len(examples)
@@ -51,11 +49,12 @@ def regress(
     *,
     deadline: float | None = None,
     cancelled: Cancellation | None = None,
+    check_method: bool = False,
 ) -> tuple[str, RegressionResult, int]:
-    """(signature name, result, examples); raises UNIMPLEMENTED where no signature regresses."""
-    name, signature = _signature(runner, request.model_spec.signature_name, REGRESS, "Regress")
-    if OUTPUTS not in signature.outputs:
-        raise failed_precondition(f"Expected regression signature outputs to contain {OUTPUTS}")
+    """(signature name, result, examples). Raises ServingError."""
+    name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+    signature = _signature(runner, name, "No signature was found with the name: ")
+    _check_regression(signature, check_method)
     examples = serialized(request.input)
     values = _run(runner, name, signature, examples, [OUTPUTS], deadline, cancelled)
     return name, regressions(values[OUTPUTS], len(examples)), len(examples)
@@ -67,51 +66,105 @@ def multi_inference(
     *,
     deadline: float | None = None,
     cancelled: Cancellation | None = None,
+    check_method: bool = False,
 ) -> tuple[list[InferenceResult], int]:
     """(a result for each task, examples); one name and one version serve all tasks."""
     if not request.tasks:
         raise invalid_argument("Inference request must contain at least one task")
+    _check_tasks(runner, request, check_method)
     results = []
     count = 0
     for task in request.tasks:
-        if task.model_spec.name != request.tasks[0].model_spec.name:
-            raise invalid_argument(
-                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
-            )
         result = InferenceResult()
-        options = {"deadline": deadline, "cancelled": cancelled}
+        options = {"deadline": deadline, "cancelled": cancelled, "check_method": check_method}
         if task.method_name == CLASSIFY:
             single = ClassificationRequest(model_spec=task.model_spec, input=request.input)
             name, classes, count = classify(runner, single, **options)
             result.classification_result.CopyFrom(classes)
-        elif task.method_name == REGRESS:
+        else:
             single = RegressionRequest(model_spec=task.model_spec, input=request.input)
             name, values, count = regress(runner, single, **options)
             result.regression_result.CopyFrom(values)
-        else:
-            raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
         result.model_spec.name = task.model_spec.name
         result.model_spec.signature_name = name
         results.append(result)
     return results, count
 
 
-def _signature(runner: Runner, name: str, method: str, api: str) -> tuple[str, SignatureDef]:
-    name, signature = predict.signature_of(runner.signatures, name)
+def _check_tasks(runner: Runner, request: MultiInferenceRequest, check_method: bool) -> None:
+    """Refuse tasks that do not go together before any of them runs."""
+    signatures: dict[str, SignatureDef] = {}
+    for task in request.tasks:
+        if not task.model_spec.name:
+            raise invalid_argument("Found ModelSpec with an empty model name.")
+        if task.model_spec.name != request.tasks[0].model_spec.name:
+            raise invalid_argument(
+                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
+        name = task.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+        if name in signatures:
+            raise invalid_argument(f"Duplicate evaluation of signature: {name}")
+        signature = _signature(runner, name, "Requested signature not found in model graph: ")
+        if task.method_name == CLASSIFY:
+            _classes_and_scores(signature, check_method)
+        elif task.method_name == REGRESS:
+            _check_regression(signature, check_method)
+        else:
+            raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
+        signatures[name] = signature
+    if len({signature.inputs[EXAMPLES].name for signature in signatures.values()}) > 1:
+        raise invalid_argument("Input tensor must be the same for all Signatures.")
+
+
+def _signature(runner: Runner, name: str, unknown: str) -> SignatureDef:
+    if name not in runner.signatures:
+        raise invalid_argument(f"{unknown}{name}")
+    return runner.signatures[name]
+
+
+def _classes_and_scores(signature: SignatureDef, check_method: bool) -> list[str]:
+    """The outputs of a signature that Classify runs."""
+    _check_method("classification", CLASSIFY, signature, check_method)
+    _check_input("classification", signature)
+    if len(signature.outputs) not in (1, 2):
+        raise invalid_argument(
+            f"Expected one or two output Tensors, found {len(signature.outputs)}"
+        )
+    wanted = [alias for alias in (CLASSES, SCORES) if alias in signature.outputs]
+    if not wanted:
+        raise invalid_argument(
+            "Expected classification signature outputs to contain at least one of "
+            f'"{CLASSES}" or "{SCORES}". Signature was: {_shown(signature)}'
+        )
+    return wanted
+
+
+def _check_regression(signature: SignatureDef, check_method: bool) -> None:
+    _check_method("regression", REGRESS, signature, check_method)
+    _check_input("regression", signature)
+    if len(signature.outputs) != 1:
+        raise invalid_argument("Expected one output Tensor.")
+    if OUTPUTS not in signature.outputs:
+        raise invalid_argument(f"No regression outputs found in SignatureDef: {_shown(signature)}")
+
+
+def _check_method(kind: str, method: str, signature: SignatureDef, check_method: bool) -> None:
     # TF2 SavedModels carry the Predict method name on signatures that are meant for others.
-    shaped = EXAMPLES in signature.inputs and len(signature.inputs) == 1
-    if signature.method_name != method and not (
-        shaped and signature.inputs[EXAMPLES].dtype == types_pb2.DT_STRING
-    ):
-        raise unimplemented(
-            f'{api} needs a signature of the method {method} or with one input "{EXAMPLES}" of '
-            f'serialized tf.Examples; "{name}" has neither: use Predict'
+    if check_method and signature.method_name != method:
+        raise invalid_argument(
+            f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}"
         )
-    if not shaped:
-        raise failed_precondition(
-            f'Expected the signature "{name}" to have the one input "{EXAMPLES}"'
-        )
-    return name, signature
+
+
+def _check_input(kind: str, signature: SignatureDef) -> None:
+    if len(signature.inputs) != 1:
+        raise invalid_argument("Expected one input Tensor.")
+    if EXAMPLES not in signature.inputs:
+        raise invalid_argument(f"No {kind} inputs found in SignatureDef: {_shown(signature)}")
+
+
+def _shown(signature: SignatureDef) -> str:
+    return " ".join(str(signature).split())
 
 
 def serialized(source: Input) -> np.ndarray:
@@ -142,11 +195,7 @@ def _run(
     deadline: float | None,
     cancelled: Cancellation | None,
 ) -> Mapping[str, np.ndarray]:
-    inputs = {
-        EXAMPLES: predict.checked(
-            EXAMPLES, examples, types_pb2.DT_STRING, signature.inputs[EXAMPLES]
-        )
-    }
+    inputs = predict.fed({EXAMPLES: (examples, types_pb2.DT_STRING)}, signature)
     return runner.run(name, inputs, outputs, deadline=deadline, cancelled=cancelled)
 
 

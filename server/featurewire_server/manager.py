@@ -126,9 +126,13 @@ class Manager:
         return None
 
     def statuses(self, spec: ModelSpec) -> list[ModelVersionStatus]:
-        """The states of the versions that `spec` names, newest first; those that ended too."""
+        """The states of the versions that `spec` names, newest first; those that ended too.
+
+        As with TensorFlow Serving a label chooses nothing here, and no name is one that no model
+        has.
+        """
         with self._changed:
-            version = self._version_of(spec)
+            version = spec.version.value if spec.HasField("version") else None
             versions = self._servables.get(spec.name, {})
             if version is not None:
                 if version not in versions:

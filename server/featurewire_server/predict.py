@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from featurewire._tfs.meta_graph_pb2 import SignatureDef, TensorInfo
+from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from featurewire._tfs.predict_pb2 import PredictRequest
 from featurewire._tfs.tensor_pb2 import TensorProto
-from featurewire._tfs.tensor_shape_pb2 import TensorShapeProto
 
 from . import tensors
 from .cancellation import Cancellation
-from .errors import failed_precondition, invalid_argument
+from .errors import failed_precondition, internal, invalid_argument
 from .servable import Runner
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -31,71 +30,65 @@ def signature_of(signatures: Mapping[str, SignatureDef], name: str) -> tuple[str
 
 
 def outputs_of(signature: SignatureDef, output_filter: Sequence[str]) -> list[str]:
-    """The output aliases to fetch: the filter's without repetitions, or all."""
-    for alias in output_filter:
+    """The output aliases to fetch: the filter's, or all."""
+    for at, alias in enumerate(output_filter):
         if alias not in signature.outputs:
             raise invalid_argument(
                 f"output tensor alias not found in signature: {alias} "
                 f"Outputs expected to be in the set {_set(signature.outputs)}."
             )
-    return list(dict.fromkeys(output_filter)) or sorted(signature.outputs)
+        if alias in output_filter[:at]:
+            raise invalid_argument(f"duplicate output tensor alias: {alias}")
+    return list(output_filter) or sorted(signature.outputs)
 
 
 def inputs_of(signature: SignatureDef, request: PredictRequest) -> dict[str, np.ndarray]:
     """The request's tensors, checked against the signature, its default values filled in."""
+    _check_names(request.inputs.keys(), signature)
     protos: dict[str, TensorProto] = dict(request.inputs)
     for alias, default in signature.defaults.items():
         protos.setdefault(alias, default)
-    _check_names(protos.keys(), signature)
-    return {
-        alias: checked(alias, tensors.decode(alias, proto), proto.dtype, signature.inputs[alias])
-        for alias, proto in protos.items()
-    }
+    found = {alias: (tensors.decode(alias, proto), proto.dtype) for alias, proto in protos.items()}
+    return fed(found, signature)
 
 
 def _check_names(sent: Collection[str], signature: SignatureDef) -> None:
-    wanted = set(signature.inputs)
-    if len(sent) != len(wanted):
+    wanted, defaults = set(signature.inputs), set(signature.defaults)
+    if len(sent) > len(wanted) or (len(sent) < len(wanted) and not defaults):
         raise invalid_argument(
             f"input size does not match signature: {len(sent)}!={len(wanted)} "
             f"len({_set(sent)}) != len({_set(wanted)}). "
             f"Sent extra: {_set(set(sent) - wanted)}. "
             f"Missing but required: {_set(wanted - set(sent))}."
         )
-    for alias in sorted(sent):
-        if alias not in wanted:
+    for alias in sorted(wanted - set(sent) - defaults):
+        raise invalid_argument(
+            f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found "
+            "in request and no default value provided. Inputs expected to be in the request "
+            f"{_set(sent)}, or default input alias set: {','.join(sorted(defaults))}"
+        )
+    if not wanted.issuperset(sent):
+        raise invalid_argument(
+            "Inputs contains invalid name. Used request inputs: "
+            f"{','.join(sorted(wanted & set(sent)))}, request input: {','.join(sorted(sent))}"
+        )
+
+
+def fed(tensors_: Mapping[str, tuple[np.ndarray, int]], signature: SignatureDef) -> dict:
+    """The arrays of (array, dtype) by alias, if every dtype is the signature's.
+
+    Shapes are the session's to judge, as in TensorFlow Serving: a signature may say more than
+    the graph asks for. Feeds are numbered by the names of their tensors, as a session does.
+    """
+    names = {alias: signature.inputs[alias].name for alias in tensors_}
+    for index, alias in enumerate(sorted(tensors_, key=lambda alias: names[alias])):
+        wanted, dtype = tensors.base_type(signature.inputs[alias].dtype), tensors_[alias][1]
+        if dtype != wanted:
             raise invalid_argument(
-                f"input tensor alias not found in signature: {alias}. "
-                f"Inputs expected to be in the set {_set(wanted)}."
+                f"Expects arg[{index}] to be {tensors.type_name(wanted)} "
+                f"but {tensors.type_name(dtype)} is provided"
             )
-
-
-def checked(alias: str, array: np.ndarray, dtype: int, info: TensorInfo) -> np.ndarray:
-    """`array` if it fits the signature's dtype and shape; dimension 0 is the batch, and free."""
-    if dtype != info.dtype:
-        raise invalid_argument(
-            f"Expects arg {alias} to be {tensors.type_name(info.dtype)} "
-            f"but {tensors.type_name(dtype)} is provided"
-        )
-    if not _fits(array.shape, info.tensor_shape):
-        raise invalid_argument(
-            f"input {alias} has the shape {list(array.shape)}, "
-            f"the signature has {_text(info.tensor_shape)}"
-        )
-    return array
-
-
-def _fits(shape: tuple[int, ...], wanted: TensorShapeProto) -> bool:
-    if wanted.unknown_rank:
-        return True
-    sizes = [dim.size for dim in wanted.dim]
-    return len(shape) == len(sizes) and all(
-        size == have or size < 0 for have, size in zip(shape[1:], sizes[1:], strict=True)
-    )
-
-
-def _text(shape: TensorShapeProto) -> str:
-    return f"[{', '.join('?' if dim.size < 0 else str(dim.size) for dim in shape.dim)}]"
+    return {alias: array for alias, (array, _) in tensors_.items()}
 
 
 def _set(names: Collection[str]) -> str:
@@ -117,7 +110,7 @@ def run(
     """
     name, signature = signature_of(runner.signatures, request.model_spec.signature_name)
     if check_method and signature.method_name not in METHODS:
-        raise invalid_argument(
+        raise internal(  # TensorFlow Serving's code: the model is at fault
             "Expected prediction signature method_name to be one of "
             f"{{{', '.join(METHODS)}}}. Was: {signature.method_name}"
         )

@@ -137,7 +137,7 @@ class Server:
         config = ManagerConfig(
             poll_seconds=flags.file_system_poll_wait_seconds,
             max_load_retries=flags.max_num_load_retries,
-            load_retry_seconds=flags.load_retry_interval_micros / 1e6,
+            load_retry_seconds=max(flags.load_retry_interval_micros, 0) / 1e6,
             load_threads=flags.num_load_threads,
             allow_labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
         )
@@ -206,9 +206,9 @@ class Server:
         self._manager.stop()
         deadline = time.monotonic() + GRACE_SECONDS
         stopping = [
-            threading.Thread(target=server.stop, args=(GRACE_SECONDS,), daemon=True)
-            for server in (self._grpc, self._rest)
-            if server is not None
+            threading.Thread(target=stop, args=(GRACE_SECONDS,), daemon=True)
+            for stop in (self._grpc and self._grpc.drain, self._rest and self._rest.stop)
+            if stop is not None
         ]
         for thread in stopping:
             thread.start()

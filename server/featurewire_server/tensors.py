@@ -16,9 +16,11 @@ from featurewire._tfs import types_pb2
 from featurewire._tfs.tensor_pb2 import TensorProto
 from featurewire._tfs.tensor_shape_pb2 import TensorShapeProto
 
-from .errors import ServingError, invalid_argument
+from .errors import ServingError, invalid_argument, unimplemented
 
 MAX_RANK = 64  # numpy's own limit; TensorFlow's is 254
+REF = 100
+"""What a DataType's number and that of a reference to it differ by."""
 MAX_REPEATED_BYTES = 64 << 20
 """How large a tensor of one repeated value (a shape and a single element) may become."""
 
@@ -64,13 +66,19 @@ _BY_DTYPE = {kind.dtype: kind for kind in _TYPES}
 _RAW_TAGS = {"float_val": 0x2A, "double_val": 0x32, "scomplex_val": 0x4A, "dcomplex_val": 0x62}
 
 
+def base_type(number: int) -> int:
+    """The DataType that is fed to a tensor of the DataType `number`: of references, the value's."""
+    return number - REF if number > REF else number
+
+
 def type_name(number: int) -> str:
     """The name of a DataType number in messages; the number itself where it has none."""
     kind = BY_NUMBER.get(number)
     if kind is not None:
         return kind.name
     try:
-        return types_pb2.DataType.Name(number).removeprefix("DT_").lower()
+        suffix = "_ref" if number > REF else ""
+        return types_pb2.DataType.Name(base_type(number)).removeprefix("DT_").lower() + suffix
     except ValueError:
         return f"type {number}"
 
@@ -174,7 +182,8 @@ def _within(values: np.ndarray, low: int, high: int, kind: ElementType) -> None:
 def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
     """`array` as a TensorProto: in the field of its type, or in tensor_content if `content`.
 
-    Strings are always in string_val. Raises INVALID_ARGUMENT for a type without a TensorProto form.
+    Strings are always in string_val. Raises UNIMPLEMENTED for a type without a TensorProto form:
+    it is the model that brings it, not the request.
     """
     array = np.asarray(array)
     if array.dtype.kind in "SU":
@@ -183,7 +192,7 @@ def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
         array.dtype.newbyteorder("<") if array.dtype.kind in "fiuc" else array.dtype
     )
     if kind is None:
-        raise invalid_argument(f"{array.dtype} is not a type that can be served")
+        raise unimplemented(f"{array.dtype} is not a type that can be served")
     proto = TensorProto(dtype=kind.number)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)

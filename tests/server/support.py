@@ -154,6 +154,7 @@ def served(
     tensor_content: bool = False,
     grpc_config: dict | None = None,
     engine: EngineConfig | None = None,
+    check_method_names: bool = False,
 ) -> Iterator[Stub]:
     """A server in this process, with `first` loaded; `load` replaces the real loader."""
     scheduler = BatchScheduler(batching.threads) if batching else None
@@ -169,7 +170,12 @@ def served(
     )
     made.reload(first)
     made.start()
-    api = Api(made, admission=Admission(limit), tensor_content=tensor_content)
+    api = Api(
+        made,
+        admission=Admission(limit),
+        tensor_content=tensor_content,
+        check_method_names=check_method_names,
+    )
     options = {"port": free_port(), "host": "127.0.0.1", "max_threads": 32} | (grpc_config or {})
     server = GrpcServer(api, GrpcConfig(**options))
     try:

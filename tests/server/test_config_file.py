@@ -45,7 +45,10 @@ def message(manager: Manager) -> str:
     [
         ("", "holds no model_config_list"),
         ("# nothing yet", "holds no model_config_list"),
-        ("model_config_list { config {", "not a ModelServerConfig"),
+        (
+            "model_config_list { config {",
+            "Error parsing text-format tensorflow.serving.ModelServerConfig",
+        ),
         ('model_config_list { config { name: "m" } }', "m"),
     ],
 )

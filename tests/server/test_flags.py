@@ -10,6 +10,21 @@ import pytest
 from featurewire_server.flags import FLAGS, channel_arguments, parse, warnings
 
 PAGE = Path(__file__).parents[2] / "docs" / "server.md"
+UPSTREAM = """
+allow_version_labels_for_unavailable_models batching_parameters_file enable_batching
+enable_grpc_healthcheck_service enable_model_warmup enable_per_model_batching_parameters
+enable_profiler enable_serialization_as_tensor_content enable_signature_method_name_check
+file_system_poll_wait_seconds flush_filesystem_caches grpc_channel_arguments grpc_max_threads
+grpc_socket_path load_retry_interval_micros max_num_load_retries mixed_precision model_base_path
+model_config_file model_config_file_poll_wait_seconds model_name monitoring_config_file
+num_load_threads num_request_iterations_for_warmup num_tflite_interpreters_per_pool
+num_tflite_pools num_unload_threads per_process_gpu_memory_fraction platform_config_file port
+prefer_tflite_model remove_unused_fields_from_bundle_metagraph rest_api_enable_cors_support
+rest_api_num_threads rest_api_port rest_api_timeout_in_ms saved_model_tags skip_initialize_tpu
+ssl_config_file tensorflow_inter_op_parallelism tensorflow_intra_op_parallelism
+tensorflow_session_config_file tensorflow_session_parallelism thread_pool_factory_config_file
+use_alts_credentials xla_cpu_compilation_enabled xla_gpu_compilation_enabled
+"""
 DERIVED = {"rest_api_num_threads", "grpc_max_threads", "max_inflight_bytes"}
 
 
@@ -46,6 +61,28 @@ def test_flags_are_not_abbreviated() -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [("--enable_baching", "--enable_batching"), ("--model_base=/m", "--model_base_path")],
+)
+def test_a_misspelt_flag_ends_the_start_and_the_nearest_is_named(given, near, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--model_base_path=/m", given])
+    assert caught.value.code == 2
+    assert f"did you mean {near}?" in capsys.readouterr().err
+
+
+def test_every_flag_of_tensorflow_model_server_is_known() -> None:
+    assert {flag.name for flag in FLAGS} >= set(UPSTREAM.split())
+
+
+def test_flags_that_once_ended_the_start_do_not() -> None:
+    flags = ["--model_base_path=/m", "--load_retry_interval_micros=-1"]
+    assert parse(flags).load_retry_interval_micros == -1
+    (line,) = warnings(parse([*flags, "--prefer_tflite_model=true"]))
+    assert "--prefer_tflite_model is accepted but has no effect" in line
+
+
 def test_what_has_no_effect_is_said_once_it_is_given() -> None:
     assert warnings(parse(["--model_base_path=/m"])) == []
     (line,) = warnings(parse(["--model_base_path=/m", "--num_tflite_pools=4"]))
@@ -76,7 +113,6 @@ def test_per_model_batching_without_batching_is_said() -> None:
         "--tensorflow_session_parallelism=99999999999",
         "--num_load_threads=-1",
         "--max_num_load_retries=-1",
-        "--load_retry_interval_micros=-1",
         "--per_process_gpu_memory_fraction=7",
         "--per_process_gpu_memory_fraction=nan",
         "--max_inflight_bytes=-1",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from featurewire._tfs.get_model_metadata_pb2 import SignatureDefMap
 from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest
@@ -68,7 +70,7 @@ def test_a_version_and_a_label_choose(tiny: Stub) -> None:
 
 def test_the_output_filter_chooses(tiny: Stub) -> None:
     request = predict_request(image_bytes=[JPEG])
-    request.output_filter.extend(["status", "status"])
+    request.output_filter.append("status")
     assert set(tiny.predict(request).outputs) == {"status"}
 
 
@@ -84,9 +86,9 @@ def no_spec() -> PredictRequest:
     return request
 
 
-def filtered(name: str) -> PredictRequest:
+def filtered(*names: str) -> PredictRequest:
     request = predict_request(image_bytes=[JPEG])
-    request.output_filter.append(name)
+    request.output_filter.extend(names)
     return request
 
 
@@ -130,8 +132,14 @@ def filtered(name: str) -> PredictRequest:
         (
             predict_request(image=[JPEG]),
             INVALID,
-            "input tensor alias not found in signature: image. "
-            "Inputs expected to be in the set {image_bytes}.",
+            "Signature input alias: image_bytes(feed name: serving_default_image_bytes:0) not "
+            "found in request and no default value provided. Inputs expected to be in the request "
+            "{image}, or default input alias set: ",
+        ),
+        (
+            filtered("status", "status"),
+            INVALID,
+            "duplicate output tensor alias: status",
         ),
         (
             filtered("vector"),
@@ -142,7 +150,7 @@ def filtered(name: str) -> PredictRequest:
         (
             predict_request(image_bytes=np.zeros(1, np.float32)),
             INVALID,
-            "Expects arg image_bytes to be string but float is provided",
+            "Expects arg[0] to be string but float is provided",
         ),
     ],
 )
@@ -152,12 +160,87 @@ def test_wrong_requests_get_the_code_and_text_of_tensorflow_serving(
     assert code_and_text(lambda: tiny.predict(request_)) == (code, text)
 
 
-def test_a_wrong_rank_is_named(tiny: Stub) -> None:
-    request = predict_request()
-    request.inputs["image_bytes"].CopyFrom(tensors.encode(np.array([[JPEG]], dtype=object)))
-    code, text = code_and_text(lambda: tiny.predict(request))
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory) -> Iterator[Stub]:
+    """Signatures that say more, less and other than their graph asks for; see `write_loose`."""
+    base = tmp_path_factory.mktemp("loose")
+    write_loose(base / "1")
+    with served(config(model("loose", base))) as stub:
+        yield stub
+
+
+def write_loose(path: Path) -> None:
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 1], name="x")
+        n = v1.placeholder(tf.int32, [], name="n")
+        text = v1.placeholder_with_default(tf.constant(b"a\0b\0"), [], name="text")
+        rows = v1.placeholder(tf.float32, [None, 3], name="rows")
+        doubled = tf.multiply(x, 2.0)
+        info = v1.saved_model.build_tensor_info
+        shapeless = info(x)
+        shapeless.ClearField("tensor_shape")
+        predict_name = "tensorflow/serving/predict"
+
+        def signature(inputs: dict, outputs: dict):
+            infos = {
+                alias: info(tensor) if isinstance(tensor, tf.Tensor) else tensor
+                for alias, tensor in inputs.items()
+            }
+            outputs = {alias: info(tensor) for alias, tensor in outputs.items()}
+            return v1.saved_model.build_signature_def(infos, outputs, predict_name)
+
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={
+                "serving_default": signature({"x": x}, {"y": doubled, "again": doubled}),
+                "shapeless": signature({"x": shapeless}, {"y": doubled}),
+                "two": signature({"a": x, "b": n}, {"y": doubled + tf.cast(n, tf.float32)}),
+                "text": signature({"text": text}, {"same": tf.identity(text)}),
+                "matmul": signature({"rows": rows}, {"y": tf.matmul(rows, tf.ones([3, 2]))}),
+            },
+        )
+        builder.save()
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "shapeless"])
+@pytest.mark.parametrize("shape", [(), (1,), (2, 1), (2, 3), (1, 2, 1)])
+def test_the_session_decides_about_shapes_not_the_signature(
+    loose: Stub, signature: str, shape: tuple[int, ...]
+) -> None:
+    x = np.full(shape, 1.5, np.float32)
+    answer = loose.predict(predict_request(spec("loose", signature=signature), x=x))
+    found = tensors.decode("y", answer.outputs["y"])
+    assert found.shape == shape
+    assert (found == 3).all()
+
+
+def test_what_the_graph_cannot_run_is_the_requests_fault(loose: Stub) -> None:
+    request = predict_request(spec("loose", signature="matmul"), rows=np.ones((2, 2), np.float32))
+    code, text = code_and_text(lambda: loose.predict(request))
     assert code is INVALID
-    assert text == "input image_bytes has the shape [1, 1], the signature has [?]"
+    assert "Matrix size-incompatible: In[0]: [2,2], In[1]: [3,2]" in text
+
+
+def test_a_wrong_dtype_is_named_by_the_place_of_its_tensor(loose: Stub) -> None:
+    two = spec("loose", signature="two")
+    good = {"a": np.ones((1, 1), np.float32), "b": np.array(1, np.int32)}
+    assert loose.predict(predict_request(two, **good)).outputs["y"].float_val == [3]
+    # A session sorts its feeds: `n:0` comes before `x:0`.
+    for alias, text in (
+        ("a", "Expects arg[1] to be float but int32 is provided"),
+        ("b", "Expects arg[0] to be int32 but float is provided"),
+    ):
+        wrong = good | {alias: good["b" if alias == "a" else "a"]}
+        request = predict_request(two, **wrong)
+        assert code_and_text(lambda request=request: loose.predict(request)) == (INVALID, text)
+
+
+def test_a_scalar_string_keeps_the_zeros_at_its_end(loose: Stub) -> None:
+    request = predict_request(spec("loose", signature="text"), text=np.array(b"a\0b\0", object))
+    assert loose.predict(request).outputs["same"].string_val == [b"a\0b\0"]
 
 
 def test_status_lists_versions_newest_first(tiny: Stub) -> None:
@@ -166,14 +249,17 @@ def test_status_lists_versions_newest_first(tiny: Stub) -> None:
     assert all(status.status.error_code == 0 for status in statuses)
 
 
-def test_status_of_one_version_or_label(tiny: Stub) -> None:
-    for chosen in (spec(version=1), spec(label="stable")):
-        assert [s.version for s in tiny.status(chosen).model_version_status] == [1]
+def test_status_is_of_one_version_or_of_all(tiny: Stub) -> None:
+    assert [s.version for s in tiny.status(spec(version=1)).model_version_status] == [1]
+    for label in ("stable", "none"):  # labels choose nothing here
+        versions = [s.version for s in tiny.status(spec(label=label)).model_version_status]
+        assert versions == [2, 1]
 
 
 def test_status_of_what_is_not_there(tiny: Stub) -> None:
     for chosen, text in (
         (spec("none"), "Could not find any versions of model none"),
+        (spec(""), "Could not find any versions of model "),
         (spec(version=7), "Could not find version 7 of model tiny"),
     ):
         assert code_and_text(lambda chosen=chosen: tiny.status(chosen)) == (NOT_FOUND, text)
@@ -231,6 +317,20 @@ def test_an_expired_deadline_is_answered_as_such(tmp_path: Path) -> None:
         code, _ = code_and_text(lambda: stub.predict(request, timeout=0.1))
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         engine.gate.set()
+        assert stub.predict(request).outputs["y"].float_val == [2]
+
+
+@pytest.mark.parametrize("failure", [ValueError("a bug"), TypeError("a bug"), KeyError("a bug")])
+def test_a_bug_is_internal_and_not_the_requests_fault(tmp_path: Path, failure) -> None:
+    (tmp_path / "1").mkdir()
+    engine = FakeEngine()
+    engine.failure = failure
+    request = predict_request(spec("m"), x=np.ones((1, 1), np.float32))
+    with served(config(model("m", tmp_path)), load=lambda *_: DirectRunner(engine)) as stub:
+        code, text = code_and_text(lambda: stub.predict(request))
+        assert code is grpc.StatusCode.INTERNAL
+        assert "a bug" in text
+        engine.failure = None
         assert stub.predict(request).outputs["y"].float_val == [2]
 
 

@@ -107,19 +107,51 @@ def test_multi_inference_answers_each_task(stub: Stub) -> None:
     ]
 
 
-def test_a_model_without_such_a_signature_answers_unimplemented_with_a_reason(stub: Stub) -> None:
-    for method, request, response in (
-        ("Classify", ClassificationRequest, ClassificationResponse),
-        ("Regress", RegressionRequest, RegressionResponse),
-    ):
-        made = request(model_spec=spec("tiny"), input=examples(1))
-        code, text = code_and_text(
-            lambda method=method, made=made, response=response: stub.call(
-                PREDICTION + method, made, response
-            )
+@pytest.mark.parametrize("method", ["Classify", "Regress"])
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        (spec("half", signature="none"), "No signature was found with the name: none"),
+        (spec("tiny"), "inputs found in SignatureDef: "),
+    ],
+)
+def test_signatures_that_do_not_fit_are_invalid(stub: Stub, method, chosen, text) -> None:
+    kinds = {
+        "Classify": (ClassificationRequest, ClassificationResponse),
+        "Regress": (RegressionRequest, RegressionResponse),
+    }
+    request, response = kinds[method]
+    made = request(model_spec=chosen, input=examples(1))
+    code, found = code_and_text(lambda: stub.call(PREDICTION + method, made, response))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert text in found
+
+
+def test_outputs_of_another_kind_are_invalid(stub: Stub) -> None:
+    chosen = spec("half", signature="classify")
+    code, found = code_and_text(
+        lambda: stub.call(
+            PREDICTION + "Regress",
+            RegressionRequest(model_spec=chosen, input=examples(1)),
+            RegressionResponse,
         )
-        assert code is grpc.StatusCode.UNIMPLEMENTED
-        assert "use Predict" in text
+    )
+    assert (code, found) == (grpc.StatusCode.INVALID_ARGUMENT, "Expected one output Tensor.")
+
+
+def test_method_names_are_checked_when_asked_for(tmp_path: Path) -> None:
+    write_half_plus_two(tmp_path / "1")
+    with served(config(model("half", tmp_path)), check_method_names=True) as stub:
+        request = ClassificationRequest(model_spec=spec("half"), input=examples(1))
+        code, found = code_and_text(
+            lambda: stub.call(PREDICTION + "Classify", request, ClassificationResponse)
+        )
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert found == (
+            f"Expected classification signature method_name to be {CLASSIFY}. Was: {REGRESS}"
+        )
+        request.model_spec.signature_name = "classify"
+        assert stub.call(PREDICTION + "Classify", request, ClassificationResponse).result
 
 
 @pytest.mark.parametrize(
@@ -137,10 +169,13 @@ def test_wrong_requests_are_invalid(stub: Stub, request_, text: str) -> None:
 
 
 def test_wrong_multi_inference_requests_are_refused(stub: Stub) -> None:
-    def code_of(request: MultiInferenceRequest) -> grpc.StatusCode:
+    def refusal(request: MultiInferenceRequest) -> tuple[grpc.StatusCode, str]:
         return code_and_text(
             lambda: stub.call(PREDICTION + "MultiInference", request, MultiInferenceResponse)
-        )[0]
+        )
+
+    def code_of(request: MultiInferenceRequest) -> grpc.StatusCode:
+        return refusal(request)[0]
 
     assert code_of(MultiInferenceRequest()) is grpc.StatusCode.INVALID_ARGUMENT
     two_models = MultiInferenceRequest(input=examples(1))
@@ -150,6 +185,19 @@ def test_wrong_multi_inference_requests_are_refused(stub: Stub) -> None:
     predicts = MultiInferenceRequest(input=examples(1))
     predicts.tasks.add(model_spec=spec("half"), method_name="tensorflow/serving/predict")
     assert code_of(predicts) is grpc.StatusCode.UNIMPLEMENTED
+    twice = MultiInferenceRequest(input=examples(1))
+    for name in ("", "serving_default"):
+        twice.tasks.add(model_spec=spec("half", signature=name), method_name=REGRESS)
+    assert refusal(twice) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Duplicate evaluation of signature: serving_default",
+    )
+    unknown = MultiInferenceRequest(input=examples(1))
+    unknown.tasks.add(model_spec=spec("half", signature="none"), method_name=REGRESS)
+    assert refusal(unknown) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Requested signature not found in model graph: none",
+    )
 
 
 def test_an_example_the_model_cannot_parse_is_the_callers_mistake(stub: Stub) -> None:

@@ -98,6 +98,33 @@ def test_bad_images_are_rows_of_nan_with_their_status(openvino, images):
     assert not outputs["status"][~bad].any()
 
 
+@pytest.mark.parametrize("shape", [(), (3, 1), (1, 1, 1)])
+def test_both_engines_let_the_session_decide_about_shapes(tensorflow, openvino, images, shape):
+    """The graph wants a list; the signature is not asked."""
+    odd = np.resize(np.array(images, object), shape)
+    for engine in (tensorflow, openvino):
+        with pytest.raises(ServingError) as caught:
+            engine.run("serving_default", {"image_bytes": odd}, ["features"])
+        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    for engine in (tensorflow, openvino):  # and both go on
+        assert engine.run("serving_default", {"image_bytes": images}, ["status"])
+
+
+def test_a_fault_of_openvino_is_internal(openvino, images, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(openvino._engine._network, "_request", fail)
+    random = np.zeros((1, SIZE, SIZE, 3), np.float32)
+    for signature, values, output in (
+        ("serving_default", {"image_bytes": images}, "features"),
+        ("image_feature_vector", {"images": random}, "default"),
+    ):
+        with pytest.raises(ServingError, match="out of order") as caught:
+            openvino.run(signature, values, [output])
+        assert caught.value.code is grpc.StatusCode.INTERNAL
+
+
 @pytest.mark.parametrize("outputs", [["status"], ["features"], ["features", "status"]])
 def test_only_the_outputs_asked_for_are_given(openvino, images, outputs):
     found = openvino.run("serving_default", {"image_bytes": images[:2]}, outputs)

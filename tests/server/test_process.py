@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -25,6 +27,7 @@ from featurewire_server.flags import parse
 from tests.server.support import (
     JPEG,
     PREDICTION,
+    TIMEOUT,
     code_and_text,
     predict_request,
     spec,
@@ -137,7 +140,12 @@ def test_channel_arguments_reach_the_server(everything) -> None:
 def test_health_is_reported(everything) -> None:
     with stub_for(everything.socket) as stub:
         check = health_pb2_grpc.HealthStub(stub.channel).Check
-        for service in ("", "tensorflow.serving.PredictionService"):
+        for service in (
+            "",
+            "tensorflow.serving.PredictionService",
+            "PredictionService",
+            "ModelService",
+        ):
             answer = check(health_pb2.HealthCheckRequest(service=service), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
@@ -155,13 +163,59 @@ def test_reflection_describes_every_service(everything) -> None:
         ]
 
 
-def test_a_taken_socket_is_named(everything, tiny_model: Path) -> None:
-    path = everything.socket.removeprefix("unix:")
-    ended = run("--port=0", f"--grpc_socket_path={path}", f"--model_base_path={tiny_model}")
-    assert ended.returncode == 1
-    assert f"cannot listen on {path}: another process has it" in ended.stderr
-    with stub_for(everything.socket) as stub:
-        assert stub.states() == {2: "AVAILABLE"}
+def test_a_socket_is_taken_over_and_outlives_its_first_server(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    socket_path = tmp_path / "socket"
+    flags = (f"--grpc_socket_path={socket_path}",)
+    with serving(tiny_model, *flags, log=tmp_path / "first") as first:
+        with stub_for(f"unix:{socket_path}") as old, contextlib.ExitStack() as stack:
+            assert old.states() == {2: "AVAILABLE"}
+            stack.enter_context(serving(tiny_model, *flags, log=tmp_path / "second"))
+            assert old.states() == {2: "AVAILABLE"}  # its connection is still the first server's
+            assert first.stop() == 0
+            with stub_for(f"unix:{socket_path}") as new:
+                assert new.states() == {2: "AVAILABLE"}
+        assert not socket_path.exists()  # the second one has gone, too
+
+
+def test_calls_that_race_with_the_end_of_the_server_are_unavailable(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    codes: collections.Counter = collections.Counter()
+    request = predict_request(image_bytes=[JPEG])
+
+    def call() -> None:
+        with stub_for(server.target) as stub:
+            while codes[grpc.StatusCode.UNAVAILABLE] < 50:
+                codes[stub.start(PREDICTION + "Predict", request, None).code()] += 1
+
+    with serving(tiny_model, log=tmp_path / "log") as server:
+        callers = [threading.Thread(target=call) for _ in range(8)]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: codes[grpc.StatusCode.OK] > 50)
+        assert server.stop() == 0
+        for caller in callers:
+            caller.join(TIMEOUT)
+    assert codes.keys() == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+
+def test_the_image_has_tensorflow_servings_command() -> None:
+    root = Path(__file__).parents[2]
+    assert (
+        "install -m 755 server/tensorflow_model_server /usr/bin/"
+        in (root / "Dockerfile").read_text()
+    )
+    ended = subprocess.run(
+        [root / "server" / "tensorflow_model_server", "--model_base_path=/m", "--nonsense"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    assert ended.returncode == 2
+    assert "unrecognized arguments: --nonsense" in ended.stderr
 
 
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
@@ -182,10 +236,14 @@ def test_a_taken_port_is_named_in_one_line(tiny_model: Path, flag: str) -> None:
     ("flags", "text"),
     [
         (["--nonsense=1"], "unrecognized arguments: --nonsense=1"),
+        (["--grpc_max_thread=1"], "did you mean --grpc_max_threads?"),
         (["--model_base_path=/m", "--port=no"], "argument --port: invalid int value: 'no'"),
         (["--model_base_path=/m", "--enable_batching=perhaps"], "neither true nor false"),
         ([], "one of --model_base_path and --model_config_file must be given"),
-        (["--model_base_path=/m", "--use_tflite_model"], "--use_tflite_model is not supported"),
+        (
+            ["--model_base_path=/m", "--use_alts_credentials"],
+            "--use_alts_credentials is not supported",
+        ),
         (["--model_base_path=/m", "--batching_parameters_file=f"], "without --enable_batching"),
         (["--model_base_path=/m", "--engine=torch"], "invalid choice: 'torch'"),
     ],
@@ -203,7 +261,10 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:
     broken.write_text("model_config_list {\n  confg { }\n}\n")
     ended = run(f"--model_config_file={broken}", f"--port={free_port()}")
     assert ended.returncode == 1
-    assert f"{broken}:2: not a ModelServerConfig" in ended.stderr
+    assert (
+        f"{broken}:2: Error parsing text-format tensorflow.serving.ModelServerConfig"
+        in ended.stderr
+    )
     missing = run(f"--model_config_file={tmp_path / 'none'}", f"--port={free_port()}")
     assert missing.returncode == 1
     assert f"cannot read {tmp_path / 'none'}: No such file or directory" in missing.stderr
@@ -260,7 +321,12 @@ def test_the_config_file_is_followed_and_a_broken_one_changes_nothing(
         with stub_for(server.target) as stub:
             assert stub.embed(spec(label="stable")).shape == (1, 8)
             file.write_text("model_config_list { oops }")
-            wait_until(lambda: f"{file}:1: not a ModelServerConfig" in log.read_text())
+            wait_until(
+                lambda: (
+                    f"{file}:1: Error parsing text-format tensorflow.serving.ModelServerConfig"
+                    in log.read_text()
+                )
+            )
             assert stub.states() == {2: "AVAILABLE"}
             file.write_text(config_text(tiny_model, name="renamed"))
             wait_until(lambda: "renamed version 2: AVAILABLE" in log.read_text())

@@ -15,6 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from featurewire._tfs import types_pb2
+from featurewire._tfs.get_model_metadata_pb2 import (
+    GetModelMetadataResponse,
+    SignatureDefMap,
+)
 from featurewire._tfs.meta_graph_pb2 import TensorInfo
 from featurewire_server import tensors
 from featurewire_server._tfs.classification_pb2 import ClassificationResult
@@ -67,7 +71,7 @@ def test_strings_are_utf8():
         ({}, FLOAT, "Missing 'inputs' or 'instances' key"),
         ({"inputs": [1], "instances": [1]}, FLOAT, "expecting only one of"),
         ({"instances": []}, FLOAT, "No values in 'instances' array"),
-        ({"instances": 3}, FLOAT, "to be an list/array"),
+        ({"instances": 3}, FLOAT, "Expecting 'instances' to be an list/array"),
         ({"instances": [1, {"x": 1}]}, FLOAT, "Expecting value/list but got object at item 1"),
         ({"instances": [{"x": 1}, 1]}, FLOAT, "Expecting object but got list at item 1"),
         ({"instances": [[1], [1, 2]]}, FLOAT, "Expecting tensor size: 1 but got: 2"),
@@ -88,8 +92,6 @@ def test_strings_are_utf8():
         ({"instances": [True]}, FLOAT, "Type: True is not of expected type: float"),
         ({"instances": [None]}, FLOAT, "Type: Null is not of expected type: float"),
         ({"instances": [{"b64": "AA=="}]}, FLOAT, "Type: Object is not of expected type: float"),
-        ({"instances": [1e39]}, FLOAT, "to float without loss of precision"),
-        ({"instances": [16777217]}, FLOAT, "to float without loss of precision"),
         ({"inputs": {"x": 1, "n": 1.5}}, TWO, "is not of expected type: int32"),
         ({"inputs": {"x": 1, "n": 2**31}}, TWO, "is not of expected type: int32"),
         ({"instances": [1]}, STRING, "Type: Number is not of expected type: string"),
@@ -101,6 +103,30 @@ def test_what_does_not_fit_the_signature_is_refused_in_tensorflow_servings_words
     value, infos, text
 ):
     assert text in message_of(decode.inputs, value, infos)
+
+
+@pytest.mark.parametrize("dtype", [types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE])
+@pytest.mark.parametrize(
+    "value", [20000000, 16777217, 2**53 + 1, -(2**64), 10**400, -(10**400), 1e39, -1e39, 0.1]
+)
+def test_every_number_is_the_nearest_float(dtype, value):
+    found = decode.tensor([value], dtype)
+    with np.errstate(over="ignore"):
+        wide = float(value) if abs(value) < 10**308 else math.inf * (1 if value > 0 else -1)
+        expected = np.float64(wide).astype(found.dtype)
+    assert found.tolist() == [expected]
+
+
+def test_a_feature_beyond_floats_range_is_infinite():
+    value = {"examples": [{"f": [1e39, -1e39, math.nan]}]}
+    found = examples.read(value).example_list.examples[0].features.feature["f"].float_list.value
+    assert str(list(found)) == "[inf, -inf, nan]"
+
+
+@pytest.mark.parametrize("pad", [0, document.PATIENT_FROM], ids=["small", "large"])
+def test_of_equal_keys_the_first_counts(pad):
+    body = b'{"a": [{"x": 1, "y": 0, "x": 2}], "b": 3, "a": 4}' + b" " * pad
+    assert document.parse(body) == {"a": [{"x": 1, "y": 0}], "b": 3}
 
 
 def test_types_without_a_json_form_are_unimplemented():
@@ -211,6 +237,23 @@ def test_outputs_named_bytes_and_strings_that_are_no_text_are_base64():
         assert answer == {"predictions": [expected]}
 
 
+def test_metadata_names_the_types_of_references():
+    response = GetModelMetadataResponse()
+    signatures = SignatureDefMap()
+    infos = signatures.signature_def["s"].inputs
+    for alias, dtype in (("float", 101), ("string", 107), ("plain", 1), ("unknown", 99)):
+        infos[alias].dtype = dtype
+    response.metadata["signature_def"].Pack(signatures)
+    found = json.loads(encode.metadata(response))["metadata"]["signature_def"]["signature_def"]
+    names = {alias: info["dtype"] for alias, info in found["s"]["inputs"].items()}
+    assert names == {
+        "float": "DT_FLOAT_REF",
+        "string": "DT_STRING_REF",
+        "plain": "DT_FLOAT",
+        "unknown": 99,
+    }
+
+
 def test_rows_need_one_batch_size():
     outputs = {
         "a": tensors.encode(np.zeros(2, np.float32)),
@@ -253,7 +296,7 @@ def test_examples_hold_each_json_type_in_its_feature():
         ({"examples": [{"a": [1, 0.5]}]}, "Unexpected element type in feature: a"),
         ({"examples": [{"a": None}]}, "unexpected JSON type: Null"),
         ({"examples": [{"a": [[1]]}]}, "unexpected JSON type: Array"),
-        ({"examples": [{"a": 2**63}]}, "Only int64 is supported"),
+        ({"examples": [{"a": 2**63}]}, "uint64_t element. Only int64_t is supported"),
     ],
 )
 def test_examples_that_do_not_fit_are_refused(value, text):

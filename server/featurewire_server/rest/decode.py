@@ -16,8 +16,7 @@ from ..errors import ServingError, invalid_argument, unimplemented
 from ..tensors import BY_NUMBER, ElementType, type_name
 from .document import shown, type_error
 
-# Integers beyond these cannot be told from their neighbours in the type.
-_EXACT_INTEGERS = {types_pb2.DT_FLOAT: 2**24 - 1, types_pb2.DT_DOUBLE: 2**53 - 1}
+_FLOATS = {types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE}
 _INTEGERS = {
     types_pb2.DT_INT8,
     types_pb2.DT_INT16,
@@ -91,7 +90,7 @@ def _from_columns(value: Any, infos: Mapping[str, TensorInfo]) -> dict[str, np.n
 def _from_rows(rows: Any, infos: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     if not isinstance(rows, list):
         raise invalid_argument(
-            f"JSON Value: {shown(rows)} Excepting 'instances' to be an list/array"
+            f"JSON Value: {shown(rows)} Expecting 'instances' to be an list/array"
         )
     if not rows:
         raise invalid_argument("JSON Value: [] No values in 'instances' array")
@@ -205,7 +204,7 @@ def _array(items: list[Any], dtype: int) -> np.ndarray:
             if not limits.min <= item <= limits.max:
                 raise type_error(item, kind.name)
         return np.array(items, dtype=kind.dtype)
-    if kind is not None and dtype in _EXACT_INTEGERS:
+    if kind is not None and dtype in _FLOATS:
         _require(items, {int, float}, kind)
         return _floats(items, kind)
     value = shown(items[0]) if items else "[]"
@@ -218,21 +217,20 @@ def _require(items: list[Any], types: set[type], kind: ElementType) -> None:
 
 
 def _floats(items: list[Any], kind: ElementType) -> np.ndarray:
-    exact = _EXACT_INTEGERS[kind.number]
-    for item in items:
-        if type(item) is int and not -exact <= item <= exact:
-            raise _lossy(item, kind)
-    wide = np.array(items, dtype=np.float64)
-    beyond = np.isfinite(wide) & (np.abs(wide) > np.finfo(kind.dtype).max)
-    if beyond.any():
-        raise _lossy(items[int(np.argmax(beyond))], kind)
-    return wide.astype(kind.dtype)
+    """Every number is taken: the nearest that the type has, infinity beyond its range."""
+    try:
+        wide = np.array(items, dtype=np.float64)
+    except OverflowError:  # an integer of more than 308 digits
+        wide = np.array([_wide(item) for item in items], dtype=np.float64)
+    with np.errstate(over="ignore"):
+        return wide.astype(kind.dtype)
 
 
-def _lossy(item: float, kind: ElementType) -> ServingError:
-    return invalid_argument(
-        f"Cannot convert JSON value: {shown(item)} to {kind.name} without loss of precision."
-    )
+def _wide(item: float) -> float:
+    try:
+        return float(item)
+    except OverflowError:
+        return float("inf") if item > 0 else float("-inf")
 
 
 def _string(item: Any) -> bytes:

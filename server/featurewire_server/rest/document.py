@@ -13,7 +13,15 @@ from ..errors import ServingError, invalid_argument
 PATIENT_FROM = 1 << 20
 _PATIENT_LEVELS = 3
 
-_scan = json.JSONDecoder().scan_once
+
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Members of an object; of equal keys the first counts, as in TensorFlow Serving."""
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else dict(reversed(pairs))
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_first_of_each)
+_scan = _decoder.scan_once
 _skip = re.compile(r"[ \t\n\r]*").match
 
 
@@ -26,7 +34,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
         text = body.decode()
-        value = json.loads(text) if len(text) < PATIENT_FROM else _patiently(text)
+        value = _decoder.decode(text) if len(text) < PATIENT_FROM else _patiently(text)
     except RecursionError:
         raise invalid_argument("JSON Parse error: nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -118,7 +126,8 @@ def _object(text: str, index: int, levels: int) -> tuple[dict[str, Any], int]:
         index = _after(text, index)
         if text[index] != ":":
             raise json.JSONDecodeError("Expecting ':' delimiter", text, index)
-        members[key], index = _value(text, _after(text, index + 1), levels)
+        value, index = _value(text, _after(text, index + 1), levels)
+        members.setdefault(key, value)
         index = _after(text, index)
         if text[index] == "}":
             return members, index + 1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from google.protobuf import json_format
 
+from featurewire._tfs import types_pb2
 from featurewire._tfs.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
 from featurewire._tfs.get_model_status_pb2 import GetModelStatusResponse
 from featurewire._tfs.tensor_pb2 import TensorProto
@@ -72,10 +73,14 @@ def metadata(response: GetModelMetadataResponse) -> str:
     signatures = SignatureDefMap()
     if not response.metadata["signature_def"].Unpack(signatures):
         raise internal("Failed to unpack 'Any' object to 'SignatureDefMap'.")
+    found = _dict(signatures)
+    for signature in found["signature_def"].values():
+        for info in [*signature["inputs"].values(), *signature["outputs"].values()]:
+            info["dtype"] = _type_name(info["dtype"])
     return json.dumps(
         {
             "model_spec": _dict(response.model_spec),
-            "metadata": {"signature_def": _dict(signatures)},
+            "metadata": {"signature_def": found},
         },
         indent=1,
     )
@@ -83,6 +88,13 @@ def metadata(response: GetModelMetadataResponse) -> str:
 
 def error(message: str) -> str:
     return json.dumps({"error": message})
+
+
+def _type_name(dtype: str | int) -> str | int:
+    """`DT_FLOAT_REF` and the like, which the protos here know by their numbers only."""
+    if isinstance(dtype, int) and (value := tensors.base_type(dtype)) in tensors.BY_NUMBER:
+        return f"{types_pb2.DataType.Name(value)}_REF"
+    return dtype
 
 
 def _dict(message: Any) -> dict[str, Any]:

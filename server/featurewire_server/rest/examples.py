@@ -63,14 +63,12 @@ def _typed(name: str, item: Any) -> tuple[str, Any]:
     """The field of Feature that holds `item`, and `item` as that field takes it."""
     if isinstance(item, int):  # true and false too
         if not -(2**63) <= item < 2**63:
-            raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
+            raise invalid_argument(
+                f"Feature: {name} has uint64_t element. Only int64_t is supported."
+            )
         return "int64_list", int(item)
     if isinstance(item, float):
-        if abs(item) > _MAX_FLOAT and abs(item) != float("inf"):
-            raise invalid_argument(
-                f"Cannot convert JSON value: {shown(item)} to float without loss of precision."
-            )
-        return "float_list", item
+        return "float_list", item if abs(item) <= _MAX_FLOAT else item * float("inf")
     if isinstance(item, str):
         return "bytes_list", item.encode(errors="surrogatepass")
     if is_base64(item):

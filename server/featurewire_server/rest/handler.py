@@ -135,7 +135,7 @@ class Handler:
             return Answer(
                 status=200, body=self._metrics.page(), content_type=self._metrics.content_type
             )
-        if self._cors and request.method == "OPTIONS":
+        if request.method == "OPTIONS":
             return Answer(status=200)
         route = routes.find(request.method, request.path)
         return Answer(status=200, body=self._verbs[route.verb](route, request).encode())
