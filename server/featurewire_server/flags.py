@@ -146,7 +146,9 @@ class _Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             names = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], names, 1, cutoff=0.5)
+            given = unknown[0].split("=")[0]
+            near = [name for name in names if len(given) > 3 and name.startswith(given)]
+            near += difflib.get_close_matches(given, names, 1, cutoff=0.5)
             advice = f"; did you mean {near[0]}?" if near else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
         return found

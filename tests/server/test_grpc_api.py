@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import http.client
+import json
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -14,13 +19,15 @@ from featurewire._tfs.get_model_metadata_pb2 import SignatureDefMap
 from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest
 from featurewire._tfs.model_management_pb2 import ReloadConfigResponse
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
-from featurewire_server import predict, tensors
+from featurewire_server import predict, rest, tensors
 from featurewire_server.errors import ServingError
 from featurewire_server.loading import DirectRunner
+from featurewire_server.telemetry import NullMetrics
 from tests.server.support import (
     JPEG,
     MODEL,
     PREDICTION,
+    TIMEOUT,
     FakeEngine,
     Stub,
     code_and_text,
@@ -241,6 +248,53 @@ def test_a_wrong_dtype_is_named_by_the_place_of_its_tensor(loose: Stub) -> None:
 def test_a_scalar_string_keeps_the_zeros_at_its_end(loose: Stub) -> None:
     request = predict_request(spec("loose", signature="text"), text=np.array(b"a\0b\0", object))
     assert loose.predict(request).outputs["same"].string_val == [b"a\0b\0"]
+
+
+@pytest.fixture(scope="module")
+def loose_rest(loose: Stub) -> Iterator[Callable]:
+    """Status and JSON of a request to the REST API of `loose`; no answers to other origins."""
+    flags = SimpleNamespace(
+        rest_api_port=0,
+        rest_api_num_threads=2,
+        rest_api_timeout_in_ms=20_000,
+        rest_api_enable_cors_support=False,
+    )
+    server = rest.start(loose.api, flags, NullMetrics())
+
+    def call(method: str, path: str, body: str = "") -> tuple[int, object]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
+        with contextlib.closing(connection):
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            return answer.status, json.loads(text) if text else None
+
+    yield call
+    server.stop(5)
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ('"inputs": [1.5]', {"outputs": [3.0]}),
+        ('"inputs": 1.5', {"outputs": 3.0}),
+        ('"instances": [20000000, 16777217]', {"predictions": [4e7, 33554432.0]}),
+        ('"instances": [1e39, -1e39]', {"predictions": [math.inf, -math.inf]}),
+        ('"signature_name": "none", "instances": [1], "instances": [2]', {"predictions": [2.0]}),
+    ],
+)
+def test_rest_takes_shapes_numbers_and_equal_keys_as_tensorflow_serving(
+    loose_rest, body: str, answer: dict
+) -> None:
+    document = f'{{"signature_name": "shapeless", {body}}}'
+    assert loose_rest("POST", "/v1/models/loose:predict", document) == (200, answer)
+
+
+def test_rest_answers_options_and_refuses_deep_nesting(loose_rest) -> None:
+    assert loose_rest("OPTIONS", "/v1/models/loose") == (200, None)
+    deep = '{"instances": ' + "[" * 10_000 + "]" * 10_000 + "}"
+    status, answer = loose_rest("POST", "/v1/models/loose:predict", deep)
+    assert (status, answer) == (400, {"error": "JSON Parse error: nested too deeply"})
 
 
 def test_status_lists_versions_newest_first(tiny: Stub) -> None:
