@@ -157,7 +157,9 @@ class GrpcServer:
         """Drain and close. A process that ends anyway had better only drain."""
         self.drain(grace)
         # What is open still are streams of health and reflection, which end by themselves never.
-        self._server.stop(LAST_WORDS).wait()
+        stopped = self._server.stop(LAST_WORDS)
+        while not stopped.wait(LAST_WORDS + 1):
+            self._server.stop(None)  # once more, for a call that had only just been taken in
         for lane in self._lanes:
             lane.close()
 
