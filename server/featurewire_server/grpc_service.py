@@ -152,12 +152,14 @@ class GrpcServer:
             lane.wait_for_none(until)
         if self._socket is not None:
             self._socket.remove()
+        # gRPC counts an answer as sent when it is to be written: leave it the time to do so.
+        time.sleep(LAST_WORDS)
 
     def stop(self, grace: float) -> None:
         """Drain and close. A process that ends anyway had better only drain."""
         self.drain(grace)
         # What is open still are streams of health and reflection, which end by themselves never.
-        stopped = self._server.stop(LAST_WORDS)
+        stopped = self._server.stop(None)
         while not stopped.wait(LAST_WORDS + 1):
             self._server.stop(None)  # once more, for a call that had only just been taken in
         for lane in self._lanes:
