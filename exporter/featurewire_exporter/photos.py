@@ -62,3 +62,28 @@ def probe_images(count: int, size: tuple[int, int]) -> np.ndarray:
     images = [photo(*size, seed=i).astype(np.float32) / 255 for i in range(count - 1)]
     images.append(np.random.default_rng(count).random([*size, 3], dtype=np.float32))
     return np.stack(images)
+
+
+def hard_images(size: tuple[int, int]) -> np.ndarray:
+    """float32 [10, height, width, 3] in [0, 1]: what a network tells apart by small differences.
+
+    Photos that are dark, pale, of little contrast and out of focus, a ramp, a checkerboard of
+    single pixels, and a disc on white: reduced precision loses the most on them.
+    """
+    height, width = size
+    first, second = (photo(*size, seed=seed).astype(np.float32) / 255 for seed in (2, 3))
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    ramp = np.stack([columns / width, rows / height, 1 - columns / width], 2)
+    checks = np.repeat(((rows + columns) % 2)[:, :, np.newaxis], 3, 2)
+    distance = (rows - height / 2) ** 2 + (columns - width / 2) ** 2
+    inside = distance[:, :, np.newaxis] < (min(size) / 4) ** 2
+    images = [
+        *(image * 0.1 for image in (first, second)),
+        *(0.9 + image * 0.1 for image in (first, second)),
+        *(0.45 + image * 0.1 for image in (first, second)),
+        tf.image.resize(tf.image.resize(first, [8, 8], antialias=True), size).numpy(),
+        ramp,
+        checks,
+        np.where(inside, first, 1.0),
+    ]
+    return np.stack(images).astype(np.float32).clip(0, 1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from featurewire_exporter import export as export_steps
+from featurewire_exporter import photos
 from featurewire_exporter.commands import export
 from featurewire_exporter.errors import ParityError
-from featurewire_exporter.parity import compare
+from featurewire_exporter.parity import Parity, compare
 
 A = np.random.default_rng(0).normal(size=[3, 5]).astype(np.float32)
 
@@ -82,3 +84,28 @@ def test_a_network_that_came_out_wrong_is_not_published(
         error,
     )
     assert not base.exists()
+
+
+def test_reduced_precision_is_also_judged_by_hard_images() -> None:
+    good = Parity(
+        precision="bfloat16", probes=20, max_abs=0.1, min_cosine=0.9995, hard_cosine=0.995
+    )
+    assert good.passed
+    assert good.as_manifest()["hard_cosine"] == 0.995
+    for measured in (
+        replace(good, hard_cosine=0.98),
+        replace(good, hard_cosine=float("nan")),
+        replace(good, min_cosine=0.998),
+    ):
+        with pytest.raises(ParityError, match=r"on hard images.*; do this$"):
+            measured.require("do this")
+
+
+def test_hard_images_differ_and_fit_any_size() -> None:
+    for size in ((1, 1), (20, 24), (299, 299)):
+        images = photos.hard_images(size)
+        assert images.shape == (10, *size, 3)
+        assert images.dtype == np.float32
+        assert np.isfinite(images).all()
+        assert images.min() >= 0
+        assert images.max() <= 1
