@@ -1,1 +1,48 @@
-"""Model version rollouts against TensorFlow Serving or the embedded server."""
+"""Model version rollouts against TensorFlow Serving or the embedded server.
+
+    with Rollout(RolloutConfig(config="models.config", servers=["localhost:8500"], model="m")) as r:
+        r.start(2)
+        r.promote()
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featurewire_rollout.errors import ConfigFileError as ConfigFileError
+    from featurewire_rollout.errors import ConflictError as ConflictError
+    from featurewire_rollout.errors import FleetError as FleetError
+    from featurewire_rollout.errors import PreflightError as PreflightError
+    from featurewire_rollout.errors import RefusedError as RefusedError
+    from featurewire_rollout.errors import RolloutError as RolloutError
+    from featurewire_rollout.errors import SpaceError as SpaceError
+    from featurewire_rollout.rollout import Rollout as Rollout
+    from featurewire_rollout.rollout import RolloutConfig as RolloutConfig
+    from featurewire_rollout.rollout import Status as Status
+
+_HOMES = {
+    "ConfigFileError": "errors",
+    "ConflictError": "errors",
+    "FleetError": "errors",
+    "PreflightError": "errors",
+    "RefusedError": "errors",
+    "Rollout": "rollout",
+    "RolloutConfig": "rollout",
+    "RolloutError": "errors",
+    "SpaceError": "errors",
+    "Status": "rollout",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'featurewire_rollout' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"featurewire_rollout.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

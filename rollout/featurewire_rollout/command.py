@@ -1,36 +1,167 @@
-"""`featurewire rollout`: reads what a fleet serves. Moving it comes with the rollout planner."""
+"""`featurewire rollout`: options, and what is printed. The steps are in `rollout`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featurewire._cli.arguments import (
+    CommandParser,
+    check_server_options,
+    positive_int,
+    positive_seconds,
+    quiet_grpc,
+)
+
+if TYPE_CHECKING:
+    from featurewire_rollout.rollout import RolloutConfig
+
+STEPS = {
+    "status": "show what every replica serves, what step the rollout is at, and what comes next",
+    "start": "load a version beside the current one and label it canary",
+    "promote": "move stable to the version on trial",
+    "rollback": "move stable and canary back to the old version",
+    "retire": "unload what no label points to",
+}
 
 
 def rollout_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="featurewire rollout", description="Move a fleet from one model version to the next."
+    """The options of `featurewire rollout`."""
+    parser = CommandParser(
+        "featurewire rollout",
+        "Move a fleet from one model version to the next. Exit status 0 done, 1 failed, 2 usage.",
     )
-    actions = parser.add_subparsers(dest="action", required=True)
-    status = actions.add_parser("status", help="show the versions that every server has")
-    status.add_argument("--server", action="append", required=True, metavar="HOST:PORT")
-    status.add_argument("--model", required=True)
+    steps = parser.add_subparsers(
+        dest="step", required=True, metavar="STEP", parser_class=argparse.ArgumentParser
+    )
+    for name, text in STEPS.items():
+        step = steps.add_parser(name, help=text)
+        _add_options(step, name)
     return parser
 
 
-def rollout(argv: list[str]) -> int:
-    """Model version rollouts: so far, the versions of every server."""
-    import featurewire
+def _add_options(step: argparse.ArgumentParser, name: str) -> None:
+    step.description = STEPS[name][0].upper() + STEPS[name][1:] + "."
+    step.add_argument(
+        "--config",
+        metavar="FILE",
+        required=name != "status",
+        help="the models.config that the replicas read",
+    )
+    step.add_argument(
+        "--server",
+        action="append",
+        required=True,
+        metavar="HOST:PORT",
+        help="a replica; may be given several times, or be a name that resolves to all of them",
+    )
+    step.add_argument("--model", required=True, metavar="NAME")
+    if name in ("start", "promote", "rollback", "retire"):
+        step.add_argument("--version", type=positive_int, metavar="N", required=name == "start")
+    step.add_argument("--json", action="store_true", help="print one JSON object")
+    step.add_argument("--tls", action="store_true", help="encrypt")
+    step.add_argument("--tls-ca", type=Path, metavar="FILE", help="trust this authority (PEM)")
+    step.add_argument("--tls-cert", type=Path, metavar="FILE", help="client certificate (PEM)")
+    step.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    step.add_argument("--tls-server-name", metavar="HOST", help="the name to expect")
+    step.add_argument("--token-file", type=Path, metavar="FILE", help="send this bearer token")
+    if name == "status":
+        return
+    step.add_argument(
+        "--timeout",
+        type=positive_seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="for replicas to answer, load or show a label (default: %(default)g)",
+    )
+    step.add_argument(
+        "--allow-missing",
+        type=_count,
+        default=0,
+        metavar="K",
+        help="go on when so many replicas give no answer",
+    )
+    step.add_argument(
+        "--poll-only",
+        action="store_true",
+        help="send no reload: the replicas read the config by themselves",
+    )
+    step.add_argument("--audit", metavar="FILE", help="append one JSON line a step")
+    if name == "promote":
+        step.add_argument(
+            "--accept-new-space",
+            action="store_true",
+            help="though the new vectors cannot be compared with the old ones",
+        )
+    if name == "start":
+        step.add_argument("--base-path", metavar="DIR", help="where this machine sees the versions")
+        step.add_argument("--no-memory-check", action="store_true", help="load in any case")
 
-    arguments = rollout_parser().parse_args(argv)
-    failed = False
-    for server in arguments.server:
-        try:
-            with featurewire.Client(server, model=arguments.model) as client:
-                versions = client.status().versions
-        except featurewire.FeaturewireError as error:
-            print(f"featurewire rollout: {server}: {error}", file=sys.stderr)
-            failed = True
-            continue
-        for version in versions:
-            print(f"{server}\t{version.version}\t{version.state}")
-    return 1 if failed else 0
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def rollout(argv: list[str]) -> int:
+    """Roll a model version out: status, start, promote, rollback, retire."""
+    parser = rollout_parser()
+    args = parser.parse_args(argv)
+    check_server_options(parser, args)
+    quiet_grpc()
+
+    from featurewire import ConfigError
+    from featurewire_rollout import report
+    from featurewire_rollout.rollout import Rollout
+
+    try:
+        made = Rollout(_config(args), say=_say)
+    except ConfigError as error:
+        parser.error(str(error))
+    with made:
+        if args.step == "status":
+            status = made.status()
+        elif args.step == "start":
+            status = made.start(args.version)
+        elif args.step == "promote":
+            status = made.promote(args.version, accept_new_space=args.accept_new_space)
+        elif args.step == "rollback":
+            status = made.rollback(args.version)
+        else:
+            status = made.retire(args.version)
+    print(json.dumps(report.as_dict(status), indent=2) if args.json else report.as_text(status))
+    return 1 if args.step == "status" and status.fleet.missing else 0
+
+
+def _config(args: argparse.Namespace) -> RolloutConfig:
+    from featurewire import TLSConfig
+    from featurewire_rollout.rollout import RolloutConfig
+
+    tls = None
+    if args.tls or args.tls_ca is not None:
+        tls = TLSConfig(
+            ca=args.tls_ca, cert=args.tls_cert, key=args.tls_key, server_name=args.tls_server_name
+        )
+    token = args.token_file.read_text().strip() if args.token_file is not None else None
+    common = {"servers": args.server, "model": args.model, "config": args.config}
+    if args.step == "status":
+        return RolloutConfig(**common, tls=tls, token=token)
+    return RolloutConfig(
+        **common,
+        tls=tls,
+        token=token,
+        timeout=args.timeout,
+        allow_missing=args.allow_missing,
+        reload=not args.poll_only,
+        base_path=getattr(args, "base_path", None),
+        memory_check=not getattr(args, "no_memory_check", False),
+        audit=args.audit,
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

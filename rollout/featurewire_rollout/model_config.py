@@ -1,0 +1,154 @@
+"""`models.config`: what it says about one model, and the same text with that changed.
+
+Everything else in the text, comments and other models included, stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf import text_encoding, text_format
+
+from featurewire._tfs.model_server_config_pb2 import ModelConfig, ModelServerConfig
+from featurewire_rollout.errors import ConfigFileError
+from featurewire_rollout.text_edit import Field, fields
+
+__all__ = ["Entry", "edit", "entry_of", "parse"]
+
+_OURS = ("model_version_policy", "version_labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What the config says about one model."""
+
+    versions: tuple[int, ...] | None
+    """The versions of the policy `specific`, ascending; None with another policy."""
+    labels: Mapping[str, int] = field(default_factory=dict)
+    policy: str = "specific"
+    """The policy's name: `specific`, `latest` or `all`."""
+    base_path: str = ""
+    """As the servers see it."""
+
+
+def parse(text: str, name: str) -> ModelServerConfig:
+    """The config in `text`; `name` is what errors call it. Raises `ConfigFileError`."""
+    config = ModelServerConfig()
+    try:
+        text_format.Parse(text, config)
+    except text_format.ParseError as error:
+        line = f":{error.GetLine()}" if error.GetLine() else ""
+        reason = " ".join(str(error).split(" : ", 1)[-1].split())
+        raise ConfigFileError(
+            f"{name}{line}: not a ModelServerConfig: {reason}; mend it by hand, nothing was changed"
+        ) from error
+    if config.WhichOneof("config") is None:
+        raise ConfigFileError(f"{name} holds no model_config_list; nothing was changed")
+    return config
+
+
+def entry_of(config: ModelServerConfig, model: str, name: str) -> Entry:
+    """What `config` says about `model`. Raises `ConfigFileError`."""
+    found = _model(config, model, name)
+    policy = found.model_version_policy
+    choice = policy.WhichOneof("policy_choice") or "latest"
+    return Entry(
+        versions=tuple(sorted({*policy.specific.versions})) if choice == "specific" else None,
+        labels=dict(sorted(found.version_labels.items())),
+        policy=choice,
+        base_path=found.base_path,
+    )
+
+
+def edit(
+    text: str, model: str, *, versions: Sequence[int], labels: Mapping[str, int], name: str
+) -> str:
+    """`text` with the policy `specific` and the labels of `model` replaced.
+
+    Raises `ConfigFileError`.
+    """
+    wanted = parse(text, name)
+    entry = _model(wanted, model, name)
+    entry.ClearField("model_version_policy")
+    entry.ClearField("version_labels")
+    entry.model_version_policy.specific.versions.extend(sorted(versions))
+    for label, version in labels.items():
+        entry.version_labels[label] = version
+    try:
+        edited = _spliced(text, model, versions, labels)
+        if parse(edited, name) == wanted:
+            return edited
+    except (ValueError, ConfigFileError):
+        pass
+    # Laid out in an unusual way (a list of models in brackets): printed anew, without comments.
+    return text_format.MessageToString(wanted)
+
+
+def _model(config: ModelServerConfig, model: str, name: str) -> ModelConfig:
+    found = [each for each in config.model_config_list.config if each.name == model]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigFileError(f"{name} lists model {model} {len(found)} times; leave one of them")
+    listed = ", ".join(each.name for each in config.model_config_list.config) or "none"
+    raise ConfigFileError(f"{name} has no model {model}; it has: {listed}")
+
+
+def _spliced(text: str, model: str, versions: Sequence[int], labels: Mapping[str, int]) -> str:
+    body = _body_of(text, model)
+    inside = fields(text, *body)
+    ours = [each for each in inside if each.name in _OURS]
+    last = ours[0].start if ours else inside[-1].end
+    indent = _indent(text, inside[0].start)
+    lines = [
+        "model_version_policy { specific { "
+        + " ".join(f"versions: {version}" for version in sorted(versions))
+        + " } }"
+    ]
+    lines += [
+        f"version_labels {{ key: {_quoted(label)} value: {version} }}"
+        for label, version in sorted(labels.items())
+    ]
+    new = f"\n{indent}".join(lines)
+    if not ours:
+        new = f"\n{indent}{new}"
+    pieces, at = [text[:last], new], last
+    for each in ours:
+        if each is not ours[0]:
+            pieces.append(text[at : _line_start(text, each.start, at)])
+        at = each.end
+    return "".join(pieces) + text[at:]
+
+
+def _body_of(text: str, model: str) -> tuple[int, int]:
+    for outer in fields(text):
+        if outer.name != "model_config_list" or outer.body is None:
+            continue
+        for each in fields(text, *outer.body):
+            if each.name == "config" and each.body and _name(text, each) == model:
+                return each.body
+    raise ValueError(f"no block of {model}")
+
+
+def _name(text: str, block: Field) -> str:
+    parsed = ModelConfig()
+    assert block.body is not None
+    text_format.Parse(text[slice(*block.body)], parsed)
+    return parsed.name
+
+
+def _indent(text: str, at: int) -> str:
+    before = text[text.rfind("\n", 0, at) + 1 : at]
+    return before if before.isspace() else "    "
+
+
+def _line_start(text: str, at: int, floor: int) -> int:
+    """Where the blank space before `at` begins, the line break included."""
+    while at > floor and text[at - 1] in " \t":
+        at -= 1
+    return at - 1 if at > floor and text[at - 1] == "\n" else at
+
+
+def _quoted(label: str) -> str:
+    return '"' + str(text_encoding.CEscape(label.encode(), as_utf8=True)) + '"'

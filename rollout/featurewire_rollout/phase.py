@@ -1,0 +1,90 @@
+"""What step a rollout is at, and the next command to type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from featurewire_rollout.model_config import Entry
+from featurewire_rollout.planner import (
+    LABELS,
+    PREVIOUS,
+    STABLE,
+    Goal,
+    shortfall,
+    trial_version,
+)
+from featurewire_rollout.view import FleetView
+
+__all__ = ["Phase", "phase_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Where a rollout is."""
+
+    name: str
+    """`none`, `loading`, `loaded`, `on trial`, `promoted`, `at rest` or `unknown`."""
+    text: str
+    next: tuple[str, ...]
+    """Commands that fit, the likeliest first."""
+    differences: tuple[str, ...] = ()
+    """Replicas that do not do what the config says, and what they lack."""
+
+
+def phase_of(entry: Entry | None, fleet: FleetView) -> Phase:
+    """The phase of a rollout. `entry` is None where no config was named."""
+    if entry is None:
+        return Phase(
+            name="unknown",
+            text="name the config with --config to see what step the rollout is at",
+            next=(),
+        )
+    stable = entry.labels.get(STABLE)
+    if entry.versions is None or stable is None:
+        return Phase(
+            name="none",
+            text=f"no rollout so far: the policy is {entry.policy}, no version is labelled stable",
+            next=("start --version N",),
+        )
+    ours = {label: number for label, number in entry.labels.items() if label in LABELS}
+    differences = _differences(fleet, Goal(versions=entry.versions, labels=ours))
+    trial, previous = trial_version(entry), entry.labels.get(PREVIOUS)
+    if trial is not None:
+        again = (f"start --version {trial}", "rollback")
+        return Phase(
+            name="on trial",
+            text=f"version {trial} is on trial beside {stable}",
+            next=again if differences else ("check --images DIR", "promote", "rollback"),
+            differences=differences,
+        )
+    if previous is not None:
+        return Phase(
+            name="promoted",
+            text=f"version {stable} is stable; {previous} is loaded for a rollback",
+            next=("promote", "rollback") if differences else ("retire", "rollback"),
+            differences=differences,
+        )
+    idle = [number for number in entry.versions if number not in entry.labels.values()]
+    if idle:
+        listed = ", ".join(map(str, idle))
+        ready = all(number in fleet.available_everywhere() for number in idle)
+        return Phase(
+            name="loaded" if ready else "loading",
+            text=f"version {stable} is stable; no label points to {listed}",
+            next=("rollback",) if differences else (f"start --version {max(idle)}", "retire"),
+            differences=differences,
+        )
+    return Phase(
+        name="at rest",
+        text=f"version {stable} is stable",
+        next=("rollback",) if differences else ("start --version N",),
+        differences=differences,
+    )
+
+
+def _differences(fleet: FleetView, goal: Goal) -> tuple[str, ...]:
+    return tuple(
+        f"{replica.address}: {lacks}"
+        for replica in fleet.replicas
+        if (lacks := shortfall(replica, goal))
+    )

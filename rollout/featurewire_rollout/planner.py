@@ -1,0 +1,237 @@
+"""Pure decisions: from what the config says and the replicas serve to what comes next.
+
+The state of a rollout is in the config alone, in the versions listed and three labels:
+
+    stable = canary = V                        at rest: V is served
+    stable = V, canary = N                     on trial
+    stable = canary = N, previous = V          promoted; V is loaded for a rollback
+
+A version that no label points to is loaded for nothing: `start` gives it a label, `retire`
+unloads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from featurewire_rollout.errors import FleetError, RefusedError, SpaceError
+from featurewire_rollout.model_config import Entry
+from featurewire_rollout.view import FleetView, ReplicaView
+
+__all__ = [
+    "CANARY",
+    "LABELS",
+    "PREVIOUS",
+    "STABLE",
+    "Goal",
+    "check_space",
+    "current_version",
+    "plan_promote",
+    "plan_retire",
+    "plan_rollback",
+    "plan_start",
+    "shortfall",
+    "trial_version",
+]
+
+STABLE, CANARY, PREVIOUS = "stable", "canary", "previous"
+LABELS = (STABLE, CANARY, PREVIOUS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What the config shall say, and every replica serve."""
+
+    versions: tuple[int, ...]
+    labels: Mapping[str, int] = field(default_factory=dict)
+    loaded: tuple[int, ...] = ()
+    """Versions that must be AVAILABLE, besides those that labels point to. Others of `versions`
+    need not be: one of them may be broken, and nobody is to wait for it."""
+    unloaded: tuple[int, ...] = ()
+    """Versions that must not be AVAILABLE any more."""
+
+    def matches(self, entry: Entry) -> bool:
+        """The config says this already."""
+        return entry.versions == self.versions and dict(entry.labels) == dict(self.labels)
+
+    def with_labels(self, **labels: int) -> Goal:
+        return replace(self, labels={**self.labels, **labels})
+
+
+def as_goal(entry: Entry) -> Goal:
+    """What the config says, for replicas that do not do it yet. Raises `RefusedError`."""
+    if entry.versions is None:
+        raise RefusedError("no rollout is under way: start one with `start --version N`")
+    return Goal(versions=entry.versions, labels=entry.labels)
+
+
+def current_version(entry: Entry, fleet: FleetView, version: int) -> int:
+    """The version that `version` is to stand beside.
+
+    What `stable` points to; before the first rollout the highest other version that is AVAILABLE
+    everywhere. Raises `RefusedError`.
+    """
+    if (stable := entry.labels.get(STABLE)) is not None:
+        return stable
+    others = fleet.available_everywhere() - {version}
+    if not others:
+        raise RefusedError(
+            f"no version but {version} is AVAILABLE on every replica, so there is nothing to "
+            "roll out beside; serve a first version before"
+        )
+    return max(others)
+
+
+def plan_start(entry: Entry, fleet: FleetView, version: int) -> Goal:
+    """The goal while `version` loads: nothing is unloaded, `stable` points to what it did.
+
+    The goal after that is `goal.with_labels(canary=version)`. Raises `RefusedError`.
+    """
+    current = current_version(entry, fleet, version)
+    previous = entry.labels.get(PREVIOUS)
+    canary = entry.labels.get(CANARY, current)
+    if current == version:
+        raise RefusedError(f"version {version} is stable already")
+    if version == previous:
+        raise RefusedError(
+            f"version {version} is still loaded for a rollback: `rollback` returns to it"
+        )
+    if previous is not None:
+        raise RefusedError(
+            f"version {previous} is still loaded for a rollback of the last rollout; `retire` it "
+            "first"
+        )
+    if canary not in (current, version):
+        raise RefusedError(
+            f"version {canary} is on trial already; `promote` it or `rollback` first"
+        )
+    loaded = set(entry.versions or ())
+    if entry.versions is None:
+        loaded = {number for replica in fleet.reached for number in replica.available}
+    # The other labels' versions stay loaded, too.
+    versions = loaded | {current, version} | set(entry.labels.values())
+    return Goal(
+        versions=tuple(sorted(versions)),
+        labels={**entry.labels, STABLE: current},
+        loaded=(version,),
+    )
+
+
+def trial_version(entry: Entry) -> int | None:
+    """The version on trial, or None."""
+    canary = entry.labels.get(CANARY)
+    return canary if canary != entry.labels.get(STABLE) else None
+
+
+def plan_promote(entry: Entry, version: int | None) -> Goal:
+    """`stable` moves to what is on trial. Raises `RefusedError`."""
+    stable, trial = entry.labels.get(STABLE), trial_version(entry)
+    goal = as_goal(entry)
+    if trial is None or stable is None:
+        if stable is not None and PREVIOUS in entry.labels and version in (None, stable):
+            return goal
+        raise RefusedError(
+            f"version {version} is stable already"
+            if stable is not None and stable == version
+            else "no version is on trial: `start --version N` first"
+        )
+    if version not in (None, trial):
+        raise RefusedError(f"version {version} is not on trial, {trial} is")
+    return goal.with_labels(stable=trial, canary=trial, previous=stable)
+
+
+def plan_rollback(entry: Entry, version: int | None) -> Goal:
+    """`stable` and `canary` move back to the old version. Raises `RefusedError`."""
+    goal = as_goal(entry)
+    stable = entry.labels.get(STABLE)
+    if stable is None:
+        raise RefusedError("no rollout is under way: no version is labelled stable")
+    old = version if version is not None else entry.labels.get(PREVIOUS, stable)
+    if old not in goal.versions:
+        raise RefusedError(
+            f"version {old} is not loaded, so stable cannot go back to it; `start --version {old}` "
+            "loads it"
+        )
+    labels = {label: number for label, number in goal.labels.items() if label != PREVIOUS}
+    return Goal(versions=goal.versions, labels={**labels, STABLE: old, CANARY: old})
+
+
+def plan_retire(entry: Entry, version: int | None) -> Goal:
+    """Unload what no label but `previous` points to. Raises `RefusedError`."""
+    goal = as_goal(entry)
+    if STABLE not in entry.labels:
+        raise RefusedError("no version is labelled stable: `start --version N` first")
+    kept = {label: number for label, number in goal.labels.items() if label != PREVIOUS}
+    if version is not None and version in kept.values():
+        label = next(label for label, number in kept.items() if number == version)
+        raise RefusedError(
+            f"version {version} is what {label} points to and stays loaded; move the label first "
+            "(`promote` or `rollback`)"
+        )
+    drop = {*goal.versions} - {*kept.values()}
+    if version is not None:
+        drop &= {version}
+    elif not drop and (trial := trial_version(entry)) is not None:
+        raise RefusedError(
+            f"version {kept[STABLE]} is what stable points to and {trial} what canary does: "
+            "there is nothing to unload; `promote` or `rollback` first"
+        )
+    left = tuple(number for number in goal.versions if number not in drop)
+    return Goal(
+        versions=left,
+        labels={label: number for label, number in goal.labels.items() if number in left},
+        unloaded=tuple(sorted(drop)),
+    )
+
+
+def check_space(fleet: FleetView, old: int, new: int, *, accept: bool) -> str:
+    """What is known of the two versions' spaces, in words.
+
+    Raises `SpaceError` for a new or an unknown space that nobody accepted, `FleetError` when
+    replicas do not agree about it.
+    """
+    for version in (old, new):
+        if len(fleet.spaces(version)) > 1:
+            listed = "; ".join(
+                f"{replica.address}: {manifest.vector_space}"
+                for replica in fleet.reached
+                if (manifest := replica.manifests.get(version)) is not None
+            )
+            raise FleetError(
+                f"the replicas serve different vector spaces as version {version} ({listed}); "
+                "give every one the same files"
+            )
+    before, after = fleet.spaces(old), fleet.spaces(new)
+    if before and before == after:
+        return f"versions {old} and {new} share the vector space {before.pop()}"
+    if not before or not after:
+        unknown = new if not after else old
+        text = f"version {unknown} says nothing of its vector space"
+        advice = "`check` measures it"
+    else:
+        text = f"version {new} has the vector space {after.pop()}, version {old} {before.pop()}"
+        advice = "an index of the old vectors has to be rebuilt"
+    if not accept:
+        raise SpaceError(f"{text}; {advice}; --accept-new-space promotes all the same")
+    return text
+
+
+def shortfall(replica: ReplicaView, goal: Goal) -> str:
+    """What a replica still lacks, in words; empty: nothing."""
+    if not replica.reached:
+        return f"cannot be reached ({replica.error})"
+    for version in sorted({*goal.loaded, *goal.labels.values()}):
+        if version not in replica.available:
+            status = replica.versions.get(version)
+            state = status.state if status is not None else "not loaded"
+            return f"version {version} is {state}"
+    for label, version in goal.labels.items():
+        found = replica.labels.get(label)
+        if found != version:
+            return f"{label} is {'no version' if found is None else found}, not {version}"
+    for version in goal.unloaded:
+        status = replica.versions.get(version)
+        if status is not None and status.state != "END":
+            return f"version {version} is still {status.state}"
+    return ""

@@ -1,0 +1,88 @@
+"""Before anything is changed: files, memory and vector space of a version that shall be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from featurewire._channel import is_local
+from featurewire_rollout.errors import PreflightError
+from featurewire_rollout.saved_model import check_version, size_of
+from featurewire_rollout.view import FleetView, Manifest
+
+__all__ = ["check_files", "check_memory", "compare_spaces", "free_memory", "version_directory"]
+
+MEMORY_FACTOR = 4
+"""Resident bytes that a version takes while it loads, for each byte of its files: the graph that is
+read, and the copies that an engine makes of its weights. An estimate."""
+
+
+def version_directory(base_path: str, version: int) -> Path | None:
+    """Where the files of `version` are; None where the base path is not visible from here.
+
+    Raises `PreflightError` when the base path is there and the version is not.
+    """
+    base = Path(base_path)
+    if not base.is_absolute() or not base.is_dir():
+        return None
+    # As TensorFlow Serving reads names: 007 is version 7.
+    for path in sorted(base.iterdir(), key=lambda path: len(path.name)):
+        if path.name.isascii() and path.name.isdigit() and int(path.name) == version:
+            return path
+    raise PreflightError(
+        f"{base_path} has no version {version}; publish it there (write it under another name and "
+        "rename it last)"
+    )
+
+
+def check_files(directory: Path) -> Manifest:
+    """What the version says of itself, its files being whole. Raises `PreflightError`."""
+    return Manifest.of(check_version(directory))
+
+
+def check_memory(directory: Path, servers: Sequence[str], free: int | None) -> str:
+    """What is known about room for the version on this machine, in words.
+
+    `free`: bytes. Raises `PreflightError` when the replicas that run here have too little.
+    """
+    here = [server for server in servers if is_local(server)]
+    if not here or free is None:
+        return "memory of the replicas: not known from here"
+    needed = MEMORY_FACTOR * size_of(directory) * len(here)
+    text = f"about {_gib(needed)} needed on this machine, {_gib(free)} free"
+    if needed > free:
+        raise PreflightError(
+            f"too little memory to load the version beside the current one: {text}; free some, or "
+            "go on all the same with --no-memory-check"
+        )
+    return f"memory: {text}"
+
+
+def free_memory() -> int | None:
+    """Bytes that processes here may still take; None where that cannot be known."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def compare_spaces(new: Manifest, fleet: FleetView, current: int) -> str:
+    """How the version's space stands to the current one's, in words."""
+    spaces = fleet.spaces(current)
+    if new.vector_space is None or not spaces:
+        return "vector space: not known; `check` measures it"
+    if spaces == {new.vector_space}:
+        return f"vector space: {new.vector_space}, as version {current}"
+    return (
+        f"vector space: {new.vector_space}, version {current} has {', '.join(sorted(spaces))}: "
+        "`promote` will need --accept-new-space"
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

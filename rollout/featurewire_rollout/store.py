@@ -1,0 +1,40 @@
+"""Where the config lives, and the two things asked of that place: to change it whole, and by one
+operator at a time."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from featurewire_rollout.errors import ConfigFileError
+
+__all__ = ["ConfigStore", "open_store"]
+
+
+class ConfigStore(Protocol):
+    """A text that servers read."""
+
+    name: str
+    """What errors and reports call it."""
+
+    def read(self) -> str:
+        """The text. Raises `ConfigFileError`."""
+
+    def write(self, text: str, *, expected: str) -> None:
+        """Replace the text, whole or not at all.
+
+        Raises `ConflictError` when it is not `expected` any more, `ConfigFileError` when it cannot
+        be written; what was there is still there then.
+        """
+
+    def lock(self, owner: str) -> AbstractContextManager[None]:
+        """Hold off other operators. `owner` is what they are told. Raises `ConflictError`."""
+
+
+def open_store(config: str) -> ConfigStore:
+    """The store of `--config`: a file. Raises `ConfigFileError`."""
+    from featurewire_rollout.config_file import FileStore
+
+    if config.startswith("configmap:"):
+        raise ConfigFileError(f"{config}: a ConfigMap is not supported; give a file")
+    return FileStore(config)

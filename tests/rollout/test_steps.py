@@ -1,0 +1,210 @@
+"""A rollout over two real servers under load, and the ways in which it must not go wrong."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from featurewire import Client, FeaturewireError
+from featurewire_rollout import (
+    ConfigFileError,
+    ConflictError,
+    FleetError,
+    PreflightError,
+    RefusedError,
+    Rollout,
+    RolloutConfig,
+    SpaceError,
+)
+from featurewire_rollout.config_file import FileStore
+from tests.support.models import expected_vector
+from tests.support.process import ServerProcess
+
+JPEG = b"\xff\xd8\xff\x00\x01"
+CONFIG = """# ours
+model_config_list {{
+  config {{
+    name: "tiny"
+    base_path: "{base}"
+    model_platform: "tensorflow"
+    # one at first
+    model_version_policy {{ specific {{ versions: 1 }} }}
+  }}
+}}
+"""
+
+
+class Stack:
+    """Two servers that read one config, and a rollout of them."""
+
+    def __init__(self, folder: Path, models: Path) -> None:
+        self.base = folder / "models"
+        self.base.mkdir()
+        self.models = models
+        shutil.copytree(models / "1", self.base / "1")
+        self.config = folder / "models.config"
+        self.config.write_text(CONFIG.format(base=self.base))
+        flags = (
+            f"--model_config_file={self.config}",
+            "--allow_version_labels_for_unavailable_models",
+            "--file_system_poll_wait_seconds=0",
+            "--max_num_load_retries=0",
+        )
+        self.servers = [ServerProcess(*flags, log=folder / f"{n}.log") for n in range(2)]
+
+    def publish(self, version: int, source: int = 2) -> Path:
+        shutil.copytree(self.models / str(source), self.base / str(version))
+        return self.base / str(version)
+
+    def rollout(self, **options: object) -> Rollout:
+        settings = {"timeout": 60.0, "memory_check": False} | options
+        servers = [server.target for server in self.servers]
+        return Rollout(
+            RolloutConfig(config=str(self.config), servers=servers, model="tiny", **settings)
+        )
+
+    def labels(self) -> list[dict[str, int]]:
+        with self.rollout() as rollout:
+            return [dict(each.labels) for each in rollout.status().fleet.replicas]
+
+
+@pytest.fixture
+def stack(tmp_path: Path, tiny_model: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path, tiny_model)
+    try:
+        for server in made.servers:
+            server.start()
+        yield made
+    finally:
+        for server in made.servers:
+            if server.process is not None:
+                server.stop()
+
+
+class Load:
+    """Callers of `label`, until the end; every reply is checked against its version."""
+
+    def __init__(self, target: str, label: str | None) -> None:
+        self.failures: list[str] = []
+        self.versions: set[int] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(target, label))
+
+    def _run(self, target: str, label: str | None) -> None:
+        with Client(target, model="tiny", label=label) as client:
+            while not self._stop.is_set():
+                try:
+                    made = client.embed(JPEG)
+                except FeaturewireError as error:
+                    self.failures.append(str(error))
+                    continue
+                self.versions.add(made.version)
+                if not (made.vector == expected_vector(JPEG, version=made.version)).all():
+                    self.failures.append(f"a wrong vector of version {made.version}")
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+
+def test_start_promote_retire_under_load_fails_no_request(stack: Stack) -> None:
+    stack.publish(2)
+    target = stack.servers[0].target
+    with Load(target, None) as load, stack.rollout(audit=stack.config.with_name("audit")) as step:
+        assert step.status().phase.name == "none"
+        assert step.start(2).phase.name == "on trial"
+        with Load(target, "stable") as stable:
+            with pytest.raises(SpaceError, match="--accept-new-space"):
+                step.promote()
+            assert step.promote(accept_new_space=True).phase.name == "promoted"
+            assert step.promote().phase.name == "promoted"
+            with pytest.raises(RefusedError, match="stable"):
+                step.retire(2)
+            done = step.retire()
+    assert load.failures == stable.failures == []
+    assert stable.versions == {1, 2}
+    assert done.phase.name == "at rest"
+    assert done.entry is not None
+    assert done.entry.versions == (2,)
+    assert stack.labels() == [{"stable": 2, "canary": 2}] * 2
+    assert "# ours" in stack.config.read_text()
+    assert stack.config.with_name("audit").read_text().count("\n") >= 8
+    stack.servers[0].kill()
+    stack.servers[0].start()  # the config survives a cold start
+    assert stack.labels() == [{"stable": 2, "canary": 2}] * 2
+
+
+def test_rollback_moves_the_labels_back_and_can_be_repeated(stack: Stack) -> None:
+    stack.publish(2)
+    with stack.rollout() as step:
+        step.start(2)
+        step.promote(accept_new_space=True)
+        for _ in range(2):
+            step.rollback()
+            assert stack.labels() == [{"stable": 1, "canary": 1}] * 2
+        assert step.retire().fleet.available_everywhere() == {1}
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated variables", "truncated graph"])
+def test_a_version_that_is_not_whole_is_not_loaded(stack: Stack, fault: str) -> None:
+    version = stack.publish(2)
+    if fault == "missing":
+        (version / "saved_model.pb").unlink()
+    else:
+        name = "saved_model.pb" if "graph" in fault else "variables/variables.data-00000-of-00001"
+        data = (version / name).read_bytes()
+        (version / name).write_bytes(data[: len(data) - 3])
+    before = stack.config.read_text()
+    with stack.rollout() as step, pytest.raises(PreflightError, match="not a whole version"):
+        step.start(2)
+    assert stack.config.read_text() == before
+
+
+def test_a_version_that_does_not_load_leaves_the_config_as_it_was(stack: Stack) -> None:
+    version = stack.publish(2)
+    (version / "saved_model.pb").write_bytes(b"\x08\x01")  # whole, and of no use
+    before = stack.config.read_text()
+    with stack.rollout() as step:
+        with pytest.raises(FleetError, match=r"cannot load version 2: .*put back"):
+            step.start(2)
+        assert stack.config.read_text() == before
+        assert step.status().fleet.available_everywhere() == {1}
+
+
+def test_a_config_with_a_mistake_is_named_and_left_alone(stack: Stack) -> None:
+    broken = stack.config.read_text() + "}"
+    stack.config.write_text(broken)
+    with stack.rollout() as step, pytest.raises(ConfigFileError, match=r"models\.config:\d+"):
+        step.start(2)
+    assert stack.config.read_text() == broken
+
+
+def test_the_second_operator_is_told(stack: Stack) -> None:
+    stack.publish(2)
+    with (
+        FileStore(stack.config).lock("alice"),
+        stack.rollout() as step,
+        pytest.raises(ConflictError, match="alice"),
+    ):
+        step.start(2)
+
+
+def test_a_replica_that_is_down_is_named_and_may_be_allowed(stack: Stack) -> None:
+    stack.publish(2)
+    down = stack.servers[1]
+    down.kill()
+    with (
+        stack.rollout(timeout=0.5) as step,
+        pytest.raises(FleetError, match=rf"{down.target}.*--allow-missing 1"),
+    ):
+        step.start(2)
+    with stack.rollout(allow_missing=1) as step:
+        assert step.start(2).phase.name == "on trial"
