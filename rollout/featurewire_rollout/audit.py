@@ -6,7 +6,7 @@ import getpass
 import json
 import os
 import socket
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from featurewire_rollout.errors import RolloutError
@@ -40,7 +40,7 @@ class Audit:
         if self._path is None:
             return
         line = {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "user": _user(),
             "host": socket.gethostname(),
             "pid": os.getpid(),

@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 
 from featurewire._cli.arguments import (
     CommandParser,
-    check_server_options,
     positive_int,
     positive_seconds,
     quiet_grpc,
 )
 
 if TYPE_CHECKING:
-    from featurewire_rollout.rollout import RolloutConfig
+    from featurewire_rollout.check import Thresholds
+    from featurewire_rollout.rollout import Rollout, RolloutConfig
 
 STEPS = {
     "status": "show what every replica serves, what step the rollout is at, and what comes next",
     "start": "load a version beside the current one and label it canary",
+    "check": "compare what stable and canary make of the same images",
     "promote": "move stable to the version on trial",
     "rollback": "move stable and canary back to the old version",
     "retire": "unload what no label points to",
+    "run": "start, check, promote, watch, and roll back by itself",
 }
 
 
@@ -32,7 +34,8 @@ def rollout_parser() -> argparse.ArgumentParser:
     """The options of `featurewire rollout`."""
     parser = CommandParser(
         "featurewire rollout",
-        "Move a fleet from one model version to the next. Exit status 0 done, 1 failed, 2 usage.",
+        "Move a fleet from one model version to the next. Exit status 0 done, 1 failed, "
+        "2 wrong usage, 3 inconclusive (check and run).",
     )
     steps = parser.add_subparsers(
         dest="step", required=True, metavar="STEP", parser_class=argparse.ArgumentParser
@@ -48,7 +51,7 @@ def _add_options(step: argparse.ArgumentParser, name: str) -> None:
     step.add_argument(
         "--config",
         metavar="FILE",
-        required=name != "status",
+        required=name not in ("status", "check"),
         help="the models.config that the replicas read",
     )
     step.add_argument(
@@ -59,8 +62,14 @@ def _add_options(step: argparse.ArgumentParser, name: str) -> None:
         help="a replica; may be given several times, or be a name that resolves to all of them",
     )
     step.add_argument("--model", required=True, metavar="NAME")
-    if name in ("start", "promote", "rollback", "retire"):
-        step.add_argument("--version", type=positive_int, metavar="N", required=name == "start")
+    if name != "status":
+        step.add_argument(
+            "--version",
+            type=positive_int,
+            metavar="N",
+            required=name in ("start", "run"),
+            help="refuse when another one is on trial" if name == "check" else None,
+        )
     step.add_argument("--json", action="store_true", help="print one JSON object")
     step.add_argument("--tls", action="store_true", help="encrypt")
     step.add_argument("--tls-ca", type=Path, metavar="FILE", help="trust this authority (PEM)")
@@ -90,15 +99,27 @@ def _add_options(step: argparse.ArgumentParser, name: str) -> None:
         help="send no reload: the replicas read the config by themselves",
     )
     step.add_argument("--audit", metavar="FILE", help="append one JSON line a step")
-    if name == "promote":
+    if name in ("promote", "run"):
         step.add_argument(
             "--accept-new-space",
             action="store_true",
             help="though the new vectors cannot be compared with the old ones",
         )
-    if name == "start":
+    if name in ("start", "run"):
         step.add_argument("--base-path", metavar="DIR", help="where this machine sees the versions")
         step.add_argument("--no-memory-check", action="store_true", help="load in any case")
+    if name in ("check", "run"):
+        from featurewire_rollout.check import add_check_options
+
+        add_check_options(step)
+    if name == "run":
+        step.add_argument(
+            "--watch",
+            type=positive_seconds,
+            default=60.0,
+            metavar="SECONDS",
+            help="watch the promoted version for so long (default: %(default)g)",
+        )
 
 
 def _count(text: str) -> int:
@@ -108,21 +129,28 @@ def _count(text: str) -> int:
 
 
 def rollout(argv: list[str]) -> int:
-    """Roll a model version out: status, start, promote, rollback, retire."""
+    """Roll a model version out, and back: start, check, promote, rollback, retire."""
     parser = rollout_parser()
     args = parser.parse_args(argv)
-    check_server_options(parser, args)
+    _check_tls(parser, args)
     quiet_grpc()
 
     from featurewire import ConfigError
     from featurewire_rollout import report
     from featurewire_rollout.rollout import Rollout
 
+    thresholds = None
+    if args.step in ("check", "run"):
+        from featurewire_rollout.check import thresholds_of
+
+        thresholds = thresholds_of(parser, args)
     try:
         made = Rollout(_config(args), say=_say)
     except ConfigError as error:
         parser.error(str(error))
     with made:
+        if args.step in ("check", "run"):
+            return _judge(made, args, thresholds)
         if args.step == "status":
             status = made.status()
         elif args.step == "start":
@@ -135,6 +163,51 @@ def rollout(argv: list[str]) -> int:
             status = made.retire(args.version)
     print(json.dumps(report.as_dict(status), indent=2) if args.json else report.as_text(status))
     return 1 if args.step == "status" and status.fleet.missing else 0
+
+
+def _check_tls(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if (args.tls_cert is None) != (args.tls_key is None):
+        parser.error("--tls-cert and --tls-key belong together")
+    encrypted = args.tls or args.tls_ca is not None
+    if not encrypted and (args.tls_cert is not None or args.tls_server_name is not None):
+        parser.error("--tls-cert and --tls-server-name need --tls or --tls-ca FILE")
+
+
+def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | None) -> int:
+    """`check` and `run`: the exit status is the verdict's."""
+    from featurewire_rollout import report
+    from featurewire_rollout.check import CheckError, check_outputs, write_outputs
+    from featurewire_rollout.check.pull import find_images
+    from featurewire_rollout.watch import WatchConfig
+
+    check_outputs(args)
+    find_images(args.images)  # before anything is loaded
+    options = {
+        "thresholds": thresholds,
+        "limit": args.max_images,
+        "seed": args.seed,
+        "with_crops": not args.no_crops,
+    }
+    if args.step == "check":
+        found = made.check(args.images, **options)
+        if args.version not in (None, found.pairs.canary.version):
+            raise CheckError(
+                f"version {args.version} is not on trial: canary is {found.pairs.canary.version}"
+            )
+        write_outputs(args, found)
+        print(json.dumps(found.to_json(), indent=2) if args.json else found.to_text())
+        return found.exit_status
+    status = made.run(
+        args.version,
+        args.images,
+        watch=WatchConfig(seconds=args.watch),
+        accept_new_space=args.accept_new_space,
+        judged=lambda found: write_outputs(args, found),
+        **options,
+    )
+    after = made.status()
+    print(json.dumps(report.as_dict(after), indent=2) if args.json else report.as_text(after))
+    return status
 
 
 def _config(args: argparse.Namespace) -> RolloutConfig:

@@ -10,9 +10,9 @@ import grpc
 
 from featurewire import ChannelConfig, FeaturewireError, ModelNotFoundError, ServerError, TLSConfig
 from featurewire import _channel as channels
+from featurewire._codec import PREDICT, Codec, Names, model_spec
 from featurewire._errors import from_rpc_error
 from featurewire._reply import read_strings
-from featurewire._request import PREDICT, Names, RequestBuilder, model_spec
 from featurewire._status import (
     GET_METADATA,
     GET_STATUS,
@@ -53,12 +53,12 @@ class Replica:
         self._seconds = call_seconds
         config = ChannelConfig(token=token, connect_timeout=5.0, max_reconnect_backoff=1.0)
         channels.check_token(config, tls, [address])
-        self._metadata = channels.call_metadata(config)
-        options = channels.channel_options(config, tls)
+        self._metadata = [("authorization", f"Bearer {token}")] if token is not None else []
+        arguments = channels.arguments(config, tls)
         self._channel = (
-            grpc.insecure_channel(address, options=options)
+            grpc.insecure_channel(address, **arguments)
             if tls is None
-            else grpc.secure_channel(address, channels.credentials(tls.loaded()), options=options)
+            else grpc.secure_channel(address, channels.credentials(tls.loaded()), **arguments)
         )
         self._lock = threading.Lock()
         self._manifests: dict[int, Manifest] = {}
@@ -124,7 +124,7 @@ class Replica:
                 return None
             spec = model_spec(self._model, version=version, signature="manifest")
             names = Names(signature="manifest", input="request", output="manifest", status=None)
-            request = RequestBuilder(spec, names).build([b""])
+            request = Codec(spec, names).build([b""])
             reply = self._call(PREDICT, request, seconds=MANIFEST_SECONDS)
             return parse_manifest(read_strings(reply, "manifest"))
         except ModelNotFoundError:  # unloaded since its status was read

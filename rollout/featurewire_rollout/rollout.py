@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from featurewire import TLSConfig
+from featurewire import FeaturewireError, TLSConfig
 from featurewire_rollout import preflight
 from featurewire_rollout.audit import Audit, owner
 from featurewire_rollout.errors import FleetError, RefusedError, RolloutError
@@ -16,6 +18,7 @@ from featurewire_rollout.fleet import Fleet
 from featurewire_rollout.model_config import Entry, edit, entry_of, parse
 from featurewire_rollout.phase import Phase, phase_of
 from featurewire_rollout.planner import (
+    CANARY,
     LABELS,
     PREVIOUS,
     STABLE,
@@ -29,7 +32,12 @@ from featurewire_rollout.planner import (
 )
 from featurewire_rollout.settle import Patience, Say, gather, settle
 from featurewire_rollout.store import ConfigStore, open_store
+from featurewire_rollout.trial import Trial
 from featurewire_rollout.view import FleetView
+from featurewire_rollout.watch import WatchConfig
+
+if TYPE_CHECKING:
+    from featurewire_rollout.check import Report
 
 __all__ = ["Rollout", "RolloutConfig", "Status"]
 
@@ -175,6 +183,74 @@ class Rollout:
             text = store.read()
             self._apply(store, text, goal)
         return self.status()
+
+    def check(self, images: Path, **options: Any) -> Report:
+        """The same images through `stable` and `canary`; options as for `Trial.check`.
+
+        Changes nothing. Raises `RolloutError` when too few replicas answer.
+        """
+        return self._trial().check(images, **options)
+
+    def run(
+        self,
+        version: int,
+        images: Path,
+        *,
+        watch: WatchConfig = WatchConfig(),  # noqa: B008
+        accept_new_space: bool = False,
+        judged: Callable[[Report], None] = lambda report: None,
+        **options: Any,
+    ) -> int:
+        """Start, check, promote, watch; roll back and unload `version` when it does not pass.
+
+        Returns 0 (promoted, the old version is loaded for a rollback), 1 (rolled back: the check
+        or the watch failed) or 3 (rolled back: the check was inconclusive). `judged` gets the
+        report of the check. When a step raises, the new version is rolled back as well.
+        """
+        entry = self.status().entry
+        assert entry is not None, "run needs a config"
+        if entry.labels.get(STABLE) == version:
+            self._say(f"version {version} is stable already")
+            return 0
+        if (left := entry.labels.get(PREVIOUS)) is not None:
+            self._say(f"retire: version {left}, kept from the last rollout")
+            self.retire(left)
+        self._say(f"start: version {version}")
+        self.start(version)
+        try:
+            self._say("check: stable and canary")
+            report = self.check(images, **options)
+            judged(report)
+            self._say(f"check: {report.verdict.outcome}: {report.verdict.text}")
+            accepted = accept_new_space and report.verdict.space == "new"
+            if report.exit_status and not accepted:
+                self._undo(version)
+                return report.exit_status
+            self._say(f"promote: version {version}")
+            # A check that passed has measured what the digests only declare.
+            self.promote(version, accept_new_space=True)
+            fault = self._trial().watch(images, watch, self._say)
+            if fault:
+                self._say(f"watch: {fault}")
+                self._undo(version)
+                return 1
+        except FeaturewireError:
+            self._undo(version)
+            raise
+        self._say(f"done: version {version} is stable, the old one is loaded for a rollback")
+        return 0
+
+    def _undo(self, version: int) -> None:
+        self._say(f"rollback: from version {version}")
+        self.rollback()
+        self.retire(version)
+        self._say(f"rolled back: version {version} is unloaded")
+
+    def _trial(self) -> Trial:
+        labels = (STABLE, CANARY)
+        gather(self._fleet, self._patience, self._say, labels=labels)
+        config = self._config
+        return Trial(self._fleet.targets(), model=config.model, tls=config.tls, token=config.token)
 
     def _preflight(self, entry: Entry, fleet: FleetView, version: int, current: int) -> None:
         base_path = self._config.base_path or entry.base_path

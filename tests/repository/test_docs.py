@@ -17,7 +17,7 @@ COMMAND_PAGES = [
     ("featurewire._cli.embed", "embed_parser", "docs/commands.md"),
     ("featurewire._cli.status", "status_parser", "docs/commands.md"),
     ("featurewire_server.command", "serve_parser", "docs/server.md"),
-    ("featurewire_rollout.command", "rollout_parser", "rollout/README.md"),
+    ("featurewire_rollout.command", "rollout_parser", "docs/rollouts.md"),
 ]
 
 
