@@ -164,9 +164,9 @@ def plan_retire(entry: Entry, version: int | None) -> Goal:
         raise RefusedError("no version is labelled stable: `start --version N` first")
     kept = {label: number for label, number in goal.labels.items() if label != PREVIOUS}
     if version is not None and version in kept.values():
-        label = next(label for label, number in kept.items() if number == version)
+        names = " and ".join(sorted(label for label, number in kept.items() if number == version))
         raise RefusedError(
-            f"version {version} is what {label} points to and stays loaded; move the label first "
+            f"version {version} stays loaded: {names} would point to nothing; move that first "
             "(`promote` or `rollback`)"
         )
     drop = {*goal.versions} - {*kept.values()}

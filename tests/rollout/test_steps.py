@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from featurewire_rollout import (
     RolloutConfig,
     SpaceError,
 )
+from featurewire_rollout.check import Thresholds
 from featurewire_rollout.config_file import FileStore
+from featurewire_rollout.watch import WatchConfig
 from tests.support.models import expected_vector
 from tests.support.process import ServerProcess
 
@@ -64,7 +67,8 @@ class Stack:
         settings = {"timeout": 60.0, "memory_check": False} | options
         servers = [server.target for server in self.servers]
         return Rollout(
-            RolloutConfig(config=str(self.config), servers=servers, model="tiny", **settings)
+            RolloutConfig(config=str(self.config), servers=servers, model="tiny", **settings),
+            say=print,
         )
 
     def labels(self) -> list[dict[str, int]]:
@@ -73,8 +77,14 @@ class Stack:
 
 
 @pytest.fixture
-def stack(tmp_path: Path, tiny_model: Path) -> Iterator[Stack]:
-    made = Stack(tmp_path, tiny_model)
+def idle(tmp_path: Path, tiny_model: Path) -> Stack:
+    """Servers that are not started."""
+    return Stack(tmp_path, tiny_model)
+
+
+@pytest.fixture
+def stack(idle: Stack) -> Iterator[Stack]:
+    made = idle
     try:
         for server in made.servers:
             server.start()
@@ -126,7 +136,7 @@ def test_start_promote_retire_under_load_fails_no_request(stack: Stack) -> None:
                 step.promote()
             assert step.promote(accept_new_space=True).phase.name == "promoted"
             assert step.promote().phase.name == "promoted"
-            with pytest.raises(RefusedError, match="stable"):
+            with pytest.raises(RefusedError, match="canary and stable would point to nothing"):
                 step.retire(2)
             done = step.retire()
     assert load.failures == stable.failures == []
@@ -153,18 +163,21 @@ def test_rollback_moves_the_labels_back_and_can_be_repeated(stack: Stack) -> Non
         assert step.retire().fleet.available_everywhere() == {1}
 
 
-@pytest.mark.parametrize("fault", ["missing", "truncated variables", "truncated graph"])
-def test_a_version_that_is_not_whole_is_not_loaded(stack: Stack, fault: str) -> None:
-    version = stack.publish(2)
-    if fault == "missing":
-        (version / "saved_model.pb").unlink()
-    else:
-        name = "saved_model.pb" if "graph" in fault else "variables/variables.data-00000-of-00001"
-        data = (version / name).read_bytes()
-        (version / name).write_bytes(data[: len(data) - 3])
+def test_a_version_that_is_not_whole_is_not_loaded(stack: Stack) -> None:
     before = stack.config.read_text()
-    with stack.rollout() as step, pytest.raises(PreflightError, match="not a whole version"):
-        step.start(2)
+    for number, name in enumerate(
+        ("saved_model.pb", "variables/variables.data-00000-of-00001", "variables/variables.index"),
+        start=2,
+    ):
+        version = stack.publish(number)
+        data = (version / name).read_bytes()
+        for broken in (data[: len(data) - 3], None):
+            (version / name).unlink()
+            if broken is not None:
+                (version / name).write_bytes(broken)
+            with stack.rollout() as step, pytest.raises(PreflightError, match="not a whole"):
+                step.start(number)
+            (version / name).touch()
     assert stack.config.read_text() == before
 
 
@@ -179,19 +192,19 @@ def test_a_version_that_does_not_load_leaves_the_config_as_it_was(stack: Stack) 
         assert step.status().fleet.available_everywhere() == {1}
 
 
-def test_a_config_with_a_mistake_is_named_and_left_alone(stack: Stack) -> None:
-    broken = stack.config.read_text() + "}"
-    stack.config.write_text(broken)
-    with stack.rollout() as step, pytest.raises(ConfigFileError, match=r"models\.config:\d+"):
+def test_a_config_with_a_mistake_is_named_and_left_alone(idle: Stack) -> None:
+    broken = idle.config.read_text() + "}"
+    idle.config.write_text(broken)
+    with idle.rollout() as step, pytest.raises(ConfigFileError, match=r"models\.config:\d+"):
         step.start(2)
-    assert stack.config.read_text() == broken
+    assert idle.config.read_text() == broken
 
 
-def test_the_second_operator_is_told(stack: Stack) -> None:
-    stack.publish(2)
+def test_the_second_operator_is_told(idle: Stack) -> None:
+    idle.publish(2)
     with (
-        FileStore(stack.config).lock("alice"),
-        stack.rollout() as step,
+        FileStore(idle.config).lock("alice"),
+        idle.rollout() as step,
         pytest.raises(ConflictError, match="alice"),
     ):
         step.start(2)
@@ -208,3 +221,28 @@ def test_a_replica_that_is_down_is_named_and_may_be_allowed(stack: Stack) -> Non
         step.start(2)
     with stack.rollout(allow_missing=1) as step:
         assert step.start(2).phase.name == "on trial"
+
+
+@pytest.mark.parametrize(("source", "status", "left"), [(1, 0, {1, 2}), (2, 1, {1})])
+def test_run_ends_promoted_or_rolled_back(
+    stack: Stack, tmp_path: Path, source: int, status: int, left: set[int]
+) -> None:
+    stack.publish(2, source=source)
+    random.seed(0)
+    for number in range(80):
+        content = JPEG + random.randbytes(20)
+        (tmp_path / f"{number}.jpg").write_bytes(content)
+    # Timing proves nothing in a test. The other source's vectors are lengthened by a third.
+    limits = Thresholds(max_latency_ratio=1000.0)
+    with stack.rollout() as step:
+        found = step.run(
+            2,
+            tmp_path,
+            watch=WatchConfig(seconds=0.5, max_latency_ratio=1000.0),
+            thresholds=limits,
+            with_crops=False,
+        )
+        assert found == status
+        assert step.status().fleet.available_everywhere() == left
+    stable = 2 if status == 0 else 1
+    assert [each["stable"] for each in stack.labels()] == [stable] * 2

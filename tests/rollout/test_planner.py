@@ -1,0 +1,147 @@
+"""What each step asks for, decided from plain values."""
+
+from __future__ import annotations
+
+import pytest
+
+from featurewire import VersionStatus
+from featurewire_rollout import FleetError, RefusedError, SpaceError
+from featurewire_rollout.fleet import addresses_of
+from featurewire_rollout.model_config import Entry
+from featurewire_rollout.phase import phase_of
+from featurewire_rollout.planner import (
+    check_space,
+    plan_promote,
+    plan_retire,
+    plan_rollback,
+    plan_start,
+)
+from featurewire_rollout.view import FleetView, Manifest, ReplicaView
+from featurewire_rollout.watch import Probes, WatchConfig, fault_of
+
+
+def entry(*versions: int, **labels: int) -> Entry:
+    return Entry(versions=versions, labels=labels)
+
+
+def fleet(*versions: int, **labels: int) -> FleetView:
+    states = {number: VersionStatus(version=number, state="AVAILABLE") for number in versions}
+    return FleetView(replicas=[ReplicaView(address="a", versions=states, labels=labels)])
+
+
+REST, TRIAL = entry(1, stable=1, canary=1), entry(1, 2, stable=1, canary=2)
+PROMOTED = entry(1, 2, stable=2, canary=2, previous=1)
+BACK = entry(1, 2, stable=1, canary=1)
+
+
+def test_the_whole_way_and_back() -> None:
+    goal = plan_start(REST, fleet(1), 2)
+    assert goal.versions == (1, 2)
+    assert goal.labels == {"stable": 1, "canary": 1}
+    assert plan_promote(TRIAL, None).matches(PROMOTED)
+    assert plan_rollback(PROMOTED, None).matches(BACK)
+    assert plan_rollback(TRIAL, None).matches(BACK)
+    assert plan_retire(PROMOTED, None).matches(entry(2, stable=2, canary=2))
+    assert plan_retire(BACK, None).matches(REST)
+
+
+def test_a_step_that_is_done_asks_for_what_is_there() -> None:
+    assert plan_promote(PROMOTED, 2).matches(PROMOTED)
+    assert plan_rollback(BACK, None).matches(BACK)
+    assert plan_retire(REST, None).matches(REST)
+    assert plan_start(TRIAL, fleet(1, 2), 2).matches(TRIAL)
+
+
+def test_the_first_rollout_unloads_nothing_and_keeps_others_labels() -> None:
+    latest = Entry(versions=None, labels={"blue": 3}, policy="latest")
+    goal = plan_start(latest, fleet(3, 4), 5)
+    assert goal.versions == (3, 4, 5)
+    assert goal.labels == {"blue": 3, "stable": 4}
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (lambda: plan_start(REST, fleet(1), 1), "stable already"),
+        (lambda: plan_start(TRIAL, fleet(1, 2), 3), "version 2 is on trial"),
+        (lambda: plan_start(PROMOTED, fleet(1, 2), 3), "`retire` it first"),
+        (lambda: plan_start(PROMOTED, fleet(1, 2), 1), "`rollback` returns to it"),
+        (lambda: plan_start(Entry(versions=None), fleet(2), 2), "nothing to roll out beside"),
+        (lambda: plan_promote(REST, None), "no version is on trial"),
+        (lambda: plan_promote(TRIAL, 3), "version 3 is not on trial, 2 is"),
+        (lambda: plan_rollback(REST, 4), "version 4 is not loaded"),
+        (lambda: plan_rollback(Entry(versions=None), None), "no rollout is under way"),
+        (lambda: plan_retire(TRIAL, None), "nothing to unload"),
+        (lambda: plan_retire(TRIAL, 1), "stable would point to nothing"),
+        (lambda: plan_retire(TRIAL, 2), "canary would point to nothing"),
+    ],
+)
+def test_a_step_that_does_not_fit_is_refused(step, reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        step()
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "following"),
+    [
+        (REST, "at rest", "start"),
+        (TRIAL, "on trial", "check"),
+        (PROMOTED, "promoted", "retire"),
+        (BACK, "loaded", "start --version 2"),
+        (Entry(versions=None), "none", "start"),
+    ],
+)
+def test_the_status_names_the_phase_and_the_next_command(config, name, following) -> None:
+    phase = phase_of(config, fleet(1, 2, **dict(config.labels)))
+    assert phase.name == name
+    assert phase.next[0].startswith(following)
+    assert phase.differences == ()
+    late = phase_of(PROMOTED, fleet(1, 2, stable=1, canary=2, previous=1))
+    assert late.differences == ("a: stable is 1, not 2",)
+    assert late.next == ("promote", "rollback")
+
+
+def spaces(*pairs: tuple[str | None, str | None]) -> FleetView:
+    return FleetView(
+        replicas=[
+            ReplicaView(
+                address=str(place),
+                manifests={
+                    1: Manifest(digest=f"{old}", vector_space=old),
+                    2: Manifest(digest=f"{new}", vector_space=new),
+                },
+            )
+            for place, (old, new) in enumerate(pairs)
+        ]
+    )
+
+
+def test_only_a_known_equal_space_needs_no_consent() -> None:
+    assert "share" in check_space(spaces(("x", "x")), 1, 2, accept=False)
+    for pair in (("x", "y"), (None, "y"), ("x", None)):
+        with pytest.raises(SpaceError, match="--accept-new-space"):
+            check_space(spaces(pair), 1, 2, accept=False)
+        assert check_space(spaces(pair), 1, 2, accept=True)
+    with pytest.raises(FleetError, match="different vector spaces as version 2"):
+        check_space(spaces(("x", "x"), ("x", "y")), 1, 2, accept=True)
+    assert spaces(("x", "x"), ("x", "y")).mixed_versions() == {2: {"x": ["0"], "y": ["1"]}}
+
+
+def test_a_name_stands_for_all_its_addresses() -> None:
+    def resolve(host: str, port: int) -> list[str]:
+        return ["10.0.0.1", "10.0.0.2"]
+
+    assert addresses_of("fleet.example:8500", resolve) == ["10.0.0.1:8500", "10.0.0.2:8500"]
+    assert addresses_of("127.0.0.1:8500", resolve) == ["127.0.0.1:8500"]
+    assert addresses_of("localhost:8500", resolve) == ["localhost:8500"]
+
+
+def test_the_watch_compares_with_the_old_version() -> None:
+    good, slow = Probes(latencies=[0.1] * 50), Probes(latencies=[0.3] * 50)
+    failing = Probes(latencies=[0.1] * 45, errors=["gone"] * 5)
+    config = WatchConfig()
+    assert fault_of(good, good, config) == ""
+    assert fault_of(failing, failing, config) == ""
+    assert "10.0% of the probes failed" in fault_of(failing, good, config)
+    assert "3.0 times" in fault_of(slow, good, config)
+    assert "no probe" in fault_of(Probes(errors=["gone"]), good, config)
