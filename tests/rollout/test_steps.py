@@ -232,8 +232,9 @@ def test_run_ends_promoted_or_rolled_back(
     for number in range(80):
         content = JPEG + random.randbytes(20)
         (tmp_path / f"{number}.jpg").write_bytes(content)
-    # Timing proves nothing in a test. The other source's vectors are lengthened by a third.
-    limits = Thresholds(max_latency_ratio=1000.0)
+    # Timing proves nothing in a test, and the tiny model's vectors are all but parallel, so that
+    # their similarities differ by rounding alone. The other source's are longer.
+    limits = Thresholds(max_latency_ratio=1000.0, min_rank_correlation=0.5 if status else -1.0)
     with stack.rollout() as step:
         found = step.run(
             2,
