@@ -15,7 +15,9 @@ from typing import Any
 
 def import_tensorflow() -> ModuleType:
     """TensorFlow, its devices found. It says nothing on standard error unless it fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Without a GPU, what it logs as an error is advice: which types oneDNN lacks on this processor.
+    # What fails is raised as well.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if _has_nvidia_device() else "3")
     # Keras comes with TensorFlow, is not used here and writes ~/.keras/keras.json when imported.
     os.environ.setdefault("KERAS_HOME", os.devnull)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # advice to those who write graphs
@@ -45,7 +47,7 @@ def _held_back() -> Iterator[None]:
     TensorFlow's C++ part writes there before any of its settings count. On a machine with an
     NVIDIA device nothing is held back: there it tells why a GPU is not used.
     """
-    if "tensorflow" in sys.modules or any(Path("/dev").glob("nvidia*")):
+    if "tensorflow" in sys.modules or _has_nvidia_device():
         yield
         return
     sys.stderr.flush()
@@ -61,3 +63,7 @@ def _held_back() -> Iterator[None]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+def _has_nvidia_device() -> bool:
+    return any(Path("/dev").glob("nvidia*"))
