@@ -50,12 +50,13 @@ class Engine(Protocol):
         """Free the memory; nothing runs any more when this is called."""
 
 
-def load_engine(path: Path, config: EngineConfig) -> Engine:
+def load_engine(path: Path, config: EngineConfig, *, beside: bool = False) -> Engine:
     """Load the version directory `path` with the engine that `config` asks for.
 
+    `beside`: other versions answer meanwhile, and are spared at the price of a longer load.
     Raises ServingError when the directory cannot be loaded.
     """
-    engine = _load(path, config)
+    engine = _load(path, config, beside)
     if not (path / MANIFEST).is_file():
         return engine
     from .engine_parts import PartsEngine
@@ -63,11 +64,11 @@ def load_engine(path: Path, config: EngineConfig) -> Engine:
     return PartsEngine(engine)
 
 
-def _load(path: Path, config: EngineConfig) -> Engine:
+def _load(path: Path, config: EngineConfig, beside: bool) -> Engine:
     if config.engine != "tensorflow":
         from . import engine_openvino
 
-        engine = engine_openvino.load(path, config)
+        engine = engine_openvino.load(path, config, beside=beside)
         if engine is not None:
             return engine
     from . import engine_tensorflow

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +47,14 @@ class Split:
     output: str
 
 
-def load(path: Path, config: EngineConfig) -> OpenVinoEngine | None:
+def load(path: Path, config: EngineConfig, *, beside: bool = False) -> OpenVinoEngine | None:
     """The version directory `path`, or None if TensorFlow has to run it.
 
     With `engine="openvino"` what cannot be run raises FAILED_PRECONDITION instead.
     """
     try:
         split = suitable_split(path, config)
-        return OpenVinoEngine(path, config, split)
+        return OpenVinoEngine(path, config, split, beside=beside)
     except Unsuitable as reason:
         if config.engine == "openvino":
             raise failed_precondition(f"OpenVINO cannot run {path}: {reason}") from reason
@@ -90,22 +91,32 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, path: Path, config: EngineConfig, split: Split) -> None:
-        """Raises Unsuitable if the graph does not come apart as `split` says."""
-        from . import engine_openvino_graph, engine_openvino_network
+    def __init__(
+        self, path: Path, config: EngineConfig, split: Split, *, beside: bool = False
+    ) -> None:
+        """`beside`: spare what runs already.
 
-        parts = engine_openvino_graph.take_apart(path, config.tags, split)
-        self.signatures: Mapping[str, SignatureDef] = parts.signatures
-        self._split = split
-        self._around = _Around(parts, config, split.preprocess)
-        self._tails = parts.tails
-        self._network: Network = engine_openvino_network.Network(
-            parts.network,
-            input_shape=parts.network_input_shape,
-            precision=config.mixed_precision or "float32",
-            threads=self._around.threads or CORES,
-        )
-        parts.network = b""
+        Raises Unsuitable if the graph does not come apart as `split` says.
+        """
+        from . import engine_openvino_child, engine_openvino_graph, engine_openvino_network
+
+        with tempfile.TemporaryDirectory(prefix="featurewire-") as folder:
+            if beside:
+                parts = engine_openvino_child.take_apart(path, config.tags, split, Path(folder))
+            else:
+                parts = engine_openvino_graph.take_apart(path, config.tags, split)
+            self.signatures: Mapping[str, SignatureDef] = parts.signatures
+            self._split = split
+            self._around = _Around(parts, config, split.preprocess)
+            self._tails = parts.tails
+            self._network: Network = engine_openvino_network.Network(
+                parts.network or Path(folder, engine_openvino_child.NETWORK),
+                input_shape=parts.network_input_shape,
+                precision=config.mixed_precision or "float32",
+                threads=self._around.threads or CORES,
+                beside=beside,
+            )
+            parts.network = b""
 
     def run(
         self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]

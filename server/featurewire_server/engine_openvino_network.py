@@ -30,10 +30,18 @@ class Network:
     """float32 [N, *input_shape] to float32 [N, dimension]. Thread-safe."""
 
     def __init__(
-        self, graph_def: bytes, *, input_shape: tuple[int, ...], precision: str, threads: int
+        self,
+        graph_def: bytes | Path,
+        *,
+        input_shape: tuple[int, ...],
+        precision: str,
+        threads: int,
+        beside: bool = False,
     ) -> None:
-        """`graph_def` has one placeholder and one output nobody reads; `precision` is `float32`
-        or `bfloat16`. Raises Unsuitable when OpenVINO cannot read it."""
+        """`graph_def`, serialized or the path of OpenVINO's own format, has one placeholder and
+        one output nobody reads; `precision` is `float32` or `bfloat16`; `beside`: compile at
+        once, while other networks compute. Raises Unsuitable when OpenVINO cannot read it.
+        """
         self._input_shape = input_shape
         self._core = ov.Core()
         self._settings = {
@@ -41,11 +49,17 @@ class Network:
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
         }
-        self._model = _read(self._core, graph_def)
+        if isinstance(graph_def, bytes):
+            self._model = read(self._core, graph_def)
+        else:
+            self._model = self._core.read_model(graph_def)
         self._requests: dict[int, ov.InferRequest] = {}
         if self._model.output(0).partial_shape.rank.get_length() != 2:
             raise Unsuitable("its network's output is not a vector an image")
         self.dimension: int = self._model.output(0).partial_shape[1].get_length()
+        if beside:
+            for size in SIZES:
+                self._request(size)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Raises INVALID_ARGUMENT for images of another shape."""
@@ -87,7 +101,7 @@ def pieces(rows: int) -> list[int]:
     return found
 
 
-def _read(core: ov.Core, graph_def: bytes) -> ov.Model:
+def read(core: ov.Core, graph_def: bytes) -> ov.Model:
     with tempfile.TemporaryDirectory(prefix="featurewire-") as folder:
         file = Path(folder, "network.pb")
         file.write_bytes(graph_def)

@@ -16,6 +16,7 @@ from .batching import BatchingRunner, BatchScheduler
 from .batching_config import BatchingConfig
 from .cancellation import Cancellation
 from .engine import Engine, EngineConfig, load_engine
+from .engine_parts import PartsEngine
 from .errors import cancelled as cancelled_error
 from .errors import deadline_exceeded
 from .servable import Runner
@@ -67,11 +68,14 @@ class Loader:
     warm_up: bool = True
     warm_up_iterations: int = 1
     metrics: Metrics = field(default_factory=NullMetrics)
+    beside: Callable[[], bool] = lambda: False
+    """Whether other versions may be answering: then loading spares them."""
 
     def __call__(self, name: str, version: int, path: Path) -> Runner:
         batching = self._batching_of(path)
+        beside = self.beside()
         engine = self._timed(
-            lambda: load_engine(path, self.engine),
+            lambda: load_engine(path, self.engine, beside=beside),
             lambda ok, seconds: self.metrics.observe_load(
                 model=name, version=version, path=str(path), ok=ok, seconds=seconds
             ),
@@ -88,7 +92,17 @@ class Loader:
         )
         memory.give_back()
         if self.warm_up:
-            self._warm_up(runner, name, version, path)
+            warmed = runner
+            if beside and isinstance(engine, PartsEngine):
+                # In this thread: those that run batches are for callers.
+                warmed, engine.gentle = DirectRunner(engine), True
+            try:
+                self._warm_up(warmed, name, version, path)
+            except BaseException:
+                runner.close()
+                raise
+            if isinstance(engine, PartsEngine):
+                engine.gentle = False
             memory.give_back()  # the first run optimises the graph, in several copies
         return runner
 
@@ -102,21 +116,17 @@ class Loader:
 
     def _warm_up(self, runner: Runner, name: str, version: int, path: Path) -> None:
         started = time.monotonic()
-        try:
-            count = self._timed(
-                lambda: warm_up(
-                    runner,
-                    path,
-                    iterations=self.warm_up_iterations,
-                    name=f"{name} version {version}",
-                ),
-                lambda ok, seconds: self.metrics.observe_warmup(
-                    model=name, path=str(path), ok=ok, seconds=seconds
-                ),
-            )
-        except BaseException:
-            runner.close()
-            raise
+        count = self._timed(
+            lambda: warm_up(
+                runner,
+                path,
+                iterations=self.warm_up_iterations,
+                name=f"{name} version {version}",
+            ),
+            lambda ok, seconds: self.metrics.observe_warmup(
+                model=name, path=str(path), ok=ok, seconds=seconds
+            ),
+        )
         if count:
             seconds = time.monotonic() - started
             log.info("%s version %d: %d warm-up records, %.1f s", name, version, count, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import resource
@@ -120,6 +121,10 @@ class Server:
                 self._load(models)
         except OSError as error:
             raise StartError(str(error)) from error
+        # What the libraries made while they were imported stays: a later collection, of which
+        # each load and unload makes some, need not look at it while callers wait.
+        gc.collect()
+        gc.freeze()
         if not stop.is_set():
             self._open(tls)
 
@@ -133,6 +138,7 @@ class Server:
             warm_up=flags.enable_model_warmup,
             warm_up_iterations=flags.num_request_iterations_for_warmup,
             metrics=self._metrics,
+            beside=lambda: self._grpc is not None or self._rest is not None,
         )
         config = ManagerConfig(
             poll_seconds=flags.file_system_poll_wait_seconds,

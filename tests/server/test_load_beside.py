@@ -1,0 +1,68 @@
+"""A version that loads while others answer: the same answers, without their lock or threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from featurewire_server import engine_openvino_child, engine_parts
+from featurewire_server.engine import EngineConfig, load_engine
+from featurewire_server.engine_openvino_network import _compute
+from featurewire_server.errors import ServingError
+from tests.server.split_model import write_split_model
+
+OPENVINO = EngineConfig(engine="openvino")
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_split_model(tmp_path_factory.mktemp("beside"))
+
+
+def features(engine, photos: list[Path]) -> np.ndarray:
+    images = np.empty(len(photos), object)
+    images[:] = [photo.read_bytes() for photo in photos]
+    return engine.run("serving_default", {"image_bytes": images}, ["features"])["features"]
+
+
+def test_it_answers_as_one_that_loads_alone(version: Path, photos: list[Path]) -> None:
+    with _compute:  # a request is being computed all the while
+        beside = load_engine(version, OPENVINO, beside=True)
+    alone = load_engine(version, OPENVINO)
+    assert beside.name == "openvino"
+    assert beside.signatures == alone.signatures
+    np.testing.assert_allclose(features(beside, photos), features(alone, photos), atol=1e-5)
+
+
+def test_what_openvino_cannot_run_is_said(tmp_path: Path) -> None:
+    path = write_split_model(
+        tmp_path,
+        split={"preprocess": "none", "network": "none", "input": "images", "output": "default"},
+    )
+    with pytest.raises(ServingError, match="its graph has no signature 'none'") as caught:
+        load_engine(path, OPENVINO, beside=True)
+    assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_a_process_that_dies_is_a_failed_load(version: Path, monkeypatch) -> None:
+    monkeypatch.setattr(engine_openvino_child.sys, "executable", "/bin/false")
+    with pytest.raises(ServingError, match="is there memory for a second version") as caught:
+        load_engine(version, OPENVINO, beside=True)
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_it_is_warmed_a_row_at_a_time(version: Path, photos: list[Path], monkeypatch) -> None:
+    monkeypatch.setattr(engine_parts, "MAX_PAUSE", 0.0)
+    engine = load_engine(version, OPENVINO)
+    whole = features(engine, photos)
+    rows = []
+    run = engine._engine.run
+    monkeypatch.setattr(
+        engine._engine, "run", lambda s, i, o: (rows.append(len(i["image_bytes"])), run(s, i, o))[1]
+    )
+    engine.gentle = True
+    np.testing.assert_allclose(features(engine, photos), whole, atol=1e-5)
+    assert rows == [1] * len(photos)
