@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .engine_openvino import Split, Unsuitable
-from .errors import resource_exhausted
+from .errors import internal, resource_exhausted
 
 if TYPE_CHECKING:
     from .engine_openvino_graph import Parts
@@ -44,12 +44,19 @@ def take_apart(path: Path, tags: tuple[str, ...], split: Split, folder: Path) ->
     finally:
         child.stdin.close()
         child.stdout.close()
-    if child.returncode:
+    if child.returncode < 0:
         raise resource_exhausted(
+            f"Could not load {path}: the process that reads its graph was ended by signal "
+            f"{-child.returncode}; is there memory for a second version?"
+        )
+    if child.returncode or not output:
+        raise internal(
             f"Could not load {path}: the process that reads its graph ended with status "
-            f"{child.returncode}; is there memory for a second version?"
+            f"{child.returncode}"
         )
     answer = json.loads(output)
+    if "error" in answer:
+        raise internal(f"Could not load {path}: {answer['error']}")
     if "unsuitable" in answer:
         raise Unsuitable(answer["unsuitable"])
     return Parts.unpack(json.loads((folder / _REST).read_text()))
@@ -83,5 +90,9 @@ def _end_with_the_parent() -> None:
 if __name__ == "__main__":
     os.nice(NICE)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    print(json.dumps(_main(json.loads(sys.argv[1]))), flush=True)
+    try:
+        answer = _main(json.loads(sys.argv[1]))
+    except Exception as failure:  # the server says it in its log and status
+        answer = {"error": " ".join(f"{type(failure).__name__}: {failure}".split())}
+    print(json.dumps(answer), flush=True)
     os._exit(0)

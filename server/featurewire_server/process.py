@@ -118,13 +118,14 @@ class Server:
             ):
                 self._metrics = metrics.from_config(monitoring)
                 self._manager = self._make_manager()
+                # What the libraries made while they were imported stays: a later collection, of
+                # which each load and unload makes some, need not look at it while callers wait.
+                # Not so what versions bring: that goes with them.
+                gc.collect()
+                gc.freeze()
                 self._load(models)
         except OSError as error:
             raise StartError(str(error)) from error
-        # What the libraries made while they were imported stays: a later collection, of which
-        # each load and unload makes some, need not look at it while callers wait.
-        gc.collect()
-        gc.freeze()
         if not stop.is_set():
             self._open(tls)
 

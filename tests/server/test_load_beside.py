@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import weakref
 from pathlib import Path
 
 import grpc
@@ -10,9 +13,13 @@ import pytest
 
 from featurewire_server import engine_openvino_child, engine_parts
 from featurewire_server.engine import EngineConfig, load_engine
+from featurewire_server.engine_openvino import suitable_split
 from featurewire_server.engine_openvino_network import _compute
 from featurewire_server.errors import ServingError
+from featurewire_server.flags import parse
+from featurewire_server.process import Server
 from tests.server.split_model import write_split_model
+from tests.support.process import free_port
 
 OPENVINO = EngineConfig(engine="openvino")
 
@@ -47,11 +54,58 @@ def test_what_openvino_cannot_run_is_said(tmp_path: Path) -> None:
     assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_a_process_that_dies_is_a_failed_load(version: Path, monkeypatch) -> None:
-    monkeypatch.setattr(engine_openvino_child.sys, "executable", "/bin/false")
-    with pytest.raises(ServingError, match="is there memory for a second version") as caught:
+@pytest.mark.parametrize(
+    ("command", "code", "text"),
+    [
+        (
+            "kill -9 $$",
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "signal 9; is there memory for a second",
+        ),
+        ("exit 1", grpc.StatusCode.INTERNAL, "ended with status 1"),
+    ],
+)
+def test_a_process_that_dies_is_a_failed_load(
+    version: Path, tmp_path: Path, monkeypatch, command: str, code: grpc.StatusCode, text: str
+) -> None:
+    dies = tmp_path / "dies"
+    dies.write_text(f"#!/bin/sh\n{command}\n")
+    dies.chmod(0o755)
+    monkeypatch.setattr(engine_openvino_child.sys, "executable", str(dies))
+    with pytest.raises(ServingError, match=text) as caught:
         load_engine(version, OPENVINO, beside=True)
-    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.code is code
+
+
+def test_what_fails_in_the_process_is_said(version: Path, tmp_path: Path) -> None:
+    split = suitable_split(version, OPENVINO)
+    taken = tmp_path / "taken"
+    taken.touch()  # no folder to write to
+    with pytest.raises(ServingError, match=r"Could not load .*taken") as caught:
+        engine_openvino_child.take_apart(version, ("serve",), split, taken)
+    assert caught.value.code is grpc.StatusCode.INTERNAL
+
+
+def test_a_version_that_was_there_at_the_start_can_be_collected(
+    tmp_path: Path, monkeypatch
+) -> None:
+    class Version:
+        def __init__(self) -> None:
+            self.cycle = self
+
+    loaded: list[Version] = []
+    monkeypatch.setattr(Server, "_load", lambda *_: loaded.append(Version()))
+    stop = threading.Event()
+    stop.set()
+    flags = parse([f"--model_base_path={tmp_path}", f"--port={free_port()}"])
+    try:
+        server = Server(flags, stop)
+        gone = weakref.ref(loaded.pop())
+        gc.collect()
+        assert gone() is None
+    finally:
+        gc.unfreeze()
+    del server
 
 
 def test_it_is_warmed_a_row_at_a_time(version: Path, photos: list[Path], monkeypatch) -> None:
