@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
-import time
 
 import numpy as np
 import pytest
 
 import featurewire
-from featurewire import StreamConfig
-from tests.client.misbehaving import Misbehaving, image, vector_of
+from featurewire import RetryConfig, StreamConfig
+from featurewire._codec import Codec, Names, model_spec
+from featurewire._stream import Stream
+from tests.client.misbehaving import MODEL, Misbehaving, image, reply_to, vector_of
 
 
 @pytest.fixture
@@ -128,34 +130,53 @@ def test_a_stream_that_is_left_while_its_source_waits_ends(connect, server):
     gate.set()
 
 
-def test_patience_does_not_count_the_time_of_the_consumer(connect):
-    down = threading.Event()
+def test_patience_does_not_count_the_time_of_the_consumer():
+    """Of a stream by hand, whose clock says what the test says."""
+    client = featurewire.Client("localhost:1", model=MODEL, retry=RetryConfig(max_attempts=1))
+    names = Names(signature="s", input="image_bytes", output="features", status="status")
+    stream = Stream(
+        client._connection,
+        Codec(model_spec(MODEL), names),
+        StreamConfig(images_per_request=1, min_in_flight=2, max_in_flight=2, patience=10.0),
+    )
+    for number in range(2):
+        stream.add(number, image(number), 0.0)
+    first, second = stream.due(0.0)
+    gone = featurewire.ServerUnavailableError("gone")
+    stream.replied(first, reply_to([image(0)]).SerializeToString(), 1.0)
+    stream.failed(second, gone, 1.0)
+    stream.excuse(1000.0)
+    (again,) = stream.due(1008.0)
+    stream.failed(again, gone, 1010.0)  # nine seconds of trouble
+    stream.raise_error()
+    (again,) = stream.due(1011.5)
+    stream.failed(again, gone, 1012.0)  # eleven
+    with pytest.raises(featurewire.ServerUnavailableError):
+        stream.raise_error()
+    client.close()
 
-    def predict(images, context):
-        import grpc
 
-        from tests.client.misbehaving import reply_to
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stream_tells_how_long_the_consumer_held_it(server, monkeypatch, asynchronous):
+    told: list[float] = []
+    monkeypatch.setattr(Stream, "excuse", lambda self, seconds: told.append(seconds))
+    images = [image(number) for number in range(3)]
 
-        if down.is_set():
-            context.abort(grpc.StatusCode.UNAVAILABLE, "Connection refused")
-        return reply_to(images)
+    def hold() -> None:
+        threading.Event().wait(0.2)
 
-    with Misbehaving(predict) as server:
-        config = StreamConfig(images_per_request=1, patience=1.0, max_in_flight=2)
-        client = connect(
-            server.target,
-            retry=featurewire.RetryConfig(initial_backoff=0.01, max_backoff=0.05),
-            stream=config,
-        )
-        results = client.stream(image(number) for number in range(60))
-        count = 0
-        for count, result in enumerate(results, 1):
-            assert result.error is None
-            if count == 20:
-                down.set()
-                threading.Timer(1.8, down.clear).start()
-                time.sleep(1.5)
-        assert count == 60
+    async def main() -> None:
+        async with featurewire.AsyncClient(server.target, model=MODEL) as client:
+            async for _ in client.stream(images):
+                hold()
+
+    if asynchronous:
+        asyncio.run(main())
+    else:
+        with featurewire.Client(server.target, model=MODEL) as client:
+            for _ in client.stream(images):
+                hold()
+    assert sum(told) >= 0.6
 
 
 def test_progress_is_told_before_results(connect, server):
