@@ -116,6 +116,15 @@ def arguments(config: ChannelConfig, tls: TLSConfig | None) -> dict[str, Any]:
     return {"options": list(options.items()), "compression": _COMPRESSION[config.compression]}
 
 
+def open_channel(server: str, config: ChannelConfig, tls: TLSConfig | None) -> grpc.Channel:
+    """`tls`: one whose files are read."""
+    if tls is None:
+        channel = grpc.insecure_channel(server, **arguments(config, tls))
+    else:
+        channel = grpc.secure_channel(server, credentials(tls), **arguments(config, tls))
+    return grpc.intercept_channel(channel, *config.interceptors) if config.interceptors else channel
+
+
 def credentials(tls: TLSConfig) -> grpc.ChannelCredentials:
     """Of a `TLSConfig` whose files are read."""
     return grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)

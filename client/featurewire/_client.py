@@ -10,8 +10,6 @@ from concurrent.futures import wait
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-import grpc
-
 from featurewire import _channel
 from featurewire._call import Flow, T
 from featurewire._driver import Driver
@@ -53,19 +51,11 @@ class Client(Shell):
     """
 
     def _connect(self) -> None:
-        channels = self._channels = [self._open(server) for server in self._connection.servers]
-        self._method = functools.cache(lambda server, name: channels[server].unary_unary(name))
-
-    def _open(self, server: str) -> grpc.Channel:
         config, tls = self._connection.channel, self._connection.tls
-        arguments = _channel.arguments(config, tls)
-        if tls is None:
-            channel = grpc.insecure_channel(server, **arguments)
-        else:
-            channel = grpc.secure_channel(server, _channel.credentials(tls), **arguments)
-        if config.interceptors:
-            channel = grpc.intercept_channel(channel, *config.interceptors)
-        return channel
+        channels = self._channels = [
+            _channel.open_channel(server, config, tls) for server in self._connection.servers
+        ]
+        self._method = functools.cache(lambda server, name: channels[server].unary_unary(name))
 
     def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
         """The feature vector of one image.

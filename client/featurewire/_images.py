@@ -18,6 +18,7 @@ __all__ = [
     "check_image",
     "check_images",
     "load_all",
+    "read_file",
     "try_load",
 ]
 
@@ -98,7 +99,7 @@ def load(image: Source) -> Buffer:
         return bytes(image)
     try:
         if isinstance(image, os.PathLike):
-            return _read(image)
+            return read_file(image)
         data = image()
     except Exception as exc:  # whatever a callable raises fails its image alone
         if isinstance(image, os.PathLike) and not isinstance(exc, (OSError, ValueError)):
@@ -112,7 +113,8 @@ def load(image: Source) -> Buffer:
     )
 
 
-def _read(path: os.PathLike[str]) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file. Raises `OSError`."""
     # Not blocking: opening a named pipe would wait for its writer.
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         info = os.fstat(file.fileno())

@@ -54,12 +54,8 @@ class Replica:
         config = ChannelConfig(token=token, connect_timeout=5.0, max_reconnect_backoff=1.0)
         channels.check_token(config, tls, [address])
         self._metadata = [("authorization", f"Bearer {token}")] if token is not None else []
-        arguments = channels.arguments(config, tls)
-        self._channel = (
-            grpc.insecure_channel(address, **arguments)
-            if tls is None
-            else grpc.secure_channel(address, channels.credentials(tls.loaded()), **arguments)
-        )
+        loaded = tls.loaded() if tls is not None else None
+        self._channel = channels.open_channel(address, config, loaded)
         self._lock = threading.Lock()
         self._manifests: dict[int, Manifest] = {}
 

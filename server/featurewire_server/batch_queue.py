@@ -94,7 +94,6 @@ class Queue:
         *,
         rates: Rates | None = None,
         splits: bool = False,
-        parallel: int = 1,
         owner: Any = None,
         key: Any = None,
     ) -> None:
@@ -102,8 +101,6 @@ class Queue:
         self.rates = rates or Rates()
         self.splits = splits
         """Whether rows are independent, so that a task may run in parts."""
-        self.parallel = parallel
-        """Batches that compute at once without taking anything from each other."""
         self.owner = owner
         self.key = key
         self.lines = {False: Line(), True: Line()}

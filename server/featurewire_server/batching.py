@@ -140,7 +140,6 @@ class BatchingRunner:
             queue = self.queues[key] = Queue(
                 self._config,
                 splits=self._splits,
-                parallel=getattr(self._engine, "parallel", 1),
                 owner=self,
                 key=key,
             )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+CLASS, BULK = "featurewire-class", "bulk"
+"""The metadata, or header, of a call for which nobody waits."""
+
 
 class Cancellation:
     """Set once, from any thread; callbacks added before or after are called once each.

@@ -23,7 +23,7 @@ import numpy as np
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
 from .engine import MANIFEST, EngineConfig
-from .errors import ServingError, failed_precondition, from_exception, internal
+from .errors import failed_precondition, from_run, internal
 from .flags import CORES
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class OpenVinoEngine:
                 return self._run_beyond(signature_name, inputs, outputs)
             return self._around.run(signature_name, inputs, outputs)
         except Exception as error:
-            raise _run_error(error) from error
+            raise from_run(error) from error
 
     def close(self) -> None:
         self._around.close()
@@ -147,7 +147,7 @@ class OpenVinoEngine:
             vectors = self._network.run(images)
             return values | self._around.finish(signature_name, beyond, vectors, needed)
         except Exception as error:  # what is fed from here on is ours, not the caller's
-            raise internal(_run_error(error).message) from error
+            raise internal(from_run(error).message) from error
 
 
 class _Around:
@@ -215,16 +215,10 @@ class _Around:
         self, fetches: Mapping[str, str], feeds: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         key = (tuple(fetches.values()), tuple(feeds))
-        from .engine_tensorflow import session_callable
-
         call = self._callables.get(key)
         if call is None:
+            from .engine_tensorflow import session_callable
+
             call = session_callable(self._session, list(fetches.values()), list(feeds))
             self._callables[key] = call
         return dict(zip(fetches, call(*feeds.values()), strict=True))
-
-
-def _run_error(error: Exception) -> ServingError:
-    found = from_exception(error)
-    # The Python stack that once built the graph says nothing to a caller.
-    return ServingError(found.code, found.message.split("\n\nOriginal stack trace", 1)[0].strip())

@@ -35,7 +35,6 @@ class PartsEngine:
         self.signatures: Mapping[str, SignatureDef] = engine.signatures
         self._engine = engine
         self.independent_rows = True
-        self.parallel: int = getattr(engine, "parallel", 1)
 
     def run(
         self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import config_pb2
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
 from .engine import EngineConfig
-from .errors import ServingError, failed_precondition, from_exception, not_found
+from .errors import ServingError, failed_precondition, from_exception, from_run, not_found
 
 _FILES = ("saved_model.pb", "saved_model.pbtxt")
 _MIXED_PRECISION = {
@@ -88,7 +88,7 @@ class TensorFlowEngine:
             run = self._callable(signature_name, aliases, tuple(outputs))
             values = run(*(inputs[alias] for alias in aliases))
         except Exception as error:
-            raise _run_error(error) from error
+            raise from_run(error) from error
         return dict(zip(outputs, values, strict=True))
 
     def close(self) -> None:
@@ -119,13 +119,7 @@ def _tensor_name(name: str, alias: str) -> str:
 
 def _load_error(error: Exception, path: Path) -> ServingError:
     if isinstance(error, tf.errors.OpError):
-        return _run_error(error)
+        return from_run(error)
     # tf.compat.v1.saved_model raises plain Python errors for what is wrong in the files.
     text = " ".join(str(error).split())
     return ServingError(from_exception(error).code, f"Could not load {path}: {text[:600]}")
-
-
-def _run_error(error: Exception) -> ServingError:
-    found = from_exception(error)
-    # The Python stack that once built the graph says nothing to a caller.
-    return ServingError(found.code, found.message.split("\n\nOriginal stack trace", 1)[0].strip())

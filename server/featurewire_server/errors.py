@@ -84,3 +84,10 @@ def from_exception(error: BaseException) -> ServingError:
     if isinstance(error, MemoryError):
         return resource_exhausted(f"Out of memory: {error}")
     return internal(f"{type(error).__name__}: {error}")
+
+
+def from_run(error: BaseException) -> ServingError:
+    """The same of what a session raises, without the Python stack that once built its graph, which
+    says nothing to a caller."""
+    found = from_exception(error)
+    return ServingError(found.code, found.message.split("\n\nOriginal stack trace", 1)[0].strip())

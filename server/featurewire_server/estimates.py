@@ -27,9 +27,8 @@ def horizon(running: Iterable[Batch], now: float) -> float:
     for batch in running:
         if batch.seconds is None:
             continue
-        first = not total or batch.queue.parallel > 1
-        left = batch.seconds - (now - batch.began) if first else batch.seconds
-        total += max(left, 0.0) / batch.queue.parallel
+        left = batch.seconds if total else batch.seconds - (now - batch.began)
+        total += max(left, 0.0)
     return total
 
 

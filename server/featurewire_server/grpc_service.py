@@ -20,7 +20,7 @@ from ._tfs.inference_pb2 import MultiInferenceRequest
 from ._tfs.regression_pb2 import RegressionRequest
 from ._tfs.ssl_config_pb2 import SSLConfig
 from .api import Api
-from .cancellation import Cancellation
+from .cancellation import BULK, CLASS, Cancellation
 from .errors import ServingError, invalid_argument
 from .grpc_extras import Health, add_reflection
 from .grpc_lanes import Lane
@@ -41,8 +41,6 @@ RECEIVING = 64
 callers."""
 FREELY_HELD = 1 / 16
 """Of the memory for messages: while those held take less, they do not keep others from coming."""
-BULK = ("featurewire-class", "bulk")
-"""The metadata of a call for which nobody waits."""
 BODY_SECONDS = 120.0
 """For the message of a call of Predict and its like to come in: slow lines share their speed
 among all that is in flight."""
@@ -243,7 +241,7 @@ class _Times:
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self.deadline = _deadline(context)
-        bulk = any(pair == BULK for pair in context.invocation_metadata())
+        bulk = (CLASS, BULK) in context.invocation_metadata()
         self.cancelled = Cancellation(caller=context.peer(), bulk=bulk)
         if not context.add_callback(self.cancelled.set):  # it is over already
             self.cancelled.set()

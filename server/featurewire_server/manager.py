@@ -27,7 +27,7 @@ from .errors import (
     from_exception,
     invalid_argument,
     not_found,
-    unavailable,
+    shutting_down,
 )
 from .policy import State
 from .servable import Runner, Servable
@@ -217,7 +217,7 @@ class Manager:
             if not self._changed.wait_for(settled, timeout):
                 raise deadline_exceeded("The models are still loading")
             if self._stopping:
-                raise unavailable("The server is shutting down")
+                raise shutting_down()
 
     def _failures(self) -> list[str]:
         """What is wrong with new models; those with which nothing is are new no longer."""

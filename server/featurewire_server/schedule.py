@@ -349,8 +349,7 @@ class Schedule:
         if ok and now > batch.began:
             batch.queue.rates.observe(batch.size, now - batch.began)
         for later in others[at + 1 :]:
-            if later.queue.parallel == 1:
-                later.began = max(later.began, now)
+            later.began = max(later.began, now)
 
 
 def _most(queue: Queue) -> int:

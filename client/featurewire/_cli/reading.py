@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-MAX_FILE_BYTES = 256 << 20
-"""More is no image, and a mistake should not fill the memory."""
+from featurewire._images import read_file
 
 _THREADS = 4
 _AHEAD = 16  # files
@@ -45,13 +42,6 @@ def read_ahead(
 
 def _read(path: str) -> Content:
     try:
-        # Not blocking: opening a named pipe would wait for its writer.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode):
-                return OSError(0, "not a regular file")
-            if info.st_size > MAX_FILE_BYTES:
-                return OSError(0, f"larger than {MAX_FILE_BYTES >> 20} MiB")
-            return file.read()
+        return read_file(path)
     except OSError as exc:
         return exc

@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 import h11
 
-from ..cancellation import Cancellation
+from ..cancellation import BULK, CLASS, Cancellation
 from ..errors import ServingError, invalid_argument
 from . import encode
 from .bodies import Bodies
@@ -137,7 +137,7 @@ class Connection:
         if encoding not in ("", "identity", "gzip"):
             text = f"Content-Encoding {encoding} is not supported; gzip is"
             return Answer(status=415, body=_error(text))
-        bulk = dict(head.headers).get(b"featurewire-class") == b"bulk"
+        bulk = dict(head.headers).get(CLASS.encode()) == BULK.encode()
         cancelled = Cancellation(caller=self, bulk=bulk)
         method, path = _target(head)
         request = Request(
