@@ -52,7 +52,7 @@ def _add_options(step: argparse.ArgumentParser, name: str) -> None:
         "--config",
         metavar="FILE",
         required=name not in ("status", "check"),
-        help="the models.config that the replicas read",
+        help="the models.config that the replicas read: a file, or configmap:NAMESPACE/NAME/KEY",
     )
     step.add_argument(
         "--server",

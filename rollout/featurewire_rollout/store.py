@@ -6,8 +6,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from featurewire_rollout.errors import ConfigFileError
-
 __all__ = ["ConfigStore", "open_store"]
 
 
@@ -32,9 +30,11 @@ class ConfigStore(Protocol):
 
 
 def open_store(config: str) -> ConfigStore:
-    """The store of `--config`: a file. Raises `ConfigFileError`."""
-    from featurewire_rollout.config_file import FileStore
+    """The store of `--config`: a file or a ConfigMap.
 
-    if config.startswith("configmap:"):
-        raise ConfigFileError(f"{config}: a ConfigMap is not supported; give a file")
-    return FileStore(config)
+    Raises `ConfigError` for what names neither. Nothing is read yet.
+    """
+    from featurewire_rollout.config_file import FileStore
+    from featurewire_rollout.config_map import ConfigMapStore
+
+    return ConfigMapStore(config) if config.startswith("configmap:") else FileStore(config)

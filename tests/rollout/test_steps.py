@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,63 +16,15 @@ from featurewire_rollout import (
     FleetError,
     PreflightError,
     RefusedError,
-    Rollout,
-    RolloutConfig,
     SpaceError,
 )
 from featurewire_rollout.check import Thresholds
 from featurewire_rollout.config_file import FileStore
 from featurewire_rollout.watch import WatchConfig
+from tests.rollout.stack import Stack
 from tests.support.models import expected_vector
-from tests.support.process import ServerProcess
 
 JPEG = b"\xff\xd8\xff\x00\x01"
-CONFIG = """# ours
-model_config_list {{
-  config {{
-    name: "tiny"
-    base_path: "{base}"
-    model_platform: "tensorflow"
-    # one at first
-    model_version_policy {{ specific {{ versions: 1 }} }}
-  }}
-}}
-"""
-
-
-class Stack:
-    """Two servers that read one config, and a rollout of them."""
-
-    def __init__(self, folder: Path, models: Path) -> None:
-        self.base = folder / "models"
-        self.base.mkdir()
-        self.models = models
-        shutil.copytree(models / "1", self.base / "1")
-        self.config = folder / "models.config"
-        self.config.write_text(CONFIG.format(base=self.base))
-        flags = (
-            f"--model_config_file={self.config}",
-            "--allow_version_labels_for_unavailable_models",
-            "--file_system_poll_wait_seconds=0",
-            "--max_num_load_retries=0",
-        )
-        self.servers = [ServerProcess(*flags, log=folder / f"{n}.log") for n in range(2)]
-
-    def publish(self, version: int, source: int = 2) -> Path:
-        shutil.copytree(self.models / str(source), self.base / str(version))
-        return self.base / str(version)
-
-    def rollout(self, **options: object) -> Rollout:
-        settings = {"timeout": 60.0, "memory_check": False} | options
-        servers = [server.target for server in self.servers]
-        return Rollout(
-            RolloutConfig(config=str(self.config), servers=servers, model="tiny", **settings),
-            say=print,
-        )
-
-    def labels(self) -> list[dict[str, int]]:
-        with self.rollout() as rollout:
-            return [dict(each.labels) for each in rollout.status().fleet.replicas]
 
 
 @pytest.fixture

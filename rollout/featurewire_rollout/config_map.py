@@ -1,0 +1,117 @@
+"""The config in a Kubernetes ConfigMap: changed by optimistic concurrency, guarded by a Lease."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from featurewire import ConfigError
+from featurewire_rollout.errors import ConfigFileError, ConflictError
+from featurewire_rollout.kube import CALL_SECONDS, RETRY_SECONDS, Kube, open_api, status_of
+from featurewire_rollout.lease import DURATION, Lease
+
+if TYPE_CHECKING:
+    from kubernetes.client import CoreV1Api
+
+__all__ = ["ConfigMapStore"]
+
+PREFIX = "configmap:"
+
+
+class ConfigMapStore:
+    """One key of a ConfigMap. Other keys, labels and annotations are not touched."""
+
+    def __init__(self, config: str, *, patience: float = 10.0, lease_seconds: int = DURATION):
+        """`config` is `configmap:NAMESPACE/NAME/KEY`. Raises `ConfigError`.
+
+        `patience`: seconds to try again while the API server gives no answer.
+        """
+        parts = config.removeprefix(PREFIX).split("/")
+        if len(parts) != 3 or not all(parts):
+            raise ConfigError(f"{config} is not configmap:NAMESPACE/NAME/KEY")
+        self.name = config
+        self._namespace, self._map, self._key = parts
+        self._patience = patience
+        self._lease_seconds = lease_seconds
+
+    @cached_property
+    def _kube(self) -> Kube:
+        return Kube(open_api(), self.name, patience=self._patience)
+
+    @cached_property
+    def _core(self) -> CoreV1Api:
+        from kubernetes.client import CoreV1Api
+
+        return CoreV1Api(self._kube.api)
+
+    @cached_property
+    def _lease(self) -> Lease:
+        return Lease(
+            self._kube,
+            self._namespace,
+            f"featurewire-rollout-{self._map}",
+            about=self.name,
+            duration=self._lease_seconds,
+        )
+
+    def read(self) -> str:
+        return self._text(self._read())
+
+    def write(self, text: str, *, expected: str) -> None:
+        """See `ConfigStore`. The API server takes it only for the `resourceVersion` that was read.
+
+        A write whose answer was lost is looked after: it may have been done.
+        """
+        until = self._kube.until()
+        while True:
+            found = self._read()
+            current = self._text(found)
+            if current == text:
+                return
+            if current != expected or self._lease.lost:
+                by = f" by {self._lease.lost}" if self._lease.lost else " by somebody else"
+                raise ConflictError(
+                    f"{self.name} was changed{by} meanwhile; look at it and run the command again"
+                )
+            try:
+                self._core.patch_namespaced_config_map(
+                    self._map,
+                    self._namespace,
+                    {
+                        "metadata": {"resourceVersion": found.metadata.resource_version},
+                        "data": {self._key: text},
+                    },
+                    _request_timeout=CALL_SECONDS,
+                )
+                return
+            except Exception as error:
+                # 409: somebody wrote to the ConfigMap; whether to this key, the next look tells.
+                if status_of(error) != 409 and not self._kube.passes(error):
+                    raise self._kube.explained("write", error) from error
+                if time.monotonic() >= until:
+                    raise self._kube.explained("write", error) from error
+            time.sleep(RETRY_SECONDS)
+
+    def lock(self, owner: str) -> AbstractContextManager[None]:
+        """See `ConfigStore`. The Lease of a process that was killed runs out by itself."""
+        return self._lease.hold(owner)
+
+    def _read(self) -> Any:
+        return self._kube.read(
+            lambda: self._core.read_namespaced_config_map(
+                self._map, self._namespace, _request_timeout=CALL_SECONDS
+            ),
+            missing=f"make it: kubectl create configmap {self._map} --namespace "
+            f"{self._namespace} --from-file {self._key}=models.config",
+        )
+
+    def _text(self, found: Any) -> str:
+        data: dict[str, str] = found.data or {}
+        if self._key not in data:
+            listed = ", ".join(sorted(data)) or "none"
+            raise ConfigFileError(
+                f"cannot read {self.name}: the ConfigMap has no key {self._key}; it has: {listed}"
+            )
+        return data[self._key]
