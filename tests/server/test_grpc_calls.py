@@ -173,6 +173,21 @@ def test_watchers_do_not_take_the_places_of_those_who_check(serve, monkeypatch) 
             watch.cancel()
 
 
+def test_watchers_who_leave_do_not_bring_the_server_to_a_stand(serve) -> None:
+    with serve(grpc_config={"health": True}) as made:
+        health = health_pb2_grpc.HealthStub(made.channel)
+        asked = health_pb2.HealthCheckRequest()
+        watches = []
+        for number in range(300):  # some go while others come
+            watches.append(health.Watch(asked))
+            if number % 3:
+                watches.pop(0).cancel()
+        assert health.Check(asked, timeout=TIMEOUT).status == 1
+        for watch in watches:
+            watch.cancel()
+        made.server.stop(5)
+
+
 def test_a_call_that_ends_without_a_message_is_refused(serve) -> None:
     with serve() as made:
         call = made.channel.stream_unary(PREDICT).future(iter(()))
