@@ -1,24 +1,96 @@
-# Two images from one file: `--target exporter` and `--target server`.
-FROM python:3.11-slim AS base
-ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 TF_CPP_MIN_LOG_LEVEL=2
-WORKDIR /src
-COPY constraints.txt ./
-COPY client ./client
+# Three images: `--target server`, `exporter` and `rollout`.
+#
+# What comes from the package index lies in layers below the sources, TensorFlow in one that the
+# server and the exporter share, so that a changed line of code downloads nothing. Needs BuildKit.
+#
+# Another base image: --build-arg PYTHON_IMAGE=…. A private index or authority:
+#   --build-arg PIP_INDEX_URL=https://…              where it needs no password
+#   --secret id=pip_conf,src=pip.conf                pip's settings, passwords included
+#   --secret id=ca_bundle,src=ca.pem                 trusted authorities, PEM
+ARG PYTHON_IMAGE=python:3.11-slim
+
+FROM ${PYTHON_IMAGE} AS python
+ENV PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2
 RUN useradd --uid 1000 --create-home featurewire \
- && install -d -o featurewire -g featurewire /models
+ && install -d -o featurewire -g featurewire /models /cache
 
-FROM base AS exporter
+# pip, told by secrets and arguments where to look. Empty ones count for nothing.
+FROM python AS index
+ARG PIP_INDEX_URL=
+ARG PIP_EXTRA_INDEX_URL=
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CACHE_DIR=/var/cache/pip \
+    PIP_CONFIG_FILE=/run/secrets/pip_conf
+COPY scripts/image_pip.sh /usr/local/bin/image-pip
+
+FROM python AS requirements
+WORKDIR /sources
+COPY constraints.txt scripts/image_requirements.py ./
+COPY client/pyproject.toml ./client/
+COPY exporter/pyproject.toml ./exporter/
+COPY server/pyproject.toml ./server/
+COPY rollout/pyproject.toml ./rollout/
+RUN mkdir /requirements && cp constraints.txt /requirements/ \
+ && python image_requirements.py client exporter > /requirements/exporter.txt \
+ && python image_requirements.py client 'server[openvino]' > /requirements/server.txt \
+ && python image_requirements.py client 'rollout[images,kubernetes]' > /requirements/rollout.txt \
+ && python image_requirements.py client > /requirements/common.txt \
+ && grep '^tensorflow>' /requirements/server.txt >> /requirements/common.txt
+
+FROM index AS wheels
+RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    --mount=type=cache,target=/var/cache/pip \
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
+    image-pip install --constraint /requirements/constraints.txt hatchling
+WORKDIR /src
+COPY client ./client
+COPY rollout ./rollout
 COPY exporter ./exporter
-RUN pip install --constraint constraints.txt ./client ./exporter
-USER 1000
-ENTRYPOINT ["featurewire", "export"]
-CMD ["--help"]
-
-FROM base AS server
 COPY server ./server
-RUN pip install --constraint constraints.txt ./client "./server[openvino]" \
- && install -m 755 server/tensorflow_model_server /usr/bin/
-USER 1000
+RUN image-pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels \
+    ./client ./rollout ./exporter ./server
+
+# Headers and libclang are for those who compile operations.
+FROM index AS tensorflow
+RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    --mount=type=cache,target=/var/cache/pip \
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
+    image-pip install --constraint /requirements/constraints.txt -r /requirements/common.txt \
+ && packages=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+ && rm -r "$packages/tensorflow/include" "$packages/clang"
+
+FROM tensorflow AS exporter
+RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    --mount=type=cache,target=/var/cache/pip \
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
+    image-pip install --constraint /requirements/constraints.txt -r /requirements/exporter.txt
+COPY scripts/stack_exporter.py /usr/local/bin/stack-exporter
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    image-pip install --no-deps --no-index /wheels/featurewire-*.whl /wheels/featurewire_exporter-*.whl
+ENV TFHUB_CACHE_DIR=/cache
+USER 1000:1000
+ENTRYPOINT ["stack-exporter"]
+CMD ["ensure"]
+
+FROM tensorflow AS server
+RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    --mount=type=cache,target=/var/cache/pip \
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
+    image-pip install --constraint /requirements/constraints.txt -r /requirements/server.txt
+COPY server/tensorflow_model_server /usr/bin/tensorflow_model_server
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    image-pip install --no-deps --no-index /wheels/featurewire-*.whl /wheels/featurewire_server-*.whl
+USER 1000:1000
 EXPOSE 8500 8501
 ENTRYPOINT ["featurewire", "serve"]
+CMD ["--help"]
+
+FROM index AS rollout
+RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    --mount=type=cache,target=/var/cache/pip \
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
+    image-pip install --constraint /requirements/constraints.txt -r /requirements/rollout.txt
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    image-pip install --no-deps --no-index /wheels/featurewire-*.whl /wheels/featurewire_rollout-*.whl
+USER 1000:1000
+ENTRYPOINT ["featurewire"]
 CMD ["--help"]

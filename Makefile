@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-pythons lint protos check-protos bench clean help
+.PHONY: demo test test-pythons test-stack tools lint protos check-protos bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,6 +23,12 @@ test: $(VENV)/.installed $(VENV)/.dev ## every test
 
 test-pythons: ## the same but for slow tests, on further Pythons that are found here
 	@scripts/test_pythons.sh $(PYTHONS)
+
+test-stack: $(VENV)/.installed ## the Compose stack for real, where a Docker engine answers
+	@scripts/stack_engine.sh $(BIN)/python scripts/stack_test.py
+
+tools: ## what some tests use where it is found: kustomize, schemas, promtool
+	@scripts/tools.sh
 
 lint: $(VENV)/.installed $(VENV)/.dev check-protos ## ruff, mypy, generated code up to date
 	$(BIN)/ruff check .

@@ -13,7 +13,8 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -127,12 +128,22 @@ class BatchingRunner:
             return self._engine.run(signature_name, inputs, key[1])
         task = Task(inputs, rows=rows, deadline=deadline, cancellation=cancelled)
         scheduler = self._scheduler
-        with scheduler.changed:
-            queue = self._queue(key)
-            scheduler.schedule.add(queue, task, task.enqueued)
-            scheduler.changed.notify()
-            self._observe_queue()
-        return task.result(leave=lambda: self._leave(queue, task))
+        with self._counted(rows):
+            with scheduler.changed:
+                queue = self._queue(key)
+                scheduler.schedule.add(queue, task, task.enqueued)
+                scheduler.changed.notify()
+                self._observe_queue()
+            return task.result(leave=lambda: self._leave(queue, task))
+
+    @contextmanager
+    def _counted(self, rows: int) -> Iterator[None]:
+        """Count `rows` among those in flight: what a fleet is scaled by."""
+        self._metrics.observe_rows_inflight(model=self._name, change=rows)
+        try:
+            yield
+        finally:
+            self._metrics.observe_rows_inflight(model=self._name, change=-rows)
 
     def _queue(self, key: Key) -> Queue:
         queue = self.queues.get(key)
@@ -191,9 +202,8 @@ class BatchingRunner:
             for piece in batch.pieces:
                 piece.task.fail(ServingError(error.code, error.message))
             return False
-        first = batch.pieces[0]
-        if first.rows == first.task.rows == batch.size:  # a whole task, and nothing else
-            first.task.deliver(0, values, batch.size)
+        if len(batch.pieces) == 1 and batch.size == batch.pieces[0].task.rows:
+            batch.pieces[0].task.deliver(0, values, batch.size)
             return True
         at = 0
         for piece in batch.pieces:

@@ -203,6 +203,7 @@ class Manager:
                 in_use=self._labels,
                 allow_unavailable=self._config.allow_labels_for_unavailable,
             )
+            self._metrics.observe_labels(labels=self._labels)
 
     def _wait_settled(self, names: list[str], deadline: float | None) -> None:
         def settled() -> bool:

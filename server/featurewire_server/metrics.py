@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 
 import grpc
 
@@ -118,6 +119,11 @@ class PrometheusMetrics:
         self._queued_batches = Gauge(
             "featurewire_server_queued_batches", ("model_name",), "Batches waiting for a thread."
         )
+        self._rows_inflight = Gauge(
+            "featurewire_server_rows_inflight",
+            ("model_name",),
+            "Rows (images) that wait for a batch or are in one that runs.",
+        )
         self._inflight_bytes = Gauge(
             "featurewire_server_inflight_bytes", (), "Encoded bytes of the requests held."
         )
@@ -125,6 +131,11 @@ class PrometheusMetrics:
             "featurewire_server_version_state",
             ("model_name", "version", "state"),
             "1 for the state of a version, 0 for those it has left; none after it is unloaded.",
+        )
+        self._label_version = Gauge(
+            "featurewire_server_label_version",
+            ("model_name", "label"),
+            "The version that a label points to.",
         )
         self._resident = Gauge("process_resident_memory_bytes", (), "Resident memory.")
         self._start_time = Gauge("process_start_time_seconds", (), "Unix time of the start.")
@@ -178,6 +189,12 @@ class PrometheusMetrics:
             for family in (self._load_attempts, self._load_latency, self._warmup_latency):
                 family.forget(path)
 
+    def observe_labels(self, *, labels: Mapping[str, Mapping[str, int]]) -> None:
+        self._label_version.forget()
+        for model, versions in labels.items():
+            for label, version in versions.items():
+                self._label_version.set(model, label, value=version)
+
     def observe_queuing(self, *, model: str, seconds: float) -> None:
         self._queuing_latency.observe(model, value=seconds * 1e6)
 
@@ -188,6 +205,9 @@ class PrometheusMetrics:
 
     def observe_queue(self, *, model: str, batches: int) -> None:
         self._queued_batches.set(model, value=batches)
+
+    def observe_rows_inflight(self, *, model: str, change: int) -> None:
+        self._rows_inflight.add(model, amount=change)
 
     def observe_inflight(self, *, bytes_: int) -> None:
         self._inflight_bytes.set(value=bytes_)

@@ -119,6 +119,10 @@ class Gauge(Family):
         with self._lock:
             self._cell(values)[0] = value
 
+    def add(self, *values: str, amount: float) -> None:
+        with self._lock:
+            self._cell(values)[0] += amount
+
     def _empty(self) -> list[float]:
         return [0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import grpc
@@ -32,6 +33,9 @@ class Metrics(Protocol):
     def observe_state(self, *, model: str, version: int, state: str) -> None:
         """A version changed its state: `START`, `LOADING`, `AVAILABLE`, `UNLOADING` or `END`."""
 
+    def observe_labels(self, *, labels: Mapping[str, Mapping[str, int]]) -> None:
+        """The labels in force: of each model, and the version that each points to."""
+
     def observe_queuing(self, *, model: str, seconds: float) -> None:
         """A task waited this long between its queue and its batch."""
 
@@ -40,6 +44,9 @@ class Metrics(Protocol):
 
     def observe_queue(self, *, model: str, batches: int) -> None:
         """So many batches of a model are enqueued now."""
+
+    def observe_rows_inflight(self, *, model: str, change: int) -> None:
+        """So many more rows (images) of a model wait for a batch or run; fewer, if negative."""
 
     def observe_inflight(self, *, bytes_: int) -> None:
         """So many request bytes are held now."""
@@ -54,7 +61,9 @@ class NullMetrics:
     def observe_load(self, **_: object) -> None: ...
     def observe_warmup(self, **_: object) -> None: ...
     def observe_state(self, **_: object) -> None: ...
+    def observe_labels(self, **_: object) -> None: ...
     def observe_queuing(self, **_: object) -> None: ...
     def observe_batch(self, **_: object) -> None: ...
     def observe_queue(self, **_: object) -> None: ...
+    def observe_rows_inflight(self, **_: object) -> None: ...
     def observe_inflight(self, **_: object) -> None: ...

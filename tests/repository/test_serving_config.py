@@ -36,15 +36,19 @@ def test_session_config_example_is_a_config_proto():
 
 
 def test_batching_monitoring_and_tls_files_parse():
+    from featurewire_exporter.commands import export_parser
     from featurewire_server._tfs import (
         monitoring_config_pb2,
         session_bundle_config_pb2,
         ssl_config_pb2,
     )
 
-    batching = parsed("batching.config", session_bundle_config_pb2.BatchingParameters())
-    assert batching.allowed_batch_sizes[-1] == batching.max_batch_size.value
-    assert sorted(batching.allowed_batch_sizes) == list(batching.allowed_batch_sizes)
+    for name in ("batching.config", "batching.gpu.config"):
+        batching = parsed(name, session_bundle_config_pb2.BatchingParameters())
+        assert batching.allowed_batch_sizes[-1] == batching.max_batch_size.value
+        assert sorted(batching.allowed_batch_sizes) == list(batching.allowed_batch_sizes)
+        # Versions are warmed with batches of this size, and have to be.
+        assert batching.max_batch_size.value >= export_parser().get_default("max_batch_size")
     assert parsed("monitoring.config", monitoring_config_pb2.MonitoringConfig()).prometheus_config
     assert parsed("tls.config.example", ssl_config_pb2.SSLConfig()).client_verify
 

@@ -14,13 +14,12 @@ import pytest
 from google.protobuf import text_format
 
 from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
-from featurewire_server.batch_queue import Queue
 from featurewire_server.batching import BatchingRunner, BatchScheduler
 from featurewire_server.batching_config import BatchingConfig
 from featurewire_server.cancellation import Cancellation
 from featurewire_server.errors import ServingError
 from featurewire_server.merging import merge
-from featurewire_server.task import Batch, Piece, Task
+from featurewire_server.metrics import PrometheusMetrics
 from tests.server.support import (
     JPEG,
     MODEL,
@@ -56,9 +55,12 @@ def pool() -> Iterator[futures.ThreadPoolExecutor]:
 class Bench:
     """A runner over a fake engine, called from many threads."""
 
-    def __init__(self, pool, scheduler, signatures=("serving_default", "other"), **options) -> None:
+    def __init__(
+        self, pool, scheduler, signatures=("serving_default", "other"), metrics=None, **options
+    ) -> None:
         self.engine = FakeEngine(signatures)
-        self.runner = BatchingRunner("m", self.engine, BatchingConfig(**options), scheduler)
+        config = BatchingConfig(**options)
+        self.runner = BatchingRunner("m", self.engine, config, scheduler, metrics)
         self._pool = pool
 
     def submit(self, *values: float, signature="serving_default", wait=True, **options):
@@ -169,20 +171,6 @@ def test_a_task_larger_than_a_batch_is_refused(pool, scheduler) -> None:
     assert caught.value.message == "Task size 3 is larger than maximum input batch size 2"
 
 
-def test_the_rest_of_a_split_task_is_answered_where_padding_makes_it_as_long_as_the_task(
-    single,
-) -> None:
-    engine = FakeEngine()
-    options = BatchingConfig(max_batch_size=4, allowed_sizes=(1, 4), split=True)
-    runner = BatchingRunner("m", engine, options, single)
-    task = Task({"x": np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)})
-    queue = Queue(options, owner=runner, key=("serving_default", ("y",)))
-    for start, stop, size in [(0, 1, 1), (1, 4, 4)]:
-        assert runner.process(Batch(queue, pieces=[Piece(task, start, stop)], size=size))
-    assert not task.alive(0.0), "its caller still waits"
-    assert task.result()["y"].ravel().tolist() == [2, 4, 6, 8]
-
-
 def test_a_task_larger_than_a_batch_is_split_when_asked_for(pool, scheduler) -> None:
     bench = Bench(pool, scheduler, max_batch_size=10, max_execution_batch_size=4, split=True)
     values = [float(value) for value in range(10)]
@@ -204,6 +192,24 @@ def test_a_full_queue_refuses_with_the_text_of_tensorflow_serving(pool, single) 
     )
     bench.engine.gate.set()
     assert [future.result(TIMEOUT)["y"].item() for future in found] == [2, 4, 6]
+
+
+def test_rows_in_flight_are_those_that_wait_and_those_that_run(pool, single) -> None:
+    metrics = PrometheusMetrics()
+    bench = Bench(pool, single, metrics=metrics, max_batch_size=2, timeout=0)
+
+    def in_flight() -> str:
+        page = metrics.page().decode()
+        return next(
+            x for x in page.splitlines() if x.startswith("featurewire_server_rows_inflight")
+        )
+
+    bench.engine.gate.clear()
+    found = [bench.hold(1), bench.submit(2, 3)]
+    assert in_flight().endswith(" 3")
+    bench.engine.gate.set()
+    assert [len(future.result(TIMEOUT)["y"]) for future in found] == [1, 2]
+    wait_until(lambda: in_flight().endswith(" 0"))
 
 
 def test_a_cancelled_request_frees_its_place(pool, single) -> None:

@@ -51,9 +51,13 @@ def observe_everything(observed: PrometheusMetrics) -> None:
     observed.observe_load(model="m", version=1, path="/m/1", ok=True, seconds=1.0)
     observed.observe_warmup(model="m", path="/m/1", ok=True, seconds=1.0)
     observed.observe_state(model="m", version=1, state="AVAILABLE")
+    observed.observe_labels(labels={"m": {"stable": 1, "canary": 2}, "n": {"old": 1}})
+    observed.observe_labels(labels={"m": {"stable": 2}, "n": {}})
     observed.observe_queuing(model="m", seconds=0.001)
     observed.observe_batch(model="m", size=3, padding=1)
     observed.observe_queue(model="m", batches=2)
+    observed.observe_rows_inflight(model="m", change=5)
+    observed.observe_rows_inflight(model="m", change=-2)
     observed.observe_inflight(bytes_=1000)
 
 
@@ -74,6 +78,10 @@ def test_every_observation_shows_under_tensorflow_servings_name():
     assert samples['featurewire_server_batch_rows_sum{model_name="m"}'] == 3
     assert samples['featurewire_server_batch_padding_rows_total{model_name="m"}'] == 1
     assert samples['featurewire_server_queued_batches{model_name="m"}'] == 2
+    labels = [name for name in samples if name.startswith("featurewire_server_label_version")]
+    assert labels == ['featurewire_server_label_version{model_name="m",label="stable"}']
+    assert samples[labels[0]] == 2
+    assert samples['featurewire_server_rows_inflight{model_name="m"}'] == 3
     assert samples["featurewire_server_inflight_bytes"] == 1000
     assert samples["process_resident_memory_bytes"] > 1e6
 

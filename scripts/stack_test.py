@@ -1,0 +1,284 @@
+"""Run the Compose stack for real: build, export, serve, embed, roll out, scrape, switch, stop.
+
+What is done is what docs/compose.md tells a user to do, with the same commands, on free ports and
+in a project of its own, which is removed at the end. Run by `make test-stack`. Where there is no
+Docker engine it says so and does nothing.
+
+Both versions are the stand-in: the full network with random weights. The `cpu` profile runs with
+the embedded server's image in place of TensorFlow Serving's: what changes is the image alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FEATUREWIRE = Path(sys.executable).with_name("featurewire")
+PHOTOS = ROOT / "samples" / "photos"
+MODEL = "inception_resnet_v2"
+OTHER = "https://hub.example.com/another/module"
+SLOW = 1800.0  # seconds; only a safeguard
+
+
+class Failed(Exception):
+    """What was expected and what came: one line."""
+
+
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - STARTED:4.0f} s] {text}", flush=True)
+
+
+STARTED = time.monotonic()
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+class Stack:
+    """The project under test: its settings, and `docker compose` in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "serving_config"
+        shutil.copytree(ROOT / "serving_config", self.config)
+        for path in (self.config, *self.config.rglob("*")):
+            path.chmod(0o777 if path.is_dir() else 0o666)  # whoever the containers run as
+        self.grpc, self.rest, self.prometheus = free_ports(3)
+        self.name = f"featurewire-test-{os.getpid()}"
+        self.environment = os.environ | {
+            "COMPOSE_PROJECT_NAME": self.name,
+            "COMPOSE_PROFILES": "",
+            "SERVING_CONFIG": str(self.config),
+            "GRPC_PORT": str(self.grpc),
+            "REST_PORT": str(self.rest),
+            "PROMETHEUS_PORT": str(self.prometheus),
+            "MODULE": "stand-in",
+        }
+        authorities = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
+        if authorities:
+            self.environment.setdefault("CA_BUNDLE", authorities)
+
+    def compose(self, *arguments: str, status: int = 0, **environment: str) -> str:
+        """`docker compose ARGUMENTS`; its output. Raises Failed unless it exits with `status`."""
+        return self.run(["docker", "compose", *arguments], status=status, **environment)
+
+    def run(self, command: list[str], *, status: int = 0, **environment: str) -> str:
+        say("$ " + " ".join([*(f"{k}={v}" for k, v in environment.items()), *command]))
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SLOW,
+        )
+        if done.returncode != status:
+            tail = "\n".join(done.stdout.splitlines()[-30:])
+            raise Failed(f"exit status {done.returncode} instead of {status}:\n{tail}")
+        return done.stdout
+
+    def embed(self, *options: str) -> int:
+        """Embed the sample photos through the published port; the version that did it."""
+        import featurewire
+
+        server = f"127.0.0.1:{self.grpc}"
+        output = self.config.parent / f"vectors-{time.monotonic_ns()}.jsonl"
+        self.run(
+            [str(FEATUREWIRE), "embed", str(PHOTOS), "--server", server, "--model", MODEL]
+            + ["--output", str(output), *options]
+        )
+        lines = output.read_text().splitlines()
+        photos = len(list(PHOTOS.glob("*.jpg")))
+        expect(len(lines) == photos, f"{photos} vectors, not {len(lines)}")
+        label = options[-1] if options else None
+        with featurewire.Client(server, model=MODEL, label=label) as client:
+            return client.embed(sorted(PHOTOS.glob("*.jpg"))[0]).version
+
+
+def expect(true: bool, text: str) -> None:
+    if not true:
+        raise Failed(f"expected: {text}")
+
+
+def why_not() -> str | None:
+    """Why the stack cannot run here; None: it can."""
+    if shutil.which("docker") is None:
+        return "there is no docker command"
+    engine = subprocess.run(["docker", "info"], capture_output=True, text=True)
+    if engine.returncode:
+        return "no Docker engine answers"
+    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        return "docker has no Compose v2"
+    return None
+
+
+@contextlib.contextmanager
+def project() -> Iterator[Stack]:
+    with tempfile.TemporaryDirectory(prefix="featurewire-stack-") as folder:
+        Path(folder).chmod(0o755)
+        stack = Stack(Path(folder))
+        everything = [f"--profile={name}" for name in ("cpu", "embedded", "tools", "monitoring")]
+        try:
+            yield stack
+        except Failed:
+            print(stack.compose(*everything, "logs", "--tail=40"), file=sys.stderr)
+            raise
+        finally:
+            stack.compose(*everything, "down", "--volumes", "--timeout=20")
+
+
+def build(stack: Stack) -> None:
+    stack.compose("--profile", "embedded", "--profile", "tools", "build")
+    for image in ("exporter", "serving-embedded", "rollout"):
+        size = stack.run(
+            ["docker", "image", "inspect", "--format={{.Size}}", f"{stack.name}-{image}"]
+        )
+        say(f"image {image}: {int(size) / 1e9:.2f} GB")
+
+
+def start(stack: Stack) -> None:
+    stack.compose("--profile", "embedded", "up", "-d", "--wait")
+    url = f"http://127.0.0.1:{stack.rest}/v1/models/{MODEL}"
+    with urllib.request.urlopen(url, timeout=10) as answer:  # healthy means that it answers
+        states = json.load(answer)["model_version_status"]
+    expect([each["state"] for each in states] == ["AVAILABLE"], "version 1 AVAILABLE once healthy")
+    expect(stack.embed() == 1, "vectors of version 1")
+
+
+def confined(stack: Stack) -> None:
+    """The container is what the compose file says: not root, nothing to write to."""
+    inside = (
+        "id -u; grep CapEff /proc/self/status; touch /x 2>&1; touch /models/x 2>&1; touch /tmp/x"
+    )
+    found = stack.compose("exec", "-T", "serving-embedded", "sh", "-c", inside)
+    expect(found.startswith("1000\n"), "user 1000")
+    expect("CapEff:\t0000000000000000" in found, "no capabilities")
+    expect(found.count("Read-only file system") == 2, "nothing to write to but /tmp")
+
+
+def other_module(stack: Stack) -> None:
+    said = stack.compose("run", "--rm", "exporter", status=1, MODULE=OTHER)
+    expect("holds version 1 of stand-in" in said, "the module that the volume holds")
+    expect(f"docker compose run --rm exporter export {OTHER}" in said, "how to add the other")
+
+
+def second_version(stack: Stack) -> None:
+    said = stack.compose("run", "--rm", "exporter", "export", "stand-in")
+    expect(said.splitlines()[-1] == f"/models/{MODEL}/2", "version 2")
+
+
+def rollout(stack: Stack) -> None:
+    step = ["run", "--rm", "rollout", "run", "--version", "2", "--images", "/photos"]
+    stack.compose("--profile", "tools", *step, "--watch", "10")
+    expect(stack.embed("--label", "stable") == 2, "stable is version 2")
+
+
+def prune(stack: Stack) -> None:
+    keep = ["run", "--rm", "exporter", "prune", "--keep", "1"]
+    expect("removed" not in stack.compose(*keep), "version 1 is kept for a rollback")
+    stack.compose("--profile", "tools", "run", "--rm", "rollout", "retire")
+    expect("removed version 1" in stack.compose(*keep), "version 1 is removed once it is retired")
+
+
+def prometheus_image(stack: Stack) -> str | None:
+    """An image that Prometheus can be started from here: the pinned one, or one of Debian's."""
+    image = next(
+        line.partition("=")[2]
+        for line in (ROOT / ".env.example").read_text().splitlines()
+        if line.startswith("PROMETHEUS_IMAGE=")
+    )
+    if subprocess.run(["docker", "pull", "-q", image], capture_output=True).returncode == 0:
+        return image
+    programs = [shutil.which(name) for name in ("prometheus", "promtool")]
+    if None in programs:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        for program in programs:
+            shutil.copy(str(program), folder)
+        (Path(folder) / "Dockerfile").write_text(
+            "FROM python:3.11-slim\nCOPY prometheus promtool /usr/bin/\n"
+            'RUN install -d -o nobody /prometheus\nENTRYPOINT ["prometheus"]\n'
+        )
+        own = f"{stack.name}-prometheus"
+        environment = {"DOCKER_BUILDKIT": "0"}
+        stack.run(["docker", "build", "-q", "-t", own, folder], **environment)
+    say("Prometheus' image cannot be pulled: Debian's own program in an image of ours stands in")
+    return own
+
+
+def scrape(stack: Stack) -> None:
+    image = prometheus_image(stack)
+    if image is None:
+        say("SKIPPED: Prometheus' image cannot be pulled, and Debian's is not installed")
+        return
+    stack.compose(
+        "--profile", "monitoring", "up", "-d", "--wait", "prometheus", PROMETHEUS_IMAGE=image
+    )
+    query = f'sum(:tensorflow:serving:request_count{{model_name="{MODEL}",status="OK"}})'
+    address = f"http://127.0.0.1:{stack.prometheus}/api/v1/query?query="
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(address + urllib.request.quote(query), timeout=10) as answer:
+            result = json.load(answer)["data"]["result"]
+        if result and float(result[0]["value"][1]) > 0:
+            say(f"Prometheus counts {result[0]['value'][1]} requests")
+            return
+        time.sleep(1)
+    raise Failed("Prometheus has not seen the server's requests")
+
+
+def switch(stack: Stack) -> None:
+    """The profile of TensorFlow Serving on the image of the embedded server, unchanged."""
+    stack.compose("--profile", "embedded", "stop")
+    code = stack.run(
+        ["docker", "inspect", "--format={{.State.ExitCode}}", f"{stack.name}-serving-embedded-1"]
+    )
+    expect(code.strip() == "0", "the server drains and ends with status 0")
+    image = f"{stack.name}-serving-embedded"
+    stack.compose("--profile", "cpu", "up", "-d", "--wait", SERVING_CPU_IMAGE=image)
+    running = stack.compose(
+        "--profile", "cpu", "exec", "-T", "serving-cpu", "cat", "/proc/1/cmdline"
+    )
+    expect("featurewire_server" in running, "tensorflow_model_server is the embedded server")
+    expect(stack.embed("--label", "stable") == 2, "version 2, label stable, after the restart")
+
+
+STEPS = [build, start, confined, scrape, other_module, second_version, rollout, prune, switch]
+
+
+def main() -> int:
+    reason = why_not()
+    if reason is not None:
+        print(f"stack test: SKIPPED: {reason}; docs/compose.md says what it needs")
+        return 0
+    try:
+        with project() as stack:
+            for step in STEPS:
+                say(f"== {step.__name__.replace('_', ' ')}")
+                step(stack)
+    except Failed as error:
+        print(f"stack test: FAILED: {error}", file=sys.stderr)
+        return 1
+    say(f"stack test: {len(STEPS)} passed, 0 failed")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,279 @@
+"""The manifests of deploy/kubernetes, rendered by kustomize and held against the schemas.
+
+kustomize and the schemas of custom resources are installed by `make tools`; without them these
+tests skip.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.process import free_port, wait_for_port
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+TOOLS = ROOT / "build" / "tools"
+FOLDERS = sorted(
+    str(path.parent.relative_to(KUBERNETES))
+    for path in KUBERNETES.rglob("kustomization.yaml")
+    if "components" not in path.parts
+)
+OVERLAYS = [folder for folder in FOLDERS if folder.startswith("overlays/")]
+CUSTOM = {
+    "ScaledObject": "keda/keda.sh/v1alpha1",
+    "ServiceMonitor": "prometheus-operator/monitoring.coreos.com/v1",
+}
+"""Resources that are no part of Kubernetes, and where @kubernetes-models has their types."""
+NEWEST = "1.37"
+
+
+@functools.cache
+def rendered(folder: str) -> list[dict]:
+    """The resources of a kustomization."""
+    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=str(TOOLS / "kubectl"))
+    if kubectl is None:
+        pytest.skip("no kubectl, which has kustomize: run `make tools`")
+    done = subprocess.run(
+        [kubectl, "kustomize", str(KUBERNETES / folder)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def one(folder: str, kind: str) -> dict:
+    (found,) = [each for each in rendered(folder) if each["kind"] == kind]
+    return found
+
+
+def container(folder: str) -> dict:
+    (found,) = one(folder, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def flags(folder: str) -> dict[str, str]:
+    return dict(argument.split("=", 1) for argument in container(folder)["args"])
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_resource_is_valid_to_the_last_field(folder):
+    validate = pytest.importorskip("kubernetes_validate")
+    for resource in rendered(folder):
+        if resource["kind"] not in CUSTOM:
+            validate.validate(resource, NEWEST, strict=True)
+
+
+def test_without_an_image_volume_kubernetes_1_30_will_do():
+    validate = pytest.importorskip("kubernetes_validate")
+    for folder in FOLDERS:
+        for resource in rendered(folder):
+            if resource["kind"] not in CUSTOM and folder != "overlays/image-volume":
+                validate.validate(resource, "1.30", strict=True)
+
+
+def test_custom_resources_are_valid_to_the_last_field(tmp_path):
+    """Types refuse fields that are not there; the schemas' own validators what values are not."""
+    compiler = TOOLS / "node_modules" / ".bin" / "tsc"
+    if not compiler.exists():
+        pytest.skip("no schemas of custom resources: run `make tools`")
+    (tmp_path / "node_modules").symlink_to(TOOLS / "node_modules")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    lines, seen = [], set()
+    for folder in FOLDERS:
+        for resource in (each for each in rendered(folder) if each["kind"] in CUSTOM):
+            kind = resource["kind"]
+            module = f"@kubernetes-models/{CUSTOM[kind]}/{kind}"
+            if kind not in seen:
+                lines.append(f'import {{ {kind}, type I{kind} }} from "{module}";')
+            seen.add(kind)
+            name = f"x{len(lines)}"
+            lines.append(f"const {name}: I{kind} = {json.dumps(resource)};")
+            lines.append(f"new {kind}({name}).validate();")
+    assert seen == set(CUSTOM)
+    (tmp_path / "check.ts").write_text("\n".join(lines))
+    options = ["--strict", "--skipLibCheck", "--module", "node16", "--moduleResolution", "node16"]
+    for command in ([str(compiler), *options, "check.ts"], ["node", "check.js"]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_every_pod_is_confined_and_ends_slowly(folder):
+    pod = one(folder, "Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    for each in [*pod["containers"], *pod.get("initContainers", [])]:
+        assert each["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"cpu", "memory"} <= set(each["resources"]["limits"])
+    pause = container(folder)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    age = int(re.search(r"max_connection_age_ms=(\d+)", str(container(folder)["args"]))[1])
+    assert age / 1000 < pause  # clients leave while it still serves
+    assert pod["terminationGracePeriodSeconds"] >= pause + 15 + 5  # GRACE_SECONDS of the server
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_every_server_starts_with_flags_and_files_that_there_are(folder, tmp_path):
+    from featurewire_server.command import serve_parser
+
+    serve_parser().parse_args(container(folder)["args"])
+    maps = {
+        each["metadata"]["name"]: each["data"]
+        for each in rendered("once") + rendered(folder)
+        if each["kind"] == "ConfigMap"
+    }
+    pod = one(folder, "Deployment")["spec"]["template"]["spec"]
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    files = set()
+    for mount in container(folder)["volumeMounts"]:
+        name = volumes[mount["name"]].get("configMap", {}).get("name")
+        files |= {f"{mount['mountPath']}/{key}" for key in maps.get(name, {})}
+        if volumes[mount["name"]].get("emptyDir", {}).get("medium"):
+            files.add(f"{mount['mountPath']}/ssl.config")  # which the init container writes
+    assert {value for value in flags(folder).values() if value.startswith("/")} <= files
+
+
+def test_the_config_maps_are_the_files_of_serving_config():
+    (models,) = [each for each in rendered("once") if each["kind"] == "ConfigMap"]
+    assert models["metadata"]["name"] == "serving-models"  # no suffix: rollouts write to it
+    assert models["data"]["models.config"] == (ROOT / "serving_config/models.config").read_text()
+    config = one("base", "ConfigMap")
+    for name, text in config["data"].items():
+        assert text == (ROOT / "serving_config" / name).read_text()
+    assert one("base", "Deployment")["spec"]["template"]["spec"]["volumes"][2]["configMap"] == {
+        "name": config["metadata"]["name"]
+    }
+
+
+def test_an_applied_overlay_leaves_what_rollouts_and_exports_made_alone():
+    for folder in OVERLAYS:
+        kept = {"Namespace", "PersistentVolumeClaim"}
+        assert not kept & {each["kind"] for each in rendered(folder)}
+        assert "serving-models" not in {each["metadata"]["name"] for each in rendered(folder)}
+
+
+def test_a_rollout_in_the_cluster_may_do_what_it_does_and_nothing_else():
+    from featurewire_rollout.command import rollout_parser
+
+    (job,) = [each for each in rendered("rollout") if each["kind"] == "Job"]
+    command, *arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    parsed = rollout_parser().parse_args(arguments)
+    assert (command, parsed.step) == ("rollout", "run")
+    assert parsed.config == "configmap:featurewire/serving-models/models.config"
+    rules = one("rollout", "Role")["rules"]
+    assert {
+        (each["resources"][0], *each.get("resourceNames", [])): each["verbs"] for each in rules
+    } == {
+        ("configmaps", "serving-models"): ["get", "patch"],
+        ("leases",): ["create"],
+        ("leases", "featurewire-rollout-serving-models"): ["get", "patch"],
+    }
+
+
+def test_the_exporters_job_runs_a_command_of_its_image():
+    from featurewire_exporter.commands import export_parser
+
+    command, module = one("exporter", "Job")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert command == "export"
+    assert export_parser().parse_args([module, "/models/x"]).module.startswith("https://")
+
+
+def test_the_gpu_overlays_differ_by_what_a_gpu_needs():
+    assert container("overlays/gpu")["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert flags("overlays/gpu")["--mixed_precision"] == "float16"
+    assert flags("overlays/gpu")["--batching_parameters_file"].endswith("batching.gpu.config")
+    assert container("overlays/gpu")["image"].endswith("-gpu")
+    assert container("overlays/gpu-shared")["resources"]["limits"]["nvidia.com/gpu.shared"] == "1"
+    sharing = next(
+        each["data"]
+        for each in rendered("overlays/gpu-shared")
+        if each["metadata"]["name"] == "gpu-sharing"
+    )
+    for text in map(yaml.safe_load, sharing.values()):
+        ((resource,),) = [way["resources"] for way in text["sharing"].values()]
+        share = float(flags("overlays/gpu-shared")["--per_process_gpu_memory_fraction"])
+        assert share * resource["replicas"] <= 1
+
+
+def test_mutual_tls_from_the_secrets_to_an_embedding(tiny_model, tmp_path):
+    """The rendered pod without Kubernetes: its init container's command on the Secret's files, then
+    the server with the pod's flags, and clients with and without a certificate."""
+    import trustme
+
+    import featurewire
+
+    authority, stranger = trustme.CA(), trustme.CA()
+    server = authority.issue_cert("serving.featurewire", "localhost")
+    client, other = authority.issue_cert("client"), stranger.issue_cert("client")
+    secret = {  # as cert-manager makes it
+        "tls.crt": server.cert_chain_pems[0].bytes(),
+        "tls.key": server.private_key_pem.bytes(),
+        "ca.crt": authority.cert_pem.bytes(),
+    }
+    folders = {name: tmp_path / name for name in ("certificates", "tls")}
+    for folder in folders.values():
+        folder.mkdir()
+    for name, data in secret.items():
+        (folders["certificates"] / name).write_bytes(data)
+
+    def here(text: str) -> str:
+        for name, folder in folders.items():
+            text = text.replace(f"/{name}/", f"{folder}/")
+        return text
+
+    pod = one("overlays/mtls", "Deployment")["spec"]["template"]["spec"]
+    (init,) = pod["initContainers"]
+    assert init["image"] == container("overlays/mtls")["image"]
+    subprocess.run([here(part) for part in init["command"]], check=True)
+
+    port, rest = free_port(), free_port()
+    config = tmp_path / "models.config"
+    text = (ROOT / "serving_config" / "models.config").read_text()
+    config.write_text(text.replace('"/models/inception_resnet_v2"', f'"{tiny_model}"'))
+    places = {
+        "/models-config/models.config": str(config),
+        "/serving_config/": f"{ROOT / 'serving_config'}/",
+        "--port=8500": f"--port={port}",
+        "--rest_api_port=8501": f"--rest_api_port={rest}",
+    }
+    arguments = [here(argument) for argument in container("overlays/mtls")["args"]]
+    for old, new in places.items():
+        arguments = [argument.replace(old, new) for argument in arguments]
+    command = ROOT / "server" / "tensorflow_model_server"
+    environment = os.environ | {"PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["sh", str(command), *arguments], stdout=log, stderr=log, env=environment
+        )
+    try:
+        wait_for_port(port, process, 180)
+
+        def tls(leaf: trustme.LeafCert | None) -> featurewire.TLSConfig:
+            own = {}
+            if leaf is not None:
+                own = {"cert": leaf.cert_chain_pems[0].bytes(), "key": leaf.private_key_pem.bytes()}
+            return featurewire.TLSConfig(ca=authority.cert_pem.bytes(), **own)
+
+        options = {"model": "inception_resnet_v2", "timeout": 20}
+        with featurewire.Client(f"localhost:{port}", tls=tls(client), **options) as known:
+            assert known.embed(b"\xff\xd8\xff x").version == 2
+        for leaf in (None, other):
+            with (
+                featurewire.Client(f"localhost:{port}", tls=tls(leaf), **options) as unknown,
+                pytest.raises(featurewire.FeaturewireError),
+            ):
+                unknown.embed(b"\xff\xd8\xff x")
+    finally:
+        process.terminate()
+        process.wait(30)
