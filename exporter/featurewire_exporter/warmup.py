@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from featurewire_exporter import photos
-from featurewire_exporter._tfs import predict_pb2, prediction_log_pb2, types_pb2
 from featurewire_exporter.errors import ExportError
 from featurewire_exporter.manifest import DIRECTORY
 from featurewire_exporter.preprocess import PreprocessConfig
@@ -50,13 +50,12 @@ def count_records(version_directory: Path) -> int:
         raise ExportError(f"{path} is damaged; export the version again") from error
 
 
-def _log(images: Sequence[bytes]) -> prediction_log_pb2.PredictionLog:
-    request = predict_pb2.PredictRequest()
+def _log(images: Sequence[bytes]) -> PredictionLog:
+    log = PredictionLog()
+    request = log.predict_log.request
     request.model_spec.signature_name = "serving_default"
     tensor = request.inputs["image_bytes"]
-    tensor.dtype = types_pb2.DT_STRING
+    tensor.dtype = tf.string.as_datatype_enum
     tensor.tensor_shape.dim.add(size=len(images))
     tensor.string_val.extend(images)
-    log = prediction_log_pb2.PredictionLog()
-    log.predict_log.request.CopyFrom(request)
     return log

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from featurewire._cli.arguments import (
     CommandParser,
@@ -30,6 +30,13 @@ STEPS = {
 }
 
 
+class StepParser(argparse.ArgumentParser):
+    """A step's options; what is wrong with them is one line, as for the whole command."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def rollout_parser() -> argparse.ArgumentParser:
     """The options of `featurewire rollout`."""
     parser = CommandParser(
@@ -38,10 +45,10 @@ def rollout_parser() -> argparse.ArgumentParser:
         "2 wrong usage, 3 inconclusive (check and run).",
     )
     steps = parser.add_subparsers(
-        dest="step", required=True, metavar="STEP", parser_class=argparse.ArgumentParser
+        dest="step", required=True, metavar="STEP", parser_class=StepParser
     )
     for name, text in STEPS.items():
-        step = steps.add_parser(name, help=text)
+        step = steps.add_parser(name, help=text, allow_abbrev=False)
         _add_options(step, name)
     return parser
 

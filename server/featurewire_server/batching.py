@@ -202,8 +202,9 @@ class BatchingRunner:
             for piece in batch.pieces:
                 piece.task.fail(ServingError(error.code, error.message))
             return False
-        if len(batch.pieces) == 1 and batch.size == batch.pieces[0].task.rows:
-            batch.pieces[0].task.deliver(0, values, batch.size)
+        first = batch.pieces[0]
+        if first.rows == first.task.rows == batch.size:  # a whole task, and nothing else
+            first.task.deliver(0, values, batch.size)
             return True
         at = 0
         for piece in batch.pieces:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from .engine_openvino import Unsuitable
 from .errors import invalid_argument
+from .fair_lock import FairLock
 from .libraries import import_openvino
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ else:
 SIZES = (16, 4, 1)
 
 #: Computing takes every core: two batches at once would only make both of them late.
-_compute = threading.Lock()
+_compute = FairLock()
 
 
 class Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import grpc
@@ -39,8 +40,9 @@ class Health:
             self._servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
-        """NOT_SERVING from now on."""
-        self._servicer.enter_graceful_shutdown()
+        """NOT_SERVING from now on; in a thread of its own, which waits for those who watch."""
+        tell = self._servicer.enter_graceful_shutdown
+        threading.Thread(target=tell, name="health", daemon=True).start()
 
 
 def add_reflection(server: grpc.Server, names: Sequence[str]) -> Lane:
@@ -112,11 +114,27 @@ def _watched(lane: Lane, behaviour: Callable) -> Callable:
     def call(
         requests: Iterator, context: grpc.ServicerContext, send_response_callback: Callable
     ) -> None:
-        behaviour(_message(lane, requests, context), context, send_response_callback)
+        message = _message(lane, requests, context)
+        behaviour(message, _Callbacks(context, lane), send_response_callback)
 
     call.experimental_thread_pool = lane.pool
     call.experimental_non_blocking = True  # it answers through the callback, without a thread
     return call
+
+
+class _Callbacks:
+    """A call's context whose callbacks run in a thread of `lane`.
+
+    The health service's own waits for a lock. Whoever holds that may wait for gRPC's thread, on
+    which callbacks run otherwise: then the server would stand still for good.
+    """
+
+    def __init__(self, context: grpc.ServicerContext, lane: Lane) -> None:
+        self._context = context
+        self._pool = lane.pool
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        return self._context.add_callback(lambda: self._pool.submit(callback))
 
 
 def _conversed(lane: Lane, behaviour: Callable) -> Callable:

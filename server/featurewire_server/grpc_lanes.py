@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from concurrent import futures
 
 import grpc
 
-from .errors import cancelled, resource_exhausted, shutting_down
+from .errors import cancelled, shutting_down
 from .grpc_bodies import Bodies
+from .places import Places
 from .turnstile import Turnstile
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ class Threads(futures.ThreadPoolExecutor):
 class Lane:
     """So many calls of one kind, whose messages come within a time, of whom `width` work at once.
 
-    `received`: how many messages are received or held at once; None: of all calls.
+    `received`: how many messages are received or held at once; None: of all calls. `shared`: no
+    host may have all the calls.
     """
 
     def __init__(
@@ -51,48 +52,46 @@ class Lane:
         body_seconds: float,
         width: int,
         received: int | None = None,
+        shared: bool = False,
     ) -> None:
         # A call whose caller has gone has left the lane, but may still work.
         self.pool = Threads(calls + width + SPARE_THREADS, name)
         self.bodies = Bodies(body_seconds, name)
         self.receiving = Turnstile(received or calls)
         self.working = Turnstile(width)
-        self._most = calls
-        self._count = 0
+        self.places = Places(calls)
+        self._shared = shared
         self._draining = False
-        self._changed = threading.Condition()
 
     def enter(self, context: grpc.ServicerContext) -> None:
         """Be one of the lane's calls until the call is over and its answer has been sent.
 
-        Raises RESOURCE_EXHAUSTED where there are too many, UNAVAILABLE while the server stops.
+        Raises RESOURCE_EXHAUSTED where there are too many, of its connection or of all, UNAVAILABLE
+        while the server stops.
         """
-        with self._changed:
-            if self._draining:
-                raise shutting_down()
-            if self._count >= self._most:
-                raise resource_exhausted(f"{self._most} calls of this kind are waiting already")
-            self._count += 1
-        if not context.add_callback(self._leave):
-            self._leave()
+        if self._draining:
+            raise shutting_down()
+        caller = _host(context.peer()) if self._shared else object()
+        self.places.take(caller)
+        if not context.add_callback(lambda: self.places.leave(caller)):
+            self.places.leave(caller)
             raise cancelled()
-
-    def _leave(self) -> None:
-        with self._changed:
-            self._count -= 1
-            if not self._count:
-                self._changed.notify_all()
+        if self._draining:  # since: whoever waits for none may not have seen this one
+            raise shutting_down()
 
     def drain(self) -> None:
         """Refuse calls from here on; those that are there go on."""
-        with self._changed:
-            self._draining = True
+        self._draining = True
 
     def wait_for_none(self, until: float) -> None:
         """Return when no call is there, or at `until`, in seconds of `time.monotonic()`."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._count, max(until - time.monotonic(), 0))
+        self.places.wait_for_none(max(until - time.monotonic(), 0))
 
     def close(self) -> None:
         self.bodies.close()
         self.pool.shutdown(wait=False)
+
+
+def _host(peer: str) -> str:
+    """Of `ipv4:10.0.0.1:4711`, without the port: a host may open any number of connections."""
+    return peer.rpartition(":")[0] or peer

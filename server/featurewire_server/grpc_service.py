@@ -80,12 +80,14 @@ class GrpcServer:
             received=RECEIVING,
             body_seconds=BODY_SECONDS,
             width=config.max_threads,
+            shared=True,
         )
         self._control = Lane(
             "grpc-control",
             calls=CONTROL_CALLS,
             body_seconds=CONTROL_BODY_SECONDS,
             width=CONTROL_WIDTH,
+            shared=True,
         )
         self._reload = Lane(
             "grpc-reload", calls=RELOAD_CALLS, body_seconds=CONTROL_BODY_SECONDS, width=1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,42 @@ def test_a_png_with_an_unknown_chunk_is_decoded_unless_it_must_be_known() -> Non
 
 def test_a_png_with_more_packed_than_its_pixels_can_need_is_corrupt() -> None:
     tail = start(1, 1) + chunk(b"IDAT", zeros(100_000_000)) + END
-    assert served(CONFIG)([tail])[1].tolist() == [CORRUPT]
+    # Of one bit a pixel: a byte a pixel is eight times what it can need.
+    noise = zlib.compress(np.random.default_rng(0).bytes(640 * 640), 0)
+    bits = start(640, 640, bits=1, colours=0) + chunk(b"IDAT", noise) + END
+    assert served(CONFIG)([tail, bits])[1].tolist() == [CORRUPT, CORRUPT]
+
+
+# Adam7: the first column and row of each pass, and how far apart they are.
+PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
+PASSES.append((0, 1, 1, 2))
+
+
+@pytest.mark.parametrize("packing", ["stored", "fixed codes", "a flush and a chunk a row"])
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize("size", [(300, 200), (1, 900), (900, 1)])
+def test_a_png_that_is_packed_badly_is_decoded(
+    packing: str, interlaced: int, size: tuple[int, int]
+) -> None:
+    width, height = size
+    noise, batch = np.random.default_rng(0), []
+    for bits, colours, channels in [(1, 0, 1), (8, 3, 1), (8, 2, 3), (16, 4, 2), (16, 6, 4)]:
+        rows = []
+        for left, top, across, down in PASSES if interlaced else [(0, 0, 1, 1)]:
+            columns = -(-(width - left) // across)
+            if columns > 0:
+                row = (columns * bits * channels + 7) // 8
+                rows += [b"\0" + noise.bytes(row) for _ in range(top, height, down)]
+        level, strategy = (0, 0) if packing == "stored" else (6, zlib.Z_FIXED)
+        packer = zlib.compressobj(level, strategy=strategy, memLevel=1)
+        flush = zlib.Z_FULL_FLUSH if packing.startswith("a flush") else zlib.Z_NO_FLUSH
+        parts = [packer.compress(row) + packer.flush(flush) for row in rows] + [packer.flush()]
+        if flush == zlib.Z_NO_FLUSH:
+            parts = [b"".join(parts)]
+        palette = chunk(b"PLTE", bytes(768)) if colours == 3 else b""
+        chunks = b"".join(chunk(b"IDAT", part) for part in parts)
+        batch.append(start(width, height, bits, colours, interlaced) + palette + chunks + END)
+    assert served(CONFIG)(batch)[1].tolist() == [OK] * len(batch)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])

@@ -15,12 +15,14 @@ from featurewire_rollout.check import (
     CheckError,
     Report,
     Source,
+    Thresholds,
     add_check_options,
     check_outputs,
     compare,
     thresholds_of,
     write_outputs,
 )
+from featurewire_rollout.command import rollout
 from tests.support.pictures import write_tiles
 from tests.support.process import ServerProcess
 
@@ -147,11 +149,24 @@ def test_options_set_the_limits_and_name_the_outputs(worse, images, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("wrong", [["--min-cosine", "2"], ["--error-rate", "x"], ["--seed", "a"]])
-def test_limits_that_make_no_sense_are_wrong_usage(wrong, capsys):
+OPTIONS = [f"--{name.replace('_', '-')}" for name in Thresholds().__dict__]
+
+
+@pytest.mark.parametrize("step", ["check", "run"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [*((each, value) for each in OPTIONS for value in ("-1.5", "nan", "1e999", "x"))]
+    + [("--error-rate", "0.3"), ("--seed", "-1"), ("--max-images", "5")],
+)
+def test_limits_that_make_no_sense_are_one_line_that_names_the_option(step, option, value, capsys):
+    more = ["--config", "x", "--version", "2"] if step == "run" else []
+    fleet = ["--server", "127.0.0.1:1", "--model", "m", "--images", "."]
     with pytest.raises(SystemExit) as caught:
-        parsed("--images", ".", *wrong)
+        rollout([step, *fleet, *more, f"{option}={value}"])
     assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert option in said
+    assert said.count("\n") == 1
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path):

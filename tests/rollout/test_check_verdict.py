@@ -15,10 +15,19 @@ ROWS = np.random.default_rng(0).standard_normal((COUNT, 32))
 NOISE = np.random.default_rng(1).standard_normal((COUNT, 32))
 
 
-def judged(canary=ROWS, *, spaces=(None, None), slower=1.0, errors=(), limits=None, crops=True):
+def judged(
+    canary=ROWS,
+    *,
+    stable=ROWS,
+    spaces=(None, None),
+    slower=1.0,
+    errors=(),
+    limits=None,
+    crops=True,
+):
     times = 0.1 * np.exp(0.1 * np.random.default_rng(2).standard_normal(COUNT))
     sides = []
-    for version, rows in ((1, ROWS), (2, canary)):
+    for version, rows in ((1, stable), (2, canary)):
         rows = np.array(rows)
         space = spaces[version - 1]
         failed = dict.fromkeys(errors, "corrupt") if version == 2 else {}
@@ -155,3 +164,80 @@ def test_the_cutoffs_follow_the_false_matches():
         chosen.false_matches, abs=2 / len(pairs)
     )
     assert next(each for each in report.cutoffs if each.old == 0.95).new is None
+
+
+SCATTER = np.random.default_rng(3)
+DEGENERATE = {
+    # Sums of bytes plus a constant, as toy networks make them: all but parallel.
+    "parallel": SCATTER.integers(0, 1000, (COUNT, 1)) + np.arange(8.0) + 1000,
+    "equal": np.ones((COUNT, 8)),
+    "orthogonal": np.eye(COUNT),
+    "two kinds": np.repeat(ROWS[:2], COUNT // 2, axis=0),
+    "twelve kinds": np.repeat(ROWS[:12], COUNT // 12, axis=0),
+    "nothing": np.zeros((COUNT, 8)),
+}
+
+
+@pytest.mark.parametrize("kind", DEGENERATE)
+@pytest.mark.parametrize("rounding", [0.0, 1e-7])
+def test_the_same_vectors_are_the_same_space_however_little_they_differ_among_themselves(
+    kind, rounding
+):
+    rows = DEGENERATE[kind]
+    other = rows * (1 + rounding * SCATTER.standard_normal(rows.shape))
+    report = judged(other, stable=rows, crops=False)
+    assert said(report) == "0 same space"
+    flat = "neighbours and ranks show nothing" in notes(report)
+    assert flat == (kind not in ("two kinds", "twelve kinds"))
+
+
+@pytest.mark.parametrize("kind", ["equal", "nothing"])
+def test_a_version_that_gives_every_image_the_same_vector_fails(kind):
+    rows = DEGENERATE[kind]
+    report = judged(rows, stable=ROWS[:, :8], crops=False)
+    assert said(report).startswith("1 new space")
+    ranks = next(each for each in report.measures if each.name == "rank_correlation")
+    assert ranks.interval.estimate == 0
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"min_rank_correlation": -1.0},
+        {"min_rank_correlation": 0.0},
+        {"min_overlap": 0.0},
+        {"max_recall_loss": 1.0},
+        {"max_error_increase": 1.0},
+        {"min_cosine": -1.0, "min_cosine_median": -1.0},
+        {"min_cosine": 1.0, "min_cosine_median": 1.0, "same_cosine": 1.0},
+        {"min_overlap": 1.0, "max_recall_loss": 0.0, "max_error_increase": 0.0},
+        {"max_norm_change": 1e-9, "max_latency_ratio": 1e-9, "error_rate": 1e-9},
+    ],
+)
+def test_limits_at_the_end_of_their_range_give_a_verdict(limits):
+    equal = DEGENERATE["equal"]
+    for stable, canary in ((ROWS, ROWS), (ROWS, -NOISE[:, :5]), (equal, equal)):
+        report = judged(canary, stable=stable, limits=Thresholds(**limits))
+        assert report.exit_status in (0, 1, 3)
+        json.dumps(report.to_json(), allow_nan=False)
+
+
+BAD = {
+    "min_cosine_median": (-1.1, 1.1),
+    "min_cosine": (-1.1, 1.1),
+    "min_overlap": (-0.1, 1.1),
+    "max_recall_loss": (-0.1, 1.1),
+    "min_rank_correlation": (-1.1, 1.1),
+    "max_norm_change": (0.0, 1.0),
+    "max_latency_ratio": (0.0, float("inf")),
+    "max_error_increase": (-0.1, 1.1),
+    "same_cosine": (-1.1, 1.1),
+    "error_rate": (0.0, 0.21),
+}
+
+
+@pytest.mark.parametrize("name", Thresholds().__dict__)
+def test_a_limit_out_of_its_range_is_refused_by_name(name):
+    for value in (*BAD[name], float("nan"), "0.5"):
+        with pytest.raises(ValueError, match=rf"^{name} is a .*, not {value}$"):
+            Thresholds(**{name: value})

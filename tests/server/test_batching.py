@@ -14,12 +14,14 @@ import pytest
 from google.protobuf import text_format
 
 from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
+from featurewire_server.batch_queue import Queue
 from featurewire_server.batching import BatchingRunner, BatchScheduler
 from featurewire_server.batching_config import BatchingConfig
 from featurewire_server.cancellation import Cancellation
 from featurewire_server.errors import ServingError
 from featurewire_server.merging import merge
 from featurewire_server.metrics import PrometheusMetrics
+from featurewire_server.task import Batch, Piece, Task
 from tests.server.support import (
     JPEG,
     MODEL,
@@ -169,6 +171,20 @@ def test_a_task_larger_than_a_batch_is_refused(pool, scheduler) -> None:
         bench.submit(1, 2, 3).result(TIMEOUT)
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.message == "Task size 3 is larger than maximum input batch size 2"
+
+
+def test_the_rest_of_a_split_task_is_answered_where_padding_makes_it_as_long_as_the_task(
+    single,
+) -> None:
+    engine = FakeEngine()
+    options = BatchingConfig(max_batch_size=4, allowed_sizes=(1, 4), split=True)
+    runner = BatchingRunner("m", engine, options, single)
+    task = Task({"x": np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)})
+    queue = Queue(options, owner=runner, key=("serving_default", ("y",)))
+    for start, stop, size in [(0, 1, 1), (1, 4, 4)]:
+        assert runner.process(Batch(queue, pieces=[Piece(task, start, stop)], size=size))
+    assert not task.alive(0.0), "its caller still waits"
+    assert task.result()["y"].ravel().tolist() == [2, 4, 6, 8]
 
 
 def test_a_task_larger_than_a_batch_is_split_when_asked_for(pool, scheduler) -> None:

@@ -127,6 +127,21 @@ def test_a_crowd_of_calls_without_a_message_holds_up_nobody(serve, path, monkeyp
         assert not any(call.done() for call in half.calls)
 
 
+@pytest.mark.parametrize(("path", "limit"), [(PREDICT, "WORK_CALLS"), (STATUS, "CONTROL_CALLS")])
+def test_no_host_takes_all_the_places(serve, path, limit, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(grpc_service, limit, 8)
+    socket = tmp_path / "socket"
+    with serve(grpc_config={"socket_path": str(socket)}) as made, HalfOpen(made) as half:
+        half.open(path, 12)
+        wait_until(lambda: sum(call.done() for call in half.calls) == 8)
+        refused = [call for call in half.calls if call.done()]
+        assert {call.code() for call in refused} == {Code.RESOURCE_EXHAUSTED}
+        assert "for this host already" in refused[0].details()
+        with stub_for(f"unix:{socket}") as other:
+            assert other.predict(request()).outputs["y"].float_val
+            assert other.states("m") == {1: "AVAILABLE"}
+
+
 def test_health_and_reflection_do_not_wait_for_ever_either(serve, monkeypatch) -> None:
     monkeypatch.setattr(grpc_extras, "CHECK_SECONDS", 0.3)
     monkeypatch.setattr(grpc_extras, "REFLECTION_SECONDS", 0.3)
@@ -151,11 +166,26 @@ def test_watchers_do_not_take_the_places_of_those_who_check(serve, monkeypatch) 
         assert caught.value.code() is Code.RESOURCE_EXHAUSTED
         assert health.Check(asked, timeout=TIMEOUT).status == 1
         watches.pop().cancel()  # its place is free again
-        wait_until(lambda: made.server._health.lanes[1]._count == 2)
+        wait_until(lambda: made.server._health.lanes[1].places.taken == 2)
         watches.append(health.Watch(asked))
         assert next(watches[-1]).status == 1
         for watch in watches:
             watch.cancel()
+
+
+def test_watchers_who_leave_do_not_bring_the_server_to_a_stand(serve) -> None:
+    with serve(grpc_config={"health": True}) as made:
+        health = health_pb2_grpc.HealthStub(made.channel)
+        asked = health_pb2.HealthCheckRequest()
+        watches = []
+        for number in range(300):  # some go while others come
+            watches.append(health.Watch(asked))
+            if number % 3:
+                watches.pop(0).cancel()
+        assert health.Check(asked, timeout=TIMEOUT).status == 1
+        for watch in watches:
+            watch.cancel()
+        made.server.stop(5)
 
 
 def test_a_call_that_ends_without_a_message_is_refused(serve) -> None:
@@ -169,9 +199,10 @@ def test_more_calls_than_may_wait_are_refused(serve, engine, monkeypatch) -> Non
     monkeypatch.setattr(grpc_service, "WORK_CALLS", 4)
     engine.gate.clear()
     with serve(grpc_config={"max_threads": 1}) as made:
-        waiting = [made.start(PREDICT, request(), None) for _ in range(4)]
-        wait_until(lambda: made.api.admission.held and engine.running == 1)
-        wait_until(lambda: made.start(PREDICT, request(), None).code() is Code.RESOURCE_EXHAUSTED)
+        waiting = [made.start(PREDICT, request(), None) for _ in range(2)]
+        wait_until(lambda: made.server._work.places.taken == 2)
+        refused = made.start(PREDICT, request(), None)
+        assert refused.code() is Code.RESOURCE_EXHAUSTED
         assert made.states("m") == {1: "AVAILABLE"}
         engine.gate.set()
         assert {call.code() for call in waiting} == {Code.OK}
@@ -230,7 +261,7 @@ def test_a_call_without_a_message_does_not_hold_up_the_stop(serve, monkeypatch) 
     with serve() as made, HalfOpen(made) as half:
         half.open(PREDICT, 2)
         half.open(STATUS, 2)
-        wait_until(lambda: made.server._work._count + made.server._control._count == 4)
+        wait_until(lambda: made.server._work.places.taken + made.server._control.places.taken == 4)
         began = time.monotonic()
         made.server.stop(60)
         assert time.monotonic() - began < 30  # not the grace of a minute

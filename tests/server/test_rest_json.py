@@ -107,14 +107,25 @@ def test_what_does_not_fit_the_signature_is_refused_in_tensorflow_servings_words
 
 @pytest.mark.parametrize("dtype", [types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE])
 @pytest.mark.parametrize(
-    "value", [20000000, 16777217, 2**53 + 1, -(2**64), 10**400, -(10**400), 1e39, -1e39, 0.1]
+    "value", [20000000, 16777217, 2**53 + 1, -(2**64), 10**308, 1e39, -1e39, 0.1, math.inf]
 )
-def test_every_number_is_the_nearest_float(dtype, value):
+def test_every_number_that_a_double_holds_is_the_nearest_float(dtype, value):
     found = decode.tensor([value], dtype)
     with np.errstate(over="ignore"):
-        wide = float(value) if abs(value) < 10**308 else math.inf * (1 if value > 0 else -1)
-        expected = np.float64(wide).astype(found.dtype)
-    assert found.tolist() == [expected]
+        assert found.tolist() == [np.float64(value).astype(found.dtype)]
+
+
+@pytest.mark.parametrize("dtype", ["DT_FLOAT", "DT_DOUBLE"])
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "1" + "0" * 400, "-1" + "0" * 400])
+def test_a_number_beyond_a_doubles_range_is_refused_in_rapidjsons_words(dtype, text):
+    value = document.parse(b'{"instances": [Infinity, %s]}' % text.encode())
+    infos = {"x": TensorInfo(dtype=types_pb2.DataType.Value(dtype))}
+    assert "Number too big to be stored in double." in message_of(decode.inputs, value, infos)
+
+
+def test_a_feature_beyond_a_doubles_range_is_refused():
+    value = document.parse(b'{"examples": [{"f": [1e400]}]}')
+    assert "Number too big to be stored in double." in message_of(examples.read, value)
 
 
 def test_a_feature_beyond_floats_range_is_infinite():

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from featurewire_rollout.check import crops
+from featurewire_rollout.check import crops, neighbours
 from featurewire_rollout.check.cutoffs import cutoffs
 from featurewire_rollout.check.measures import measure
 from featurewire_rollout.check.pairs import Pairs
@@ -77,6 +77,12 @@ def judge(pairs: Pairs, thresholds: Thresholds, *, seed: int = 0) -> Report:
     if pairs.stable.crops is None:
         reason = "" if crops.available() else f"; {crops.NEEDS_PILLOW}"
         remarks.append(f"Recall of crops was not measured{reason}.")
+    vectors = pairs.stable.vectors[pairs.usable]
+    if len(vectors) > 1 and neighbours.flat_rows(neighbours.similarities(vectors)).all():
+        remarks.append(
+            "In stable's vectors every image is as similar to all others: neighbours and ranks "
+            "show nothing, only cosines do."
+        )
     if pairs.stable.version == pairs.canary.version:
         remarks.append(
             f"Both sides are version {pairs.stable.version}: it was compared with itself."

@@ -175,9 +175,10 @@ class _Measuring:
         self._add(f"overlap_at_{k}", title, interval, count, at_least=least, floor=floor)
 
         own, pseudo = neighbours.rank_correlation(before, after)
-        interval = bootstrap.mean(pseudo, bounds=(min(0.0, float(own.min())), 1.0), **rates)
+        worst = min(0.0, float(own.min()))
+        interval = bootstrap.mean(pseudo, bounds=(worst, 1.0), **rates)
         least = self.limits.min_rank_correlation
-        floor = _kept_share(interval.estimate, least)
+        floor = _kept_share(interval.estimate, least, worst=worst)
         title = "rank correlation of similarities"
         self._add("rank_correlation", title, interval, count, at_least=least, floor=floor)
 
@@ -244,13 +245,17 @@ def _usable_crops(pairs: Pairs, usable: np.ndarray) -> tuple[np.ndarray, Vectors
 
 
 def _cosine(one: Vectors, other: Vectors) -> Vectors:
-    return np.asarray((neighbours.unit(one) * neighbours.unit(other)).sum(axis=1))
+    """Of each pair of rows; two zeros are the same, too."""
+    cosines = (neighbours.unit(one) * neighbours.unit(other)).sum(axis=1)
+    return np.where(one.any(axis=1) | other.any(axis=1), cosines, 1.0)
 
 
 def _kept_share(estimate: float, limit: float, *, worst: float = 0.0) -> float | None:
     """The share of images that may not be of an unseen, worst kind, for the limit to be kept."""
     if estimate <= limit:
         return None
+    if limit <= worst:
+        return 0.0
     return 1 - (estimate - limit) / (estimate - worst)
 
 

@@ -7,10 +7,12 @@ import numpy.typing as npt
 
 from featurewire_rollout.check.pairs import Vectors
 
-__all__ = ["found", "overlap", "rank_correlation", "similarities", "unit"]
+__all__ = ["flat_rows", "found", "overlap", "rank_correlation", "similarities", "unit"]
 
 TIE = 1e-6
 """Cosines that differ by less are a tie."""
+FLAT = 10 * TIE
+"""Similarities that scatter by less have no order but that of rounding."""
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -62,25 +64,40 @@ def overlap(before: Vectors, after: Vectors, k: int) -> tuple[Vectors, Vectors]:
 
 
 def _nearest(matrix: Vectors, k: int) -> npt.NDArray[np.int64]:
-    """`(N, k)`: columns of the k largest of each row, the largest first."""
-    some = np.argpartition(-matrix, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(matrix, some, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(some, order, axis=1)
+    """`(N, k)`: columns of the k largest of each row, the largest first; of ties the first column.
+
+    So that ties are resolved alike in two versions that differ by rounding.
+    """
+    order = np.argsort(-np.round(matrix / TIE), axis=1, kind="stable")
+    return np.asarray(order[:, :k])
 
 
 def rank_correlation(before: Vectors, after: Vectors) -> tuple[Vectors, Vectors]:
     """Spearman's, of each image's similarities to all others; and each image's pseudo-value.
 
-    An image has a part in its own correlation and in all others': its pseudo-value is the sum of
-    both, less the mean.
+    1 for an image to which all others are equally similar on both sides, 0 where that is so on one
+    side only. An image has a part in its own correlation and in all others': its pseudo-value is
+    the sum of both, less the mean.
     """
     parts = _standing(before) * _standing(after)
+    flat = flat_rows(before) & flat_rows(after)
+    parts[flat] = (1 - np.eye(len(parts)))[flat] / (len(parts) - 1)
     own = parts.sum(axis=1)
     return own, own + parts.sum(axis=0) - own.mean()
 
 
+def flat_rows(matrix: Vectors) -> npt.NDArray[np.bool_]:
+    """`(N,)`: the images to which all others are equally similar, but for rounding."""
+    count = len(matrix)
+    others = matrix[~np.eye(count, dtype=bool)].reshape(count, count - 1)
+    return np.asarray(others.std(axis=1) < FLAT)
+
+
 def _standing(matrix: Vectors) -> Vectors:
-    """Each row's ranks (ties share theirs), centred and at length 1; 0 on the diagonal."""
+    """Each row's ranks (ties share theirs), centred and at length 1; 0 on the diagonal.
+
+    Rows without an order are 0 altogether.
+    """
     count = len(matrix)
     ranks = np.empty((count, count - 1))
     off_diagonal = ~np.eye(count, dtype=bool)
@@ -92,6 +109,7 @@ def _standing(matrix: Vectors) -> Vectors:
     lengths = np.linalg.norm(ranks, axis=1, keepdims=True)
     standing = np.zeros((count, count))
     standing[off_diagonal] = (ranks / np.where(lengths > 0, lengths, 1)).ravel()
+    standing[flat_rows(matrix)] = 0
     return standing
 
 

@@ -47,7 +47,7 @@ def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool 
         help=f"of more images, draw so many (default: {DEFAULT_LIMIT})",
     )
     group.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="of the draws and of the intervals"
+        "--seed", metavar="N", type=_seed, default=0, help="of the draws and of the intervals"
     )
     group.add_argument("--no-crops", action="store_true", help="do not send crops of the images")
     group.add_argument(
@@ -59,7 +59,7 @@ def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool 
     for name, meaning in LIMITS.items():
         default = getattr(defaults, name)
         limits.add_argument(
-            f"--{name.replace('_', '-')}",
+            _option(name),
             metavar="X",
             type=_number,
             default=default,
@@ -72,7 +72,8 @@ def thresholds_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     try:
         return Thresholds(**{name: getattr(args, name) for name in LIMITS})
     except ValueError as exc:
-        parser.error(str(exc))
+        name, _, rest = str(exc).partition(" ")
+        parser.error(f"{_option(name)} {rest}")
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -103,6 +104,10 @@ def write_outputs(args: argparse.Namespace, report: Report) -> None:
             raise CheckError(f"{path}: {exc.strerror or exc}") from exc
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _number(text: str) -> float:
     try:
         value = float(text)
@@ -111,6 +116,12 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 __all__ = ["Thresholds"]
+
+LEAST = 1e-9
+"""Of values that have to be above 0."""
+COSINE = (-1.0, 1.0, "a cosine, from -1 to 1")
+CORRELATION = (-1.0, 1.0, "a correlation, from -1 to 1")
+SHARE = (0.0, 1.0, "a share, from 0 to 1")
+RANGES = {
+    "min_cosine_median": COSINE,
+    "min_cosine": COSINE,
+    "min_overlap": SHARE,
+    "max_recall_loss": SHARE,
+    "min_rank_correlation": CORRELATION,
+    "max_norm_change": (LEAST, 1 - LEAST, "a share, above 0 and below 1"),
+    "max_latency_ratio": (LEAST, sys.float_info.max, "a ratio above 0"),
+    "max_error_increase": SHARE,
+    "same_cosine": COSINE,
+    "error_rate": (LEAST, 0.2, "a rate, above 0 and at most 0.2"),
+}
+"""The least and the largest value of each limit, and what it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +56,7 @@ class Thresholds:
     often does it say pass of one that breaks a limit."""
 
     def __post_init__(self) -> None:
-        for name in ("min_cosine_median", "min_cosine", "min_rank_correlation", "same_cosine"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a cosine or correlation, from -1 to 1")
-        for name in ("min_overlap", "max_recall_loss", "max_error_increase"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share, from 0 to 1")
-        if not 0 < self.max_norm_change < 1:
-            raise ValueError("max_norm_change is a share above 0 and below 1")
-        if not self.max_latency_ratio > 0:
-            raise ValueError("max_latency_ratio is above 0")
-        if not 0 < self.error_rate <= 0.2:
-            raise ValueError("error_rate is above 0 and at most 0.2")
+        for name, (least, largest, meaning) in RANGES.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not least <= value <= largest:
+                raise ValueError(f"{name} is {meaning}, not {value}")

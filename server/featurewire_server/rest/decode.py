@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from featurewire._tfs.meta_graph_pb2 import TensorInfo
 
 from ..errors import ServingError, invalid_argument, unimplemented
 from ..tensors import BY_NUMBER, ElementType, type_name
-from .document import shown, type_error
+from .document import require_in_range, shown, type_error
 
 _FLOATS = {types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE}
 _INTEGERS = {
@@ -217,20 +218,17 @@ def _require(items: list[Any], types: set[type], kind: ElementType) -> None:
 
 
 def _floats(items: list[Any], kind: ElementType) -> np.ndarray:
-    """Every number is taken: the nearest that the type has, infinity beyond its range."""
+    """The nearest that the type has of every number that a double can hold, as in TensorFlow
+    Serving: for a float, infinity beyond its range."""
     try:
         wide = np.array(items, dtype=np.float64)
-    except OverflowError:  # an integer of more than 308 digits
-        wide = np.array([_wide(item) for item in items], dtype=np.float64)
+    except OverflowError:
+        wide = np.array([math.inf])
+    if not np.isfinite(wide).all():
+        for item in items:
+            require_in_range(item)
     with np.errstate(over="ignore"):
         return wide.astype(kind.dtype)
-
-
-def _wide(item: float) -> float:
-    try:
-        return float(item)
-    except OverflowError:
-        return float("inf") if item > 0 else float("-inf")
 
 
 def _string(item: Any) -> bytes:

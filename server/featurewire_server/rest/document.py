@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -20,7 +21,8 @@ def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members if len(members) == len(pairs) else dict(reversed(pairs))
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_first_of_each)
+_CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_decoder = json.JSONDecoder(object_pairs_hook=_first_of_each, parse_constant=_CONSTANTS.__getitem__)
 _scan = _decoder.scan_once
 _skip = re.compile(r"[ \t\n\r]*").match
 
@@ -52,6 +54,19 @@ def footprint(body: bytes) -> int:
     A list of empty lists grows thirtyfold when it is parsed: memory limits have to know.
     """
     return 40 * body.count(b",") + 90 * (body.count(b"[") + body.count(b"{"))
+
+
+def require_in_range(number: float) -> None:
+    """Raise INVALID_ARGUMENT for a number with digits that is beyond the range of a double.
+
+    `Infinity` and `-Infinity` are the document's own words for that, and pass.
+    """
+    try:
+        finite = math.isfinite(number)
+    except OverflowError:  # an integer of more than 308 digits
+        finite = False
+    if not finite and not any(number is constant for constant in _CONSTANTS.values()):
+        raise invalid_argument("JSON Parse error: Number too big to be stored in double.")
 
 
 def shown(value: object) -> str:

@@ -9,7 +9,7 @@ from .._tfs.feature_pb2 import Feature
 from .._tfs.input_pb2 import Input
 from ..errors import invalid_argument
 from .decode import bytes_of, is_base64
-from .document import shown, type_name
+from .document import require_in_range, shown, type_name
 
 _KIND_NAMES = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 _MAX_FLOAT = 3.4028234663852886e38
@@ -68,6 +68,7 @@ def _typed(name: str, item: Any) -> tuple[str, Any]:
             )
         return "int64_list", int(item)
     if isinstance(item, float):
+        require_in_range(item)
         return "float_list", item if abs(item) <= _MAX_FLOAT else item * float("inf")
     if isinstance(item, str):
         return "bytes_list", item.encode(errors="surrogatepass")

@@ -1,0 +1,70 @@
+"""A bounded number of places, of which no caller can take all."""
+
+from __future__ import annotations
+
+import threading
+
+import grpc
+import pytest
+
+from featurewire_server.errors import ServingError
+from featurewire_server.places import Places
+
+
+def takes(places: Places, caller: object) -> bool:
+    try:
+        places.take(caller)
+    except ServingError:
+        return False
+    return True
+
+
+def take_all(places: Places, caller: object) -> int:
+    """How many places `caller` gets."""
+    count = 0
+    while takes(places, caller):
+        count += 1
+    return count
+
+
+def test_a_caller_alone_takes_half_and_leaves_the_other_half_to_others() -> None:
+    places = Places(100)
+    assert take_all(places, "greedy") == 50
+    with pytest.raises(ServingError, match="50 calls of this kind wait for this host") as caught:
+        places.take("greedy")
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert takes(places, "another")
+
+
+@pytest.mark.parametrize("greedy", [2, 3, 9])
+def test_in_the_end_callers_have_equal_shares_and_a_new_one_finds_a_place(greedy: int) -> None:
+    places, held = Places(100), [0] * greedy
+    for _ in range(200):  # each in turn has an answer, and takes what it can get
+        for number in range(greedy):
+            if held[number]:
+                places.leave(number)
+                held[number] -= 1
+            held[number] += take_all(places, number)
+    assert max(held) - min(held) <= 2
+    assert max(held) <= 100 // (greedy + 1) + 2
+    assert takes(places, "another")
+
+
+def test_places_that_are_left_can_be_taken_again() -> None:
+    places = Places(10)
+    assert take_all(places, "greedy") == 5
+    for _ in range(5):
+        places.leave("greedy")
+    assert take_all(places, "greedy") == 5
+
+
+def test_waiting_ends_when_the_last_place_is_left() -> None:
+    places = Places(10)
+    places.take("caller")
+    waiter = threading.Thread(target=places.wait_for_none, args=(60,))
+    waiter.start()
+    places.leave("caller")
+    waiter.join(30)
+    assert not waiter.is_alive()
+    with pytest.raises(ServingError, match="0 calls"):
+        Places(0).take("caller")

@@ -1,0 +1,185 @@
+"""Load for tests and benchmarks: clients that ask without end, and a look at what is served."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from featurewire import Client, FeaturewireError
+from featurewire_rollout.fleet import Fleet
+
+JOIN_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One vector that a caller got. Times are of `time.monotonic`."""
+
+    image: int
+    """Its place among the images."""
+    version: int
+    sent: float
+    received: float
+    vector: np.ndarray | None
+    """None where it was not kept."""
+
+
+class Callers:
+    """Threads that ask for vectors until the end: single images by label, and one stream.
+
+    A context manager. Every call that fails is in `failures`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        model: str,
+        images: Sequence[bytes],
+        labels: Sequence[str | None] = ("stable", "stable", None),
+        streams: int = 1,
+        keep_every: int = 1,
+        **options: Any,
+    ) -> None:
+        """`labels`: of the callers of single images, None: the newest version. `streams`: callers
+        of `stable` that stream. `keep_every`: of so many vectors one is kept. `options` are those
+        of `Client`."""
+        self.answers: list[Answer] = []
+        self.failures: list[str] = []
+        self._images = images
+        self._keep_every = keep_every
+        self._stop = threading.Event()
+        self._came = threading.Condition()
+        options |= {"model": model}
+        runs = [(self._call, label) for label in labels] + [(self._stream, "stable")] * streams
+        self._threads = [
+            threading.Thread(target=self._run, args=(run, target, options | {"label": label}))
+            for run, label in runs
+        ]
+
+    def _run(self, run: Any, target: str, options: Mapping[str, Any]) -> None:
+        with Client(target, **options) as client:
+            while not self._stop.is_set():
+                try:
+                    run(client)
+                except FeaturewireError as error:
+                    who = options["label"] or "no label"
+                    self.failures.append(f"{who}: {type(error).__name__}: {error}")
+                    self._stop.wait(0.1)
+
+    def _call(self, client: Client) -> None:
+        for image in itertools.cycle(range(len(self._images))):
+            if self._stop.is_set():
+                return
+            sent = time.monotonic()
+            made = client.embed(self._images[image])
+            self._add(image, made.version, sent, made.vector)
+
+    def _stream(self, client: Client) -> None:
+        for result in client.stream(self._keyed()):
+            image, sent = result.key
+            if result.error is not None:
+                self.failures.append(f"stream: {result.error}")
+            else:
+                self._add(image, result.embedding.version, sent, result.embedding.vector)
+
+    def _keyed(self) -> Iterator[tuple[tuple[int, float], bytes]]:
+        for image in itertools.cycle(range(len(self._images))):
+            if self._stop.is_set():
+                return
+            yield (image, time.monotonic()), self._images[image]
+
+    def _add(self, image: int, version: int, sent: float, vector: np.ndarray) -> None:
+        with self._came:
+            kept = len(self.answers) % self._keep_every == 0
+            made = Answer(image, version, sent, time.monotonic(), vector if kept else None)
+            self.answers.append(made)
+            self._came.notify_all()
+
+    def wait(self, count: int, *, version: int | None = None, timeout: float = 60.0) -> None:
+        """Until `count` more answers came, of `version` where one is named."""
+        with self._came:
+            start = len(self.answers)
+
+            def came() -> bool:
+                new = self.answers[start:]
+                return sum(version in (None, each.version) for each in new) >= count
+
+            if not self._came.wait_for(came, timeout):
+                raise AssertionError(f"no {count} answers within {timeout:g} s: {self.failures}")
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS)
+
+
+class Onlooker:
+    """Looks at all replicas again and again: which versions were AVAILABLE, and who is `stable`."""
+
+    def __init__(self, servers: Sequence[str], *, model: str, interval: float = 0.05) -> None:
+        self._fleet = Fleet(servers, model=model)
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._times: list[float] = []
+        self._seen: list[tuple[float, frozenset[int], tuple[int | None, ...]]] = []
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            view = self._fleet.look(labels=("stable",))
+            available = frozenset().union(*(each.available for each in view.reached))
+            stable = tuple(each.labels.get("stable") for each in view.replicas)
+            self._seen.append((began, available, stable))
+            self._times.append(time.monotonic())
+            self._stop.wait(self._interval)
+
+    def not_available(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Answers of a version that no look between their request and reply saw AVAILABLE.
+
+        The last look before the request and the first after the reply count, too.
+        """
+        wrong = []
+        for answer in answers:
+            first = max(bisect.bisect_left(self._times, answer.sent) - 1, 0)
+            last = bisect.bisect_right(self._times, answer.received) + 1
+            looks = self._seen[first : last + 1]
+            if not any(answer.version in available for _, available, _ in looks):
+                wrong.append(answer)
+        return wrong
+
+    def all_stable(self, version: int, *, since: float, timeout: float = 60.0) -> float:
+        """Seconds from `since` until a look saw `version` as `stable` on every replica."""
+        deadline, place = time.monotonic() + timeout, bisect.bisect_left(self._times, since)
+        while time.monotonic() < deadline:
+            looked = len(self._times)
+            for ended, (began, _, stable) in zip(
+                self._times[place:looked], self._seen[place:looked], strict=True
+            ):
+                if began >= since and set(stable) == {version}:
+                    return ended - since
+            place = looked
+            time.sleep(0.01)
+        raise AssertionError(f"stable is not {version} everywhere after {timeout:g} s")
+
+    def __enter__(self) -> Onlooker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(JOIN_SECONDS)
+        self._fleet.close()
