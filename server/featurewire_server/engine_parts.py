@@ -7,7 +7,6 @@ in 2 KB, and took gigabytes in one piece.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,8 +18,6 @@ from .engine import Engine
 ROWS = 32
 """The exporter's largest batch, which is warmed up; larger ones gain nothing on a CPU."""
 
-MAX_PAUSE = 1.0  # seconds
-
 
 class PartsEngine:
     """Another engine, asked for at most `ROWS` rows at a time.
@@ -29,8 +26,6 @@ class PartsEngine:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.gentle = False
-        """Row by row, with pauses: while it is warmed beside others that answer."""
         self.name = engine.name
         self.signatures: Mapping[str, SignatureDef] = engine.signatures
         self._engine = engine
@@ -39,18 +34,14 @@ class PartsEngine:
     def run(
         self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        size = 1 if self.gentle else ROWS
         counts = {array.shape[0] if array.ndim else 0 for array in inputs.values()}
         rows = max(counts, default=0)
-        if rows <= size or len(counts) > 1:  # the graph refuses inputs that do not match
+        if rows <= ROWS or len(counts) > 1:  # the graph refuses inputs that do not match
             return self._engine.run(signature_name, inputs, outputs)
         parts = []
-        for start in range(0, rows, size):
-            began = time.monotonic()
-            part = {name: array[start : start + size] for name, array in inputs.items()}
+        for start in range(0, rows, ROWS):
+            part = {name: array[start : start + ROWS] for name, array in inputs.items()}
             parts.append(self._engine.run(signature_name, part, outputs))
-            if self.gentle:  # half of the time is for others
-                time.sleep(min(time.monotonic() - began, MAX_PAUSE))
         return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
     def close(self) -> None:

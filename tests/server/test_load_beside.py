@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
-from featurewire_server import engine_openvino_child, engine_parts
+from featurewire_server import engine_openvino_child, loading
 from featurewire_server.engine import EngineConfig, load_engine
 from featurewire_server.engine_openvino import suitable_split
 from featurewire_server.engine_openvino_network import _compute
@@ -108,15 +108,11 @@ def test_a_version_that_was_there_at_the_start_can_be_collected(
     del server
 
 
-def test_it_is_warmed_a_row_at_a_time(version: Path, photos: list[Path], monkeypatch) -> None:
-    monkeypatch.setattr(engine_parts, "MAX_PAUSE", 0.0)
+def test_it_is_warmed_by_the_first_row_of_each_request(
+    version: Path, photos: list[Path], monkeypatch
+) -> None:
+    monkeypatch.setattr(loading, "MAX_PAUSE", 0.0)
     engine = load_engine(version, OPENVINO)
     whole = features(engine, photos)
-    rows = []
-    run = engine._engine.run
-    monkeypatch.setattr(
-        engine._engine, "run", lambda s, i, o: (rows.append(len(i["image_bytes"])), run(s, i, o))[1]
-    )
-    engine.gentle = True
-    np.testing.assert_allclose(features(engine, photos), whole, atol=1e-5)
-    assert rows == [1] * len(photos)
+    first = features(loading.FirstRows(engine), photos)
+    np.testing.assert_allclose(first, whole[:1], atol=1e-5)
