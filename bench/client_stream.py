@@ -4,10 +4,13 @@
 every fixed number of requests in flight, taking turns so that a drift of the machine meets all
 alike.
 
+`beside`: two streams at once, with the defaults and with fixed numbers: what each gets, and how
+many requests they have in flight.
+
 `instant`: a server that answers at once, in a process of its own: images/s and MB/s of one client
 process, the processor time of both processes, and a profile of the client's.
 
-    python -m bench.client_stream [embedded|instant] [--base-path DIR] [--seconds S]
+    python -m bench.client_stream [embedded|beside|instant] [--base-path DIR] [--seconds S]
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 
 from bench._instant_server import instant_server
@@ -32,6 +36,7 @@ FIXED = (1, 2, 4, 8)
 ROUNDS = 3
 ROUND_SECONDS = 24.0
 SHARE = 0.97
+ALIKE = 1.5
 
 INSTANT_IMAGES = 40_000
 IMAGE_BYTES = 100_000
@@ -40,10 +45,7 @@ IMAGE_BYTES = 100_000
 def embedded(base_path: Path | None, seconds: float) -> bool:
     contents = jpegs()
     configs = {"defaults": StreamConfig()} | {
-        f"{number} in flight": StreamConfig(
-            min_in_flight=number, max_in_flight=number, initial_in_flight=number
-        )
-        for number in FIXED
+        f"{number} in flight": fixed(number) for number in FIXED
     }
     rates: dict[str, list[float]] = {name: [] for name in configs}
     with tempfile.TemporaryDirectory(prefix="featurewire-bench-") as scratch:
@@ -79,6 +81,66 @@ def embedded(base_path: Path | None, seconds: float) -> bool:
     held = medians["defaults"] >= SHARE * best
     print(f"defaults >= {SHARE} of the best fixed number: {'held' if held else 'missed'}")
     return held
+
+
+def beside(base_path: Path | None, seconds: float) -> bool:
+    contents = jpegs()
+    rows, rates = [], {}
+    with tempfile.TemporaryDirectory(prefix="featurewire-bench-") as scratch:
+        base_path = base_path or published(Path(scratch))
+        with serving(base_path, MODEL) as target:
+            for name, config in {
+                "defaults": StreamConfig(),
+                "1 each": fixed(1),
+                "2 each": fixed(2),
+            }.items():
+                got, flying = pair(target, config, contents, seconds)
+                rates[name] = got
+                rows.append(
+                    [name, f"{sum(got):.1f}", f"{got[0]:.1f} {got[1]:.1f}", f"{flying:.1f}"]
+                )
+    print_table(["two streams", "images/s", "each", "in flight, both"], rows)
+    best = max(sum(got) for name, got in rates.items() if name != "defaults")
+    held = sum(rates["defaults"]) >= SHARE * best and max(rates["defaults"]) <= ALIKE * min(
+        rates["defaults"]
+    )
+    print(
+        f"defaults >= {SHARE} of the best fixed number, shares within a factor of {ALIKE}: "
+        f"{'held' if held else 'missed'}"
+    )
+    return held
+
+
+def pair(
+    target: str, config: StreamConfig, contents: list[bytes], seconds: float
+) -> tuple[list[float], float]:
+    """Two streams for `seconds`, the second a little later: images/s of each in the second half,
+    and the mean of all requests in flight."""
+    clients = [Client(target, model=MODEL, stream=config) for _ in range(2)]
+    for client in clients:
+        client.wait_until_ready(120)
+    with futures.ThreadPoolExecutor(2) as pool:
+        streams = []
+        for client in clients:
+            streams.append(pool.submit(stream_rate, client, contents, seconds))
+            time.sleep(seconds / 20)
+        time.sleep(seconds / 2)
+        began, before = time.monotonic(), [client.stats().images for client in clients]
+        flying = []
+        while time.monotonic() - began < seconds / 2 - seconds / 10:
+            flying.append(sum(client.stats().in_flight for client in clients))
+            time.sleep(0.05)
+        after, elapsed = [client.stats().images for client in clients], time.monotonic() - began
+        for stream in streams:
+            stream.result()
+    for client in clients:
+        client.close()
+    images = [late - early for early, late in zip(before, after, strict=True)]
+    return [each / elapsed for each in images], statistics.mean(flying)
+
+
+def fixed(number: int) -> StreamConfig:
+    return StreamConfig(min_in_flight=number, max_in_flight=number, initial_in_flight=number)
 
 
 def distinct(count: int) -> Iterator[bytes]:
@@ -120,7 +182,7 @@ def instant() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", nargs="?", choices=["embedded", "instant"])
+    parser.add_argument("part", nargs="?", choices=["embedded", "beside", "instant"])
     parser.add_argument("--base-path", type=Path, help="a published model; default: the stand-in")
     parser.add_argument(
         "--seconds", type=float, default=ROUND_SECONDS, help="of a round: some full batches' worth"
@@ -128,9 +190,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     print(describe("tensorflow", "grpcio", "numpy", "protobuf"))
     held = True
-    if args.part != "instant":
+    if args.part in (None, "embedded"):
         held = embedded(args.base_path, args.seconds)
-    if args.part != "embedded":
+    if args.part in (None, "beside"):
+        held &= beside(args.base_path, 2 * args.seconds)
+    if args.part in (None, "instant"):
         instant()
     return 0 if held else 1
 

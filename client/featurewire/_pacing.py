@@ -13,66 +13,79 @@ from featurewire._retry import backoff
 
 __all__ = ["Outage", "Window"]
 
-GAIN = 1.05
-"""A step up pays when it raises throughput by this factor."""
+GAIN = 1.03
+"""A step up pays when it raises throughput by this factor, or by half of what it adds."""
 LOSS = 0.98
 """A step down stands when it keeps this much of the throughput."""
-RISEN = 2.0
-"""Latency over that of the chosen size, from which on it counts as risen."""
-QUEUED = 1.5
-"""Requests that may wait at the server: one keeps it busy, more only hold up others."""
-SHARE = 0.8
-"""The share of a step up that throughput must follow where requests wait already."""
+PRICE = 0.8
+"""The share of a step that throughput must follow where requests wait: see `Window._needs`."""
+ROUNDS = 2.5
+"""A request that is answered within so many rounds of replies waits for nobody but its like."""
+RISEN = 1.15
+"""Latency over the least, up to which it may be chance."""
 FORGET = 1.002
-"""By how much the least latency rises with each reply, because servers change."""
+"""By how much the least latency rises with each epoch, because servers change."""
 TURNS = 4
-"""An epoch's replies, over requests in flight: batching servers answer in bunches."""
+"""An epoch's replies, over requests in flight."""
+FEWEST = 12
+"""An epoch's replies at least."""
 SHORTEST = 0.25
 """Seconds an epoch lasts at least."""
-REST = 8
+TOGETHER = 0.06
+"""Replies closer than this share of their usual distance come from one batch of the server."""
+REST = 4
 """Epochs from a step that did not pay to the next try; doubles up to `LONGEST_REST`."""
-LONGEST_REST = 32
+LONGEST_REST = 16
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _Epoch:
     limit: int
     rate: float
     """Images a second."""
     latency: float
-    """Seconds a request, mean."""
+    """Seconds, the least."""
+    rounds: float
+    """In how many bunches `limit` replies come."""
+
+    def waiting(self, least: float) -> float:
+        """Requests in flight beyond what the least latency needs.
+
+        Brakmo, Peterson, "TCP Vegas", IEEE JSAC 13(8), 1995.
+        """
+        return self.limit * (1 - least / self.latency) if self.latency else 0.0
 
 
 class Window:
     """How many requests a stream keeps in flight.
 
-    Throughput rises with requests in flight until the server is saturated; from there on only
-    latency rises, for others too. The window climbs towards that knee: it measures throughput over
-    an epoch of replies, grows while growth pays, and takes the last step back when it does not.
-    Latency says which way to look next: where more than one request only waits, fewer are tried,
-    and kept when the throughput stays. A full queue halves the window; an outage shrinks it to a
-    probe of one request until somebody answers.
+    Throughput rises with requests in flight until the server is saturated; from there on a larger
+    window only makes requests wait, those of others too. So the window tries a step up and a step
+    down in turn, measures images a second over an epoch of replies, and takes the step back when it
+    does not pay. A full queue halves the window; an outage shrinks it to a probe of one request
+    until somebody answers.
     """
 
     def __init__(self, config: StreamConfig) -> None:
         self._low = config.min_in_flight
         self._high = config.max_in_flight
         self._limit = min(self._high, max(self._low, config.initial_in_flight))
-        self._base: _Measured | None = None
+        self._base: _Epoch | None = None
         """What the size before the step on trial reached; None while none is on trial."""
-        self._chosen: _Measured | None = None
-        """What the current size reached when it was chosen."""
+        self._kept = 0.0
+        """The rate from which a row of steps down began: they may not lose it bit by bit."""
+        self._up = True
+        self._coarse = True
+        """No step has failed yet: they are large."""
         self._rest = 0
         self._rests = REST
         self._least = math.inf
         """Seconds that a request takes which waits for nothing."""
-        self._fine = False
-        """A large step up did not pay: the next one is small."""
-        self._kept = 0.0
-        """The rate from which a row of steps down began: they may not lose it bit by bit."""
         self._probing = False
         self._halved_at: float | None = None
         self._skip = 0
+        self._last = -math.inf
+        self._latency = math.inf
         self._begin(None)
 
     @property
@@ -89,12 +102,12 @@ class Window:
             self._probing = False
             self._move(max(self._low, self._limit // 2))
             return
-        self._least = min(latency, self._least * FORGET)
-        if not saturated:  # the source is the limit: nothing to be learned of the server
-            self._begin(None)
-            return
-        if self._skip:  # sent under the size before
-            self._skip -= 1
+        apart = now - self._last > max(0.0003, TOGETHER * latency / self._limit)
+        self._last = now
+        self._least = min(latency, self._least)
+        if not saturated or self._skip:
+            # The source is the limit, or it was sent under the size before: nothing to be learned.
+            self._skip = max(0, self._skip - 1) if saturated else self._skip
             self._begin(None)
             return
         if self._since is None:
@@ -102,12 +115,14 @@ class Window:
             return
         self._replies += 1
         self._images += images
-        self._latency += latency
+        self._bunches += apart
+        self._latency = min(self._latency, latency)
         elapsed = now - self._since
-        if self._replies >= TURNS * self._limit and elapsed >= SHORTEST:
-            self._judge(
-                _Measured(self._limit, self._images / elapsed, self._latency / self._replies)
-            )
+        if self._replies >= max(FEWEST, TURNS * self._limit) and elapsed >= SHORTEST:
+            rounds = self._limit * max(1, self._bunches) / self._replies
+            seen = _Epoch(self._limit, self._images / elapsed, self._latency, rounds)
+            self._least *= FORGET
+            self._judge(seen)
             self._begin(now)
 
     def overloaded(self, now: float) -> None:
@@ -124,82 +139,71 @@ class Window:
 
     def _begin(self, now: float | None) -> None:
         self._since = now
-        self._replies = self._images = 0
-        self._latency = 0.0
+        self._replies = self._images = self._bunches = 0
+        self._latency = math.inf
 
     def _move(self, limit: int) -> None:
         """Another size, not on trial."""
         self._skip = self._limit
         self._limit = limit
-        self._base = self._chosen = None
+        self._base = None
         self._begin(None)
 
-    def _queued(self, measured: _Measured) -> float:
-        """How many of the requests in flight only wait: those beyond what the least latency needs.
-
-        Brakmo, Peterson, "TCP Vegas", IEEE JSAC 13(8), 1995.
-        """
-        return measured.limit * (1 - self._least / measured.latency) if measured.latency else 0.0
-
-    def _judge(self, measured: _Measured) -> None:
-        if self._base is not None:
-            self._end_trial(measured)
-        elif self._rest:
-            self._rest -= 1
-            if self._chosen is None:
-                self._chosen = measured
-            elif measured.latency > RISEN * self._chosen.latency and (
-                measured.rate <= self._chosen.rate
-            ):
-                self._try_less(measured)
-        elif self._queued(measured) > QUEUED:
-            self._try_less(measured)
-        else:
-            self._try_more(measured)
-
-    def _try_more(self, measured: _Measured) -> None:
-        step = 1 if self._fine else self._limit // 2
-        larger = min(self._high, self._limit + max(1, step))
-        if larger == self._limit:
-            self._rest = self._rests
-            self._chosen = measured
-            return
-        self._move(larger)
-        self._base = measured
-
-    def _try_less(self, measured: _Measured) -> None:
-        smaller = max(self._low, self._limit * 3 // 4)
-        if smaller == self._limit:
-            self._rest = self._rests
-            self._chosen = measured
-            return
-        self._move(smaller)
-        self._base = measured
-
-    def _end_trial(self, measured: _Measured) -> None:
-        base = self._base
-        assert base is not None
-        gain, growth = measured.rate / base.rate, measured.limit / base.limit
-        if growth > 1:
-            # Where requests wait already, a larger window mostly takes from other streams: it has
-            # to pay nearly in full, so that streams beside each other stop at equal shares.
-            waits = self._queued(measured) > QUEUED
-            pays = gain >= (growth**SHARE if waits else min(GAIN, math.sqrt(growth)))
-        else:
-            pays = measured.rate >= LOSS * max(base.rate, self._kept)
-        if pays and growth > 1:
+    def _judge(self, seen: _Epoch) -> None:
+        base, self._base = self._base, None
+        if base is None:
+            if self._rest:
+                self._rest -= 1
+            else:
+                self._step(seen)
+        elif seen.rate >= self._needs(base, seen):
+            self._kept = 0.0 if self._up else max(self._kept, base.rate)
             self._rests = REST
-            self._try_more(measured)
-        elif pays:
-            self._kept = max(base.rate, self._kept)
-            self._try_less(measured)
+            self._step(seen)
         else:
-            self._rest = self._rests
-            self._rests = min(LONGEST_REST, self._rests * 2)
-            self._fine = growth > 1 and not self._fine
             self._move(base.limit)
-            self._chosen = base
-            self._kept = 0.0
+            self._turn()
+
+    def _needs(self, base: _Epoch, seen: _Epoch) -> float:
+        """The rate at which the step on trial pays.
+
+        Beside other streams a larger window takes from theirs: throughput follows the step by the
+        share that they have. Where requests wait already, that is no gain. So it has to follow
+        nearly in full, and more so the more of ours are in flight: then those who have much give
+        it up, and streams beside each other meet at equal shares. Where it follows hardly at all
+        we are alone, and may keep one waiting.
+        """
+        larger = seen if self._up else base
+        growth, waiting = seen.limit / base.limit, larger.waiting(self._least)
+        alone = abs(math.log(seen.rate / base.rate)) <= 0.35 * abs(math.log(growth))
+        if (
+            larger.rounds > ROUNDS
+            and waiting > (1.25 if alone else 0.5)
+            and larger.latency > RISEN * self._least
+        ):
+            return float(base.rate * growth ** max(PRICE, 1 - 0.5 / larger.rounds))
+        if self._up:
+            return base.rate * min(GAIN, math.sqrt(growth))
+        return LOSS * max(base.rate, self._kept)
+
+    def _step(self, seen: _Epoch) -> None:
+        """Try the next size: by a batch of the server's, or an eighth."""
+        step = max(1, round(self._limit / seen.rounds), self._limit // 8)
+        if self._up and self._coarse:
+            step = max(step, self._limit // 2)
+        size = self._limit + step if self._up else max(1, self._limit - step)
+        size = min(self._high, max(self._low, size))
+        if size == self._limit:
+            self._turn()
+        else:
+            self._move(size)
+            self._base = seen
+
+    def _turn(self) -> None:
+        """Try the other way, after a rest."""
+        self._up, self._coarse, self._kept = not self._up, False, 0.0
+        self._rest = self._rests
+        self._rests = min(LONGEST_REST, self._rests * 2)
 
 
 class Outage:

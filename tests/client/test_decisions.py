@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pickle
-import random
 from pathlib import Path
 
 import grpc
@@ -16,114 +15,8 @@ from featurewire import ChannelConfig, RetryConfig, StreamConfig, TLSConfig
 from featurewire._call import Rotation
 from featurewire._channel import split_target
 from featurewire._errors import from_rpc_error
-from featurewire._pacing import Window
 from featurewire._retry import RetryBudget, backoff
 from featurewire._stats import Latencies
-
-
-class Plant:
-    """A server of `slots` workers that each take `service` seconds a request of 16 images.
-
-    More in flight than `queue` allows is refused. Simulated: no time passes.
-    """
-
-    def __init__(self, *, slots: int, service: float, queue: int = 10**6) -> None:
-        self.slots, self.service, self.queue = slots, service, queue
-        self.now = 0.0
-
-    def run(self, window: Window, *, seconds: float, saturated: bool = True) -> list[int]:
-        limits = []
-        random_ = random.Random(7)
-        end = self.now + seconds
-        while self.now < end:
-            flying = window.limit
-            if flying > self.queue:
-                window.overloaded(self.now)
-                self.now += 0.01
-            else:
-                busy = min(flying, self.slots)
-                jitter = random_.uniform(0.98, 1.02)
-                self.now += self.service / busy * jitter
-                window.replied(
-                    images=16,
-                    latency=self.service * flying / busy,
-                    now=self.now,
-                    saturated=saturated,
-                )
-            limits.append(window.limit)
-        return limits
-
-
-def throughput(limit: int, slots: int) -> float:
-    return min(limit, slots) / slots
-
-
-def test_the_window_grows_until_the_server_is_saturated():
-    window = Window(StreamConfig(max_in_flight=64))
-    limits = Plant(slots=20, service=0.1).run(window, seconds=60)
-    settled = limits[len(limits) // 2 :]
-    assert sum(throughput(limit, 20) for limit in settled) / len(settled) >= 0.97
-    assert sum(settled) / len(settled) < 30
-
-
-def test_the_window_stays_small_where_more_does_not_help():
-    window = Window(StreamConfig(max_in_flight=64))
-    limits = Plant(slots=2, service=0.1).run(window, seconds=60)
-    assert sum(limits) / len(limits) < 8
-
-
-def test_a_lone_stream_keeps_one_request_waiting_and_no_more():
-    window = Window(StreamConfig(max_in_flight=64))
-    # As for the first request of a stream, which finds an idle server.
-    window.replied(images=16, latency=0.1, now=0.0, saturated=False)
-    limits = Plant(slots=1, service=0.1).run(window, seconds=120)
-    settled = limits[len(limits) // 2 :]
-    assert sum(settled) / len(settled) <= 2.5
-
-
-def test_the_window_leaves_what_a_full_queue_refuses():
-    window = Window(StreamConfig(initial_in_flight=32))
-    limits = Plant(slots=4, service=0.1, queue=6).run(window, seconds=60)
-    settled = limits[len(limits) // 2 :]
-    assert sum(limit > 6 for limit in settled) / len(settled) < 0.05
-    assert sum(throughput(limit, 4) for limit in settled) / len(settled) >= 0.9
-
-
-def test_the_window_steps_back_when_latency_rises():
-    window = Window(StreamConfig(max_in_flight=64))
-    plant = Plant(slots=20, service=0.1)
-    before = plant.run(window, seconds=60)[-1]
-    plant.service, plant.slots = 0.5, 4  # others have come
-    assert plant.run(window, seconds=1500)[-1] < before / 2
-
-
-def test_the_window_follows_a_server_that_grows():
-    window = Window(StreamConfig(max_in_flight=64))
-    plant = Plant(slots=3, service=0.1)
-    before = plant.run(window, seconds=30)[-1]
-    plant.slots = 24
-    limits = plant.run(window, seconds=300)
-    assert max(limits[len(limits) // 2 :]) > 2 * before
-
-
-def test_a_slow_source_teaches_the_window_nothing():
-    window = Window(StreamConfig(initial_in_flight=5))
-    limits = Plant(slots=20, service=0.1).run(window, seconds=30, saturated=False)
-    assert set(limits) == {5}
-
-
-def test_an_outage_shrinks_the_window_to_a_probe_until_somebody_answers():
-    window = Window(StreamConfig(initial_in_flight=16))
-    window.unreachable()
-    assert window.limit == 1
-    window.replied(images=1, latency=0.1, now=1.0, saturated=True)
-    assert window.limit == 8
-
-
-def test_a_fixed_window_is_fixed():
-    window = Window(StreamConfig(min_in_flight=6, max_in_flight=6))
-    limits = Plant(slots=20, service=0.1, queue=4).run(window, seconds=10)
-    assert set(limits) == {6}
 
 
 def test_backoff_is_random_below_a_growing_bound():
