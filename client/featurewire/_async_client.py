@@ -14,7 +14,7 @@ import grpc.aio
 
 from featurewire import _channel
 from featurewire._async_driver import Driver
-from featurewire._call import Flow, T
+from featurewire._call import Flow, Job, T
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import ConfigError
 from featurewire._images import Image, Source, check_image, check_images
@@ -41,11 +41,8 @@ class AsyncClient(Shell):
     For the arguments see `Client`.
     """
 
-    def _connect(self) -> None:
-        self._channels: list[grpc.aio.Channel] = []
-
-    def _bound(self) -> list[grpc.aio.Channel]:
-        """The channels; made in the loop that uses them."""
+    def _driver(self, job: Job) -> Driver:
+        """Over channels that are made in the loop that uses them."""
         self._connection.check_usable()
         loop = asyncio.get_running_loop()
         if self._connection.life.loop is None:
@@ -56,7 +53,7 @@ class AsyncClient(Shell):
                 "this client belongs to another event loop; create one AsyncClient for each loop "
                 "(each asyncio.run)"
             )
-        return self._channels
+        return Driver(self._method, self._connection, job)
 
     def _open(self, server: str) -> grpc.aio.Channel:
         config, tls = self._connection.channel, self._connection.tls
@@ -119,7 +116,7 @@ class AsyncClient(Shell):
         progress: Callable[[StreamProgress], object] | None,
     ) -> AsyncIterator[Result[Any]]:
         stream = await self._run(self._core.stream(timeout))
-        driver = Driver(self._bound(), self._connection, stream)
+        driver = self._driver(stream)
         reading = self._core.reading(stream, timeout, driver.deliver)
         source: AsyncIterator[Any] | None = None
         pending: asyncio.Future[None] | None = None
@@ -134,9 +131,10 @@ class AsyncClient(Shell):
                     reading.ask()
                 elif pending is None and reading.wants():
                     pending = asyncio.ensure_future(_next(source, reading))
+                    pending.add_done_callback(driver.wake)
                 while driver.start_due() and source is None:
                     reading.ask()
-                await driver.wait(reading.wake_at(), pending)
+                await driver.wait(reading.wake_at())
                 if pending is not None and pending.done():
                     pending.result()
                     pending = None
@@ -206,7 +204,7 @@ class AsyncClient(Shell):
                     left = until - time.monotonic()
                     await asyncio.wait([future], timeout=None if math.isinf(left) else left)
                 else:
-                    driver = Driver(self._bound(), self._connection, step)
+                    driver = self._driver(step)
                     try:
                         while not step.finished:
                             driver.start_due()

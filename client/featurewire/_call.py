@@ -39,14 +39,6 @@ class Attempt:
     started: float
     kind: Literal["first", "retry", "hedge"]
 
-    @property
-    def method(self) -> str:
-        return self.call.method
-
-    @property
-    def request(self) -> bytes:
-        return self.call.request
-
 
 class Job(Protocol):
     """What a shell drives."""

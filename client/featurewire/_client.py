@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -52,10 +51,8 @@ class Client(Shell):
 
     def _connect(self) -> None:
         config, tls = self._connection.channel, self._connection.tls
-        channels = self._channels = [
-            _channel.open_channel(server, config, tls) for server in self._connection.servers
-        ]
-        self._method = functools.cache(lambda server, name: channels[server].unary_unary(name))
+        for server in self._connection.servers:
+            self._channels.append(_channel.open_channel(server, config, tls))
 
     def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
         """The feature vector of one image.

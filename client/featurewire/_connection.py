@@ -147,10 +147,10 @@ class Connection:
         with self._lock:
             self._counts[_COUNTERS[attempt.kind]] += 1
             self._counts["in_flight"] += 1
-            self._counts["bytes_sent"] += len(attempt.request)
+            self._counts["bytes_sent"] += len(attempt.call.request)
         if log.isEnabledFor(logging.DEBUG):
-            method = attempt.method.rpartition("/")[2]
-            size, server = len(attempt.request), self.servers[attempt.server]
+            method = attempt.call.method.rpartition("/")[2]
+            size, server = len(attempt.call.request), self.servers[attempt.server]
             log.debug("%s: %s attempt of %s, %d bytes", server, attempt.kind, method, size)
 
     def replied(self, job: Job, attempt: Attempt, reply: bytes, now: float) -> None:

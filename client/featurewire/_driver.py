@@ -1,10 +1,11 @@
-"""The blocking half of a job's I/O: sends its attempts and brings it their outcomes."""
+"""A job's I/O: sends its attempts and brings it their outcomes. `Driver` blocks."""
 
 from __future__ import annotations
 
 import math
 import queue
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,101 +15,61 @@ import grpc
 from featurewire._call import Attempt, Job
 from featurewire._connection import Connection
 
-__all__ = ["Driver", "Method"]
+__all__ = ["AnyDriver", "Driver", "Method"]
 
 Method = Callable[[int, str], Any]
 """gRPC's callable for a method of the server with that index."""
 
 
-class Driver:
-    """Sends a job's attempts and brings it their outcomes."""
+class AnyDriver(ABC):
+    """All but the waiting."""
+
+    _outcomes: tuple[type[BaseException], ...] = (Exception,)
+    """What a future raises."""
 
     def __init__(self, method: Method, connection: Connection, job: Job) -> None:
         self._method = method
         self._connection = connection
         self._job = job
-        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.deliver = self._events.put
-        """Have something called on this thread, by `wait` or `collect`."""
-        self._open: dict[Attempt, grpc.Future] = {}
+        self._open: dict[Attempt, Any] = {}
+        """Futures of those that are on their way."""
 
-    def run(self) -> None:
-        """Bring a job that takes nothing more to its end."""
-        while not self._job.finished:
-            attempts = self._job.due(time.monotonic())
-            if len(attempts) == 1 and not self._open and math.isinf(self._job.wake_at()):
-                self._call(attempts[0])
-                continue
-            for attempt in attempts:
-                self._start(attempt)
-            self.wait()
+    @abstractmethod
+    def deliver(self, event: Callable[[], None]) -> None:
+        """Have something called by `wait` or `collect`. From any thread."""
+
+    @abstractmethod
+    def collect(self) -> None:
+        """Bring the outcomes that are there, without waiting."""
+
+    @abstractmethod
+    def _start(self, attempt: Attempt) -> Any:
+        """Send an attempt; its future."""
 
     def start_due(self) -> bool:
         """Send what is to be sent now; whether that was anything."""
         attempts = self._job.due(time.monotonic())
         for attempt in attempts:
-            self._start(attempt)
+            self._open[attempt] = self._start(attempt)
+            self._connection.started(attempt)
         return bool(attempts)
-
-    def _call(self, attempt: Attempt) -> None:
-        """Send an attempt that nothing can happen beside, and wait for it here.
-
-        gRPC starts a thread for a lone future, which costs more than the rest of a small call.
-        """
-        send, options = self._sender(attempt)
-        self._connection.started(attempt)
-        try:
-            reply = send(attempt.request, **options)
-        except Exception as exc:
-            self._connection.failed(self._job, attempt, exc)
-        except BaseException:  # an interrupt
-            self._connection.canceled()
-            raise
-        else:
-            self._connection.replied(self._job, attempt, reply, time.monotonic())
-
-    def _start(self, attempt: Attempt) -> None:
-        send, options = self._sender(attempt)
-        future = send.future(attempt.request, **options)
-        self._open[attempt] = future
-        self._connection.started(attempt)
-        future.add_done_callback(
-            lambda _: self.deliver(partial(self._bring, attempt, time.monotonic()))
-        )
 
     def _sender(self, attempt: Attempt) -> tuple[Any, dict[str, Any]]:
         self._connection.check_usable()
-        return self._method(attempt.server, attempt.method), {
+        return self._method(attempt.server, attempt.call.method), {
             "timeout": attempt.timeout,
             "metadata": self._connection.metadata(attempt),
             "wait_for_ready": self._connection.channel.wait_for_ready or None,
         }
 
-    def collect(self) -> None:
-        """Bring the outcomes that are there, without waiting."""
-        while not self._events.empty():
-            self._events.get()()
-
-    def wait(self, wake_at: float = math.inf) -> None:
-        """Wait for an outcome, or until the job (or the caller: `wake_at`) is to be asked again."""
-        if self._job.finished:
-            return
-        self._connection.check_process()
-        left = min(self._job.wake_at(), wake_at) - time.monotonic()
-        try:
-            event = self._events.get(timeout=None if math.isinf(left) else max(left, 0.0))
-        except queue.Empty:
-            return
-        event()
-        self.collect()
-
     def _bring(self, attempt: Attempt, now: float) -> None:
+        """The outcome that came at `now`."""
         future = self._open.pop(attempt, None)
         if future is None:
             return
         try:
             reply = future.result()
-        except (Exception, grpc.FutureCancelledError) as exc:
+        except self._outcomes as exc:
             self._connection.failed(self._job, attempt, exc)
         else:
             self._connection.replied(self._job, attempt, reply, now)
@@ -121,8 +82,75 @@ class Driver:
             self._connection.canceled()
             future.cancel()
 
+    def _seconds(self, wake_at: float) -> float | None:
+        """How long to wait for an outcome: until the job, or the caller, is to be asked again."""
+        self._connection.check_process()
+        left = min(self._job.wake_at(), wake_at) - time.monotonic()
+        return None if math.isinf(left) else max(left, 0.0)
+
     def close(self) -> None:
         """Cancel what is open, and end the job."""
         self._job.abandon()
         for attempt in list(self._open):
             self._cancel(attempt)
+
+
+class Driver(AnyDriver):
+    def __init__(self, method: Method, connection: Connection, job: Job) -> None:
+        super().__init__(method, connection, job)
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def deliver(self, event: Callable[[], None]) -> None:
+        self._events.put(event)
+
+    def run(self) -> None:
+        """Bring a job that takes nothing more to its end."""
+        while not self._job.finished:
+            attempts = self._job.due(time.monotonic())
+            if len(attempts) == 1 and not self._open and math.isinf(self._job.wake_at()):
+                self._call(attempts[0])
+                continue
+            for attempt in attempts:
+                self._open[attempt] = self._start(attempt)
+                self._connection.started(attempt)
+            self.wait()
+
+    def _call(self, attempt: Attempt) -> None:
+        """Send an attempt that nothing can happen beside, and wait for it here.
+
+        gRPC starts a thread for a lone future, which costs more than the rest of a small call.
+        """
+        send, options = self._sender(attempt)
+        self._connection.started(attempt)
+        try:
+            reply = send(attempt.call.request, **options)
+        except Exception as exc:
+            self._connection.failed(self._job, attempt, exc)
+        except BaseException:  # an interrupt
+            self._connection.canceled()
+            raise
+        else:
+            self._connection.replied(self._job, attempt, reply, time.monotonic())
+
+    def _start(self, attempt: Attempt) -> grpc.Future:
+        send, options = self._sender(attempt)
+        future = send.future(attempt.call.request, **options)
+        future.add_done_callback(
+            lambda _: self.deliver(partial(self._bring, attempt, time.monotonic()))
+        )
+        return future
+
+    def collect(self) -> None:
+        while not self._events.empty():
+            self._events.get()()
+
+    def wait(self, wake_at: float = math.inf) -> None:
+        """Wait for an outcome, or until the job (or the caller: `wake_at`) is to be asked again."""
+        if self._job.finished:
+            return
+        try:
+            event = self._events.get(timeout=self._seconds(wake_at))
+        except queue.Empty:
+            return
+        event()
+        self.collect()

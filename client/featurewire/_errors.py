@@ -133,7 +133,7 @@ _ADVICE = {
     "rights": "check ChannelConfig(token=…, metadata=…)",
 }
 
-_NOT_GRPC = r"http/?1|http2 header with status|before receiving SETTINGS"
+_NOT_GRPC = r"http/?1|header with status|receiving SETTINGS"
 _HUNG_UP = r"socket closed|connection reset|broken pipe|end of file|\\bEOF\\b"
 _CUT_OFF = r"RST_STREAM|goaway|connection|stream (removed|closed)"
 
@@ -142,12 +142,7 @@ _RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
     ("RESOURCE_EXHAUSTED", r"larger than max|message .*too large", InvalidRequestError, "size"),
     ("RESOURCE_EXHAUSTED", "", OverloadedError, "load"),
     ("UNAVAILABLE", r"queue .*is full", OverloadedError, "load"),
-    (
-        "UNAVAILABLE",
-        r"http/?1|header with status|receiving SETTINGS",
-        ServerUnavailableError,
-        "not gRPC",
-    ),
+    ("UNAVAILABLE", _NOT_GRPC, ServerUnavailableError, "not gRPC"),
     ("UNAVAILABLE", r"hostname verif|peer name|ssl.*host", ServerUnavailableError, "host name"),
     ("UNAVAILABLE", r"ssl|tls|handshake|certificate", ServerUnavailableError, "TLS"),
     ("UNAVAILABLE", r"DNS|resol", ServerUnavailableError, "DNS"),
@@ -165,12 +160,7 @@ _RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
     # A connection that a proxy or a dying server cuts off shows as one of these.
     ("CANCELLED", "", ServerUnavailableError, ""),
     ("ABORTED", "", ServerUnavailableError, ""),
-    (
-        "INTERNAL",
-        r"RST_STREAM|goaway|connection|stream (removed|closed)",
-        ServerUnavailableError,
-        "",
-    ),
+    ("INTERNAL", _CUT_OFF, ServerUnavailableError, ""),
     ("UNKNOWN", r"stream removed|connection", ServerUnavailableError, ""),
     ("UNKNOWN", r"header with status", ServerUnavailableError, "not gRPC"),
     ("", "", ServerError, ""),

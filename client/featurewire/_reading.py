@@ -165,7 +165,7 @@ class Reading:
             return
         for slot in [slot for slot, began in self._loading.items() if now > began + self._timeout]:
             self._start_reader()
-            late = f"not read within timeout={self._timeout:g} s"
+            late = "not read in time; raise timeout=…, or look at its disk"
             self._loaded(slot, ImageError(f"{slot.key!r}: {late}", reason="unreadable"))
 
     def wake_at(self) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from featurewire._config import ChannelConfig, Metadata, RetryConfig, StreamConfig, TLSConfig
 from featurewire._connection import Connection
 from featurewire._core import Core
+from featurewire._driver import Method
 from featurewire._settings import DEFAULT_TIMEOUT, UNSET, Settings, Timeout, Unset
 from featurewire._stats import Stats
 
@@ -41,11 +43,16 @@ class Shell:
         settings = Settings(**{name: given[name] for name in Settings.__dataclass_fields__})
         self._connection = Connection(settings)
         self._core = Core(settings, self._connection)
+        channels: list[Any] = []
+        self._channels = channels
+        self._method: Method = functools.cache(
+            lambda server, name: channels[server].unary_unary(name)
+        )
         self._connect()
 
     _is_view = False
 
-    def _connect(self) -> object:
+    def _connect(self) -> None:
         """Make the channels, if that is to be done at once."""
 
     def _deadline(self, timeout: Timeout) -> float:

@@ -13,6 +13,9 @@ from featurewire._cli.arguments import CommandParser
 from featurewire._cli.server_options import option, variable
 from featurewire._cli.wording import in_options
 
+READERS = 4
+"""Files that are read at the same time: disks have latency too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
@@ -37,8 +40,8 @@ def connect(args: argparse.Namespace, **instead: Any) -> Client:
     ):
         if (value := getattr(args, name, None)) is not None:
             settings[setting] = value
-    if (patience := getattr(args, "patience", None)) is not None:
-        settings["stream"] = StreamConfig(patience=patience)
+    if hasattr(args, "patience"):
+        settings["stream"] = StreamConfig(patience=args.patience, readers=READERS)
     if args.tls or args.tls_ca is not None:
         settings["tls"] = TLSConfig(
             ca=args.tls_ca,

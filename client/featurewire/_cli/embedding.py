@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
-from featurewire import FeaturewireError, ImageError, Result
+from featurewire import FeaturewireError, Result
 from featurewire._cli.arguments import CommandFailure, path_text
 from featurewire._cli.availability import wait
 from featurewire._cli.connection import connect, describe
@@ -15,9 +16,8 @@ from featurewire._cli.interrupts import Interrupts
 from featurewire._cli.origins import Origins
 from featurewire._cli.outputs import Output
 from featurewire._cli.progress import Progress, Waiting, duration
-from featurewire._cli.reading import read_ahead
 from featurewire._cli.rows import Origin
-from featurewire._cli.sources import Listing
+from featurewire._cli.sources import Listing, reason_of
 from featurewire._cli.wording import in_options
 
 
@@ -61,7 +61,7 @@ class Run:
         client = connect(self._args)
         try:
             with self._interrupts:
-                for result in client.stream(read_ahead(listing, self._unreadable)):
+                for result in client.stream((path, Path(path)) for path in listing):
                     self._take(result)
                 client.close()
                 self._output.publish()
@@ -102,22 +102,18 @@ class Run:
         self._known.add(path)
         self._origins.loaded(origin)
 
-    def _unreadable(self, path: str, reason: str) -> None:
-        self._failures.add(path_text(path), reason)
-        self._progress.advance(failed=True)
-
     def _take(self, result: Result[str]) -> None:
         path = path_text(result.key)
-        if result.embedding is not None:
+        if result.error is None:
             origin = self._origins.of(result.embedding.version)
             # A row and its count belong together: Ctrl-C between them would misreport the file.
             with self._interrupts.held:
                 self._output.append(path, origin, result.embedding.vector)
                 self._new += 1
-        elif isinstance(result.error, ImageError):
-            self._failures.add(path, result.error.reason, str(result.error))
-        elif result.error is not None:
-            raise result.error
+        elif isinstance(cause := result.error.__cause__, OSError):
+            self._failures.add(path, reason_of(cause))
+        else:
+            self._failures.add(path, result.error.reason, in_options(str(result.error)))
         self._progress.advance(failed=result.error is not None)
 
     def _end(self, listing: Listing, seconds: float) -> int:

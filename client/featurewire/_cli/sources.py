@@ -129,7 +129,7 @@ class Listing:
                 with os.scandir(directory) as scan:
                     found = sorted(scan, key=lambda entry: entry.name)
             except OSError as exc:
-                self._on_failure(path_text(directory), _reason(exc))
+                self._on_failure(path_text(directory), reason_of(exc))
                 continue
             below = []
             for entry in found:
@@ -172,5 +172,5 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _reason(exc: OSError) -> str:
+def reason_of(exc: OSError) -> str:
     return (exc.strerror or str(exc)).lower()
