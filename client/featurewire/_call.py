@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -215,18 +215,19 @@ LONGEST_REST = 10.0
 
 
 class Rotation:
-    """Round robin over `count` servers; one that cannot be reached, or hangs, rests for a while.
+    """Round robin over the servers; one that cannot be reached, or hangs, rests for a while.
 
     The rest doubles from one failure to the next; after it one call at a time tries the server
     again. When all rest, the one whose rest ends first is chosen: there is always an answer.
     Thread-safe.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, servers: Sequence[str]) -> None:
         self._lock = threading.Lock()
+        self._servers = servers
         self._next = 0
-        self._rests_until = [0.0] * count
-        self._failures = [0] * count
+        self._rests_until = [0.0] * len(servers)
+        self._failures = [0] * len(servers)
 
     def __len__(self) -> int:
         return len(self._failures)
@@ -264,7 +265,7 @@ class Rotation:
             self._failures[server] += 1
             self._rests_until[server] = now + self._rest(server)
         if len(self._failures) > 1:
-            log.debug("server %d rests for %.1f s", server, self._rest(server))
+            log.debug("%s rests for %.1f s", self._servers[server], self._rest(server))
 
     def succeeded(self, server: int) -> None:
         if self._failures[server]:

@@ -156,31 +156,39 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
     except OSError as exc:
         raise ConfigError(f"TLSConfig: cannot read {where}: {exc.strerror}") from exc
     blocks = re.findall(rb"-----BEGIN ([A-Z0-9 ]*)-----(.*?)-----END \1-----", data, re.DOTALL)
-    bodies = [body for label, body in blocks if label.endswith(kind.encode())]
+    bodies = [_decoded(body) for label, body in blocks if label.endswith(kind.encode())]
     _require(
-        bool(bodies) and all(map(_is_base64, bodies)),
+        bool(bodies) and all(bodies),
         f"TLSConfig({name}={where}): expected PEM, -----BEGIN {kind}----- and so on",
     )
+    if kind == "PRIVATE KEY":
+        _require(
+            all(map(_is_key, bodies)),
+            f"TLSConfig({name}={where}): not a private key, or one that is encrypted",
+        )
     if kind == "CERTIFICATE":
         import ssl  # takes 10 ms that those without TLS need not pay
 
         try:
-            text = b"".join(
-                b"-----BEGIN CERTIFICATE-----" + body + b"-----END CERTIFICATE-----\n"
-                for body in bodies
-            )
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text.decode())
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(bodies))
         except (ssl.SSLError, ValueError) as exc:
             raise ConfigError(f"TLSConfig({name}={where}): not a certificate: {exc}") from exc
     return data
 
 
-def _is_base64(body: bytes) -> bool:
-    body = re.sub(rb"^[A-Za-z-]+:.*$", b"", body, flags=re.MULTILINE)  # an encrypted key's headers
+def _decoded(body: bytes) -> bytes:
+    """Of a PEM block; empty where it is not base64."""
     try:
-        return bool(base64.b64decode(b"".join(body.split()), validate=True))
+        return base64.b64decode(b"".join(body.split()), validate=True)
     except ValueError:
-        return False
+        return b""
+
+
+def _is_key(der: bytes) -> bool:
+    """A sequence as long as it says that begins with a version: PKCS #1 and #8, SEC 1."""
+    start = 2 + (der[1] & 0x7F if der[1:2] >= b"\x80" else 0)
+    size = int.from_bytes(der[2:start] or der[1:2], "big")
+    return der[:1] == b"\x30" and len(der) == start + size and der[start : start + 2] == b"\x02\x01"
 
 
 Token = str | Callable[[], str]

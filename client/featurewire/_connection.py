@@ -72,7 +72,7 @@ class Connection:
         """The vector spaces of versions, as far as they were asked for."""
         self._hedge_after = settings.retry.hedge_after
         self._budget = RetryBudget(settings.retry)
-        self.rotation = Rotation(len(self.servers))
+        self.rotation = Rotation(self.servers)
         self.policy = RetryPolicy(settings.retry, self._budget, self.rotation)
         self._answered: set[int] = set()
         self._lock = threading.Lock()

@@ -22,6 +22,7 @@ from featurewire._errors import (
     DeadlineExceededError,
     FeaturewireError,
     ImageError,
+    ModelNotFoundError,
     VectorSpaceError,
 )
 from featurewire._images import Buffer, Image, check_image, load_all
@@ -156,7 +157,13 @@ class Core:
         if wanted is None or spaces.get(version) == wanted:
             return
         if version not in spaces:
-            spaces[version] = yield from self.inquiry.space(version, deadline)
+            try:
+                spaces[version] = yield from self.inquiry.space(version, deadline)
+            except ModelNotFoundError as exc:
+                raise VectorSpaceError(
+                    f"{self.connection.target}, model {self.settings.model!r}: version {version} "
+                    "was retired before its vector space could be read; send the images again"
+                ) from exc
         if spaces[version] != wanted:
             has = spaces.pop(version)  # a version may be replaced by another under its number
             says = "names no vector space" if has is None else f"has the vector space {has!r}"

@@ -31,6 +31,7 @@ from featurewire._status import (
     ModelStatus,
     VersionStatus,
     choose_names,
+    describe,
     metadata_request,
     parse_manifest,
     parse_metadata,
@@ -152,7 +153,7 @@ class Inquiry:
             else:
                 if status.available:
                     return status
-                seen, cause = _describe(status), None
+                seen, cause = describe(status.versions) or "it lists no version", None
                 if status.versions and all(map(_gave_up, status.versions)):
                     raise ServerError(f"{self._origin} could not be loaded: {seen}")
             yield min(POLL, max(0.0, deadline - time.monotonic()))
@@ -174,13 +175,3 @@ class Inquiry:
 
 def _gave_up(version: VersionStatus) -> bool:
     return version.failed and version.state == "END"
-
-
-def _describe(status: ModelStatus) -> str:
-    if not status.versions:
-        return "it lists no version"
-    return ", ".join(
-        f"version {each.version} is {each.state}"
-        + (f" ({each.error_code}: {each.error_message})" if each.failed else "")
-        for each in status.versions
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "TensorSpec",
     "VersionStatus",
     "choose_names",
+    "describe",
     "metadata_request",
     "parse_manifest",
     "parse_metadata",
@@ -55,6 +57,15 @@ class VersionStatus:
     def failed(self) -> bool:
         """The server has given this version up."""
         return self.error_code != "OK"
+
+
+def describe(versions: Iterable[VersionStatus]) -> str:
+    """`version 2 is LOADING, version 1 is END (NOT_FOUND: no such file)`."""
+    return ", ".join(
+        f"version {each.version} is {each.state}"
+        + (f" ({each.error_code}: {each.error_message})" if each.failed else "")
+        for each in versions
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

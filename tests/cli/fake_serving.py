@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass, field
 
@@ -54,6 +55,8 @@ class FakeServing:
     predict_error: tuple[grpc.StatusCode, str] | None = None
     max_rows: int = 1 << 30
     knows_metadata: bool = True
+    after_a_look: Callable[[], object] = lambda: None
+    """Called once the status was told."""
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -207,6 +210,7 @@ class FakeServing:
                 grpc.StatusCode.NOT_FOUND,
                 f"Could not find version {asked.version.value} of model {asked.name}",
             )
+        self.after_a_look()
         return reply
 
 

@@ -127,10 +127,8 @@ def test_nobody_at_the_address_is_one_line(command):
 
 def test_wait_sees_a_version_become_available(status, server):
     server.versions = {1: Version(state=LOADING)}
-    timer = threading.Timer(1.0, lambda: setattr(server.versions[1], "state", AVAILABLE))
-    timer.start()
+    server.after_a_look = lambda: setattr(server.versions[1], "state", AVAILABLE)
     shown = status("--wait", "20")
-    timer.join()
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "1        AVAILABLE" in shown.stdout
 

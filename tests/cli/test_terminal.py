@@ -9,8 +9,11 @@ import threading
 
 import pytest
 
+from featurewire._cli import formats, progress
+from featurewire._cli.embed import embed
 from featurewire._cli.progress import Snapshot, bar, duration, line
 from tests.cli.conftest import FEATUREWIRE, jpeg
+from tests.client.misbehaving import eventually
 
 
 def snapshot(**changes) -> Snapshot:
@@ -34,6 +37,35 @@ def test_while_files_are_still_being_found_there_is_no_time_left():
     now = snapshot(complete=False)
     assert bar(now, 80) == "250/1000+  50.0 images/s"
     assert line(now) == "250 of 1000 or more images, 50.0 images/s"
+
+
+def test_rows_that_are_written_are_told_as_rows():
+    assert line(snapshot(unit="rows")) == "250 of 1000 rows, 50.0 rows/s, 15s left"
+
+
+def test_progress_is_told_while_an_output_is_written(arguments, tmp_path, monkeypatch, capsys):
+    write = formats.Npy.write
+
+    def slow(self, paths, rows, **counts):
+        def each():
+            yield from rows
+            with eventually() as until:
+                until(lambda: shown().count("99 of 99 rows") > 0)
+
+        write(self, paths, each(), **counts)
+
+    told = []
+
+    def shown() -> str:
+        told.append(capsys.readouterr().err)
+        return "".join(told)
+
+    monkeypatch.setattr(formats.Npy, "write", slow)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    monkeypatch.chdir(tmp_path)
+    assert embed(arguments[1:]) == 1
+    assert "featurewire embed: writing out.npy: 99 of 99 rows, " in shown()
+    assert "99 rows, 99 of them new" in shown()
 
 
 def test_a_stalled_run_shows_no_time_left():

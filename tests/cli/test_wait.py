@@ -26,10 +26,8 @@ def embed(command, server, images):
 
 def test_it_embeds_once_the_model_is_available(embed, server):
     server.versions = {1: Version(state=LOADING)}
-    timer = threading.Timer(1.0, lambda: setattr(server.versions[1], "state", AVAILABLE))
-    timer.start()
+    server.after_a_look = lambda: setattr(server.versions[1], "state", AVAILABLE)
     shown = embed("--wait", "30")
-    timer.join()
     assert shown.returncode == 0, shown.stderr
     assert shown.stderr.splitlines()[0] == (
         "featurewire embed: waiting for tiny: version 1 is LOADING, 0s of 30s"
@@ -80,7 +78,7 @@ def test_what_the_server_has_given_up_is_not_waited_for(embed, server):
     # The command's own time limit would fail the test, were the wait kept up.
     shown = embed("--wait", "600")
     assert shown.returncode == 1
-    assert "version 1 is END (broken)" in shown.stderr
+    assert "version 1 is END (INVALID_ARGUMENT: broken)" in shown.stderr
 
 
 def test_on_a_terminal_the_wait_is_one_line_that_changes(images, server, tmp_path):

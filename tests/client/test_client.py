@@ -7,6 +7,7 @@ import inspect
 import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -232,29 +233,19 @@ def test_an_iterable_that_raises_ends_the_stream_after_what_was_read(connect, se
 
 
 def test_a_slow_source_gets_its_results_without_waiting_for_a_full_request(server):
-    answered, gate = [], threading.Event()
+    sent = []
 
     def source():
-        yield image(0)
-        time.sleep(0.2)  # longer than `linger`
-        yield image(1)
-        assert gate.wait(20)
-        yield image(2)
+        for number in range(3):
+            yield image(number)
+            with eventually(20) as until:  # sent while the source is still waiting
+                until(lambda number=number: len(server.requests) > number)
+            sent.append(number)
 
     config = StreamConfig(images_per_request=16, linger=0.05)
-
-    def consume():
-        with featurewire.Client(server.target, model="tiny", stream=config) as client:
-            for result in client.stream(source()):
-                answered.append(result.key)
-
-    consumer = threading.Thread(target=consume, daemon=True)
-    consumer.start()
-    with eventually() as until:
-        until(lambda: len(server.requests) >= 1)  # sent while the source is still waiting
-    gate.set()
-    consumer.join(20)
-    assert answered == [0, 1, 2]
+    with featurewire.Client(server.target, model="tiny", stream=config) as client:
+        assert [result.key for result in client.stream(source())] == [0, 1, 2]
+    assert sent == [0, 1, 2]
 
 
 def test_a_slow_async_source_gets_each_result_before_it_gives_the_next_image(server):
@@ -420,6 +411,33 @@ def test_good_images_of_other_threads_are_not_rejected():
             thread.join(60)
         assert client.stats().in_flight == 0
     assert not wrong
+
+
+def test_a_refusal_that_cannot_be_settled_is_unknown(connect):
+    """Another call of the client stays in flight for as long as this one may take."""
+    gate = threading.Event()
+
+    def predict(images, context):
+        if image(99) in images:
+            gate.wait(30)
+        if b"bad" in images:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "cannot be decoded")
+        return reply_to(images, status=False)
+
+    with Misbehaving(predict, outputs=("features",)) as server, ThreadPoolExecutor(1) as pool:
+        client = connect(server.target)
+        client.embed(image(1))
+        other = pool.submit(client.embed, image(99))
+        with eventually() as until:
+            until(lambda: client.stats().in_flight == 1)
+        batch = client.embed_batch([image(1), b"bad", image(3)], timeout=1)
+        with pytest.raises(featurewire.ImageError) as caught:
+            client.embed(b"bad", timeout=1)
+        gate.set()
+        assert np.array_equal(other.result(20).vector, vector_of(image(99)))
+        assert client.embed_batch([image(1), b"bad"]).errors[1].reason == "rejected"
+    assert {row: error.reason for row, error in batch.errors.items()} == {1: "unknown"}
+    assert caught.value.reason == "unknown"
 
 
 def test_a_request_that_is_wrong_in_itself_is_not_blamed_on_images(connect):

@@ -40,7 +40,7 @@ def test_the_budget_is_spent_by_retries_and_earned_by_successes():
 
 
 def test_servers_take_turns_and_one_that_fails_rests():
-    rotation = Rotation(3)
+    rotation = Rotation("abc")
     assert [rotation.pick(0.0) for _ in range(6)] == [0, 1, 2, 0, 1, 2]
     rotation.failed(1, 0.0)
     assert 1 not in {rotation.pick(0.1) for _ in range(6)}
@@ -54,10 +54,10 @@ def test_servers_take_turns_and_one_that_fails_rests():
 
 
 def test_a_retry_goes_to_a_server_that_was_not_tried():
-    rotation = Rotation(3)
+    rotation = Rotation("abc")
     assert {rotation.pick(0.0, avoid={0, 1}) for _ in range(5)} == {2}
     assert rotation.pick(0.0, avoid={0, 1, 2}) in {0, 1, 2}
-    assert Rotation(1).pick(0.0, avoid={0}) == 0
+    assert Rotation("a").pick(0.0, avoid={0}) == 0
 
 
 class RpcError(grpc.RpcError):

@@ -41,6 +41,19 @@ def test_a_path_that_no_file_can_have_is_that_images_error_alone(connect, server
     assert second.error is None
 
 
+def test_a_file_too_large_to_be_an_image_is_not_read(connect, server, tmp_path):
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate((256 << 20) + 1)  # takes no room
+    client = connect(server.target)
+    for error in (
+        client.embed_batch([path]).errors[0],
+        next(iter(client.stream([path]))).error,
+    ):
+        assert error.reason == "unreadable"
+        assert "larger than 256 MiB" in str(error)
+
+
 def test_a_file_that_is_not_there_is_that_images_error_alone(connect, server, tmp_path):
     client = connect(server.target)
     missing = tmp_path / "missing.jpg"

@@ -140,3 +140,12 @@ def test_failures_of_tls_say_tls_and_what_to_set(connect, server, mutual, author
 def test_garbage_is_a_config_error(config):
     with pytest.raises(featurewire.ConfigError, match=r"TLSConfig\((ca|cert)=…\)"):
         featurewire.Client("localhost:1", model="m", tls=TLSConfig(**config))
+
+
+@pytest.mark.parametrize("body", ["AAAA", "MA==", "MIIB" + 90 * "AAAA", "!"])
+def test_a_garbage_key_inside_its_armour_is_a_config_error(authority, body):
+    ours = authority.issue_cert("client")
+    key = f"-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n".encode()
+    tls = TLSConfig(cert=ours.cert_chain_pems[0].bytes(), key=key)
+    with pytest.raises(featurewire.ConfigError, match=r"TLSConfig\(key=…\)"):
+        featurewire.Client("localhost:1", model="m", tls=tls)

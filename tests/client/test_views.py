@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import pickle
@@ -105,6 +106,21 @@ def test_a_version_that_names_no_space_is_refused_where_one_is_wanted(connect):
         client = connect(plain.target, vector_space="old")
         with pytest.raises(featurewire.VectorSpaceError, match="names no vector space"):
             client.embed(image(1))
+
+
+def test_a_version_retired_before_its_space_was_read_is_named(connect, server):
+    client = connect(server.target, label="stable", vector_space="new")
+    answer = server.answer
+
+    def answer_and_retire(images, context, version=1):
+        server.gone.add(1)
+        server.stable = 2
+        return answer(images, context, version)
+
+    server.answer = answer_and_retire
+    with pytest.raises(featurewire.VectorSpaceError, match="version 1 was retired before"):
+        client.embed(image(1))
+    assert client.embed(image(1)).version == 2
 
 
 def test_a_stream_can_pin_the_version_that_a_label_means_at_its_start(connect, server):
@@ -219,6 +235,27 @@ def test_first_calls_that_race_ask_for_the_signature_once():
         assert len(asked) == 1
 
 
+def test_first_calls_that_race_in_an_event_loop_ask_once_too():
+    with Misbehaving(threads=40) as plain:
+        asked, ask = [], plain.on_metadata
+
+        def on_metadata(data, context):
+            asked.append(1)
+            return ask(data, context)
+
+        plain.on_metadata = on_metadata
+        plain.stop()
+        plain.start()
+
+        async def race():
+            async with featurewire.AsyncClient(plain.target, model="tiny") as client:
+                calls = (client.embed(image(number)) for number in range(16))
+                return await asyncio.wait_for(asyncio.gather(*calls), 30)
+
+        assert len(asyncio.run(race())) == 16
+    assert len(asked) == 1
+
+
 def test_a_client_says_what_it_is_and_cannot_be_pickled(connect):
     client = connect("localhost:1", label="stable")
     base = getattr(client, "client", client)
@@ -290,8 +327,6 @@ def test_a_model_named_like_an_error_is_not_searched_for_it(connect):
 TYPED = """
 from typing import Any
 from collections.abc import Iterator
-import pathlib
-import featurewire
 index: Any = None
 {example}
 def keys(client: featurewire.Client, images: list[bytes]) -> Iterator[int]:
@@ -300,6 +335,7 @@ def keys(client: featurewire.Client, images: list[bytes]) -> Iterator[int]:
             yield result.key + len(result.embedding)
         else:
             reason: str = result.error.reason
+            print(reason)
 def names(client: featurewire.Client) -> Iterator[str]:
     for result in client.stream([("a", b"1")]):
         yield result.key

@@ -11,6 +11,7 @@ from featurewire import DeadlineExceededError, FeaturewireError, ModelStatus, Ve
 from featurewire._cli.arguments import CommandFailure
 from featurewire._cli.connection import connect
 from featurewire._cli.progress import duration
+from featurewire._status import describe
 
 LABELS = ("stable", "canary")
 """Labels to ask for: no call lists them, these are the ones that rollouts use."""
@@ -53,11 +54,7 @@ class Report:
 
     def states(self) -> str:
         """`version 2 is LOADING`: those that matter, the newest first."""
-        return ", ".join(
-            f"version {each.version} is {each.state}"
-            + (f" ({each.error_message or each.error_code})" if each.failed else "")
-            for each in self._concerned
-        )
+        return describe(self._concerned)
 
     def labels_of(self, version: int) -> list[str]:
         return [label for label, labelled in self.labels.items() if labelled == version]

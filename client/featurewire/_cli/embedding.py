@@ -15,7 +15,7 @@ from featurewire._cli.failures import Failures, counted
 from featurewire._cli.interrupts import Interrupts
 from featurewire._cli.origins import Origins
 from featurewire._cli.outputs import Output
-from featurewire._cli.progress import Progress, Waiting, duration
+from featurewire._cli.progress import Known, Progress, Waiting, duration
 from featurewire._cli.rows import Origin
 from featurewire._cli.sources import Listing, reason_of
 from featurewire._cli.wording import in_options
@@ -64,7 +64,9 @@ class Run:
                 for result in client.stream((path, Path(path)) for path in listing):
                     self._take(result)
                 client.close()
-                self._output.publish()
+                seconds = time.monotonic() - started
+                self._progress.close()
+                self._publish()
         except (FeaturewireError, CommandFailure) as exc:
             self._output.leave()
             raise CommandFailure(f"{in_options(str(exc))}{self._output.advice()}") from exc
@@ -80,7 +82,17 @@ class Run:
             raise
         finally:
             self._progress.close()
-        return self._end(listing, time.monotonic() - started)
+        return self._end(listing, seconds)
+
+    def _publish(self) -> None:
+        """A large output takes a while to be written."""
+        name = f"featurewire embed: writing {self._args.output}"
+        progress = Progress(name=name, unit="rows", quiet=self._args.quiet)
+        progress.start(Known(self._output.rows))
+        try:
+            self._output.publish(progress.advance)
+        finally:
+            progress.close()
 
     def _wait(self) -> None:
         """Wait for the model. Raises `CommandFailure` when it is not AVAILABLE in time."""

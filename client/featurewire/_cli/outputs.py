@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -113,8 +114,8 @@ class Output:
                 )
         self._journal.append(path, origin, vector)
 
-    def publish(self) -> None:
-        """Give all rows their final place."""
+    def publish(self, on_row: Callable[[], None] = lambda: None) -> None:
+        """Give all rows their final place; `on_row` is called for each."""
         journal = self._journal
         if journal is None or journal.dimension is None:
             self.leave()
@@ -123,7 +124,7 @@ class Output:
         names = [path.with_name(path.name + ".tmp") for path in self._format.paths]
         try:
             self._format.write(
-                names, self._all_rows(journal), count=self.rows, dimension=journal.dimension
+                names, self._all_rows(journal, on_row), count=self.rows, dimension=journal.dimension
             )
             for name in names:
                 with name.open("rb") as file:
@@ -157,10 +158,11 @@ class Output:
         if self._held is not None:
             self._held.close()
 
-    def _all_rows(self, journal: Journal) -> Iterator[Row]:
-        if self._published:
-            yield from self._format.read(vectors=True, limit=self._published)
-        yield from journal.read()
+    def _all_rows(self, journal: Journal, on_row: Callable[[], None]) -> Iterator[Row]:
+        before = self._format.read(vectors=True, limit=self._published) if self._published else ()
+        for row in chain(before, journal.read()):
+            yield row
+            on_row()
 
 
 def _sync_directory(path: Path) -> None:

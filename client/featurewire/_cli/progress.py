@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
 from featurewire._cli.arguments import printable
 
@@ -30,7 +30,8 @@ class Snapshot:
     total: int
     complete: bool
     rate: float
-    """Images a second, lately."""
+    """A second, lately."""
+    unit: str = "images"
 
     @property
     def seconds_left(self) -> float | None:
@@ -58,7 +59,7 @@ def duration(seconds: float) -> str:
 def line(now: Snapshot) -> str:
     """One sentence of a snapshot, for a log."""
     total = f"{now.total}" if now.complete else f"{now.total} or more"
-    parts = [f"{now.done} of {total} images", f"{now.rate:.1f} images/s"]
+    parts = [f"{now.done} of {total} {now.unit}", f"{now.rate:.1f} {now.unit}/s"]
     if now.failed:
         parts.append(f"{now.failed} failed")
     if now.seconds_left is not None:
@@ -69,7 +70,7 @@ def line(now: Snapshot) -> str:
 def bar(now: Snapshot, columns: int) -> str:
     """The same as one line of at most `columns` characters, with a bar where there is room."""
     total = f"{now.total}" if now.complete else f"{now.total}+"
-    text = f" {now.done}/{total}  {now.rate:.1f} images/s"
+    text = f" {now.done}/{total}  {now.rate:.1f} {now.unit}/s"
     if now.failed:
         text += f"  {now.failed} failed"
     if now.seconds_left is not None:
@@ -122,16 +123,30 @@ class Target(Protocol):
     def complete(self) -> bool: ...
 
 
+class Known(NamedTuple):
+    """A target that is known from the start."""
+
+    total: int
+    complete: bool = True
+
+
 class Progress:
     """Shows a job's progress from `start` to `close`. Any thread may count and `say`.
 
     With `quiet`, only what is said is written.
     """
 
-    def __init__(self, *, name: str, stream: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        unit: str = "images",
+        stream: TextIO | None = None,
+        quiet: bool = False,
+    ) -> None:
         self._done = 0
         self._failed = 0
-        self._name = name
+        self._name, self._unit = name, unit
         self._stream = stream if stream is not None else sys.stderr
         self._terminal = _is_terminal(self._stream) and not quiet
         self._quiet = quiet
@@ -149,7 +164,7 @@ class Progress:
             self._thread.start()
 
     def advance(self, *, failed: bool = False) -> None:
-        """Count one image."""
+        """Count one."""
         with self._lock:
             self._done += 1
             self._failed += failed
@@ -164,9 +179,10 @@ class Progress:
     def close(self) -> None:
         """Stop, and take the bar away."""
         self._closed.set()
-        if self._thread is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
-        self._thread.join()
+        thread.join()
         if self._terminal:
             with self._lock:
                 self._stream.write(_CLEAR)
@@ -195,4 +211,5 @@ class Progress:
             total=target.total,
             complete=target.complete,
             rate=(done - before) / max(now - then, 1e-9),
+            unit=self._unit,
         )
