@@ -69,12 +69,12 @@ class Network:
         images = np.ascontiguousarray(images, np.float32)
         vectors = np.empty((len(images), self.dimension), np.float32)
         at = 0
-        for size in pieces(len(images)):
-            with _compute:
+        with _compute:
+            for size in pieces(len(images)):
                 request = self._request(size)
                 request.infer({0: images[at : at + size]}, share_inputs=True)
                 vectors[at : at + size] = request.get_output_tensor().data
-            at += size
+                at += size
         return vectors
 
     def close(self) -> None:
