@@ -8,19 +8,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from .batching_config import BatchingConfig
+from .errors import unavailable
 from .rates import Rates
 from .task import Task
+
+PRESSED = 5.0
+"""Seconds for which a queue counts as pressed after it has refused a task for want of time."""
 
 
 class Line:
     """The waiting tasks of one class. Callers take turns, each with its oldest task."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bulk: bool) -> None:
+        self.bulk = bulk
         self.tasks: OrderedDict[Task, None] = OrderedDict()
         """By arrival."""
         self.rows = 0
         self.served = 0
         """When its last batch was taken, in the schedule's count."""
+        self.size = 1
+        """Rows of its last batch."""
         self._callers: OrderedDict[object, OrderedDict[Task, None]] = OrderedDict()
 
     def __bool__(self) -> bool:
@@ -94,6 +101,7 @@ class Queue:
         *,
         rates: Rates | None = None,
         splits: bool = False,
+        side_by_side: bool = False,
         owner: Any = None,
         key: Any = None,
     ) -> None:
@@ -101,12 +109,41 @@ class Queue:
         self.rates = rates or Rates()
         self.splits = splits
         """Whether rows are independent, so that a task may run in parts."""
+        self.side_by_side = side_by_side
+        """Whether its batches compute at once, not one after the other; see `engine`."""
         self.owner = owner
         self.key = key
-        self.lines = {False: Line(), True: Line()}
+        self.lines = {bulk: Line(bulk=bulk) for bulk in (False, True)}
         """By whether they are bulk."""
         self.refused_at = -1e9
         """When a task was last refused or dropped for want of time."""
+
+    def pressed(self, now: float) -> bool:
+        return now - self.refused_at < PRESSED
+
+    def make_room(self, task: Task) -> None:
+        """Where the queue is full, a caller with more tasks in it than this one gives way.
+
+        Raises UNAVAILABLE where there is none.
+        """
+        line, most = self.lines[task.bulk], self.config.max_enqueued_batches
+        while self._batches_with(line, task) > most:
+            error = unavailable(
+                "The batch scheduling queue to which this task was submitted is full; "
+                f"currently {self.batches(line)} batches enqueued and "
+                f"max_enqueued_batches is {most}",
+                retry_after=self.seconds(self.sizes()[-1]),
+            )
+            last = line.greediest() if line else task
+            if line.waiting_of(last.caller) <= line.waiting_of(task.caller) + 1:
+                raise error
+            line.remove(last)
+            last.fail(error)
+
+    def _batches_with(self, line: Line, task: Task) -> int:
+        if not self.config.merge:
+            return len(line.tasks) + 1
+        return -(-(line.rows + task.rows) // self.config.execution_size)
 
     def __len__(self) -> int:
         """Batches enqueued."""

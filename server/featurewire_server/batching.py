@@ -151,6 +151,7 @@ class BatchingRunner:
             queue = self.queues[key] = Queue(
                 self._config,
                 splits=self._splits,
+                side_by_side=self._engine.side_by_side,
                 owner=self,
                 key=key,
             )

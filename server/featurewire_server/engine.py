@@ -34,6 +34,9 @@ class Engine(Protocol):
 
     name: str
     """`tensorflow` or `openvino`, for logs."""
+    side_by_side: bool
+    """Whether several batches compute at once, each with a part of the machine; else one after the
+    other, in the order in which they came."""
     signatures: Mapping[str, SignatureDef]
     """Every signature of the version by its key."""
 

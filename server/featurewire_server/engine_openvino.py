@@ -90,6 +90,7 @@ class OpenVinoEngine:
     """One version: a TensorFlow session without the network, and the network in OpenVINO."""
 
     name = "openvino"
+    side_by_side = False
 
     def __init__(
         self, path: Path, config: EngineConfig, split: Split, *, beside: bool = False

@@ -27,6 +27,7 @@ class PartsEngine:
 
     def __init__(self, engine: Engine) -> None:
         self.name = engine.name
+        self.side_by_side = engine.side_by_side
         self.signatures: Mapping[str, SignatureDef] = engine.signatures
         self._engine = engine
         self.independent_rows = True

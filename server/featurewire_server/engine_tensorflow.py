@@ -55,6 +55,7 @@ class TensorFlowEngine:
     """One version in one Session; `run` is thread-safe and runs without the GIL."""
 
     name = "tensorflow"
+    side_by_side = True
 
     def __init__(self, path: Path, config: EngineConfig) -> None:
         """Load `path`, run its init ops and find its assets. Raises ServingError."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .batch_queue import Line, Queue
-from .task import Batch, Task
+from .task import Task
 
 BULK_SHARE = 0.2
 """Of the time while both classes wait: what bulk gets at least."""
-LEAD = 0.15
-"""Seconds before the end of what runs at which the next batch starts, so that its decoding overlaps
-with it. Sooner would only fix what is in it."""
-MARGIN = 0.1
-"""By which a batch may take longer than expected."""
+LEAD = 0.06
+"""Of its time: how long before the end of what runs a batch starts."""
+LEAST_LEAD, MOST_LEAD = 0.02, 0.1
+"""Seconds."""
+MARGIN = 0.16
+"""Of its time, by which a batch may end later than expected: it may take longer, and the one that
+overlaps it may hold it up."""
 ANSWER_SECONDS = 0.02
 """From the end of a batch until its answers are there."""
 WINDOW = 0.85
@@ -21,15 +23,13 @@ WINDOW = 0.85
 tasks to come in and fill it."""
 
 
-def horizon(running: Iterable[Batch], now: float) -> float:
-    """Seconds until what runs has ended, as far as it is known."""
-    total = 0.0
-    for batch in running:
-        if batch.seconds is None:
-            continue
-        left = batch.seconds if total else batch.seconds - (now - batch.began)
-        total += max(left, 0.0)
-    return total
+def lead(queue: Queue, line: Line) -> float:
+    """Seconds before the end of what runs at which the next batch of a line starts, so that its
+    decoding overlaps with it. Sooner would only fix what is in it."""
+    seconds = queue.seconds(min(line.rows, queue.config.execution_size))
+    if seconds is None:
+        return MOST_LEAD
+    return min(max(LEAD * seconds, LEAST_LEAD), MOST_LEAD)
 
 
 def needed(queue: Queue, rows: int) -> float | None:
@@ -41,44 +41,64 @@ def needed(queue: Queue, rows: int) -> float | None:
 def pressed_size(queue: Queue, seconds: float) -> int:
     """Rows of the largest batch that calls with so many seconds can fill and still be answered."""
     fitting = [
-        size for size in queue.sizes() if (needed(queue, size) or 0.0) + LEAD <= WINDOW * seconds
+        size
+        for size in queue.sizes()
+        if (needed(queue, size) or 0.0) + MOST_LEAD <= WINDOW * seconds
     ]
     return max(fitting, default=queue.sizes()[0])
 
 
 def until_answer(
-    queue: Queue, task: Task, others: Iterable[Queue], *, busy: float, size: int, pressed: bool
+    queue: Queue, task: Task, queues: Iterable[Queue], *, now: float, busy: float
 ) -> float:
-    """Seconds until `task` is answered if its queue runs batches of `size` rows.
+    """Seconds until `task`, which comes now, is answered.
 
-    `busy`: seconds until what runs has ended. Interactive tasks come before bulk, but for its
-    share; of each other queue at most one batch comes between two of this one.
+    `queues`: those in which something waits; `busy`: seconds until what runs has ended. Interactive
+    tasks come before bulk, but for its share; of each other queue at most one batch comes between
+    two of this one.
     """
-    others = [other for other in others if other is not queue]
+    others = [other for other in queues if other is not queue]
+    waits = []
+    for work, batches in _own_work(queue, task, now=now, start=now + busy):
+        work += sum(_between(other, other.lines[task.bulk], batches) for other in others)
+        if task.bulk:
+            work += sum(_whole(other, other.lines[False]) for other in (queue, *others))
+        elif any(other.lines[True] for other in (queue, *others)):
+            work /= 1 - BULK_SHARE
+        waits.append(busy + work * (1 + MARGIN) + ANSWER_SECONDS)
+    return min(waits)
+
+
+def _own_work(queue: Queue, task: Task, *, now: float, start: float) -> list[tuple[float, int]]:
+    """Seconds of this queue's batches up to the task's last, and how many there are; for each size
+    of batch that may be chosen."""
     line = queue.lines[task.bulk]
-    work, batches = _own_work(queue, line, task, size, pressed)
-    for other in others:
-        work += _between(other, other.lines[task.bulk], batches)
-    everyone = [queue, *others]
-    if task.bulk:
-        work += sum(_whole(other, other.lines[False]) for other in everyone)
-    elif any(other.lines[True] for other in everyone):
-        work /= 1 - BULK_SHARE
-    return busy + work * (1 + MARGIN) + ANSWER_SECONDS
-
-
-def _own_work(queue: Queue, line: Line, task: Task, size: int, pressed: bool) -> tuple[float, int]:
-    """Seconds of this queue's batches up to the task's last, and how many there are."""
-    ahead = line.ahead_of(task)
+    ahead, rows = line.ahead_of(task), task.rows
     if not queue.config.merge:
         count = -(-ahead * len(line.tasks) // line.rows) if line else 0
         mean = max(line.rows // len(line.tasks), 1) if line else 1
-        return count * (queue.seconds(mean) or 0.0) + (queue.seconds(task.rows) or 0.0), count + 1
-    full, rest = divmod(ahead + task.rows, size)
-    work = full * (queue.seconds(size) or 0.0)
-    if rest:
-        work += queue.seconds(size if pressed else rest) or 0.0
-    return work, full + bool(rest)
+        return [(count * _time(queue, mean) + _time(queue, rows), count + 1)]
+    if queue.pressed(now) and task.deadline is not None:
+        size = max(pressed_size(queue, task.deadline - now), rows)
+        # Those ahead may have no time left for so large a batch.
+        others = size if not line or in_time(queue, line.oldest, size, start) else line.size
+        count = ahead // others
+        return [(count * _time(queue, others) + _time(queue, size), count + 1)]
+    found = []
+    for size in queue.sizes():
+        if size >= rows or queue.config.split:
+            full, rest = divmod(ahead + rows, size)
+            found.append((full * _time(queue, size) + _time(queue, rest), full + bool(rest)))
+    return found
+
+
+def in_time(queue: Queue, task: Task, rows: int, start: float) -> bool:
+    """Whether a task can be answered by a batch of `rows` that computes from `start` on."""
+    return task.deadline is None or start + (needed(queue, rows) or 0.0) <= task.deadline
+
+
+def _time(queue: Queue, rows: int) -> float:
+    return (queue.seconds(rows) or 0.0) if rows else 0.0
 
 
 def _between(other: Queue, line: Line, batches: int) -> float:
@@ -87,7 +107,7 @@ def _between(other: Queue, line: Line, batches: int) -> float:
     if not waiting:
         return 0.0
     rows = min(-(-line.rows // waiting), other.config.execution_size)
-    return min(waiting, batches) * (other.seconds(rows) or 0.0)
+    return min(waiting, batches) * _time(other, rows)
 
 
 def _whole(queue: Queue, line: Line) -> float:

@@ -135,8 +135,8 @@ class Batch:
     """Rows with padding."""
     seconds: float | None = None
     """What it is expected to take by itself; None: nothing is measured."""
-    began: float = 0.0
-    """When it started, or when the one before it ended, if that came later."""
+    spent: float = 0.0
+    """Seconds that it has had the machine for itself, counted by `running`."""
 
     @property
     def rows(self) -> int:

@@ -194,6 +194,7 @@ class FakeEngine:
     """Doubles `x`; a test can hold it, make it fail and see what it was given."""
 
     name = "fake"
+    side_by_side = True
 
     def __init__(self, signatures=("serving_default",)) -> None:
         from featurewire._tfs import types_pb2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -28,13 +29,18 @@ TIMES = {1: 0.185, 2: 0.36, 4: 0.70, 8: 1.25, 16: 2.35}
 CAPACITY = 16 / TIMES[16]
 
 
-def new_queue(config: BatchingConfig = SIXTEEN, *, times: dict[int, float] | None = TIMES) -> Queue:
+def new_queue(
+    config: BatchingConfig = SIXTEEN,
+    *,
+    times: dict[int, float] | None = TIMES,
+    side_by_side: bool = False,
+) -> Queue:
     """`times`: what batches of each size have taken; None: nothing is measured."""
     rates = Rates()
     for size, seconds in (times or {}).items():
         for _ in range(2):  # the first one is not counted
             rates.observe(size, seconds)
-    return Queue(config, rates=rates, splits=config.merge)
+    return Queue(config, rates=rates, splits=config.merge, side_by_side=side_by_side)
 
 
 def new_task(
@@ -54,7 +60,7 @@ def new_task(
 
 
 class Machine:
-    """Runs a schedule's batches one after the other, as an engine does that takes all cores."""
+    """Runs a schedule's batches as engines do that take all cores."""
 
     def __init__(self, schedule: Schedule, seconds: Callable[[Batch], float]) -> None:
         self.schedule = schedule
@@ -63,7 +69,8 @@ class Machine:
         self.refused: list[tuple[Task, ServingError]] = []
         self.batches: list[Batch] = []
         self._seconds = seconds
-        self._free = 0.0
+        self._left: dict[Batch, float] = {}
+        """Seconds that each batch needs by itself."""
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
@@ -81,21 +88,40 @@ class Machine:
 
     def run(self, until: float) -> None:
         while True:
-            self._start_all()
-            when = min(self._events[0][0] if self._events else until, self.schedule.wake_at)
+            while (batch := self.schedule.next(self.now)) is not None:
+                self.batches.append(batch)
+                self._left[batch] = self._seconds(batch)
+            first, ends_at = self._first_to_end()
+            event_at = self._events[0][0] if self._events else until
+            when = min(ends_at, event_at, self.schedule.wake_at)
             if when >= until:
                 return
+            self._compute(max(when, self.now) - self.now)
             self.now = max(when, self.now)
+            if ends_at <= when:
+                self._end(first)
             while self._events and self._events[0][0] <= self.now:
                 heapq.heappop(self._events)[2]()
 
-    def _start_all(self) -> None:
-        while (batch := self.schedule.next(self.now)) is not None:
-            self.batches.append(batch)
-            self._free = max(self._free, self.now) + self._seconds(batch)
-            self.at(self._free, lambda batch=batch: self._end(batch))
+    def _first_to_end(self) -> tuple[Batch | None, float]:
+        working = self._working()
+        if not working:
+            return None, math.inf
+        batch = min(working, key=self._left.get)
+        return batch, self.now + len(working) * self._left[batch]
+
+    def _compute(self, seconds: float) -> None:
+        working = self._working()
+        for batch in working:
+            self._left[batch] -= seconds / len(working)
+
+    def _working(self) -> list[Batch]:
+        """Those of one queue."""
+        batches = list(self._left)
+        return batches if batches and batches[0].queue.side_by_side else batches[:1]
 
     def _end(self, batch: Batch) -> None:
+        del self._left[batch]
         self.schedule.finished(batch, self.now)
         for piece in batch.pieces:
             piece.task.deliver(piece.start, {}, piece.rows)
@@ -348,12 +374,15 @@ def test_interactive_tasks_do_not_count_the_bulk_that_waits() -> None:
         schedule.add(queue, new_task(timeout=1.0, bulk=True), 0.0)
 
 
+@pytest.mark.parametrize("side_by_side", [True, False])
 @pytest.mark.parametrize("merge", [True, False])
 @pytest.mark.parametrize("timeout", [2.0, 5.0, 30.0])
-def test_a_crowd_of_ten_times_what_can_be_answered(timeout: float, merge: bool) -> None:
+def test_a_crowd_of_ten_times_what_can_be_answered(
+    timeout: float, merge: bool, side_by_side: bool
+) -> None:
     random_ = random.Random(1)
     config = SIXTEEN if merge else BatchingConfig.unbatched()
-    queue, schedule = new_queue(config), Schedule(threads=2, unbatched=8)
+    queue, schedule = new_queue(config, side_by_side=side_by_side), Schedule(threads=2, unbatched=8)
     machine = Machine(schedule, lambda batch: by_table(batch) * random_.uniform(0.97, 1.05))
     tasks = []
 
