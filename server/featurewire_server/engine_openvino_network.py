@@ -22,7 +22,8 @@ else:
 #: size is up to a fifth faster than one for any, and each takes as much memory as the network.
 SIZES = (16, 4, 1)
 
-#: Computing takes every core: two batches at once would only make both of them late.
+#: Computing takes every core: two batches at once would only make both of them late. A batch keeps
+#: it for all its pieces: those of another between them would make it late, too.
 _compute = FairLock()
 
 
