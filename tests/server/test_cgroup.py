@@ -28,6 +28,7 @@ def eight_processors(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
 
 
+V1_KINDS = ("cpu", "memory")
 V1 = "5:memory:/docker/a\n4:cpu,cpuacct:/docker/a\n0::/\n"
 
 
@@ -100,3 +101,36 @@ def test_a_quota_sets_every_default_that_counts_cores(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CODE, str(root)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.stdout.split() == ["3", "12", "3", "3", "3"], ended.stderr
+
+
+GROUPS = Path("/sys/fs/cgroup")
+READ = "from featurewire_server import cgroup as c; print(c.cores(), c.memory_limit())"
+
+
+@pytest.mark.parametrize("quota", ["30000", "100000"])
+def test_the_limits_of_a_real_group_are_read(quota: str) -> None:
+    if (GROUPS / "cgroup.controllers").exists():
+        group = GROUPS / f"featurewire-test-{os.getpid()}"
+        limits = {group / "cpu.max": f"{quota} 100000", group / "memory.max": str(900 * MIB)}
+    else:
+        cpu, memory = (GROUPS / kind / f"featurewire-test-{os.getpid()}" for kind in V1_KINDS)
+        limits = {
+            cpu / "cpu.cfs_quota_us": quota,
+            memory / "memory.limit_in_bytes": str(900 * MIB),
+        }
+    made: list[Path] = []
+    try:
+        for file, limit in limits.items():
+            if not file.parent.exists():
+                file.parent.mkdir()
+                made.append(file.parent)
+            file.write_text(limit)
+        joins = "; ".join(f"open('{group}/cgroup.procs', 'w').write('0')" for group in made)
+        command = [sys.executable, "-c", f"{joins}; {READ}"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    finally:
+        for folder in made:
+            folder.rmdir()
+    assert ended.stdout.split() == ["1", str(900 * MIB)], ended.stderr
