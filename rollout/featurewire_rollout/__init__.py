@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from featurewire_rollout.config import RolloutConfig as RolloutConfig
     from featurewire_rollout.errors import ConfigFileError as ConfigFileError
     from featurewire_rollout.errors import ConflictError as ConflictError
     from featurewire_rollout.errors import FleetError as FleetError
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from featurewire_rollout.errors import RefusedError as RefusedError
     from featurewire_rollout.errors import RolloutError as RolloutError
     from featurewire_rollout.errors import SpaceError as SpaceError
+    from featurewire_rollout.phase import Status as Status
     from featurewire_rollout.rollout import Rollout as Rollout
-    from featurewire_rollout.rollout import RolloutConfig as RolloutConfig
-    from featurewire_rollout.rollout import Status as Status
 
 _HOMES = {
     "ConfigFileError": "errors",
@@ -31,10 +31,10 @@ _HOMES = {
     "PreflightError": "errors",
     "RefusedError": "errors",
     "Rollout": "rollout",
-    "RolloutConfig": "rollout",
+    "RolloutConfig": "config",
     "RolloutError": "errors",
     "SpaceError": "errors",
-    "Status": "rollout",
+    "Status": "phase",
 }
 
 __all__ = [*_HOMES]

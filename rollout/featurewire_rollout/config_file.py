@@ -84,7 +84,7 @@ class FileStore:
                 holder = os.pread(descriptor, 500, 0).decode(errors="replace").strip()
                 raise ConflictError(
                     f"{self.name} is being changed by {holder or 'another rollout'}; wait until "
-                    "it has ended (`status` shows where it is)"
+                    "it has ended, or interrupt it (`status` shows where it is)"
                 ) from error
             self._remove_leftovers()
             # Only told to others: a disk too full for it does not matter.

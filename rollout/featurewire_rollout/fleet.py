@@ -12,8 +12,8 @@ from dataclasses import replace
 from types import TracebackType
 
 from featurewire import ConfigError, FeaturewireError, TLSConfig
-from featurewire import _channel as channels
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
+from featurewire.plugin import is_local, split_target
 from featurewire_rollout.replica import Replica
 from featurewire_rollout.view import FleetView, ReplicaView
 
@@ -61,12 +61,17 @@ class Fleet:
         resolve: Resolve = resolve,
     ) -> None:
         """`servers`: `host:port`, several with commas between. Raises `ConfigError`."""
-        parts = [each for server in servers for each in channels.split_target(server)]
+        parts = [each for server in servers for each in split_target(server)]
         self.servers = list(dict.fromkeys(parts))
         if not self.servers:
             raise ConfigError("name the replicas with --server HOST:PORT")
+        if token is not None and tls is None and not all(map(is_local, self.servers)):
+            raise ConfigError(
+                "the token in --token-file would travel in the clear to another machine: add --tls "
+                "or --tls-ca FILE"
+            )
         self._model = model
-        self._tls = tls
+        self._tls = tls.loaded() if tls is not None else None
         self._token = token
         self._seconds = call_seconds
         self._resolve = resolve
@@ -103,7 +108,7 @@ class Fleet:
 
     def targets(self) -> list[str]:
         """Where the replicas listen, as a client takes it."""
-        return [replica.target for replica in self._members()[0]]
+        return [replica.address for replica in self._members()[0]]
 
     def _members(self) -> tuple[list[Replica], list[ReplicaView]]:
         members, unresolved = [], []
@@ -116,7 +121,7 @@ class Fleet:
                 unresolved.append(ReplicaView(address=server, error=text))
                 continue
             members += [self._member(server, address) for address in addresses]
-        return list({each.target: each for each in members}.values()), unresolved
+        return list({each.address: each for each in members}.values()), unresolved
 
     def _member(self, server: str, address: str) -> Replica:
         with self._lock:

@@ -64,8 +64,8 @@ class Lease:
                 state = f"{holder} {renewed}"
                 if holder and (self._fresh(renewed) or (seen and state != seen)):
                     raise ConflictError(
-                        f"{self._about} is being changed by {holder}; wait until it has ended "
-                        "(`status` shows where it is)"
+                        f"{self._about} is being changed by {holder}; wait until it has ended, "
+                        "or interrupt it (`status` shows where it is)"
                     )
                 # By this machine's clock the holder is gone. Clocks differ: watch before taking.
                 if state != seen:

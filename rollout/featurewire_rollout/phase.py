@@ -14,8 +14,9 @@ from featurewire_rollout.planner import (
     trial_version,
 )
 from featurewire_rollout.view import FleetView
+from featurewire_rollout.wrong_config import wrong_config
 
-__all__ = ["Phase", "phase_of"]
+__all__ = ["Phase", "Status", "phase_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,8 @@ class Phase:
     """Where a rollout is."""
 
     name: str
-    """`none`, `loading`, `loaded`, `on trial`, `promoted`, `at rest` or `unknown`."""
+    """`none`, `loading`, `loaded`, `on trial`, `promoted`, `at rest`, `wrong config` (the replicas
+    do not read it) or `unknown` (none was named)."""
     text: str
     next: tuple[str, ...]
     """Commands that fit, the likeliest first."""
@@ -31,8 +33,25 @@ class Phase:
     """Replicas that do not do what the config says, and what they lack."""
 
 
-def phase_of(entry: Entry | None, fleet: FleetView) -> Phase:
-    """The phase of a rollout. `entry` is None where no config was named."""
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The config's entry, the replicas, and what follows from both."""
+
+    model: str
+    entry: Entry | None
+    """None where no config was named."""
+    fleet: FleetView
+    phase: Phase
+
+
+def phase_of(entry: Entry | None, fleet: FleetView, *, config: str = "the config") -> Phase:
+    """The phase of a rollout. `entry` is None where no config was named; `config` names it."""
+    if entry is not None and (fault := wrong_config(entry, fleet, config)):
+        return Phase(name="wrong config", text=fault, next=())
+    return _phase_of(entry, fleet)
+
+
+def _phase_of(entry: Entry | None, fleet: FleetView) -> Phase:
     if entry is None:
         return Phase(
             name="unknown",

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from featurewire_rollout.errors import FleetError, RefusedError, SpaceError
+from featurewire_rollout.errors import RefusedError
 from featurewire_rollout.model_config import Entry
 from featurewire_rollout.view import FleetView, ReplicaView
 
@@ -25,7 +25,6 @@ __all__ = [
     "PREVIOUS",
     "STABLE",
     "Goal",
-    "check_space",
     "current_version",
     "plan_promote",
     "plan_retire",
@@ -183,38 +182,6 @@ def plan_retire(entry: Entry, version: int | None) -> Goal:
         labels={label: number for label, number in goal.labels.items() if number in left},
         unloaded=tuple(sorted(drop)),
     )
-
-
-def check_space(fleet: FleetView, old: int, new: int, *, accept: bool) -> str:
-    """What is known of the two versions' spaces, in words.
-
-    Raises `SpaceError` for a new or an unknown space that nobody accepted, `FleetError` when
-    replicas do not agree about it.
-    """
-    for version in (old, new):
-        if len(fleet.spaces(version)) > 1:
-            listed = "; ".join(
-                f"{replica.address}: {manifest.vector_space}"
-                for replica in fleet.reached
-                if (manifest := replica.manifests.get(version)) is not None
-            )
-            raise FleetError(
-                f"the replicas serve different vector spaces as version {version} ({listed}); "
-                "give every one the same files"
-            )
-    before, after = fleet.spaces(old), fleet.spaces(new)
-    if before and before == after:
-        return f"versions {old} and {new} share the vector space {before.pop()}"
-    if not before or not after:
-        unknown = new if not after else old
-        text = f"version {unknown} says nothing of its vector space"
-        advice = "`check` measures it"
-    else:
-        text = f"version {new} has the vector space {after.pop()}, version {old} {before.pop()}"
-        advice = "an index of the old vectors has to be rebuilt"
-    if not accept:
-        raise SpaceError(f"{text}; {advice}; --accept-new-space promotes all the same")
-    return text
 
 
 def shortfall(replica: ReplicaView, goal: Goal) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from featurewire._channel import is_local
+from featurewire.plugin import is_local
 from featurewire_rollout.errors import PreflightError
 from featurewire_rollout.saved_model import check_version, size_of
-from featurewire_rollout.view import FleetView, Manifest
+from featurewire_rollout.view import Manifest
 
-__all__ = ["check_files", "check_memory", "compare_spaces", "free_memory", "version_directory"]
+__all__ = ["check_files", "check_memory", "free_memory", "version_directory"]
 
 MEMORY_FACTOR = 4
 """Resident bytes that a version takes while it loads, for each byte of its files: the graph that is
@@ -69,19 +69,6 @@ def free_memory() -> int | None:
         if name == "MemAvailable":
             return int(value.split()[0]) * 1024
     return None
-
-
-def compare_spaces(new: Manifest, fleet: FleetView, current: int) -> str:
-    """How the version's space stands to the current one's, in words."""
-    spaces = fleet.spaces(current)
-    if new.vector_space is None or not spaces:
-        return "vector space: not known; `check` measures it"
-    if spaces == {new.vector_space}:
-        return f"vector space: {new.vector_space}, as version {current}"
-    return (
-        f"vector space: {new.vector_space}, version {current} has {', '.join(sorted(spaces))}: "
-        "`promote` will need --accept-new-space"
-    )
 
 
 def _gib(size: int) -> str:

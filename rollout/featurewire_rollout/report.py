@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from featurewire_rollout.rollout import Status
+from featurewire_rollout.phase import Status
 
 __all__ = ["as_dict", "as_text"]
 

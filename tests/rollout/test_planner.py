@@ -10,14 +10,15 @@ from featurewire_rollout.fleet import addresses_of
 from featurewire_rollout.model_config import Entry
 from featurewire_rollout.phase import phase_of
 from featurewire_rollout.planner import (
-    check_space,
     plan_promote,
     plan_retire,
     plan_rollback,
     plan_start,
 )
+from featurewire_rollout.spaces import check_space
 from featurewire_rollout.view import FleetView, Manifest, ReplicaView
 from featurewire_rollout.watch import Probes, WatchConfig, fault_of
+from featurewire_rollout.wrong_config import wrong_config
 
 
 def entry(*versions: int, **labels: int) -> Entry:
@@ -145,3 +146,27 @@ def test_the_watch_compares_with_the_old_version() -> None:
     assert "10.0% of the probes failed" in fault_of(failing, good, config)
     assert "3.0 times" in fault_of(slow, good, config)
     assert "no probe" in fault_of(Probes(errors=["gone"]), good, config)
+
+
+@pytest.mark.parametrize(
+    ("config", "served", "reason"),
+    [
+        (REST, fleet(3, stable=3), r"a has stable at version 3, the config lists version 1"),
+        (Entry(versions=None), fleet(3, stable=3), "the config has no label stable"),
+        (REST, fleet(3), "a knows version 3, the config has stable at version 1"),
+        (REST, fleet(), "a knows no version of the model"),
+        # Steps that were cut off, replicas that started again, and a first rollout.
+        (REST, fleet(1), ""),
+        (TRIAL, fleet(1, stable=1, canary=1), ""),
+        (PROMOTED, fleet(1, 2, stable=1, canary=2), ""),
+        (BACK, fleet(1, 2, stable=2, canary=2, previous=1), ""),
+        (entry(2, stable=2, canary=2), fleet(1, 2, stable=2, canary=2, previous=1), ""),
+        (Entry(versions=None), fleet(3), ""),
+    ],
+)
+def test_a_config_that_the_replicas_do_not_read_is_noticed(config, served, reason: str) -> None:
+    found = wrong_config(config, served, "models.config")
+    assert (reason in found) if reason else found == ""
+    one_fits = FleetView(replicas=[*served.replicas, *fleet(1, 2, stable=1).replicas])
+    assert wrong_config(PROMOTED, one_fits, "models.config") == ""
+    assert (phase_of(config, served).name == "wrong config") == bool(reason)

@@ -1,0 +1,148 @@
+"""The options of `featurewire rollout`: one parser with a sub-command a step."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from featurewire.plugin import CommandParser, positive_int, positive_seconds
+
+__all__ = ["STEPS", "parse", "rollout_parser"]
+
+STEPS = {
+    "status": "show what every replica serves, what step the rollout is at, and what comes next",
+    "start": "load a version beside the current one and label it canary",
+    "check": "compare what stable and canary make of the same images",
+    "promote": "move stable to the version on trial",
+    "rollback": "move stable and canary back to the old version",
+    "retire": "unload what no label points to",
+    "run": "start, check, promote, watch, and roll back by itself",
+}
+
+
+def rollout_parser() -> argparse.ArgumentParser:
+    """The options of `featurewire rollout`."""
+    parser = CommandParser(
+        "featurewire rollout",
+        "Move a fleet from one model version to the next. Exit status 0 done, 1 failed, "
+        "2 wrong usage, 3 inconclusive (check and run).",
+    )
+    steps = parser.add_subparsers(
+        dest="step", required=True, metavar="STEP", parser_class=CommandParser
+    )
+    for name, text in STEPS.items():
+        description = text[0].upper() + text[1:] + "."
+        _add_options(steps.add_parser(name, help=text, description=description), name)
+    return parser
+
+
+def parse(argv: list[str]) -> tuple[CommandParser, argparse.Namespace]:
+    """The step's own parser, for what else is wrong with its options, and the options."""
+    parser = rollout_parser()
+    args = parser.parse_args(argv)
+    (steps,) = (each.choices for each in parser._actions if isinstance(each.choices, dict))
+    _check_tls(steps[args.step], args)
+    return steps[args.step], args
+
+
+def _add_options(step: CommandParser, name: str) -> None:
+    step.add_argument(
+        "--config",
+        metavar="FILE",
+        required=name not in ("status", "check"),
+        help="the models.config that the replicas read: a file, or configmap:NAMESPACE/NAME/KEY",
+    )
+    step.add_argument(
+        "--server",
+        action="append",
+        required=True,
+        metavar="HOST:PORT",
+        help="a replica; may be given several times, or be a name that resolves to all of them",
+    )
+    step.add_argument("--model", required=True, metavar="NAME")
+    if name != "status":
+        step.add_argument(
+            "--version",
+            type=positive_int,
+            metavar="N",
+            required=name in ("start", "run"),
+            help="refuse when another one is on trial" if name == "check" else None,
+        )
+    step.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_connection(step)
+    if name == "status":
+        return
+    _add_patience(step)
+    step.add_argument("--audit", metavar="FILE", help="append one JSON line a step")
+    if name != "check":
+        step.add_argument(
+            "--trust-config",
+            action="store_true",
+            help="go on though the replicas do not seem to read this config",
+        )
+    if name in ("promote", "run"):
+        step.add_argument(
+            "--accept-new-space",
+            action="store_true",
+            help="though the new vectors cannot be compared with the old ones",
+        )
+    if name in ("start", "run"):
+        step.add_argument("--base-path", metavar="DIR", help="where this machine sees the versions")
+        step.add_argument("--no-memory-check", action="store_true", help="load in any case")
+    if name in ("check", "run"):
+        from featurewire_rollout.check import add_check_options
+
+        add_check_options(step)
+    if name == "run":
+        step.add_argument(
+            "--watch",
+            type=positive_seconds,
+            default=60.0,
+            metavar="SECONDS",
+            help="watch the promoted version for so long (default: %(default)g)",
+        )
+
+
+def _add_connection(step: CommandParser) -> None:
+    step.add_argument("--tls", action="store_true", help="encrypt")
+    step.add_argument("--tls-ca", type=Path, metavar="FILE", help="trust this authority (PEM)")
+    step.add_argument("--tls-cert", type=Path, metavar="FILE", help="client certificate (PEM)")
+    step.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    step.add_argument("--tls-server-name", metavar="HOST", help="the name to expect")
+    step.add_argument("--token-file", type=Path, metavar="FILE", help="send this bearer token")
+
+
+def _add_patience(step: CommandParser) -> None:
+    step.add_argument(
+        "--timeout",
+        type=positive_seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="for replicas to answer, load or show a label (default: %(default)g)",
+    )
+    step.add_argument(
+        "--allow-missing",
+        type=_count,
+        default=0,
+        metavar="K",
+        help="go on when so many replicas give no answer",
+    )
+    step.add_argument(
+        "--poll-only",
+        action="store_true",
+        help="send no reload: the replicas read the config by themselves",
+    )
+
+
+def _check_tls(parser: CommandParser, args: argparse.Namespace) -> None:
+    if (args.tls_cert is None) != (args.tls_key is None):
+        parser.error("--tls-cert and --tls-key belong together")
+    encrypted = args.tls or args.tls_ca is not None
+    if not encrypted and (args.tls_cert is not None or args.tls_server_name is not None):
+        parser.error("--tls-cert and --tls-server-name need --tls or --tls-ca FILE")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)

@@ -1,0 +1,152 @@
+"""Writes the config, and brings the replicas to it: one operator at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from featurewire_rollout.audit import Audit, owner
+from featurewire_rollout.errors import FleetError, RefusedError, RolloutError
+from featurewire_rollout.model_config import Entry, edit, entry_of, parse
+from featurewire_rollout.planner import LABELS, Goal
+from featurewire_rollout.settle import Members, Patience, Say, gather, settle
+from featurewire_rollout.store import ConfigStore
+from featurewire_rollout.view import FleetView
+from featurewire_rollout.wrong_config import wrong_config
+
+__all__ = ["Reconciler"]
+
+
+class Reconciler:
+    """The config's entry of one model, and the replicas that serve it."""
+
+    def __init__(
+        self,
+        store: ConfigStore | None,
+        fleet: Members,
+        *,
+        model: str,
+        patience: Patience,
+        say: Say,
+        audit: Audit,
+        trust_config: bool = False,
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._model = model
+        self._patience = patience
+        self._say = say
+        self._audit = audit
+        self._trust = trust_config
+        self._depth = 0
+
+    @contextmanager
+    def step(self, command: str, version: int | None = None) -> Iterator[None]:
+        """Hold off other operators, and tell the audit. A step may be part of another one.
+
+        Raises `ConflictError` when somebody else is at work.
+        """
+        about = {"command": command, "model": self._model, "version": version}
+        store = self._there(command)
+        with ExitStack() as stack:
+            if not self._depth:
+                stack.enter_context(store.lock(owner(f"{command} of {self._model}")))
+            self._depth += 1
+            stack.callback(self._leave)
+            self._audit.record(**about, step="begin")
+            try:
+                yield
+            except BaseException as error:
+                reason = str(error) if isinstance(error, Exception) else "interrupted"
+                self._note(**about, step="failed", error=reason)
+                raise
+            self._note(**about, step="done")
+
+    def _leave(self) -> None:
+        self._depth -= 1
+
+    def _note(self, **fields: Any) -> None:
+        """In mid-step, a rollout is worth more than a line about it."""
+        try:
+            self._audit.record(**fields)
+        except RolloutError as error:
+            self._say(str(error))
+
+    def _there(self, command: str) -> ConfigStore:
+        if self._store is None:
+            raise RefusedError(f"{command} needs the config: --config FILE")
+        return self._store
+
+    def read(self) -> tuple[str, Entry]:
+        """The config's text, and what it says about the model. Raises `ConfigFileError`."""
+        text = self._there("this").read()
+        return text, self.entry(text)
+
+    def entry(self, text: str) -> Entry:
+        name = self._there("this").name
+        return entry_of(parse(text, name), self._model, name)
+
+    def gather(self, entry: Entry) -> FleetView:
+        """What the replicas serve, manifests included, once enough of them answer.
+
+        Raises `FleetError`, and `RefusedError` as `check_config` does.
+        """
+        fleet = gather(self._fleet, self._patience, self._say, labels=_labels(entry))
+        self._check_config(entry, fleet)
+        return fleet
+
+    def check_config(self, entry: Entry) -> None:
+        """Raises `RefusedError` when the replicas do not seem to read this config.
+
+        Waits for nobody: a rollback cannot.
+        """
+        self._check_config(entry, self._fleet.look(labels=_labels(entry)))
+
+    def _check_config(self, entry: Entry, fleet: FleetView) -> None:
+        fault = wrong_config(entry, fleet, self._there("this").name)
+        if fault and not self._trust:
+            raise RefusedError(f"{fault}; --trust-config goes on all the same")
+
+    def apply(self, text: str, goal: Goal, *, loading: int | None = None) -> str:
+        """Write the config of `goal`, bring every replica to it, and return the new text.
+
+        `loading`: see `settle`. Raises `ConfigFileError` and `ConflictError`, when nothing was
+        changed, and `FleetError`, when the config says the new state.
+        """
+        store, new = self._there("this"), text
+        if not goal.matches(self.entry(text)):
+            new = edit(
+                text, self._model, versions=goal.versions, labels=goal.labels, name=store.name
+            )
+            store.write(new, expected=text)
+            self._note(step="config", versions=list(goal.versions), labels=dict(goal.labels))
+        config = parse(new, store.name)
+        settle(self._fleet, config, goal, self._patience, self._say, loading=loading)
+        return new
+
+    def put_back(self, before: str, version: int, current: int) -> str:
+        """Undo a start of `version` that failed; says what the state is."""
+        store, entry = self._there("this"), self.entry(before)
+        if entry.versions is not None and version in entry.versions:  # a start that was cut off
+            labels = {k: v for k, v in entry.labels.items() if v != version}
+            versions = [each for each in entry.versions if each != version]
+            before = edit(before, self._model, versions=versions, labels=labels, name=store.name)
+        old = self.entry(before)
+        goal = Goal(versions=old.versions or (), labels=old.labels, loaded=(current,))
+        try:
+            now = store.read()
+            if now != before:
+                store.write(before, expected=now)
+                self._note(step="config", versions=list(goal.versions), labels=dict(goal.labels))
+        except RolloutError as error:
+            return f"what was there cannot be put back: {error}; `status` says what to type"
+        try:
+            settle(self._fleet, parse(before, store.name), goal, self._patience, self._say)
+        except FleetError as error:
+            return f"the config is as it was, but not every replica has taken it: {error}"
+        return f"put back what was there: version {current} is served"
+
+
+def _labels(entry: Entry) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*LABELS, *entry.labels]))

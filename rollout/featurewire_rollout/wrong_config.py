@@ -1,0 +1,43 @@
+"""Whether the replicas read another config than the one that was named."""
+
+from __future__ import annotations
+
+from featurewire_rollout.model_config import Entry
+from featurewire_rollout.planner import STABLE
+from featurewire_rollout.view import FleetView, ReplicaView
+
+__all__ = ["wrong_config"]
+
+
+def wrong_config(entry: Entry, fleet: FleetView, name: str) -> str:
+    """One line about replicas that serve what the config cannot have told them; else empty.
+
+    A step that was cut off leaves replicas behind the config, never so far behind: what `stable`
+    points to was loaded before the config said so, and stays listed until `stable` has moved.
+    Where a single replica fits, the others are taken to be late.
+    """
+    found = [_misfit(entry, replica) for replica in fleet.reached]
+    if not found or not all(found):
+        return ""
+    return (
+        f"the replicas do not serve what {name} says: {found[0]}; give the file that they read "
+        "as --config"
+    )
+
+
+def _misfit(entry: Entry, replica: ReplicaView) -> str:
+    stable, shown = entry.labels.get(STABLE), replica.labels.get(STABLE)
+    if shown is not None and shown not in (entry.versions or ()):
+        says = f"lists {_listed(entry.versions)}" if entry.versions else "has no label stable"
+        return f"{replica.address} has stable at version {shown}, the config {says}"
+    if stable is not None and entry.versions is not None and stable not in replica.versions:
+        return (
+            f"{replica.address} knows {_listed(replica.versions)}, the config has stable at "
+            f"version {stable}"
+        )
+    return ""
+
+
+def _listed(versions: object) -> str:
+    numbers = sorted(versions) if isinstance(versions, (tuple, dict)) else []
+    return f"version {', '.join(map(str, numbers))}" if numbers else "no version of the model"
