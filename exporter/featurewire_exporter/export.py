@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from featurewire_exporter import batching, manifest, parity, warmup
+from featurewire_exporter import batching, digests, manifest, parity, warmup
 from featurewire_exporter.artifact import Artifact
 from featurewire_exporter.errors import PublishError
 from featurewire_exporter.fold import fold
@@ -95,6 +95,7 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     progress.step("Writing the version")
     artifact.write(staging.version, about)
     _write_extras(staging.version, about, preprocess)
+    about = digests.seal(staging.version, about)
     path = staging.publish()
     progress.end()
     return Published(path=path, manifest=about)

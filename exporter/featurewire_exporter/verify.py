@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from featurewire_exporter import manifest, parity
+from featurewire_exporter import digests, manifest, parity
 from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.errors import ExportError, ParityError, one_line
 from featurewire_exporter.freeze import freeze
@@ -123,4 +123,9 @@ def _check_files(version_directory: Path, about: dict[str, Any]) -> None:
         raise ExportError(
             f"{version_directory} has {found} warm-up records instead of {expected}; "
             "export the version again"
+        )
+    if (name := digests.changed_file(version_directory, about)) is not None:
+        raise ExportError(
+            f"{version_directory}/{name} is not what the version's manifest says (SHA-256); copy "
+            "or export the version again"
         )

@@ -35,9 +35,19 @@ def version_directory(base_path: str, version: int) -> Path | None:
     )
 
 
-def check_files(directory: Path) -> Manifest:
-    """What the version says of itself, its files being whole. Raises `PreflightError`."""
-    return Manifest.of(check_version(directory))
+def check_files(directory: Path) -> tuple[Manifest, str]:
+    """What the version says of itself, and what was found about its files, in words.
+
+    Raises `PreflightError` when they are not whole, or not what the manifest says.
+    """
+    manifest = check_version(directory)
+    if manifest is None:
+        text = "is whole; it has no manifest, so its content was not checked"
+    elif "files" not in manifest:
+        text = "is whole; its manifest names no digests, so its content was not checked"
+    else:
+        text = "is whole and equal to its manifest"
+    return Manifest.of(manifest), f"files: {directory} {text}"
 
 
 def check_memory(directory: Path, servers: Sequence[str], free: int | None) -> str:

@@ -215,8 +215,8 @@ class Rollout:
         if directory is None:
             self._say(f"files: {base_path} is not visible from here, so they were not checked")
             return
-        manifest = preflight.check_files(directory)
-        self._say(f"files: {directory} is whole")
+        manifest, found = preflight.check_files(directory)
+        self._say(found)
         if self._config.memory_check and not all(version in r.available for r in fleet.reached):
             free = preflight.free_memory()
             self._say(preflight.check_memory(directory, self._fleet.targets(), free))

@@ -1,7 +1,8 @@
 """Whether the files of a version are whole, read without TensorFlow.
 
 A SavedModel is a protobuf message; its variables are a "tensor bundle": an index (a LevelDB table)
-of where each tensor lies in the data files. What is cut off shows in their lengths.
+of where each tensor lies in the data files. What is cut off shows in their lengths, what has
+changed in the digests that a manifest names.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from featurewire_rollout.digests import GRAPH, changed_file, find_manifest
 from featurewire_rollout.errors import PreflightError
 
 __all__ = ["check_version", "size_of"]
@@ -45,6 +47,8 @@ def check_version(version: Path) -> dict[str, Any] | None:
         _check_graph(version, manifest)
         _check_variables(version / "variables")
         _check_records(version / WARMUP)
+        if (name := changed_file(version, manifest or {})) is not None:
+            raise _Broken(f"{name} is not what its manifest says (SHA-256)")
     except _Broken as error:
         raise PreflightError(
             f"{version} is not a whole version: {error}; copy or export it again"
@@ -68,7 +72,7 @@ def _manifest(version: Path) -> dict[str, Any] | None:
 
 
 def _check_graph(version: Path, manifest: Mapping[str, Any] | None) -> None:
-    path = version / "saved_model.pb"
+    path = version / GRAPH
     if not path.exists():
         if (version / "saved_model.pbtxt").exists():
             return
@@ -83,12 +87,8 @@ def _check_graph(version: Path, manifest: Mapping[str, Any] | None) -> None:
             _walk(data, 0, len(data), _GRAPH)
         except (_Broken, IndexError) as error:
             raise _Broken("saved_model.pb is cut off or damaged") from error
-        if manifest is not None and not any(data.find(text) >= 0 for text in _spellings(manifest)):
+        if manifest is not None and find_manifest(data, manifest)[0] < 0:
             raise _Broken(f"{MANIFEST} is not what the version's own graph says")
-
-
-def _spellings(manifest: Mapping[str, Any]) -> set[bytes]:
-    return {json.dumps(manifest, sort_keys=sort).encode() for sort in (True, False)}
 
 
 def _walk(data: mmap.mmap, at: int, end: int, inside: Mapping[int, Any]) -> None:

@@ -155,6 +155,11 @@ def test_the_manifest_says_what_the_contract_asks_for(tiny_version, tf2_module):
         manifest["preprocess"]
     )
     assert manifest["featurewire_version"]
+    assert {name: len(digest) for name, digest in manifest["files"].items()} == {
+        "assets.extra/tf_serving_warmup_requests": 64,
+        "batching_params.pbtxt": 64,
+        "saved_model.pb": 64,
+    }
     assert manifest["split"]["network"] == "image_feature_vector"
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-from featurewire_exporter import commands
+from featurewire_exporter import commands, manifest
 from featurewire_exporter.__main__ import main
+from featurewire_exporter.digests import changed_file
 from tests.exporter.modules import (
     write_tf1_module_with_a_table,
     write_tf2_module,
@@ -325,6 +327,30 @@ def test_verify_notices_a_manifest_that_was_changed(capsys, tiny_version, tf2_mo
 
     assert commands.verify([str(version), "--module", str(tf2_module)]) == 1
     assert "is not what the version's own graph says" in capsys.readouterr().err
+
+
+def test_verify_notices_a_bit_that_flipped_in_the_weights(
+    capsys, tiny_version, tf2_module, tmp_path
+):
+    version = tmp_path / "1"
+    subprocess.run(["cp", "-r", str(tiny_version), str(version)], check=True)
+    assert changed_file(version, manifest.read_manifest(version)) is None
+    for name in ("saved_model.pb", "batching_params.pbtxt"):
+        path = version / name
+        whole = path.read_bytes()
+        at = weights_at(whole) if name == "saved_model.pb" else 0
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert commands.verify([str(version), "--module", str(tf2_module)]) == 1
+        said = capsys.readouterr().err
+        assert f"/{name} is not what the version's manifest says (SHA-256)" in said
+        path.write_bytes(whole)
+
+
+def weights_at(graph: bytes) -> int:
+    """Within the largest constant of a graph."""
+    (meta,) = saved_model_pb2.SavedModel.FromString(graph).meta_graphs
+    contents = [node.attr["value"].tensor.tensor_content for node in meta.graph_def.node]
+    return graph.find(max(contents, key=len)) + 8
 
 
 def test_verify_notices_a_warm_up_file_that_was_cut(capsys, tiny_version, tf2_module, tmp_path):

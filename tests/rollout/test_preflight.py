@@ -1,0 +1,68 @@
+"""What is known about a version before any replica loads it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from featurewire_rollout import PreflightError
+from featurewire_rollout.preflight import check_files
+
+
+def copy_of(version: Path, to: Path) -> Path:
+    """Links, but for what a test changes."""
+    shutil.copytree(
+        version, to, copy_function=lambda source, target: Path(target).hardlink_to(source)
+    )
+    return to
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_a_version_of_the_exporter_is_whole_and_equal_to_its_manifest(published: Path) -> None:
+    manifest, said = check_files(published / "1")
+    assert said.endswith("is whole and equal to its manifest")
+    assert manifest.vector_space
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("saved_model.pb", -1_000_000),  # among the weights, where no length shows it
+        ("assets.extra/tf_serving_warmup_requests", 1000),
+        ("batching_params.pbtxt", 3),
+    ],
+)
+def test_a_bit_that_flipped_on_the_way_is_noticed(
+    published: Path, tmp_path: Path, name: str, at: int
+) -> None:
+    version = copy_of(published / "1", tmp_path / "1")
+    flip(version / name, at)
+    with pytest.raises(PreflightError, match=rf"not a whole version: {name} is not what"):
+        check_files(version)
+    (version / name).unlink()
+    with pytest.raises(PreflightError, match=name):
+        check_files(version)
+
+
+def test_a_manifest_without_digests_is_said_to_be_unchecked(
+    published: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert "has no manifest, so its content was not checked" in check_files(tiny_model / "1")[1]
+    version = tmp_path / "1"
+    shutil.copytree(tiny_model / "1", version)
+    (version / "assets.extra").mkdir()
+    manifest = {"vector_space": "x"}
+    (version / "assets.extra" / "featurewire.json").write_text(json.dumps(manifest))
+    with (version / "saved_model.pb").open("ab") as graph:
+        text = json.dumps(manifest).encode()
+        graph.write(b"\x7a" + bytes([len(text)]) + text)  # an unknown field: it holds the text
+    assert "names no digests, so its content was not checked" in check_files(version)[1]
