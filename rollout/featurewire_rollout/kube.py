@@ -9,7 +9,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from featurewire_rollout.errors import ConfigFileError
@@ -43,7 +42,8 @@ def open_api() -> ApiClient:
     made = client.Configuration()
     made.retries = False  # `Kube` retries: it knows what may be done twice
     named = os.environ.get("KUBECONFIG")
-    path = named or str(Path.home() / ".kube" / "config")
+    # No home is none: containers have users without one.
+    path = named or os.path.expanduser("~/.kube/config")
     try:
         if named or os.path.exists(path):
             load: Any = config.load_kube_config
