@@ -8,7 +8,7 @@ import sys
 
 import bench
 
-NOT_BENCHMARKS = {"__main__", "machine"}
+NOT_BENCHMARKS = {"__main__", "machine", "tune_batching"}
 
 
 def names() -> list[str]:

@@ -4,12 +4,15 @@ What is done is what docs/compose.md tells a user to do, with the same commands,
 in a project of its own, which is removed at the end. Run by `make test-stack`. Where there is no
 Docker engine it says so and does nothing.
 
-Both versions are the stand-in: the full network with random weights. The `cpu` profile runs with
-the embedded server's image in place of TensorFlow Serving's: what changes is the image alone.
+The module is EfficientNet-Lite0, a small network with learned weights, exported from a local folder
+and, as the second version, from an archive; with `--stand-in` it is the full-size stand-in, which
+takes twice as long. The `cpu` profile runs with the embedded server's image in place of TensorFlow
+Serving's: what changes is the image alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -24,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 FEATUREWIRE = Path(sys.executable).with_name("featurewire")
 PHOTOS = ROOT / "samples" / "photos"
 MODEL = "inception_resnet_v2"
@@ -53,7 +57,10 @@ def free_ports(count: int) -> list[int]:
 class Stack:
     """The project under test: its settings, and `docker compose` in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stand_in: bool) -> None:
+        self.first, self.second = ("stand-in",) * 2 if stand_in else ("lite0", "./lite0.tar.gz")
+        self.modules, self.photos = folder / "modules", folder / "photos"
+        self.modules.mkdir()
         self.config = folder / "serving_config"
         shutil.copytree(ROOT / "serving_config", self.config)
         for path in (self.config, *self.config.rglob("*")):
@@ -67,7 +74,9 @@ class Stack:
             "GRPC_PORT": str(self.grpc),
             "REST_PORT": str(self.rest),
             "PROMETHEUS_PORT": str(self.prometheus),
-            "MODULE": "stand-in",
+            "MODULE": self.first,
+            "MODULE_DIR": str(self.modules),
+            "PHOTOS": str(self.photos),
         }
         authorities = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
         if authorities:
@@ -130,10 +139,10 @@ def why_not() -> str | None:
 
 
 @contextlib.contextmanager
-def project() -> Iterator[Stack]:
+def project(stand_in: bool) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="featurewire-stack-") as folder:
         Path(folder).chmod(0o755)
-        stack = Stack(Path(folder))
+        stack = Stack(Path(folder), stand_in)
         everything = [f"--profile={name}" for name in ("cpu", "embedded", "tools", "monitoring")]
         try:
             yield stack
@@ -142,6 +151,21 @@ def project() -> Iterator[Stack]:
             raise
         finally:
             stack.compose(*everything, "down", "--volumes", "--timeout=20")
+
+
+def prepare(stack: Stack) -> None:
+    """The module, and enough pictures for a rollout to judge by."""
+    from tests.support.pictures import write_tiles
+
+    write_tiles(sorted(PHOTOS.glob("*.jpg")), stack.photos, 72)
+    if stack.first == "lite0":
+        code = "import sys; from pathlib import Path; from tests.support.learned import *; "
+        code += "write_learned_module(Path(sys.argv[1]))"
+        stack.run([sys.executable, "-c", code, str(stack.modules / "lite0")], PYTHONPATH=str(ROOT))
+        stack.run(
+            ["tar", "-C", str(stack.modules / "lite0"), "-czf"]
+            + [str(stack.modules / "lite0.tar.gz"), "."]
+        )
 
 
 def build(stack: Stack) -> None:
@@ -175,18 +199,18 @@ def confined(stack: Stack) -> None:
 
 def other_module(stack: Stack) -> None:
     said = stack.compose("run", "--rm", "exporter", status=1, MODULE=OTHER)
-    expect("holds version 1 of stand-in" in said, "the module that the volume holds")
+    expect(f"holds version 1 of {stack.first}" in said, "the module that the volume holds")
     expect(f"docker compose run --rm exporter export {OTHER}" in said, "how to add the other")
 
 
 def second_version(stack: Stack) -> None:
-    said = stack.compose("run", "--rm", "exporter", "export", "stand-in")
+    said = stack.compose("run", "--rm", "exporter", "export", stack.second)
     expect(said.splitlines()[-1] == f"/models/{MODEL}/2", "version 2")
 
 
 def rollout(stack: Stack) -> None:
     step = ["run", "--rm", "rollout", "run", "--version", "2", "--images", "/photos"]
-    stack.compose("--profile", "tools", *step, "--watch", "10")
+    stack.compose("--profile", "tools", *step, "--no-crops", "--watch", "10")
     expect(stack.embed("--label", "stable") == 2, "stable is version 2")
 
 
@@ -260,16 +284,30 @@ def switch(stack: Stack) -> None:
     expect(stack.embed("--label", "stable") == 2, "version 2, label stable, after the restart")
 
 
-STEPS = [build, start, confined, scrape, other_module, second_version, rollout, prune, switch]
+STEPS = [
+    prepare,
+    build,
+    start,
+    confined,
+    scrape,
+    other_module,
+    second_version,
+    rollout,
+    prune,
+    switch,
+]
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="stack test", description=__doc__.splitlines()[0])
+    parser.add_argument("--stand-in", action="store_true", help="the full-size network")
+    options = parser.parse_args()
     reason = why_not()
     if reason is not None:
         print(f"stack test: SKIPPED: {reason}; docs/compose.md says what it needs")
         return 0
     try:
-        with project() as stack:
+        with project(options.stand_in) as stack:
             for step in STEPS:
                 say(f"== {step.__name__.replace('_', ' ')}")
                 step(stack)

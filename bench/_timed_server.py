@@ -1,0 +1,49 @@
+"""The embedded server with a network of a fixed time, so that several of them share a few cores.
+
+`python -m bench._timed_server FIXED PER_IMAGE FLAGS…`: everything is the server's own, but each
+batch takes FIXED + PER_IMAGE * rows seconds, most of which it sleeps.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from featurewire_server import loading, process
+from featurewire_server.engine import Engine
+
+
+class TimedEngine:
+    """An engine that answers no sooner than its network would."""
+
+    def __init__(self, engine: Engine, fixed: float, per_image: float) -> None:
+        self.name, self.signatures = engine.name, engine.signatures
+        self._engine = engine
+        self._fixed, self._per_image = fixed, per_image
+
+    def run(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        started = time.perf_counter()
+        found = self._engine.run(signature_name, inputs, outputs)
+        rows = len(next(iter(inputs.values())))
+        until = started + self._fixed + self._per_image * rows
+        time.sleep(max(until - time.perf_counter(), 0))
+        return found
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def main(argv: list[str]) -> int:
+    fixed, per_image = map(float, argv[:2])
+    load = loading.load_engine
+    loading.load_engine = lambda *args, **kw: TimedEngine(load(*args, **kw), fixed, per_image)
+    return process.main(argv[2:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
