@@ -28,6 +28,14 @@ def describe(*packages: str) -> str:
     return "; ".join(part for part in parts if part)
 
 
+def busy_seconds() -> float:
+    """Processor time of all processes of the machine so far."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    idle, waiting = 3, 4
+    used = (int(value) for at, value in enumerate(fields[:8]) if at not in (idle, waiting))
+    return sum(used) / os.sysconf("SC_CLK_TCK")
+
+
 def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print columns: the first to the left, the others to the right."""
     cells = [[str(cell) for cell in row] for row in [list(header), *map(list, rows)]]
