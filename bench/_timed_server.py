@@ -21,6 +21,7 @@ class TimedEngine:
 
     def __init__(self, engine: Engine, fixed: float, per_image: float) -> None:
         self.name, self.signatures = engine.name, engine.signatures
+        self.side_by_side = engine.side_by_side
         self._engine = engine
         self._fixed, self._per_image = fixed, per_image
 
