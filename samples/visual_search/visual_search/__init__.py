@@ -1,0 +1,1 @@
+"""Visual search: drop a photo, see the ones that look like it."""
