@@ -1,0 +1,45 @@
+"""Embed a folder of photos with Ray Data: each worker keeps a client, shard after shard.
+
+python ray_job.py PHOTOS OUTPUT --server HOST:PORT --model NAME --workers 4
+"""
+
+from __future__ import annotations
+
+import ray
+from arguments import arguments
+from shards import Job, Shard, begin, connect, embed_shard, shards_to_do
+
+
+class Embedder:
+    """Lives as long as its worker; Ray starts another one when that dies."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.client = connect(job)
+
+    def __call__(self, row: dict) -> dict:
+        return {"photos": embed_shard(Shard(tuple(row["paths"])), self.job, self.client)}
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    job = begin(options.server, options.model, options.output, options.label)
+    shards = shards_to_do(options.photos, job, options.shard_size)
+    if not shards:
+        print("nothing to do: every shard is there")
+        return
+    ray.init(address=options.cluster, include_dashboard=False, logging_level="warning")
+    items = ray.data.from_items(
+        [{"paths": list(shard.paths)} for shard in shards], override_num_blocks=len(shards)
+    )
+    embedded = items.map(
+        Embedder,
+        fn_constructor_args=(job,),
+        compute=ray.data.ActorPoolStrategy(size=options.workers),
+        num_cpus=0.5,
+    )
+    print(f"embedded {sum(row['photos'] for row in embedded.iter_rows())} photos")
+
+
+if __name__ == "__main__":
+    main()

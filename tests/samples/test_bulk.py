@@ -1,0 +1,143 @@
+"""Bulk jobs on the local runners of Ray Data and Apache Beam, and the death of a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+WHY = "needs the sample's own packages: run `make test-samples`"
+pq = pytest.importorskip("pyarrow.parquet", reason=WHY)
+
+FOLDER = Path(__file__).resolve().parents[2] / "samples" / "bulk"
+TIMEOUT = 150.0
+ENGINES = {
+    "ray": ("ray_job.py", "ray::MapWorker(Map(Embedder))"),
+    "apache_beam": ("beam_job.py", "sdk_worker_main"),
+}
+"""Each engine's job, and what the command line of its workers holds."""
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request) -> str:
+    pytest.importorskip(request.param, reason=WHY)
+    return request.param
+
+
+class Run:
+    """A job in a process of its own."""
+
+    def __init__(self, engine: str, photos: Path, output: Path, target: str) -> None:
+        job, self._worker = ENGINES[engine]
+        self.output = output
+        self.log = output.with_suffix(".log")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, job, str(photos), str(output), "--server", target]
+                + ["--model", "lite0", "--shard-size", "4", "--workers", "2"],
+                cwd=FOLDER,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+            )
+
+    def parts(self) -> dict[str, int]:
+        """The finished shards, and when each was written."""
+        return {path.name: path.stat().st_mtime_ns for path in self.output.glob("part-*")}
+
+    def workers(self) -> list[int]:
+        found = []
+        for pid in _descendants(self.process.pid):
+            text = _command(pid)
+            if self._worker in text and ".submit" not in text and not text.startswith("/bin/sh"):
+                found.append(pid)
+        return found
+
+    def end(self) -> int:
+        return self.process.wait(TIMEOUT)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        own = [int(child) for child in children]
+        own += [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            if task.name != str(pid)
+            for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return []
+    return [*own, *(below for child in own for below in _descendants(child))]
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def rows(output: Path) -> list[dict]:
+    return [
+        row for part in output.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()
+    ]
+
+
+def test_a_dead_worker_costs_no_photo_and_none_is_written_twice(engine, tiles, server, tmp_path):
+    output = tmp_path / "vectors"
+    run = Run(engine, tiles, output, server.target)
+    try:
+        wait_until(lambda: run.parts() or run.process.poll() is not None)
+        server.process.send_signal(signal.SIGSTOP)  # what is in flight stays there
+        try:
+            before, workers = run.parts(), run.workers()
+            assert workers, run.log.read_text()
+            os.kill(workers[0], signal.SIGKILL)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        if run.end():
+            # Beam's local runner gives the job up with its worker: the next run goes on.
+            assert engine == "apache_beam", run.log.read_text()
+            run = Run(engine, tiles, output, server.target)
+            assert run.end() == 0, run.log.read_text()
+    finally:
+        run.stop()
+    found = rows(output)
+    photos = sorted(str(path) for path in tiles.rglob("*.jpg"))
+    assert sorted(row["path"] for row in found) == photos
+    assert [row["path"] for row in found if row["error"]] == [str(tiles / "broken.jpg")]
+    assert {row["version"] for row in found} == {1}
+    assert len({row["vector_space"] for row in found}) == 1
+    after = run.parts()
+    assert {name: after[name] for name in before} == before  # nothing finished was done again
+    assert len(before) < len(after) == 16
+
+
+def test_a_finished_job_does_nothing_and_an_output_keeps_its_version(engine, some_photos, server):
+    output = some_photos.parent / "vectors"
+    first = Run(engine, some_photos, output, server.target)
+    assert first.end() == 0, first.log.read_text()
+    again = Run(engine, some_photos, output, server.target)
+    assert again.end() == 0
+    assert "nothing to do" in again.log.read_text()
+    assert len(rows(output)) == 6
