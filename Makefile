@@ -3,13 +3,17 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTOS ?= samples/photos
-MODULE ?= stand-in
+# The real module where the hub can be reached, else the stand-in.
+MODULE ?= auto
+PORT   ?= 8600
 PYTHONS ?= 3.12 3.13
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := install --quiet --disable-pip-version-check --constraint constraints.txt
+SHOWN  := $(PYTHON) scripts/pip_progress.py
 
-.PHONY: demo test test-pythons test-stack tools lint protos check-protos bench clean help
+.PHONY: demo search test test-samples test-pythons test-stack tools lint protos check-protos bench \
+        clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -18,8 +22,15 @@ help: ## list the targets
 demo: $(VENV)/.installed ## export, serve and embed sample photos (MODULE=handle or path)
 	@$(BIN)/python scripts/demo.py --module "$(MODULE)" --photos "$(PHOTOS)"
 
+search: $(VENV)/.installed .venv-search/.installed ## visual search over a folder (PHOTOS=, PORT=)
+	@$(BIN)/python scripts/search.py --module "$(MODULE)" --photos "$(PHOTOS)" --port "$(PORT)" \
+	    --python .venv-search/bin/python
+
 test: $(VENV)/.installed $(VENV)/.dev ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+test-samples: $(VENV)/.installed $(VENV)/.dev .venv-samples/.installed ## the tests of samples/
+	.venv-samples/bin/python -m pytest tests/samples
 
 test-pythons: ## the same but for slow tests, on further Pythons that are found here
 	@scripts/test_pythons.sh $(PYTHONS)
@@ -45,16 +56,28 @@ bench: $(VENV)/.installed $(VENV)/.dev ## the benchmarks
 	$(BIN)/python -m bench
 
 clean: ## remove environments, models and caches
-	rm -rf $(VENV) $(VENV)-3.* .venv-protos build
+	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples build
 
 $(VENV)/.installed: constraints.txt $(wildcard */pyproject.toml)
 	@echo "Creating $(VENV) (TensorFlow is a large download; a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip $(PIP) -e ./client[parquet] -e ./exporter -e ./server -e ./rollout pillow
+	@$(SHOWN) $(BIN)/pip $(filter-out --quiet,$(PIP)) -e ./client[parquet] -e ./exporter -e ./server -e ./rollout pillow
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
 	@$(BIN)/pip $(PIP) -r requirements-dev.txt
+	@touch $@
+
+# The samples need what the project does not, so they have environments of their own.
+.venv-search/.installed: samples/visual_search/requirements.txt client/pyproject.toml
+	@echo "Creating .venv-search for the sample"
+	@$(PYTHON) -m venv .venv-search
+	@$(SHOWN) .venv-search/bin/pip install --disable-pip-version-check -e ./client -r $<
+	@touch $@
+
+.venv-samples/.installed: $(wildcard samples/*.txt samples/*/*.txt) client/pyproject.toml
+	@$(PYTHON) -m venv .venv-samples
+	@.venv-samples/bin/pip install --quiet --no-compile --disable-pip-version-check -e ./client -r samples/requirements-test.txt
 	@touch $@
 
 # The oldest supported generator: its output also runs on newer protobuf runtimes.
