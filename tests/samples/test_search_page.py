@@ -86,7 +86,7 @@ def test_a_clicked_picture_shows_its_neighbours_and_the_way_back(opened):
     assert len(similarities(tab)) == 12
     assert tab.locator("#asked-name").inner_text() == path
     tab.locator("#back").click()
-    tab.wait_for_function("document.querySelectorAll('.photo').length === 60")
+    tab.locator(".photo").nth(59).wait_for(state="attached")
     assert tab.locator(".similarity").count() == 0
 
 
@@ -121,7 +121,7 @@ def test_with_the_server_down_the_page_says_so_and_clicks_still_work(opened, ser
         server.start()
     tab.wait_for_selector("#notice", state="hidden")
     drop(tab, (tiles / "0030.jpg").read_bytes(), "mine.jpg")
-    tab.wait_for_function("document.querySelector('#asked-name').innerText === 'mine.jpg'")
+    tab.locator("#asked-name", has_text="mine.jpg").wait_for()
     assert tab.locator("#error").is_hidden()
 
 
