@@ -1,4 +1,4 @@
-# Three images: `--target server`, `exporter` and `rollout`.
+# Four images: `--target server`, `exporter`, `rollout` and `search`.
 #
 # What comes from the package index lies in layers below the sources, TensorFlow in one that the
 # server and the exporter share, so that a changed line of code downloads nothing. Needs BuildKit.
@@ -12,7 +12,7 @@ ARG PYTHON_IMAGE=python:3.11-slim
 FROM ${PYTHON_IMAGE} AS python
 ENV PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2
 RUN useradd --uid 1000 --create-home featurewire \
- && install -d -o featurewire -g featurewire /models /cache
+ && install -d -o featurewire -g featurewire /models /cache /index
 
 # pip, told by secrets and arguments where to look. Empty ones count for nothing.
 FROM python AS index
@@ -93,4 +93,19 @@ RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     image-pip install --no-deps --no-index /wheels/featurewire-*.whl /wheels/featurewire_rollout-*.whl
 USER 1000:1000
 ENTRYPOINT ["featurewire"]
+CMD ["--help"]
+
+# samples/visual_search. What it needs is pinned in a file of its own.
+FROM index AS search
+RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    --mount=type=cache,target=/var/cache/pip \
+    --mount=type=bind,source=samples/visual_search/requirements.txt,target=/requirements.txt \
+    image-pip install -r /requirements.txt "grpcio>=1.62" "protobuf>=4.25"
+WORKDIR /app
+COPY samples/visual_search/visual_search ./visual_search
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    image-pip install --no-deps --no-index /wheels/featurewire-*.whl
+USER 1000:1000
+EXPOSE 8600
+ENTRYPOINT ["python", "-m", "visual_search"]
 CMD ["--help"]
