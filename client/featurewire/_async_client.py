@@ -12,7 +12,6 @@ from typing import Any, TypeVar, overload
 import grpc
 import grpc.aio
 
-from featurewire import _channel
 from featurewire._async_driver import Driver
 from featurewire._call import Flow, Job, T
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
@@ -47,21 +46,13 @@ class AsyncClient(Shell):
         loop = asyncio.get_running_loop()
         if self._connection.life.loop is None:
             self._connection.life.loop = loop
-            self._channels += map(self._open, self._connection.servers)
+            self._open(grpc.aio)
         elif self._connection.life.loop is not loop:
             raise ConfigError(
                 "this client belongs to another event loop; create one AsyncClient for each loop "
                 "(each asyncio.run)"
             )
         return Driver(self._method, self._connection, job)
-
-    def _open(self, server: str) -> grpc.aio.Channel:
-        config, tls = self._connection.channel, self._connection.tls
-        # By name, as instrumentation that wraps these functions expects.
-        arguments = _channel.arguments(config, tls) | {"interceptors": list(config.interceptors)}
-        if tls is None:
-            return grpc.aio.insecure_channel(server, **arguments)
-        return grpc.aio.secure_channel(server, _channel.credentials(tls), **arguments)
 
     async def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
         """The feature vector of one image; see `Client.embed`."""
@@ -221,7 +212,7 @@ class AsyncClient(Shell):
 async def _next(source: AsyncIterator[Any], reading: Reading) -> None:
     """Bring the next item of an async source."""
     try:
-        reading.came(await source.__anext__())
+        reading.came(*reading.pair(await source.__anext__()))
     except StopAsyncIteration:
         reading.end()
     except Exception as exc:

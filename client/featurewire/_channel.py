@@ -15,7 +15,7 @@ from featurewire import __version__
 from featurewire._config import ChannelConfig, TLSConfig
 from featurewire._errors import ConfigError
 
-__all__ = ["arguments", "close_all", "credentials", "split_target"]
+__all__ = ["close_all", "open_channel", "split_target"]
 
 CLOSING = 1.0
 """Seconds to wait for connections to close; it takes milliseconds."""
@@ -116,18 +116,19 @@ def arguments(config: ChannelConfig, tls: TLSConfig | None) -> dict[str, Any]:
     return {"options": list(options.items()), "compression": _COMPRESSION[config.compression]}
 
 
-def open_channel(server: str, config: ChannelConfig, tls: TLSConfig | None) -> grpc.Channel:
-    """`tls`: one whose files are read."""
+def open_channel(server: str, config: ChannelConfig, tls: TLSConfig | None, aio: Any = None) -> Any:
+    """`tls`: one whose files are read. `aio`: `grpc.aio`, for a channel of asyncio's."""
+    module: Any = aio or grpc
+    # By name, as instrumentation that wraps gRPC's functions expects.
+    options = arguments(config, tls) | ({"interceptors": list(config.interceptors)} if aio else {})
     if tls is None:
-        channel = grpc.insecure_channel(server, **arguments(config, tls))
+        channel = module.insecure_channel(server, **options)
     else:
-        channel = grpc.secure_channel(server, credentials(tls), **arguments(config, tls))
-    return grpc.intercept_channel(channel, *config.interceptors) if config.interceptors else channel
-
-
-def credentials(tls: TLSConfig) -> grpc.ChannelCredentials:
-    """Of a `TLSConfig` whose files are read."""
-    return grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+        credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+        channel = module.secure_channel(server, credentials, **options)
+    if aio or not config.interceptors:
+        return channel
+    return grpc.intercept_channel(channel, *config.interceptors)
 
 
 def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[str]) -> None:

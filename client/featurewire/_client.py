@@ -50,9 +50,7 @@ class Client(Shell):
     """
 
     def _connect(self) -> None:
-        config, tls = self._connection.channel, self._connection.tls
-        for server in self._connection.servers:
-            self._channels.append(_channel.open_channel(server, config, tls))
+        self._open()
 
     def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
         """The feature vector of one image.

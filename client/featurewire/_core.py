@@ -25,7 +25,7 @@ from featurewire._errors import (
     ModelNotFoundError,
     VectorSpaceError,
 )
-from featurewire._images import Buffer, Image, check_image, load_all
+from featurewire._images import Buffer, Image, load_all
 from featurewire._inquiry import Inquiry
 from featurewire._reading import Deliver, Reading
 from featurewire._reply import Rows
@@ -52,7 +52,7 @@ class Core:
         return batch[0]
 
     def embed_batch(self, given: Iterable[Image], deadline: float) -> Flow[EmbeddingBatch]:
-        images = load_all(map(check_image, given))
+        images = load_all(given)
         if isinstance(images, Future):
             yield images, deadline
             if not images.done():

@@ -132,10 +132,13 @@ def try_load(image: Source) -> Buffer | ImageError:
         return error
 
 
-def load_all(images: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
-    """What `try_load` gives for each; a future of it where something is to be read."""
-    images = list(images)
-    if not any(isinstance(image, os.PathLike) for image in images):
+def load_all(given: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
+    """What `try_load` gives for each; a future of it where something is to be read.
+
+    Raises a `TypeError` for what is no image.
+    """
+    images = [image if type(image) is bytes else check_image(image) for image in given]
+    if not any(isinstance(image, os.PathLike) for image in images if type(image) is not bytes):
         return [try_load(image) for image in images]
     # On a thread: a file on a network disk may take for ever, and the call has a deadline.
     future: Future[Any] = Future()

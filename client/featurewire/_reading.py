@@ -73,16 +73,14 @@ class Reading:
     def _walk_one(self, source: Any, deliver: Deliver) -> bool:
         """Take the next image; False at the end."""
         try:
-            item = next(source)
+            pair = self.pair(next(source))
         except StopIteration:
             deliver(self.end)
             return False
         except Exception as exc:
             deliver(partial(self.end, exc))
             return False
-        if isinstance(item, (bytearray, memoryview)):
-            item = bytes(item)  # the source may reuse it for the next one
-        deliver(partial(self.came, item))
+        deliver(partial(self.came, *pair))
         return True
 
     def ask(self) -> None:
@@ -97,23 +95,23 @@ class Reading:
             return False
         return self._stream.wants(self._asked)
 
-    def came(self, item: object) -> None:
-        """The source's next item."""
+    def pair(self, item: object) -> tuple[Any, Source]:
+        """Key and image of the source's next item, to be called before it gives the one after.
+
+        It may reuse a buffer for that.
+        """
+        key, image = _split_pair(item, self._position)
+        self._position += 1
+        return key, bytes(image) if isinstance(image, (bytearray, memoryview)) else image
+
+    def came(self, key: Any, image: Source) -> None:
+        """The source gave this."""
         self._asked = max(0, self._asked - 1)
         if self._ended is not None:
             return
-        try:
-            key, image = _split_pair(item, self._position)
-        except TypeError as exc:
-            self.end(exc)
-            return
-        self._position += 1
         slot = self._stream.open(key)
         if isinstance(image, bytes):
             self._stream.fill(slot, image, time.monotonic())
-            return
-        if isinstance(image, (bytearray, memoryview)):
-            self._stream.fill(slot, bytes(image), time.monotonic())
             return
         self._loading[slot] = math.inf
         self._jobs.put((slot, image))

@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from featurewire._errors import ImageError, ResponseError
 from featurewire._tfs import _pool, predict_pb2, types_pb2
 
-__all__ = ["ReplyReader", "Rows", "read_predict_reply", "read_strings"]
+__all__ = ["ReplyReader", "Rows", "enum_name", "parsed", "read_predict_reply", "read_strings"]
 
 STATUS_NAMES = {1: "empty", 2: "unsupported", 3: "too_large", 4: "corrupt"}
 
@@ -73,12 +73,11 @@ class ReplyReader:
             and reply.startswith(last.head)
             and reply.endswith(last.tail)
         ):
-            vectors = np.frombuffer(reply, "<f4", count * last.dimension, len(last.head))
-            vectors = vectors.reshape(count, last.dimension)
-            # NaN and infinity show in the squared length, at a fraction of the cost of looking at
+            floats = np.frombuffer(reply, "<f4", count * last.dimension, len(last.head))
+            # NaN and infinity show in the sum of squares, at a fraction of the cost of looking at
             # each number. So do numbers so large that it overflows: those are looked at.
-            if all(math.isfinite(row.dot(row)) for row in vectors):
-                return Rows(last.version, vectors, {})
+            if math.isfinite(floats.dot(floats)):
+                return Rows(last.version, floats.reshape(count, last.dimension), {})
         rows = read_predict_reply(
             reply, count, output=self._output, status=self._status, filtered=self._filtered
         )
@@ -102,7 +101,7 @@ def read_predict_reply(
     reply: bytes, count: int, *, output: str, status: str | None, filtered: bool = True
 ) -> Rows:
     """Check a reply to `count` images. Raises `ResponseError` for anything but N x D floats."""
-    message = _parsed(reply)
+    message = parsed(reply)
     for name in [output, status] if filtered and status is not None else [output]:
         if name not in message.outputs:
             advice = "; name the vector's output with output=…" if name == output else ""
@@ -124,7 +123,7 @@ def read_predict_reply(
 
 def read_strings(reply: bytes, name: str) -> list[bytes]:
     """The values of a string output. Raises `ResponseError`."""
-    outputs = _parsed(reply).outputs
+    outputs = parsed(reply).outputs
     if name not in outputs or outputs[name].dtype != types_pb2.DT_STRING:
         raise ResponseError(f"the reply has no string output {name!r}")
     return list(outputs[name].string_val)
@@ -155,18 +154,20 @@ def _files(name: str) -> list[str]:
 _RawReply = _raw_reply()
 
 
-def _parsed(reply: bytes, kind: Any = _RawReply) -> Any:
+def parsed(data: bytes, message: Any = _RawReply) -> Any:
+    """Raises `ResponseError`."""
     try:
-        return kind.FromString(reply)
+        return message.FromString(data)
     except Exception as exc:  # protobuf's DecodeError, whichever implementation raises it
-        raise ResponseError(f"the reply is not a PredictResponse: {exc}") from exc
+        raise ResponseError(f"the reply is not a {message.DESCRIPTOR.name}: {exc}") from exc
 
 
 def _check(name: str, tensor: Any, dtype: int, count: int, rank: int) -> list[int]:
     """The tensor's shape."""
     if tensor.dtype != dtype:
         raise ResponseError(
-            f"output {name!r} is {_dtype_name(tensor.dtype)}, not {_dtype_name(dtype)}"
+            f"output {name!r} is {enum_name(types_pb2.DataType, tensor.dtype)}, "
+            f"not {types_pb2.DataType.Name(dtype)}"
         )
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_shape.unknown_rank or len(shape) != rank:
@@ -183,7 +184,7 @@ def _floats(name: str, tensor: Any, count: int, reply: bytes) -> Floats:
     rows, dimension = _check(name, tensor, types_pb2.DT_FLOAT, count, rank=2)
     data: bytes = tensor.float_val or tensor.tensor_content
     if len(data) != rows * dimension * 4:  # floats in several pieces, which is rare and allowed
-        plain = _parsed(reply, predict_pb2.PredictResponse).outputs[name]
+        plain = parsed(reply, predict_pb2.PredictResponse).outputs[name]
         data = np.array(plain.float_val, "<f4").tobytes() or plain.tensor_content
     if len(data) != rows * dimension * 4:
         raise ResponseError(
@@ -201,8 +202,9 @@ def _integers(name: str, tensor: Any, count: int) -> list[int]:
     return list(codes)
 
 
-def _dtype_name(dtype: int) -> str:
+def enum_name(enum: Any, number: int) -> str:
+    """The number itself where this client does not know it."""
     try:
-        return types_pb2.DataType.Name(dtype)
+        return str(enum.Name(number))
     except ValueError:
-        return f"dtype {dtype}"
+        return str(number)

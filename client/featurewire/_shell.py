@@ -6,6 +6,7 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from featurewire import _channel
 from featurewire._config import ChannelConfig, Metadata, RetryConfig, StreamConfig, TLSConfig
 from featurewire._connection import Connection
 from featurewire._core import Core
@@ -54,6 +55,12 @@ class Shell:
 
     def _connect(self) -> None:
         """Make the channels, if that is to be done at once."""
+
+    def _open(self, aio: Any = None) -> None:
+        connection = self._connection
+        for server in connection.servers:
+            channel = _channel.open_channel(server, connection.channel, connection.tls, aio)
+            self._channels.append(channel)
 
     def _deadline(self, timeout: Timeout) -> float:
         """When a call that begins now has to end."""

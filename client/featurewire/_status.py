@@ -9,6 +9,7 @@ from typing import Any
 
 from featurewire._codec import Names
 from featurewire._errors import ConfigError, ResponseError
+from featurewire._reply import enum_name, parsed
 from featurewire._tfs import (
     error_codes_pb2,
     get_model_metadata_pb2,
@@ -114,12 +115,12 @@ def status_request(spec: model_pb2.ModelSpec) -> bytes:
 
 
 def parse_status(reply: bytes, *, model: str) -> ModelStatus:
-    message = _parsed(get_model_status_pb2.GetModelStatusResponse, reply)
+    message = parsed(reply, get_model_status_pb2.GetModelStatusResponse)
     versions = [
         VersionStatus(
             version=each.version,
-            state=_name(get_model_status_pb2.ModelVersionStatus.State, each.state),
-            error_code=_name(error_codes_pb2.Code, each.status.error_code),
+            state=enum_name(get_model_status_pb2.ModelVersionStatus.State, each.state),
+            error_code=enum_name(error_codes_pb2.Code, each.status.error_code),
             error_message=each.status.error_message,
         )
         for each in message.model_version_status
@@ -136,9 +137,9 @@ def metadata_request(spec: model_pb2.ModelSpec) -> bytes:
 
 def parse_metadata(reply: bytes) -> ModelMetadata:
     """Without the manifest: that is another call."""
-    message = _parsed(get_model_metadata_pb2.GetModelMetadataResponse, reply)
-    signatures = _parsed(
-        get_model_metadata_pb2.SignatureDefMap, message.metadata["signature_def"].value
+    message = parsed(reply, get_model_metadata_pb2.GetModelMetadataResponse)
+    signatures = parsed(
+        message.metadata["signature_def"].value, get_model_metadata_pb2.SignatureDefMap
     )
     return ModelMetadata(
         model=message.model_spec.name,
@@ -225,20 +226,6 @@ def _choice(
 def _spec(info: Any) -> TensorSpec:
     shape = info.tensor_shape
     return TensorSpec(
-        dtype=_name(types_pb2.DataType, info.dtype),
+        dtype=enum_name(types_pb2.DataType, info.dtype),
         shape=None if shape.unknown_rank else tuple(dim.size for dim in shape.dim),
     )
-
-
-def _name(enum: Any, number: int) -> str:
-    try:
-        return str(enum.Name(number))
-    except ValueError:
-        return str(number)
-
-
-def _parsed(message: Any, data: bytes) -> Any:
-    try:
-        return message.FromString(data)
-    except Exception as exc:  # protobuf's DecodeError, whichever implementation raises it
-        raise ResponseError(f"the reply is not a {message.DESCRIPTOR.name}: {exc}") from exc

@@ -111,6 +111,19 @@ def test_what_is_no_iterable_of_images_is_refused_at_once(connect, server, metho
         getattr(client, method)(wrong)
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_source_may_reuse_its_buffer_for_the_next_image(connect, server, paired):
+    buffer = bytearray(image(0))
+
+    def source():
+        for number in range(200):
+            buffer[:] = image(number)
+            yield (number, buffer) if paired else memoryview(buffer)
+
+    for result in connect(server.target).stream(source()):
+        assert np.array_equal(result.unwrap().vector, vector_of(image(result.key)))
+
+
 def test_no_images_at_all(connect, server):
     client = connect(server.target)
     with pytest.raises(ValueError, match=r"stream\(\)"):
