@@ -36,8 +36,20 @@ class Admission:
     @contextmanager
     def admit(self, size: int) -> Iterator[None]:
         """Hold `size` bytes for the body of the `with`, or raise RESOURCE_EXHAUSTED at once."""
+        hold = self.hold()
+        hold.resize(size)
+        try:
+            yield
+        finally:
+            hold.resize(0)
+
+    def hold(self) -> Hold:
+        """What one call will hold; nothing yet."""
+        return Hold(self)
+
+    def _change(self, size: int) -> None:
         with self._lock:
-            if self._held + size > self.limit:
+            if size > 0 and self._held + size > self.limit:
                 raise resource_exhausted(
                     f"The server holds {self._held} request bytes; {size} more would exceed its "
                     f"limit of {self.limit} (--max_inflight_bytes)"
@@ -45,10 +57,17 @@ class Admission:
             self._held += size
             held = self._held
         self._metrics.observe_inflight(bytes_=held)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held -= size
-                held = self._held
-            self._metrics.observe_inflight(bytes_=held)
+
+
+class Hold:
+    """Bytes that one call holds: its request, then its answer until that has been sent."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.size = 0
+        self._admission = admission
+
+    def resize(self, size: int) -> None:
+        """Hold `size` bytes instead; more than the limit allows raises RESOURCE_EXHAUSTED."""
+        if size != self.size:
+            self._admission._change(size - self.size)
+            self.size = size

@@ -6,12 +6,16 @@ raises ServingError; it never returns half a response.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
+import numpy as np
 from google.protobuf.message import Message
 
 from featurewire._tfs.get_model_metadata_pb2 import (
@@ -28,22 +32,48 @@ from . import inference, metadata, predict, tensors
 from ._tfs.classification_pb2 import ClassificationRequest, ClassificationResponse
 from ._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
 from ._tfs.regression_pb2 import RegressionRequest, RegressionResponse
-from .admission import Admission
+from .admission import Admission, Hold
 from .cancellation import Cancellation
 from .errors import ServingError, from_exception, invalid_argument
+from .loop import NUMBERS, by_size
 from .manager import Manager
+from .predict import Run
 from .servable import Servable
 from .telemetry import Metrics, NullMetrics
 
 log = logging.getLogger(__name__)
 
 
-class Api:
-    """Every RPC as a method.
+@dataclass(kw_only=True)
+class Call:
+    """What a handler knows of a call besides its message."""
 
-    `deadline` is in seconds of `time.monotonic()`, None for none; `cancelled` is set by the
-    transport when the caller has gone; `entrypoint` (`GRPC` or `REST`) is for the metrics.
-    """
+    held: Hold
+    """What admission counts for it, until its answer has been sent."""
+    cancelled: Cancellation
+    """Set by the transport when the caller has gone."""
+    deadline: float | None = None
+    """In seconds of `time.monotonic()`; None: none."""
+    entrypoint: str = "GRPC"
+    """`GRPC` or `REST`, for the metrics."""
+    read: bool = False
+    """Whether its message has been read, so that the Api counts how it ends."""
+    answer_bytes: int = 0
+    """About how many the answer will take."""
+
+    def reserve(self, size: int) -> None:
+        """Hold as much for the answer, too; raises RESOURCE_EXHAUSTED."""
+        self.answer_bytes = size
+        self.held.resize(self.held.size + size)
+
+    def cancellation_code(self) -> grpc.StatusCode:
+        """Why it was cancelled: by its caller, or by its deadline."""
+        late = self.deadline is not None and self.deadline <= time.monotonic()
+        return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+
+
+class Api:
+    """Every RPC as a method. Those that run an engine are coroutines."""
 
     def __init__(
         self,
@@ -59,117 +89,78 @@ class Api:
         """Transports admit a request's bytes here before they parse it."""
         self.metrics = metrics or NullMetrics()
         self._tensor_content = tensor_content
-        self._check_method_names = check_method_names
+        self._check = check_method_names
 
-    def predict(
-        self,
-        request: PredictRequest,
-        *,
-        deadline: float | None = None,
-        cancelled: Cancellation | None = None,
-        entrypoint: str = "GRPC",
-    ) -> PredictResponse:
-        with self._serving(request, "Predict", entrypoint) as servable, ExitStack() as held:
-            name, values = self._timed(
-                servable,
-                "Predict",
-                predict.run,
-                request,
-                deadline=deadline,
-                cancelled=cancelled,
-                check_method=self._check_method_names,
-                # An answer can be larger than its request by any factor.
-                reserve=lambda size: held.enter_context(self.admission.admit(size)),
+    async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
+        with self._serving(request, "Predict", call) as servable:
+            signatures = servable.signatures
+            run = await by_size(
+                call.held.size, predict.plan, signatures, request, check_method=self._check
             )
-            response = PredictResponse(model_spec=_effective(servable, name))
-            for alias, value in values.items():
-                response.outputs[alias].CopyFrom(
-                    tensors.encode(value, content=self._tensor_content)
-                )
-            return response
+            call.reserve(run.answer_bytes)  # it can be larger than the request by any factor
+            values = await self._run(servable, "Predict", [run], call)
+            spec = _effective(servable, run.signature_name)
+            return await by_size(NUMBERS * run.answer_bytes, self._response, spec, values[0])
 
-    def classify(
-        self,
-        request: ClassificationRequest,
-        *,
-        deadline: float | None = None,
-        cancelled: Cancellation | None = None,
-        entrypoint: str = "GRPC",
-    ) -> ClassificationResponse:
-        with self._serving(request, "Classify", entrypoint) as servable:
-            name, result = self._timed(
-                servable,
-                "Classify",
-                inference.classify,
-                request,
-                deadline=deadline,
-                cancelled=cancelled,
-                check_method=self._check_method_names,
+    def _response(self, spec: ModelSpec, values: Mapping[str, np.ndarray]) -> PredictResponse:
+        response = PredictResponse(model_spec=spec)
+        for alias, value in values.items():
+            response.outputs[alias].CopyFrom(tensors.encode(value, content=self._tensor_content))
+        return response
+
+    async def classify(self, request: ClassificationRequest, call: Call) -> ClassificationResponse:
+        with self._serving(request, "Classify", call) as servable:
+            signatures = servable.signatures
+            run = inference.plan_classify(signatures, request, check_method=self._check)
+            values = await self._run(servable, "Classify", [run], call)
+            return ClassificationResponse(
+                model_spec=_effective(servable, run.signature_name),
+                result=inference.classifications(values[0], run.examples),
             )
-            return ClassificationResponse(model_spec=_effective(servable, name), result=result)
 
-    def regress(
-        self,
-        request: RegressionRequest,
-        *,
-        deadline: float | None = None,
-        cancelled: Cancellation | None = None,
-        entrypoint: str = "GRPC",
-    ) -> RegressionResponse:
-        with self._serving(request, "Regress", entrypoint) as servable:
-            name, result = self._timed(
-                servable,
-                "Regress",
-                inference.regress,
-                request,
-                deadline=deadline,
-                cancelled=cancelled,
-                check_method=self._check_method_names,
+    async def regress(self, request: RegressionRequest, call: Call) -> RegressionResponse:
+        with self._serving(request, "Regress", call) as servable:
+            signatures = servable.signatures
+            run = inference.plan_regress(signatures, request, check_method=self._check)
+            values = await self._run(servable, "Regress", [run], call)
+            return RegressionResponse(
+                model_spec=_effective(servable, run.signature_name),
+                result=inference.regressions(values[0][inference.OUTPUTS], run.examples),
             )
-            return RegressionResponse(model_spec=_effective(servable, name), result=result)
 
-    def multi_inference(
-        self,
-        request: MultiInferenceRequest,
-        *,
-        deadline: float | None = None,
-        cancelled: Cancellation | None = None,
-        entrypoint: str = "GRPC",
+    async def multi_inference(
+        self, request: MultiInferenceRequest, call: Call
     ) -> MultiInferenceResponse:
         """All tasks run on the version that the first one names."""
         if not request.tasks:
             raise invalid_argument("Inference request must contain at least one task")
-        first = request.tasks[0]
-        with self._serving(first, "MultiInference", entrypoint) as servable:
-            results = self._timed(
-                servable,
-                "MultiInference",
-                inference.multi_inference,
-                request,
-                deadline=deadline,
-                cancelled=cancelled,
-                check_method=self._check_method_names,
-            )[0]
-            for result in results:
-                result.model_spec.version.value = servable.version
-            return MultiInferenceResponse(results=results)
+        with self._serving(request.tasks[0], "MultiInference", call) as servable:
+            signatures = servable.signatures
+            runs = inference.plan_multi_inference(signatures, request, check_method=self._check)
+            values = await self._run(servable, "MultiInference", runs, call)
+            return MultiInferenceResponse(
+                results=[
+                    inference.result_of(task, run, found, servable.version)
+                    for task, run, found in zip(request.tasks, runs, values, strict=True)
+                ]
+            )
 
     def get_model_metadata(
-        self, request: GetModelMetadataRequest, *, entrypoint: str = "GRPC"
+        self, request: GetModelMetadataRequest, call: Call
     ) -> GetModelMetadataResponse:
-        with self._observed(request, "GetModelMetadata", entrypoint):
+        with self._observed(request, "GetModelMetadata", call):
             _require_spec(request)
             metadata.check_fields(request.metadata_field)
             with self.manager.use(request.model_spec) as servable:
                 response = GetModelMetadataResponse(model_spec=_effective(servable))
                 for field in request.metadata_field:
-                    metadata.fill(response.metadata[field], servable.runner.signatures)
+                    metadata.fill(response.metadata[field], servable.signatures)
             return response
 
     def get_model_status(
-        self, request: GetModelStatusRequest, *, entrypoint: str = "GRPC"
+        self, request: GetModelStatusRequest, call: Call
     ) -> GetModelStatusResponse:
-        with self._observed(request, "GetModelStatus", entrypoint):
+        with self._observed(request, "GetModelStatus", call):
             _require_spec(request)
             return GetModelStatusResponse(
                 model_version_status=self.manager.statuses(request.model_spec)
@@ -199,36 +190,44 @@ class Api:
         For a transport that must know dtypes before it can build a request.
         """
         with self.manager.use(spec) as servable:
-            name, signature = predict.signature_of(servable.runner.signatures, spec.signature_name)
+            name, signature = predict.signature_of(servable.signatures, spec.signature_name)
             return _effective(servable, name), signature
 
     def count_refused(self, api: str, code: grpc.StatusCode) -> None:
         """A request that was refused before anybody read which model it is for."""
         self.metrics.observe_request(model="", api=api, entrypoint="GRPC", code=code, seconds=0.0)
 
+    async def _run(
+        self, servable: Servable, api: str, runs: list[Run], call: Call
+    ) -> list[dict[str, np.ndarray]]:
+        """The outputs of each of `runs`, which share their examples."""
+        started = time.monotonic()
+        values = [
+            await servable.run(run, deadline=call.deadline, cancelled=call.cancelled)
+            for run in runs
+        ]
+        self.metrics.observe_runtime(
+            model=servable.name, api=api, seconds=time.monotonic() - started
+        )
+        self.metrics.observe_examples(model=servable.name, count=runs[0].examples)
+        return values
+
     @contextmanager
-    def _serving(self, request: Message, api: str, entrypoint: str) -> Iterator[Servable]:
-        with self._observed(request, api, entrypoint):
+    def _serving(self, request: Any, api: str, call: Call) -> Iterator[Servable]:
+        with self._observed(request, api, call):
             _require_spec(request)
             with self.manager.use(request.model_spec) as servable:
                 yield servable
 
-    def _timed(self, servable: Servable, api: str, run: Callable, request: Message, **options):
-        """`run`'s results but for the last, the number of examples, which is reported."""
-        started = time.monotonic()
-        *results, examples = run(servable.runner, request, **options)
-        self.metrics.observe_runtime(
-            model=servable.name, api=api, seconds=time.monotonic() - started
-        )
-        self.metrics.observe_examples(model=servable.name, count=examples)
-        return results
-
     @contextmanager
-    def _observed(self, request: Message, api: str, entrypoint: str) -> Iterator[None]:
+    def _observed(self, request: Any, api: str, call: Call) -> Iterator[None]:
         started = time.monotonic()
         code = grpc.StatusCode.OK
         try:
             yield
+        except asyncio.CancelledError:
+            code = call.cancellation_code()
+            raise
         except Exception as failure:
             error = from_exception(failure)
             code = error.code
@@ -239,7 +238,7 @@ class Api:
             self.metrics.observe_request(
                 model=request.model_spec.name,
                 api=api,
-                entrypoint=entrypoint,
+                entrypoint=call.entrypoint,
                 code=code,
                 seconds=time.monotonic() - started,
             )

@@ -8,6 +8,7 @@ its own in the same schedule.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import threading
@@ -22,7 +23,7 @@ from .batch_queue import Queue
 from .batching_config import BatchingConfig
 from .cancellation import Cancellation
 from .engine import Engine
-from .errors import ServingError, from_exception
+from .errors import ServingError, deadline_exceeded, from_exception
 from .merging import check_outputs, common_rows, merge
 from .schedule import Schedule
 from .task import Batch, Task
@@ -121,29 +122,71 @@ class BatchingRunner:
         deadline: float | None = None,
         cancelled: Cancellation | None = None,
     ) -> dict[str, np.ndarray]:
-        # Sorted, so that no order of a caller's makes a queue of its own, here or in the engine.
-        key = (signature_name, tuple(sorted(set(outputs))))
-        rows = common_rows(inputs) if self._config.merge else _examples(inputs)
+        """Wait in this thread; raises ServingError."""
+        key, rows = self._key(signature_name, outputs), self._rows(inputs)
         if not rows:
             return self._engine.run(signature_name, inputs, key[1])
         task = Task(inputs, rows=rows, deadline=deadline, cancellation=cancelled)
+        with self._queued(key, task):
+            return task.result()
+
+    async def run_async(
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        *,
+        deadline: float | None = None,
+        cancelled: Cancellation | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The same without a thread that waits."""
+        key, rows = self._key(signature_name, outputs), self._rows(inputs)
+        if not rows:
+            return await asyncio.to_thread(self._engine.run, signature_name, inputs, key[1])
+        task = Task(inputs, rows=rows, deadline=deadline, cancellation=cancelled)
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(done.set)
+
+        task.add_done_callback(wake)
+        with self._queued(key, task):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await done.wait()
+            except TimeoutError:
+                raise deadline_exceeded() from None
+            return task.result()
+
+    @staticmethod
+    def _key(signature_name: str, outputs: Sequence[str]) -> Key:
+        # Sorted, so that no order of a caller's makes a queue of its own, here or in the engine.
+        return signature_name, tuple(sorted(set(outputs)))
+
+    def _rows(self, inputs: Mapping[str, np.ndarray]) -> int:
+        return common_rows(inputs) if self._config.merge else _examples(inputs)
+
+    @contextmanager
+    def _queued(self, key: Key, task: Task) -> Iterator[None]:
+        """Let a task wait in its queue, from where it goes when its caller does.
+
+        Its rows count among those in flight meanwhile: what a fleet is scaled by.
+        """
         scheduler = self._scheduler
-        with self._counted(rows):
+        self._metrics.observe_rows_inflight(model=self._name, change=task.rows)
+        try:
             with scheduler.changed:
                 queue = self._queue(key)
                 scheduler.schedule.add(queue, task, task.enqueued)
                 scheduler.changed.notify()
                 self._observe_queue()
-            return task.result(leave=lambda: self._leave(queue, task))
-
-    @contextmanager
-    def _counted(self, rows: int) -> Iterator[None]:
-        """Count `rows` among those in flight: what a fleet is scaled by."""
-        self._metrics.observe_rows_inflight(model=self._name, change=rows)
-        try:
-            yield
+            try:
+                yield
+            except BaseException:
+                self._leave(queue, task)
+                raise
         finally:
-            self._metrics.observe_rows_inflight(model=self._name, change=-rows)
+            self._metrics.observe_rows_inflight(model=self._name, change=-task.rows)
 
     def _queue(self, key: Key) -> Queue:
         queue = self.queues.get(key)

@@ -26,7 +26,8 @@ class ServingError(Exception):
     @property
     def number(self) -> int:
         """The canonical number of `code`: the value of `tensorflow.error.Code`."""
-        return self.code.value[0]
+        number: int = self.code.value[0]
+        return number
 
 
 def invalid_argument(message: str) -> ServingError:

@@ -6,7 +6,7 @@ import argparse
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import cgroup
 
@@ -142,7 +142,7 @@ BY_NAME = {flag.name: flag for flag in FLAGS}
 
 
 class _Parser(argparse.ArgumentParser):
-    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             names = [option for action in self._actions for option in action.option_strings]
@@ -177,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
     for flag in FLAGS:
         note = " (ignored)" if flag.ignored else " (not supported)" if flag.refused else ""
         # No default here, so that what was given is known: `parse` fills in the others.
-        options: dict = {
+        options: dict[str, Any] = {
             "default": argparse.SUPPRESS,
             "help": flag.help.replace("%", "%%") + note,
         }

@@ -11,12 +11,11 @@ from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
 from . import predict
 from ._tfs.classification_pb2 import ClassificationRequest, ClassificationResult
-from ._tfs.inference_pb2 import InferenceResult, MultiInferenceRequest
+from ._tfs.inference_pb2 import InferenceResult, InferenceTask, MultiInferenceRequest
 from ._tfs.input_pb2 import Input
 from ._tfs.regression_pb2 import RegressionRequest, RegressionResult
-from .cancellation import Cancellation
 from .errors import ServingError, failed_precondition, invalid_argument, unimplemented
-from .servable import Runner
+from .predict import Run
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -26,72 +25,62 @@ SCORES = "scores"
 OUTPUTS = "outputs"
 
 
-def classify(
-    runner: Runner,
-    request: ClassificationRequest,
-    *,
-    deadline: float | None = None,
-    cancelled: Cancellation | None = None,
-    check_method: bool = False,
-) -> tuple[str, ClassificationResult, int]:
-    """(signature name, result, examples). Raises ServingError."""
-    name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
-    signature = _signature(runner, name, "No signature was found with the name: ")
-    wanted = _classes_and_scores(signature, check_method)
-    examples = serialized(request.input)
-    values = _run(runner, name, signature, examples, wanted, deadline, cancelled)
-    return name, classifications(values, len(examples)), len(examples)
+Signatures = Mapping[str, SignatureDef]
 
 
-def regress(
-    runner: Runner,
-    request: RegressionRequest,
-    *,
-    deadline: float | None = None,
-    cancelled: Cancellation | None = None,
-    check_method: bool = False,
-) -> tuple[str, RegressionResult, int]:
-    """(signature name, result, examples). Raises ServingError."""
+def plan_classify(
+    signatures: Signatures, request: ClassificationRequest, *, check_method: bool = False
+) -> Run:
+    """What to run, for `classifications`. Raises ServingError."""
     name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
-    signature = _signature(runner, name, "No signature was found with the name: ")
+    signature = _signature(signatures, name, "No signature was found with the name: ")
+    return _plan(name, signature, request.input, _classes_and_scores(signature, check_method))
+
+
+def plan_regress(
+    signatures: Signatures, request: RegressionRequest, *, check_method: bool = False
+) -> Run:
+    """What to run, for `regressions`. Raises ServingError."""
+    name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+    signature = _signature(signatures, name, "No signature was found with the name: ")
     _check_regression(signature, check_method)
-    examples = serialized(request.input)
-    values = _run(runner, name, signature, examples, [OUTPUTS], deadline, cancelled)
-    return name, regressions(values[OUTPUTS], len(examples)), len(examples)
+    return _plan(name, signature, request.input, [OUTPUTS])
 
 
-def multi_inference(
-    runner: Runner,
-    request: MultiInferenceRequest,
-    *,
-    deadline: float | None = None,
-    cancelled: Cancellation | None = None,
-    check_method: bool = False,
-) -> tuple[list[InferenceResult], int]:
-    """(a result for each task, examples); one name and one version serve all tasks."""
+def plan_multi_inference(
+    signatures: Signatures, request: MultiInferenceRequest, *, check_method: bool = False
+) -> list[Run]:
+    """What to run for each task, for `result_of`; nothing runs unless all go together."""
     if not request.tasks:
         raise invalid_argument("Inference request must contain at least one task")
-    _check_tasks(runner, request, check_method)
-    results = []
-    count = 0
+    _check_tasks(signatures, request, check_method)
+    runs = []
     for task in request.tasks:
-        result = InferenceResult()
-        options = {"deadline": deadline, "cancelled": cancelled, "check_method": check_method}
         if task.method_name == CLASSIFY:
-            single = ClassificationRequest(model_spec=task.model_spec, input=request.input)
-            name, classes, count = classify(runner, single, **options)
-            result.classification_result.CopyFrom(classes)
+            classify = ClassificationRequest(model_spec=task.model_spec, input=request.input)
+            runs.append(plan_classify(signatures, classify, check_method=check_method))
         else:
-            single = RegressionRequest(model_spec=task.model_spec, input=request.input)
-            name, values, count = regress(runner, single, **options)
-            result.regression_result.CopyFrom(values)
-        result.model_spec.name = task.model_spec.name
-        result.model_spec.signature_name = name
-        results.append(result)
-    return results, count
+            regress = RegressionRequest(model_spec=task.model_spec, input=request.input)
+            runs.append(plan_regress(signatures, regress, check_method=check_method))
+    return runs
 
 
-def _check_tasks(runner: Runner, request: MultiInferenceRequest, check_method: bool) -> None:
+def result_of(
+    task: InferenceTask, run: Run, values: Mapping[str, np.ndarray], version: int
+) -> InferenceResult:
+    """The result of one task of a MultiInference."""
+    result = InferenceResult()
+    if task.method_name == CLASSIFY:
+        result.classification_result.CopyFrom(classifications(values, run.examples))
+    else:
+        result.regression_result.CopyFrom(regressions(values[OUTPUTS], run.examples))
+    result.model_spec.name = task.model_spec.name
+    result.model_spec.signature_name = run.signature_name
+    result.model_spec.version.value = version
+    return result
+
+
+def _check_tasks(known: Signatures, request: MultiInferenceRequest, check_method: bool) -> None:
     """Refuse tasks that do not go together before any of them runs."""
     signatures: dict[str, SignatureDef] = {}
     for task in request.tasks:
@@ -104,7 +93,7 @@ def _check_tasks(runner: Runner, request: MultiInferenceRequest, check_method: b
         name = task.model_spec.signature_name or predict.DEFAULT_SIGNATURE
         if name in signatures:
             raise invalid_argument(f"Duplicate evaluation of signature: {name}")
-        signature = _signature(runner, name, "Requested signature not found in model graph: ")
+        signature = _signature(known, name, "Requested signature not found in model graph: ")
         if task.method_name == CLASSIFY:
             _classes_and_scores(signature, check_method)
         elif task.method_name == REGRESS:
@@ -116,10 +105,10 @@ def _check_tasks(runner: Runner, request: MultiInferenceRequest, check_method: b
         raise invalid_argument("Input tensor must be the same for all Signatures.")
 
 
-def _signature(runner: Runner, name: str, unknown: str) -> SignatureDef:
-    if name not in runner.signatures:
+def _signature(signatures: Signatures, name: str, unknown: str) -> SignatureDef:
+    if name not in signatures:
         raise invalid_argument(f"{unknown}{name}")
-    return runner.signatures[name]
+    return signatures[name]
 
 
 def _classes_and_scores(signature: SignatureDef, check_method: bool) -> list[str]:
@@ -186,17 +175,10 @@ def serialized(source: Input) -> np.ndarray:
     return array
 
 
-def _run(
-    runner: Runner,
-    name: str,
-    signature: SignatureDef,
-    examples: np.ndarray,
-    outputs: list[str],
-    deadline: float | None,
-    cancelled: Cancellation | None,
-) -> Mapping[str, np.ndarray]:
+def _plan(name: str, signature: SignatureDef, source: Input, outputs: list[str]) -> Run:
+    examples = serialized(source)
     inputs = predict.fed({EXAMPLES: (examples, types_pb2.DT_STRING)}, signature)
-    return runner.run(name, inputs, outputs, deadline=deadline, cancelled=cancelled)
+    return Run(signature_name=name, inputs=inputs, outputs=outputs, examples=len(examples))
 
 
 def classifications(values: Mapping[str, np.ndarray], count: int) -> ClassificationResult:
@@ -209,10 +191,11 @@ def classifications(values: Mapping[str, np.ndarray], count: int) -> Classificat
         raise failed_precondition(
             f"{CLASSES} has the shape {list(classes.shape)}, {SCORES} {list(scores.shape)}"
         )
+    columns = next(iter(values.values())).shape[1]
     result = ClassificationResult()
     for row in range(count):
         found = result.classifications.add()
-        for column in range((classes if classes is not None else scores).shape[1]):
+        for column in range(columns):
             one = found.classes.add()
             if classes is not None:
                 one.label = _text(classes[row, column])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +52,9 @@ class DirectRunner:
         if cancelled is not None and cancelled.is_set():
             raise cancelled_error()
         return self._engine.run(signature_name, inputs, outputs)
+
+    async def run_async(self, *arguments: Any, **options: Any) -> dict[str, np.ndarray]:
+        return await asyncio.to_thread(self.run, *arguments, **options)
 
     def close(self) -> None:
         self._engine.close()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-from google.protobuf.message import Message
+from typing import Any
 
 from featurewire._tfs.get_model_metadata_pb2 import SignatureDefMap
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
@@ -31,7 +30,7 @@ def signature_map(signatures: Mapping[str, SignatureDef]) -> SignatureDefMap:
     return found
 
 
-def fill(target: Message, signatures: Mapping[str, SignatureDef]) -> None:
+def fill(target: Any, signatures: Mapping[str, SignatureDef]) -> None:
     """Pack the signatures into an Any of the private pool, which `Any.Pack` is not made for."""
     target.type_url = _TYPE_URL
     target.value = signature_map(signatures).SerializeToString(deterministic=True)

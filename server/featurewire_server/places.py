@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Hashable
 
@@ -20,7 +19,6 @@ class Places:
         self._most = most
         self._held: Counter[Hashable] = Counter()
         self._count = 0
-        self._changed = threading.Condition()
 
     @property
     def taken(self) -> int:
@@ -28,28 +26,19 @@ class Places:
 
     def take(self, caller: Hashable) -> None:
         """Take a place. Raises RESOURCE_EXHAUSTED."""
-        with self._changed:
-            if self._count >= self._most:
-                raise resource_exhausted(f"{self._most} calls of this kind are waiting already")
-            mine, free = self._held[caller], self._most - self._count
-            if mine >= free:
-                raise resource_exhausted(
-                    f"{mine} calls of this kind wait for this host already, and the "
-                    f"{free} places that are free are for others"
-                )
-            self._held[caller] += 1
-            self._count += 1
+        if self._count >= self._most:
+            raise resource_exhausted(f"{self._most} calls of this kind are waiting already")
+        mine, free = self._held[caller], self._most - self._count
+        if mine >= free:
+            raise resource_exhausted(
+                f"{mine} calls of this kind wait for this host already, and the "
+                f"{free} places that are free are for others"
+            )
+        self._held[caller] += 1
+        self._count += 1
 
     def leave(self, caller: Hashable) -> None:
-        with self._changed:
-            self._held[caller] -= 1
-            if not self._held[caller]:
-                del self._held[caller]
-            self._count -= 1
-            if not self._count:
-                self._changed.notify_all()
-
-    def wait_for_none(self, seconds: float) -> None:
-        """Return when no place is taken, or after so many seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._count, seconds)
+        self._held[caller] -= 1
+        if not self._held[caller]:
+            del self._held[caller]
+        self._count -= 1

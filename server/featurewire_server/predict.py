@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,9 +13,7 @@ from featurewire._tfs.predict_pb2 import PredictRequest
 from featurewire._tfs.tensor_pb2 import TensorProto
 
 from . import tensors
-from .cancellation import Cancellation
 from .errors import failed_precondition, internal, invalid_argument
-from .servable import Runner
 
 DEFAULT_SIGNATURE = "serving_default"
 METHODS = tuple(f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
@@ -74,7 +73,9 @@ def _check_names(sent: Collection[str], signature: SignatureDef) -> None:
         )
 
 
-def fed(tensors_: Mapping[str, tuple[np.ndarray, int]], signature: SignatureDef) -> dict:
+def fed(
+    tensors_: Mapping[str, tuple[np.ndarray, int]], signature: SignatureDef
+) -> dict[str, np.ndarray]:
     """The arrays of (array, dtype) by alias, if every dtype is the signature's.
 
     Shapes are the session's to judge, as in TensorFlow Serving: a signature may say more than
@@ -95,20 +96,23 @@ def _set(names: Collection[str]) -> str:
     return "{" + ",".join(sorted(names)) + "}"
 
 
-def run(
-    runner: Runner,
-    request: PredictRequest,
-    *,
-    deadline: float | None = None,
-    cancelled: Cancellation | None = None,
-    check_method: bool = False,
-    reserve: Callable[[int], object] = lambda size: None,
-) -> tuple[str, dict[str, np.ndarray], int]:
-    """(signature name, outputs, examples) of a request. Raises ServingError.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a request asks of an engine."""
 
-    `reserve` is told how many bytes the outputs will take, before anything runs, and may raise.
-    """
-    name, signature = signature_of(runner.signatures, request.model_spec.signature_name)
+    signature_name: str
+    inputs: Mapping[str, np.ndarray]
+    outputs: Sequence[str]
+    examples: int
+    answer_bytes: int = 0
+    """About how many the outputs take, as far as the signature says."""
+
+
+def plan(
+    signatures: Mapping[str, SignatureDef], request: PredictRequest, *, check_method: bool = False
+) -> Run:
+    """What `request` asks for, checked against the signatures. Raises ServingError."""
+    name, signature = signature_of(signatures, request.model_spec.signature_name)
     if check_method and signature.method_name not in METHODS:
         raise internal(  # TensorFlow Serving's code: the model is at fault
             "Expected prediction signature method_name to be one of "
@@ -116,9 +120,14 @@ def run(
         )
     inputs = inputs_of(signature, request)
     outputs = outputs_of(signature, request.output_filter)
-    reserve(output_bytes(signature, outputs, example_count(inputs)))
-    values = runner.run(name, inputs, outputs, deadline=deadline, cancelled=cancelled)
-    return name, values, example_count(inputs)
+    examples = example_count(inputs)
+    return Run(
+        signature_name=name,
+        inputs=inputs,
+        outputs=outputs,
+        examples=examples,
+        answer_bytes=output_bytes(signature, outputs, examples),
+    )
 
 
 def output_bytes(signature: SignatureDef, outputs: Sequence[str], rows: int) -> int:

@@ -25,9 +25,10 @@ from .api import Api
 from .batching import BatchScheduler
 from .config_file import ConfigFile
 from .errors import ServingError
-from .grpc_service import WORK_CALLS, GrpcConfig, GrpcServer
 from .loading import Loader
 from .manager import Manager, ManagerConfig
+from .rest.server import HttpServer
+from .transport.grpc_server import WORK_CALLS, GrpcConfig, GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,8 @@ class Server:
         """Load the models and open the ports. Raises StartError or ServingError."""
         self._flags = flags
         self._stopping = stop
-        self._grpc = self._rest = None
+        self._grpc: GrpcServer | None = None
+        self._rest: HttpServer | None = None
         models = configs.model_server_config(flags)
         monitoring = configs.monitoring_config(flags)
         if monitoring.prometheus_config.enable and not flags.rest_api_port:
@@ -212,10 +214,10 @@ class Server:
         log.info("stopping: no new requests; up to %.0f s for those in flight", GRACE_SECONDS)
         self._manager.stop()
         deadline = time.monotonic() + GRACE_SECONDS
+        stops = [self._grpc.drain] if self._grpc else []
+        stops += [self._rest.stop] if self._rest else []
         stopping = [
-            threading.Thread(target=stop, args=(GRACE_SECONDS,), daemon=True)
-            for stop in (self._grpc and self._grpc.drain, self._rest and self._rest.stop)
-            if stop is not None
+            threading.Thread(target=stop, args=(GRACE_SECONDS,), daemon=True) for stop in stops
         ]
         for thread in stopping:
             thread.start()

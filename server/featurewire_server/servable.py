@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from .cancellation import Cancellation
 from .errors import ServingError
 from .policy import Snapshot, State
+from .predict import Run
 
 
 class Runner(Protocol):
@@ -33,6 +34,17 @@ class Runner(Protocol):
     ) -> dict[str, np.ndarray]:
         """The named outputs; raises ServingError. See engine.Engine.run."""
 
+    async def run_async(
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        *,
+        deadline: float | None = None,
+        cancelled: Cancellation | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The same, without a thread that waits."""
+
     def close(self) -> None: ...
 
 
@@ -50,8 +62,24 @@ class Servable:
     error: ServingError | None = None
     """Why the last attempt to load it failed."""
     runner: Runner | None = None
+    """Once it is AVAILABLE, until it is unloaded."""
     inflight: int = 0
     """Requests that hold the runner."""
+
+    @property
+    def signatures(self) -> Mapping[str, SignatureDef]:
+        """Of an AVAILABLE version."""
+        assert self.runner is not None
+        return self.runner.signatures
+
+    def run(
+        self, run: Run, *, deadline: float | None, cancelled: Cancellation
+    ) -> Awaitable[dict[str, np.ndarray]]:
+        """The outputs of an AVAILABLE version; raises ServingError."""
+        assert self.runner is not None
+        return self.runner.run_async(
+            run.signature_name, run.inputs, run.outputs, deadline=deadline, cancelled=cancelled
+        )
 
     def snapshot(self) -> Snapshot:
         return Snapshot(version=self.version, state=self.state, aspired=self.aspired)
@@ -61,9 +89,9 @@ class Servable:
         return self.state in (State.AVAILABLE, State.END) or self.attempts > 0
 
     def status(self) -> ModelVersionStatus:
-        status = ModelVersionStatus(version=self.version, state=int(self.state))
+        status = ModelVersionStatus(version=self.version, state=self.state.name)
         status.status.SetInParent()
         if self.error is not None:
-            status.status.error_code = self.error.number
+            status.status.error_code = self.error.number  # type: ignore[assignment]
             status.status.error_message = self.error.message
         return status

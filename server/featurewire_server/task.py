@@ -56,6 +56,7 @@ class Task:
         self._parts: dict[int, dict[str, np.ndarray]] = {}
         self._missing = self.rows
         self._error: ServingError | None = None
+        self._callbacks: list[Callable[[], None]] = []
 
     @property
     def left(self) -> int:
@@ -75,12 +76,28 @@ class Task:
         with self._lock:  # the parts of a split task may come from several threads
             self._parts[start] = values
             self._missing -= rows
-            if self._missing == 0:
-                self._done.set()
+            if self._missing:
+                return
+        self._finish()
 
     def fail(self, error: ServingError) -> None:
         self._error = error
-        self._done.set()
+        self._finish()
+
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the outputs are there or have failed, in whatever thread ends it."""
+        with self._lock:
+            if not self._done.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def _finish(self) -> None:
+        with self._lock:
+            self._done.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
     def result(self, leave: Callable[[], None] = lambda: None) -> dict[str, np.ndarray]:
         """Wait for the outputs; raises what failed, DEADLINE_EXCEEDED or CANCELLED.

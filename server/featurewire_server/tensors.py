@@ -193,7 +193,7 @@ def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
     )
     if kind is None:
         raise unimplemented(f"{array.dtype} is not a type that can be served")
-    proto = TensorProto(dtype=kind.number)
+    proto = TensorProto(dtype=kind.number)  # type: ignore[arg-type]
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     if kind.dtype == object:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from . import inference, predict
 from ._tfs.prediction_log_pb2 import PredictionLog
 from .errors import ServingError, invalid_argument
@@ -96,14 +98,24 @@ def _count(file: Path) -> int:
 
 
 def _replay(runner: Runner, record: PredictionLog) -> None:
-    kind = record.WhichOneof("log_type")
+    """Run a record's request and look at what comes back, as for a caller."""
+
+    def run(planned: predict.Run) -> dict[str, np.ndarray]:
+        return runner.run(planned.signature_name, planned.inputs, planned.outputs)
+
+    signatures, kind = runner.signatures, record.WhichOneof("log_type")
     if kind == "predict_log":
-        predict.run(runner, record.predict_log.request)
+        run(predict.plan(signatures, record.predict_log.request))
     elif kind == "classify_log":
-        inference.classify(runner, record.classify_log.request)
+        planned = inference.plan_classify(signatures, record.classify_log.request)
+        inference.classifications(run(planned), planned.examples)
     elif kind == "regress_log":
-        inference.regress(runner, record.regress_log.request)
+        planned = inference.plan_regress(signatures, record.regress_log.request)
+        inference.regressions(run(planned)[inference.OUTPUTS], planned.examples)
     elif kind == "multi_inference_log":
-        inference.multi_inference(runner, record.multi_inference_log.request)
+        request = record.multi_inference_log.request
+        runs = inference.plan_multi_inference(signatures, request)
+        for task, planned in zip(request.tasks, runs, strict=True):
+            inference.result_of(task, planned, run(planned), 0)
     else:
         raise invalid_argument("the record holds no request")

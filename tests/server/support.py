@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -26,9 +27,10 @@ from featurewire_server.api import Api
 from featurewire_server.batching import BatchScheduler
 from featurewire_server.batching_config import BatchingConfig
 from featurewire_server.engine import EngineConfig
-from featurewire_server.grpc_service import GrpcConfig, GrpcServer
 from featurewire_server.loading import Loader
+from featurewire_server.loop import event_loop
 from featurewire_server.manager import Manager, ManagerConfig
+from featurewire_server.transport.grpc_server import GrpcConfig, GrpcServer
 from tests.support.process import free_port
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
@@ -188,6 +190,15 @@ def served(
     finally:
         server.stop(5)
         made.stop()
+    assert left_behind(server, api) == []
+
+
+def left_behind(server: GrpcServer, api: Api) -> list[str]:
+    """What calls have left in a server that has stopped."""
+    tasks = [task.get_name() for task in asyncio.all_tasks(event_loop())]
+    found = [name for name in tasks if name == "rpc_task" or "HandleExceptions" in name]
+    found += [f"{limit.places.taken} calls" for limit in server._limits if limit.places.taken]
+    return found + [f"{api.admission.held} bytes"] * bool(api.admission.held)
 
 
 class FakeEngine:

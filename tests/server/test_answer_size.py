@@ -16,6 +16,7 @@ from tests.server.support import (
     predict_request,
     served,
     spec,
+    wait_until,
 )
 
 ROW = SIZE * SIZE * 3 * 4
@@ -38,14 +39,14 @@ def test_an_answer_over_the_limit_is_refused_before_it_is_computed(made) -> None
     code, text = code_and_text(lambda: call(made, "preprocess", 101))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "--max_inflight_bytes" in text
-    assert made.api.admission.held == 0
+    wait_until(lambda: made.api.admission.held == 0)
 
 
 def test_what_counts_is_the_answer_not_the_rows(made) -> None:
     assert len(call(made, "preprocess", 90).outputs["status"].int_val) == 90
     # A thousand vectors are smaller than a hundred pictures.
     assert len(call(made, "serving_default", 1000).outputs["status"].int_val) == 1000
-    assert made.api.admission.held == 0
+    wait_until(lambda: made.api.admission.held == 0)
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def test_bytes_in_flight_are_bounded_and_the_excess_is_refused(tmp_path: Path) -
         engine.gate.set()
         assert first.code() is Code.OK
         assert made.start(PREDICTION + "Predict", request, None).code() is Code.OK
-        assert made.api.admission.held == 0
+        wait_until(lambda: made.api.admission.held == 0)
 
 
 def test_status_is_answered_while_every_thread_is_busy(tmp_path: Path) -> None:

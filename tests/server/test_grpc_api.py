@@ -389,10 +389,10 @@ def test_a_bug_is_internal_and_not_the_requests_fault(tmp_path: Path, failure) -
 
 
 def test_method_names_are_checked_when_asked_for() -> None:
-    engine = FakeEngine()
+    signatures = FakeEngine().signatures
     request = predict_request(spec("m"), x=np.ones((1, 1), np.float32))
-    assert predict.run(DirectRunner(engine), request)[1]["y"].item() == 2
+    assert predict.plan(signatures, request).examples == 1
     with pytest.raises(ServingError, match="signature method_name to be one of"):
-        predict.run(DirectRunner(engine), request, check_method=True)
-    engine.signatures["serving_default"].method_name = "tensorflow/serving/predict"
-    assert predict.run(DirectRunner(engine), request, check_method=True)[1]["y"].item() == 2
+        predict.plan(signatures, request, check_method=True)
+    signatures["serving_default"].method_name = "tensorflow/serving/predict"
+    assert predict.plan(signatures, request, check_method=True).examples == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +14,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
-from featurewire_server import grpc_bodies, grpc_extras, grpc_service
-from featurewire_server.cancellation import Cancellation
-from featurewire_server.errors import ServingError
-from featurewire_server.grpc_lanes import Threads
 from featurewire_server.loading import DirectRunner
-from featurewire_server.turnstile import Turnstile
+from featurewire_server.transport import grpc_extras, grpc_limits, grpc_server
 from tests.server.slow_line import slow_line
 from tests.server.support import (
     MODEL,
@@ -107,7 +104,7 @@ def test_calls_without_a_message_hold_up_nobody(serve) -> None:
 
 
 def test_a_message_that_does_not_come_ends_its_call(serve, monkeypatch) -> None:
-    monkeypatch.setattr(grpc_service, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(grpc_server, "BODY_SECONDS", 0.3)
     with serve() as made, HalfOpen(made) as half:
         half.open(PREDICT, 3)
         wait_until(lambda: all(call.done() for call in half.calls))
@@ -117,7 +114,7 @@ def test_a_message_that_does_not_come_ends_its_call(serve, monkeypatch) -> None:
 
 @pytest.mark.parametrize("path", [STATUS, PREDICT, CHECK, WATCH])
 def test_a_crowd_of_calls_without_a_message_holds_up_nobody(serve, path, monkeypatch) -> None:
-    monkeypatch.setattr(grpc_bodies, "PATIENCE", 0.3)
+    monkeypatch.setattr(grpc_limits, "PATIENCE", 0.3)
     with serve(grpc_config={"max_threads": 2, "health": True}) as made, HalfOpen(made) as half:
         half.open(path, 100)
         assert made.start(PREDICT, request(), None).code() is Code.OK
@@ -129,7 +126,7 @@ def test_a_crowd_of_calls_without_a_message_holds_up_nobody(serve, path, monkeyp
 
 @pytest.mark.parametrize(("path", "limit"), [(PREDICT, "WORK_CALLS"), (STATUS, "CONTROL_CALLS")])
 def test_no_host_takes_all_the_places(serve, path, limit, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(grpc_service, limit, 8)
+    monkeypatch.setattr(grpc_server, limit, 8)
     socket = tmp_path / "socket"
     with serve(grpc_config={"socket_path": str(socket)}) as made, HalfOpen(made) as half:
         half.open(path, 12)
@@ -166,7 +163,7 @@ def test_watchers_do_not_take_the_places_of_those_who_check(serve, monkeypatch) 
         assert caught.value.code() is Code.RESOURCE_EXHAUSTED
         assert health.Check(asked, timeout=TIMEOUT).status == 1
         watches.pop().cancel()  # its place is free again
-        wait_until(lambda: made.server._health.lanes[1].places.taken == 2)
+        wait_until(lambda: made.server._health.watches.places.taken == 2)
         watches.append(health.Watch(asked))
         assert next(watches[-1]).status == 1
         for watch in watches:
@@ -196,7 +193,7 @@ def test_a_call_that_ends_without_a_message_is_refused(serve) -> None:
 
 
 def test_more_calls_than_may_wait_are_refused(serve, engine, monkeypatch) -> None:
-    monkeypatch.setattr(grpc_service, "WORK_CALLS", 4)
+    monkeypatch.setattr(grpc_server, "WORK_CALLS", 4)
     engine.gate.clear()
     with serve(grpc_config={"max_threads": 1}) as made:
         waiting = [made.start(PREDICT, request(), None) for _ in range(2)]
@@ -257,7 +254,7 @@ def test_open_health_and_reflection_streams_do_not_hold_up_the_stop(serve, engin
 
 
 def test_a_call_without_a_message_does_not_hold_up_the_stop(serve, monkeypatch) -> None:
-    monkeypatch.setattr(grpc_bodies, "PATIENCE", 0.3)
+    monkeypatch.setattr(grpc_limits, "PATIENCE", 0.3)
     with serve() as made, HalfOpen(made) as half:
         half.open(PREDICT, 2)
         half.open(STATUS, 2)
@@ -275,11 +272,12 @@ def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(serve, engine) 
         wait_until(lambda: engine.running)
         line.open.clear()
         engine.gate.set()
-        wait_until(lambda: not made.api.admission.held)
+        wait_until(lambda: not engine.running)
         stopping = threading.Thread(target=made.server.stop, args=(60,))
         stopping.start()
-        stopping.join(3 * grpc_service.LAST_WORDS)
+        stopping.join(3 * grpc_server.LAST_WORDS)
         assert stopping.is_alive()
+        assert made.api.admission.held >= 24_000_000  # the answer, until it has been sent
         line.open.set()
         assert call.code() is Code.OK
         stopping.join(TIMEOUT)
@@ -316,85 +314,54 @@ def test_what_is_refused_unread_is_counted(serve) -> None:
     assert ("Predict", "m", Code.OK) in codes
 
 
-def test_a_turnstile_keeps_the_order_and_the_width() -> None:
-    turnstile, order, inside = Turnstile(2), [], []
-    gates = [threading.Event() for _ in range(6)]
-
-    def work(number: int) -> None:
-        with turnstile.turn(None, Cancellation()):
-            order.append(number)
-            inside.append(number)
-            assert len(inside) <= 2
-            assert gates[number].wait(20)
-            inside.remove(number)
-
-    threads = []
-    for number in range(6):
-        threads.append(threading.Thread(target=work, args=(number,)))
-        threads[-1].start()
-        wait_until(lambda number=number: len(order) + len(turnstile._waiting) == number + 1)
-    for gate in gates:
-        gate.set()
-    for thread in threads:
-        thread.join(20)
-    assert order[:2] == [0, 1]
-    assert sorted(order) == list(range(6))
-    assert turnstile._free == 2
+def test_answers_count_until_slow_readers_have_read_them(serve, engine) -> None:
+    engine.gate.clear()
+    with serve(limit=30_000_000) as made, contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(slow_line(made.port)) for _ in range(2)]
+        stubs = [stack.enter_context(stub_for(f"127.0.0.1:{line.port}")) for line in lines]
+        slow = [stub.start(PREDICT, request(12_000_000), None) for stub in stubs]
+        wait_until(lambda: engine.running == 2)
+        for line in lines:
+            line.open.clear()
+        engine.gate.set()
+        wait_until(lambda: not engine.running)
+        refused = made.start(PREDICT, request(12_000_000), None)
+        assert refused.code() is Code.RESOURCE_EXHAUSTED
+        assert "--max_inflight_bytes" in refused.details()
+        for line in lines:
+            line.open.set()
+        assert {call.code() for call in slow} == {Code.OK}
+        wait_until(lambda: made.api.admission.held == 0)
 
 
-def test_a_ticket_that_is_given_up_passes_its_turn_on() -> None:
-    turnstile, gone = Turnstile(1), Cancellation()
-    gone.set()
-    with turnstile.turn(None, Cancellation()):
-        for deadline, cancelled, code in (
-            (time.monotonic() + 0.05, Cancellation(), Code.DEADLINE_EXCEEDED),
-            (None, gone, Code.CANCELLED),
-        ):
-            with pytest.raises(ServingError) as caught, turnstile.turn(deadline, cancelled):
-                pytest.fail("it had no turn")
-            assert caught.value.code is code
-    with turnstile.turn(None, Cancellation()):
-        pass
+def test_a_reader_who_leaves_in_the_middle_of_an_answer_leaves_nothing(serve, engine) -> None:
+    with serve() as made, slow_line(made.port) as line, stub_for(f"127.0.0.1:{line.port}") as slow:
+        engine.gate.clear()
+        call = slow.start(PREDICT, request(24_000_000), None, timeout=60)
+        wait_until(lambda: engine.running)
+        line.open.clear()
+        engine.gate.set()
+        wait_until(lambda: not engine.running)
+        assert made.api.admission.held
+        call.cancel()
+        line.open.set()
+        wait_until(lambda: made.api.admission.held == 0)
+        assert made.start(PREDICT, request(), None).code() is Code.OK
 
 
-def test_a_turn_that_is_lent_is_back_at_once_and_then_nobody_new_passes() -> None:
-    turnstile, inside = Turnstile(1), []
-    end = {name: threading.Event() for name in "bc"}
-
-    def work(name: str) -> None:
-        with turnstile.turn(None, Cancellation()):
-            inside.append(name)
-            assert end[name].wait(TIMEOUT)
-        inside.remove(name)
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in "bc"]
-    with turnstile.turn(None, Cancellation()) as turn:
-        threads[0].start()
-        wait_until(lambda: len(turnstile._waiting) == 1)
-        turn.lend()
-        turn.lend()
-        wait_until(lambda: inside == ["b"])
-        turn.take_back()
-        threads[1].start()
-        wait_until(lambda: len(turnstile._waiting) == 1)
-        end["b"].set()
-        threads[0].join(TIMEOUT)
-        assert inside == []  # the one turn there is has its first holder again
-    wait_until(lambda: inside == ["c"])
-    end["c"].set()
-    threads[1].join(TIMEOUT)
-    assert turnstile._free == 1
-
-
-def test_calls_wait_for_a_thread_where_the_system_gives_no_more(monkeypatch) -> None:
-    threads, gate = Threads(8, "few"), threading.Event()
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", refuse)
-        results = [threads.submit(gate.wait, TIMEOUT), threads.submit(int)]
-    gate.set()
-    assert [result.result(TIMEOUT) for result in results] == [True, 0]
-    threads.shutdown()
+def test_calls_that_wait_hold_no_thread(serve, engine) -> None:
+    engine.gate.clear()
+    with serve(grpc_config={"max_threads": 1}) as made, HalfOpen(made) as half:
+        first = made.start(PREDICT, request(), None, timeout=100)
+        wait_until(lambda: engine.running == 1)
+        before = threading.active_count()
+        half.open(STATUS, 20)
+        wait_until(lambda: made.server._control.places.taken == 20)
+        more = [made.start(PREDICT, request(), None, timeout=100) for _ in range(200)]
+        wait_until(lambda: made.server._work.places.taken == 201)
+        threads = [thread.name for thread in threading.enumerate()]
+        # The test's own half-open calls take a thread each.
+        own = sum(name.startswith("Thread-") for name in threads)
+        assert threading.active_count() - own <= before
+        engine.gate.set()
+        assert {call.code() for call in [first, *more]} == {Code.OK}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import grpc
 import pytest
 
@@ -56,15 +54,3 @@ def test_places_that_are_left_can_be_taken_again() -> None:
     for _ in range(5):
         places.leave("greedy")
     assert take_all(places, "greedy") == 5
-
-
-def test_waiting_ends_when_the_last_place_is_left() -> None:
-    places = Places(10)
-    places.take("caller")
-    waiter = threading.Thread(target=places.wait_for_none, args=(60,))
-    waiter.start()
-    places.leave("caller")
-    waiter.join(30)
-    assert not waiter.is_alive()
-    with pytest.raises(ServingError, match="0 calls"):
-        Places(0).take("caller")

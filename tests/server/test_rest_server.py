@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -16,9 +17,11 @@ import pytest
 from featurewire_server import rest
 from featurewire_server.admission import Admission
 from featurewire_server.api import Api
+from featurewire_server.loop import event_loop
 from featurewire_server.metrics import PrometheusMetrics
-from featurewire_server.rest import server as rest_server
-from featurewire_server.rest.connection import ADMIT_BYTES
+from featurewire_server.rest import app as rest_app
+from featurewire_server.rest import connection as rest_connection
+from featurewire_server.rest.app import ADMIT_BYTES, Application
 from featurewire_server.rest.handler import Answer, Request, failure
 from featurewire_server.rest.server import HttpServer, listen
 
@@ -38,13 +41,18 @@ class Running:
         self.admission = Admission(8 * MIB)
         self.http = HttpServer(
             listen(0),
-            lambda request: self.handle(request),
-            refuse=lambda _method, _path, error: failure(error),
-            admission=self.admission,
-            threads=2,
-            timeout=5,
-            max_body_bytes=LIMIT,
+            Application(
+                self._answer,
+                refuse=lambda _method, _path, error: failure(error),
+                admission=self.admission,
+                working=2,
+                timeout=5,
+                max_body_bytes=LIMIT,
+            ),
         )
+
+    async def _answer(self, request: Request) -> Answer:
+        return await asyncio.to_thread(self.handle, request)
 
     def socket(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.http.port), timeout=10)
@@ -67,6 +75,18 @@ def read_all(sock: socket.socket) -> bytes:
     return received
 
 
+def one_answer(sock: socket.socket) -> bytes:
+    """One answer whole, however many pieces it comes in."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += sock.recv(1000) or b"\r\n\r\n"
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    while len(body) < length and (more := sock.recv(1000)):
+        body += more
+    return head + b"\r\n\r\n" + body
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
@@ -79,6 +99,14 @@ def running() -> Iterator[Running]:
     running = Running()
     yield running
     running.http.stop(1)
+    until(lambda: left_behind(running) == [])
+
+
+def left_behind(running: Running) -> list[str]:
+    """What requests have left in a server that has stopped."""
+    names = [task.get_coro().__qualname__ for task in asyncio.all_tasks(event_loop())]
+    found = [name for name in names if "Application" in name or "run_asgi" in name]
+    return found + [f"{running.admission.held} bytes"] * bool(running.admission.held)
 
 
 def test_a_connection_serves_one_request_after_the_other(running):
@@ -103,7 +131,7 @@ def test_chunked_bodies_and_expect_continue_work(running):
         sock.sendall(b"Expect: 100-continue\r\n\r\n")
         assert b"100" in sock.recv(1000)
         sock.sendall(b"abc")
-        assert sock.recv(1000).endswith(b"POST /e 3")
+        assert one_answer(sock).endswith(b"POST /e 3")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +190,7 @@ def test_small_bodies_fit_by_the_dozen_under_a_small_limit(running):
     until(lambda: running.admission.held == 100 * 100)
     go_on.set()
     for sock in sockets:
-        assert sock.recv(1000).endswith(b"POST /s 100")
+        assert one_answer(sock).endswith(b"POST /s 100")
         sock.close()
 
 
@@ -242,37 +270,39 @@ def connected(running: Running, count: int) -> list[socket.socket]:
     sockets = [running.socket() for _ in range(count)]
     for sock in sockets:
         sock.sendall(b"GET /k HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert sock.recv(1000).endswith(b"GET /k 0")
+        assert one_answer(sock).endswith(b"GET /k 0")
     return sockets
 
 
 def test_the_longest_idle_connection_makes_room_for_a_new_one(running, monkeypatch):
-    monkeypatch.setattr(rest_server, "MAX_CONNECTIONS", 3)
-    monkeypatch.setattr(rest_server, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(rest_connection, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(rest_connection, "IDLE_SECONDS", 0)
     first, second, busy = connected(running, 3)
     busy.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab")
     first.sendall(b"GET /again HTTP/1.1\r\nHost: x\r\n\r\n")  # now the second is idle longest
-    assert first.recv(1000).endswith(b"GET /again 0")
+    assert one_answer(first).endswith(b"GET /again 0")
     with running.socket() as extra:
         extra.sendall(b"GET /e HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert extra.recv(1000).endswith(b"GET /e 0")
+        assert one_answer(extra).endswith(b"GET /e 0")
         assert second.recv(1000) == b""
         busy.sendall(b"c")
-        assert busy.recv(1000).endswith(b"POST / 3")
+        assert one_answer(busy).endswith(b"POST / 3")
         first.sendall(b"GET /f HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert first.recv(1000).endswith(b"GET /f 0")
+        assert one_answer(first).endswith(b"GET /f 0")
     for sock in (first, second, busy):
         sock.close()
 
 
 def test_without_an_idle_connection_a_new_one_is_told_so(running, monkeypatch):
-    monkeypatch.setattr(rest_server, "MAX_CONNECTIONS", 3)
-    monkeypatch.setattr(rest_server, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(rest_connection, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(rest_connection, "IDLE_SECONDS", 0)
     body, head, fresh = connected(running, 3)
     body.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab")
     until(lambda: running.admission.held == 3)
     head.sendall(b"GET / HT")
-    monkeypatch.setattr(rest_server, "IDLE_SECONDS", 3600)  # `fresh` has had its answer just now
+    monkeypatch.setattr(
+        rest_connection, "IDLE_SECONDS", 3600
+    )  # `fresh` has had its answer just now
     for _ in range(3):
         received = running.send(b"GET /no HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 503 " in received
@@ -297,12 +327,12 @@ def test_gets_are_answered_while_every_thread_is_taken(running):
     sockets = [running.socket() for _ in range(5)]
     for sock in sockets:
         sock.sendall(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-    for _ in range(2):  # threads
+    for _ in range(2):  # places
         assert arrived.acquire(timeout=10)
     assert running.send(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /ok 0")
     go_on.set()
     for sock in sockets:
-        assert sock.recv(1000).endswith(b"POST /p 0")
+        assert one_answer(sock).endswith(b"POST /p 0")
         sock.close()
 
 
@@ -333,6 +363,55 @@ def test_requests_refused_for_their_bytes_are_counted_and_their_size_is_bounded(
         assert b"Access-Control-Allow-Origin" in refused
         counted = b':request_count{model_name="m",status="RESOURCE_EXHAUSTED"} 1\n'
         assert counted in metrics.page()
+
+
+@pytest.mark.parametrize("state", ["IDLE", "HEADER"])
+def test_a_client_that_never_finishes_a_header_is_left(running, monkeypatch, state):
+    seconds = rest_connection._SECONDS
+    monkeypatch.setitem(seconds, getattr(rest_connection, state), 0.5)
+    with running.socket() as sock:
+        for byte in b"" if state == "IDLE" else b"GET / HTTP/1.1\r\nA: " + b"b" * 10_000:
+            try:
+                sock.sendall(bytes([byte]))
+                sock.settimeout(0.05)
+                assert sock.recv(1) == b""
+                break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        else:
+            assert state == "IDLE"
+            assert sock.recv(1) == b""
+    assert running.send(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /ok 0")
+
+
+def test_a_body_that_does_not_come_is_told_so_and_left(running, monkeypatch):
+    monkeypatch.setattr(rest_app, "BODY_IDLE_SECONDS", 0.3)
+    received = b""
+    with running.socket() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+        received = read_all(sock)
+        assert b" 408 " in received
+        assert b"Connection: close" in received
+    until(lambda: running.admission.held == 0)
+
+
+def test_an_answer_counts_until_it_is_read_and_who_does_not_read_is_left(running, monkeypatch):
+    monkeypatch.setattr(rest_connection, "SEND_SECONDS", 1.0)
+
+    def large(request: Request) -> Answer:
+        request.held.resize(64 * MIB)
+        return Answer(status=200, body=bytes(64 * MIB))
+
+    running.admission.limit = 100 * MIB
+    running.handle = large
+    with running.socket() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: running.admission.held == 64 * MIB)
+        until(lambda: running.admission.held == 0)
+        sock.settimeout(10)
+        assert len(read_all(sock)) < 64 * MIB
 
 
 def test_an_unknown_content_encoding_is_refused(running):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ServingError, invalid_argument
@@ -23,7 +24,7 @@ def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _decoder = json.JSONDecoder(object_pairs_hook=_first_of_each, parse_constant=_CONSTANTS.__getitem__)
-_scan = _decoder.scan_once
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
 _skip = re.compile(r"[ \t\n\r]*").match
 
 

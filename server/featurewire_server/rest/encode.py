@@ -30,8 +30,8 @@ def predict(outputs: Mapping[str, TensorProto], *, rows: bool) -> str:
         raise invalid_argument("Cannot convert empty tensor map to JSON")
     arrays = {name: tensors.decode(name, proto) for name, proto in sorted(outputs.items())}
     if not rows:
-        texts = {name: _nested(_texts(name, a), a.shape) for name, a in arrays.items()}
-        return f'{{"outputs": {_lone_or_named(texts)}}}'
+        whole = {name: _nested(_texts(name, a), a.shape) for name, a in arrays.items()}
+        return f'{{"outputs": {_lone_or_named(whole)}}}'
     size = _batch_size(arrays)
     columns = {}
     for name, array in arrays.items():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import grpc
 
@@ -21,7 +23,8 @@ from featurewire._tfs.predict_pb2 import PredictRequest
 from .. import tensors
 from .._tfs.classification_pb2 import ClassificationRequest
 from .._tfs.regression_pb2 import RegressionRequest
-from ..api import Api
+from ..admission import Hold
+from ..api import Api, Call
 from ..cancellation import Cancellation
 from ..errors import (
     ServingError,
@@ -29,10 +32,13 @@ from ..errors import (
     from_exception,
     invalid_argument,
 )
+from ..loop import JSON, by_size
 from ..metrics import PrometheusMetrics
 from . import decode, document, encode, examples, routes
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _HTTP_STATUS = {
     grpc.StatusCode.CANCELLED: 499,
@@ -57,7 +63,7 @@ _CORS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Request:
     """What came: `path` still percent-encoded and without its query, `body` as it was sent."""
 
@@ -65,9 +71,11 @@ class Request:
     path: str
     encoding: str
     """Content-Encoding, in lower case; empty for none."""
-    body: bytes
     cancelled: Cancellation
-    deadline: float
+    held: Hold
+    """What admission counts for it: its body, then its answer until that has been sent."""
+    body: bytes = b""
+    deadline: float = 0.0
     """In seconds of `time.monotonic()`."""
 
 
@@ -88,8 +96,13 @@ def failure(error: ServingError) -> Answer:
     return Answer(status=_HTTP_STATUS.get(error.code, 500), body=body, headers=headers)
 
 
+def refusal(status: int, text: str) -> Answer:
+    """What HTTP itself says of a request that it does not take."""
+    return Answer(status=status, body=encode.error(text).encode())
+
+
 class Handler:
-    """Answers requests; `__call__` may run in several threads and never raises."""
+    """Answers requests; `__call__` never raises."""
 
     def __init__(
         self,
@@ -103,7 +116,7 @@ class Handler:
         self._cors = _CORS if cors else ()
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-        self._verbs: dict[str, Callable[[routes.Route, Request], str]] = {
+        self._verbs: dict[str, Callable[[routes.Route, Request], Awaitable[str]]] = {
             "predict": self._predict,
             "classify": self._classify,
             "regress": self._regress,
@@ -111,9 +124,10 @@ class Handler:
             "metadata": self._metadata,
         }
 
-    def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> Answer:
         try:
-            answer = self._answer(request)
+            answer = await self._answer(request)
+            request.held.resize(len(answer.body))
         except Exception as error:
             found = from_exception(error)
             if found.code is grpc.StatusCode.INTERNAL and found is not error:
@@ -128,7 +142,7 @@ class Handler:
         answer = failure(error)
         return replace(answer, headers=(*answer.headers, *self._cors))
 
-    def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> Answer:
         if self._metrics and request.path == self._metrics.path:
             if request.method != "GET":
                 raise routes.malformed(request.method, request.path)
@@ -138,14 +152,30 @@ class Handler:
         if request.method == "OPTIONS":
             return Answer(status=200)
         route = routes.find(request.method, request.path)
-        return Answer(status=200, body=self._verbs[route.verb](route, request).encode())
+        return Answer(status=200, body=(await self._verbs[route.verb](route, request)).encode())
 
-    def _predict(self, route: routes.Route, request: Request) -> str:
-        message, rows = self._predict_request(route, request)
-        response = self._api.predict(
-            message, deadline=request.deadline, cancelled=request.cancelled, entrypoint="REST"
+    async def _predict(self, route: routes.Route, request: Request) -> str:
+        message, rows = await by_size(
+            JSON * len(request.body), self._predict_request, route, request
         )
-        return encode.predict(response.outputs, rows=rows)
+        call = self._call(request)
+        response = await self._within_time(self._api.predict(message, call), request)
+        return await by_size(JSON * call.answer_bytes, encode.predict, response.outputs, rows=rows)
+
+    def _call(self, request: Request) -> Call:
+        return Call(
+            held=request.held,
+            cancelled=request.cancelled,
+            deadline=request.deadline,
+            entrypoint="REST",
+        )
+
+    async def _within_time(self, answer: Awaitable[T], request: Request) -> T:
+        try:
+            async with asyncio.timeout_at(request.deadline):
+                return await answer
+        except TimeoutError:
+            raise deadline_exceeded() from None
 
     def _predict_request(
         self, route: routes.Route, request: Request
@@ -173,20 +203,18 @@ class Handler:
             raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
         return signature.inputs
 
-    def _classify(self, route: routes.Route, request: Request) -> str:
+    async def _classify(self, route: routes.Route, request: Request) -> str:
         message = ClassificationRequest()
-        self._fill(message, route, request)
-        response = self._api.classify(
-            message, deadline=request.deadline, cancelled=request.cancelled, entrypoint="REST"
+        await by_size(JSON * len(request.body), self._fill, message, route, request)
+        response = await self._within_time(
+            self._api.classify(message, self._call(request)), request
         )
         return encode.classify(response.result)
 
-    def _regress(self, route: routes.Route, request: Request) -> str:
+    async def _regress(self, route: routes.Route, request: Request) -> str:
         message = RegressionRequest()
-        self._fill(message, route, request)
-        response = self._api.regress(
-            message, deadline=request.deadline, cancelled=request.cancelled, entrypoint="REST"
-        )
+        await by_size(JSON * len(request.body), self._fill, message, route, request)
+        response = await self._within_time(self._api.regress(message, self._call(request)), request)
         return encode.regress(response.result)
 
     def _fill(
@@ -199,18 +227,18 @@ class Handler:
             message.model_spec.CopyFrom(route.model_spec(decode.signature_name(found)))
             message.input.CopyFrom(examples.read(found))
 
-    def _status(self, route: routes.Route, request: Request) -> str:
+    async def _status(self, route: routes.Route, request: Request) -> str:
         message = GetModelStatusRequest(model_spec=route.model_spec())
-        return encode.status(self._api.get_model_status(message, entrypoint="REST"))
+        return encode.status(self._api.get_model_status(message, self._call(request)))
 
-    def _metadata(self, route: routes.Route, request: Request) -> str:
+    async def _metadata(self, route: routes.Route, request: Request) -> str:
         message = GetModelMetadataRequest(
             model_spec=route.model_spec(), metadata_field=["signature_def"]
         )
-        return encode.metadata(self._api.get_model_metadata(message, entrypoint="REST"))
+        return encode.metadata(self._api.get_model_metadata(message, self._call(request)))
 
     @contextmanager
-    def _document(self, request: Request) -> Iterator[dict]:
+    def _document(self, request: Request) -> Iterator[dict[str, Any]]:
         """The request's JSON document; what it takes in memory is admitted for the body."""
         if time.monotonic() > request.deadline:
             raise deadline_exceeded()

@@ -1,35 +1,46 @@
-"""HTTP/1.1 on asyncio: one thread for all sockets, a few that answer.
-
-A connection costs a coroutine, not a thread, so slow clients hold nothing but the bytes they
-have sent, and those count against the server's memory limit. `h11` parses.
-"""
+"""Serves REST over HTTP/1.1 with uvicorn, on the transports' event loop."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
-import logging
 import socket
-import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
-from ..admission import Admission
-from ..errors import ServingError, unavailable
-from .bodies import Bodies
-from .connection import READ_BYTES, Connection, Service
-from .handler import Answer, Request, failure
+import uvicorn
 
-log = logging.getLogger(__name__)
+from ..api import Api
+from ..loop import run
+from ..metrics import PrometheusMetrics
+from ..telemetry import Metrics
+from .app import Application
+from .connection import KEEP_ALIVE_SECONDS, MAX_CONNECTIONS, MAX_HEADER_BYTES, Connection
+from .handler import Handler
 
-MAX_CONNECTIONS = 1000
-#: A connection may be closed for another from here on: before, its request may be on its way.
-IDLE_SECONDS = 1.0
-#: So many clients at once are told that there is no room; further ones are not even told.
-MAX_REFUSALS = 100
-#: Threads for what needs no engine: status, metadata and the metrics page.
-CONTROL_THREADS = 2
+#: The largest body. Images in base64 take a third more than their bytes.
+MAX_BODY_BYTES = 128 << 20
+
+
+def start(api: Api, flags: argparse.Namespace, metrics: Metrics) -> HttpServer:
+    """Serve `api` on `flags.rest_api_port`; the page of `metrics` too, if it has one.
+
+    Raises OSError, naming the port, when it is taken.
+    """
+    handler = Handler(
+        api,
+        cors=flags.rest_api_enable_cors_support,
+        metrics=metrics if isinstance(metrics, PrometheusMetrics) else None,
+        max_body_bytes=MAX_BODY_BYTES,
+    )
+    application = Application(
+        handler,
+        refuse=handler.refuse,
+        admission=api.admission,
+        working=flags.rest_api_num_threads or MAX_CONNECTIONS,
+        timeout=flags.rest_api_timeout_in_ms / 1000,
+        max_body_bytes=MAX_BODY_BYTES,
+    )
+    return HttpServer(listen(flags.rest_api_port), application)
 
 
 def listen(port: int) -> socket.socket:
@@ -50,116 +61,43 @@ def listen(port: int) -> socket.socket:
 
 
 class HttpServer:
-    """Serves `handler` on a listening socket from a thread of its own until `stop`.
+    """Serves on a listening socket until `stop`; its methods are for other threads than the
+    loop's."""
 
-    `refuse` answers, on the sockets' thread, requests (method and path) whose body is not taken.
-    """
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        handler: Callable[[Request], Answer],
-        *,
-        refuse: Callable[[str, str, ServingError], Answer],
-        admission: Admission,
-        threads: int,
-        timeout: float,
-        max_body_bytes: int,
-    ) -> None:
+    def __init__(self, sock: socket.socket, application: Application) -> None:
         self.port: int = sock.getsockname()[1]
-        self._socket = sock
-        self._handler = handler
-        bodies = Bodies(admission)
-        self._service = Service(
-            answer=self._answer,
-            refuse=refuse,
-            bodies=bodies,
-            stopping=lambda: self._stopping,
-            timeout=timeout,
-            max_body_bytes=min(max_body_bytes, bodies.limit),
+        self._application = application
+        run(self._start(sock))
+
+    async def _start(self, sock: socket.socket) -> None:
+        config = uvicorn.Config(
+            self._application,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            timeout_keep_alive=int(KEEP_ALIVE_SECONDS),
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
-        self._control = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="rest-control")
-        self._loop = asyncio.new_event_loop()
-        self._connections: dict[asyncio.Task[None], Connection] = {}
-        self._refusals: set[asyncio.Task[None]] = set()
-        self._stopping = False
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rest-sockets", daemon=True)
-        self._thread.start()
-        self._started.wait()
+        self._server = uvicorn.Server(config)
+        self._serving = asyncio.ensure_future(self._server.serve(sockets=[sock]))
+        while not self._server.started:
+            await asyncio.sleep(0)
 
     def stop(self, grace: float) -> None:
         """Accept nothing new, finish what is being answered within `grace` seconds, close."""
-        if self._thread.is_alive():
-            future = asyncio.run_coroutine_threadsafe(self._stop(grace), self._loop)
-            with contextlib.suppress(Exception):
-                future.result(grace + 5)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5)
-        for pool in (self._pool, self._control):
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._accept, sock=self._socket, limit=READ_BYTES)
-        )
-        self._loop.call_soon(self._started.set)
-        self._loop.run_forever()
-        self._loop.close()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connection = Connection(self._service, reader, writer)
-        try:
-            if self._stopping:
-                return
-            if len(self._connections) < MAX_CONNECTIONS or self._close_an_idle_one():
-                self._connections[task] = connection
-                await connection.serve()
-            elif len(self._refusals) < MAX_REFUSALS:
-                self._refusals.add(task)
-                text = f"The server has {MAX_CONNECTIONS} connections and all are busy"
-                await connection.refuse(failure(unavailable(text)))
-        except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # gone, or too slow: nobody to tell
-        except Exception:
-            log.exception("A REST connection failed")
-        finally:
-            self._connections.pop(task, None)
-            self._refusals.discard(task)
-            writer.close()
-
-    def _close_an_idle_one(self) -> bool:
-        """Close the connection that has been without a request longest; False if none is."""
-        idle = {
-            task: connection.idle_since
-            for task, connection in self._connections.items()
-            if connection.idle_since is not None
-        }
-        if not idle:
-            return False
-        task = min(idle, key=lambda task: idle[task])
-        if time.monotonic() - idle[task] < IDLE_SECONDS:
-            return False
-        del self._connections[task]  # now, so that the next client finds another
-        task.cancel()
-        return True
+        run(self._stop(grace))
 
     async def _stop(self, grace: float) -> None:
-        self._stopping = True
-        self._server.close()
-        for task, connection in list(self._connections.items()):
-            if not connection.answering:
-                task.cancel()
-        if self._connections:
-            await asyncio.wait(list(self._connections), timeout=grace)
-        for task in [*self._connections, *self._refusals]:
-            task.cancel()
-
-    async def _answer(self, request: Request) -> Answer:
-        # Probes and scrapes are answered while every thread for the others waits for a batch.
-        pool = self._pool if request.method == "POST" else self._control
-        return await self._loop.run_in_executor(pool, self._handler, request)
+        self._application.stopping = True
+        self._server.config.timeout_graceful_shutdown = grace  # type: ignore[assignment]
+        self._server.should_exit = True
+        await self._serving
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()

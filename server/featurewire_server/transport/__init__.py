@@ -1,0 +1,1 @@
+"""What answers on sockets: gRPC and REST, on one event loop."""

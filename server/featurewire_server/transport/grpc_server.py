@@ -1,0 +1,295 @@
+"""The gRPC transport: PredictionService, ModelService, health and reflection over an `Api`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from featurewire._tfs import get_model_status_pb2, model_management_pb2, model_service_pb2
+from featurewire._tfs.get_model_metadata_pb2 import GetModelMetadataRequest
+from featurewire._tfs.predict_pb2 import PredictRequest
+
+from .._tfs import prediction_service_pb2
+from .._tfs.classification_pb2 import ClassificationRequest
+from .._tfs.inference_pb2 import MultiInferenceRequest
+from .._tfs.regression_pb2 import RegressionRequest
+from .._tfs.ssl_config_pb2 import SSLConfig
+from ..api import Api, Call
+from ..cancellation import BULK, CLASS, Cancellation
+from ..errors import ServingError, invalid_argument
+from ..loop import by_size, run
+from ..ports import UnixSocket
+from .grpc_extras import HEALTH, Health, Reflection
+from .grpc_limits import CallLimit
+
+MAX_MESSAGE_BYTES = (1 << 31) - 1
+MAX_DETAILS = 1024  # characters; HTTP/2 trailers are bounded
+WORK_CALLS = 1024
+"""Calls of Predict and its like that may be there at once."""
+CONTROL_CALLS = 1024
+"""The same for status and metadata."""
+RELOAD_CALLS = 64
+RECEIVING = 64
+"""Calls of Predict and its like whose messages are received at once. The others wait with their
+callers."""
+FREELY_HELD = 1 / 16
+"""Of the memory for messages: while those held take less, they do not keep others from coming."""
+BODY_SECONDS = 120.0
+"""For the message of a call of Predict and its like to come in: slow lines share their speed
+among all that is in flight."""
+CONTROL_BODY_SECONDS = 10.0
+LAST_WORDS = 0.5  # seconds in which what counts as sent is written
+
+Method = Callable[[Any, Call], Awaitable[Message]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpcConfig:
+    """Where and how to listen."""
+
+    port: int = 0
+    """0: no TCP port."""
+    host: str = "0.0.0.0"
+    socket_path: str = ""
+    """Empty: no UNIX socket."""
+    tls: SSLConfig | None = None
+    """For the TCP port; None: plain text."""
+    max_threads: int = 8
+    """Calls of Predict and its like that work at once; the others wait."""
+    options: tuple[tuple[str, int | str], ...] = ()
+    health: bool = False
+
+
+class GrpcServer:
+    """A started gRPC server; its methods are for other threads than the event loop's."""
+
+    def __init__(self, api: Api, config: GrpcConfig) -> None:
+        """Listen and answer. Raises OSError naming the address that cannot be had."""
+        run(self._start(api, config))
+
+    async def _start(self, api: Api, config: GrpcConfig) -> None:
+        self._api = api
+        self._work = CallLimit(
+            WORK_CALLS,
+            seconds=BODY_SECONDS,
+            receiving=RECEIVING,
+            working=config.max_threads,
+            shared=True,
+        )
+        self._control = CallLimit(CONTROL_CALLS, seconds=CONTROL_BODY_SECONDS, shared=True)
+        self._reload = CallLimit(RELOAD_CALLS, seconds=CONTROL_BODY_SECONDS, working=1)
+        self._limits = [self._work, self._control, self._reload]
+        services = [prediction_service_pb2, model_service_pb2]
+        by_name = [service.DESCRIPTOR.services_by_name for service in services]
+        names = [service.full_name for each in by_name for service in each.values()]
+        handlers = self._handlers()
+        self._health: Health | None = None
+        if config.health:
+            names.append(HEALTH)
+            self._health = Health([*names, *(name for each in by_name for name in each)])
+            handlers |= self._health.handlers()
+        handlers |= Reflection(names).handlers()
+        self._server = grpc.aio.server(options=_options(api.admission.limit, config.options))
+        self._server.add_generic_rpc_handlers(_by_service(handlers))
+        self._socket: UnixSocket | None = None
+        self.port = self._listen(config)
+        await self._server.start()
+        if self._socket is not None:
+            self._socket.show()
+
+    def _listen(self, config: GrpcConfig) -> int:
+        port = 0
+        if config.port:
+            address = f"{config.host}:{config.port}"
+            try:
+                if config.tls is None:
+                    port = self._server.add_insecure_port(address)
+                else:
+                    port = self._server.add_secure_port(address, credentials(config.tls))
+            except RuntimeError as error:
+                raise OSError(f"cannot listen on {address}: {error}") from error
+        if config.socket_path:
+            self._socket = UnixSocket(config.socket_path)
+            try:
+                self._server.add_insecure_port(f"unix:{self._socket.hidden}")
+            except RuntimeError as error:
+                raise OSError(f"cannot listen on {config.socket_path}: {error}") from error
+        return port
+
+    def drain(self, grace: float) -> None:
+        """Refuse new calls as UNAVAILABLE; return when all others have ended, after `grace` seconds
+        at the most.
+
+        The port stays open. If gRPC closed it, calls on their way would be answered CANCELLED,
+        which clients do not try again.
+        """
+        run(self._drain(grace))
+
+    async def _drain(self, grace: float) -> None:
+        if self._health is not None:
+            self._health.stop()
+        for limit in self._limits:
+            limit.drain()
+        waiting = [asyncio.ensure_future(limit.wait_for_none()) for limit in self._limits]
+        _, late = await asyncio.wait(waiting, timeout=grace)
+        for each in late:
+            each.cancel()
+        if self._socket is not None:
+            self._socket.remove()
+        # gRPC counts an answer as sent when it is to be written: leave it the time to do so.
+        await asyncio.sleep(LAST_WORDS)
+
+    def stop(self, grace: float) -> None:
+        """Drain and close. A process that ends anyway had better only drain."""
+        self.drain(grace)
+        run(self._server.stop(None))
+
+    def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        api = self._api
+
+        async def status(request: Any, call: Call) -> Message:
+            return api.get_model_status(request, call)
+
+        async def metadata(request: Any, call: Call) -> Message:
+            return api.get_model_metadata(request, call)
+
+        async def reload(request: Any, call: Call) -> Message:
+            work = asyncio.create_task(
+                asyncio.to_thread(api.reload_config, request, deadline=call.deadline)
+            )
+            try:
+                return await asyncio.shield(work)
+            finally:  # a caller who has gone leaves its place only when its thread is free
+                await asyncio.wait({work})
+
+        prediction = "/tensorflow.serving.PredictionService/"
+        model = "/tensorflow.serving.ModelService/"
+        status_request = get_model_status_pb2.GetModelStatusRequest
+        reload_request = model_management_pb2.ReloadConfigRequest
+        methods: dict[str, tuple[type[Message], Method, CallLimit]] = {
+            prediction + "Predict": (PredictRequest, api.predict, self._work),
+            prediction + "Classify": (ClassificationRequest, api.classify, self._work),
+            prediction + "Regress": (RegressionRequest, api.regress, self._work),
+            prediction + "MultiInference": (
+                MultiInferenceRequest,
+                api.multi_inference,
+                self._work,
+            ),
+            prediction + "GetModelMetadata": (GetModelMetadataRequest, metadata, self._control),
+            model + "GetModelStatus": (status_request, status, self._control),
+            model + "HandleReloadConfigRequest": (reload_request, reload, self._reload),
+        }
+        return {path: self._handler(path, *method) for path, method in methods.items()}
+
+    def _handler(
+        self, path: str, kind: type[Message], method: Method, limit: CallLimit
+    ) -> grpc.RpcMethodHandler:
+        """Bytes in, bytes out: what arrives is admitted by its size before it is parsed."""
+        name, admission = path.rpartition("/")[2], self._api.admission
+
+        async def answer(context: grpc.aio.ServicerContext, call: Call) -> bytes:
+            limit.enter(context)
+            async with limit.receiving() as receiving:
+                data = await limit.message(context, receiving)
+                call.held.resize(len(data))
+                if admission.held < FREELY_HELD * admission.limit:
+                    receiving.release()  # its message is counted from here on
+                async with limit.working():
+                    request = await by_size(len(data), _parse, kind, data)
+                    del data
+                    call.read = True
+                    response = await method(request, call)
+                    del request
+                    answer = await by_size(call.answer_bytes, response.SerializeToString)
+                    call.held.resize(len(answer))
+                    return answer
+
+        async def handle(_: object, context: grpc.aio.ServicerContext) -> bytes:
+            call = _call(context, self._api)
+            context.add_done_callback(lambda _: call.held.resize(0))  # the answer has been sent
+            try:
+                return await answer(context, call)
+            except ServingError as error:
+                self._count(name, call, error.code)
+                await context.abort(error.code, _details(error.message), _push_back(error))
+                raise  # not reached
+            except asyncio.CancelledError:
+                call.cancelled.set()
+                self._count(name, call, call.cancellation_code())
+                raise
+
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+    def _count(self, name: str, call: Call, code: grpc.StatusCode) -> None:
+        if not call.read:  # else it was counted where it failed
+            self._api.count_refused(name, code)
+
+
+def _by_service(handlers: dict[str, grpc.RpcMethodHandler]) -> list[grpc.GenericRpcHandler]:
+    services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+    for path, handler in handlers.items():
+        _, service, method = path.split("/")
+        services.setdefault(service, {})[method] = handler
+    return [grpc.method_handlers_generic_handler(*each) for each in services.items()]
+
+
+def _call(context: grpc.aio.ServicerContext, api: Api) -> Call:
+    remaining = context.time_remaining()
+    bulk = (CLASS, BULK) in context.invocation_metadata()
+    return Call(
+        held=api.admission.hold(),
+        deadline=None if remaining is None else time.monotonic() + remaining,
+        cancelled=Cancellation(caller=context.peer(), bulk=bulk),
+    )
+
+
+def _push_back(error: ServingError) -> tuple[tuple[str, str], ...]:
+    """gRPC's own trailer that tells a client when to try again."""
+    if error.retry_after is None:
+        return ()
+    return (("grpc-retry-pushback-ms", str(math.ceil(error.retry_after * 1000))),)
+
+
+def credentials(config: SSLConfig) -> grpc.ServerCredentials:
+    """TLS from the PEM texts of an SSLConfig; with `client_verify`, mutual TLS."""
+    return grpc.ssl_server_credentials(
+        [(config.server_key.encode(), config.server_cert.encode())],
+        root_certificates=config.custom_ca.encode() or None,
+        require_client_auth=config.client_verify,
+    )
+
+
+def _options(limit: int, extra: tuple[tuple[str, int | str], ...]) -> list[tuple[str, int | str]]:
+    options: dict[str, int | str] = {
+        # The transport refuses what admission could never take, before it is in memory.
+        "grpc.max_receive_message_length": min(limit, MAX_MESSAGE_BYTES),
+        "grpc.max_send_message_length": -1,
+        # A request that nobody receives yet stays with its caller but for the first 64 KiB of it;
+        # with the probe, gRPC would take in megabytes of each.
+        "grpc.http2.bdp_probe": 0,
+        # A host that lost its power holds its calls no longer than this, and clients may ask as
+        # often whether the server lives: by default a call of two minutes is cut off for it.
+        "grpc.keepalive_time_ms": 60_000,
+        "grpc.keepalive_timeout_ms": 20_000,
+        "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
+        "grpc.so_reuseport": 0,  # a second server on a taken port must fail, not share it
+    }
+    return list((options | dict(extra)).items())
+
+
+def _parse(kind: type[Message], data: bytes) -> Message:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise invalid_argument(f"The request is not a {kind.DESCRIPTOR.full_name}") from None
+
+
+def _details(message: str) -> str:
+    return message if len(message) <= MAX_DETAILS else message[:MAX_DETAILS] + "...TRUNCATED"
