@@ -10,7 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from local_stack import MODEL, READY_TIMEOUT, ROOT, StackError, is_stand_in, prepared, say, serving
+from local_stack import (
+    MODEL,
+    READY_TIMEOUT,
+    ROOT,
+    StackError,
+    end_as_by_ctrl_c,
+    is_stand_in,
+    prepared,
+    say,
+    serving,
+)
 from PIL import Image
 
 import featurewire
@@ -99,6 +109,7 @@ def main() -> int:
     parser.add_argument("--module", default="auto")
     parser.add_argument("--photos", type=Path, default=ROOT / "samples" / "photos")
     arguments = parser.parse_args()
+    end_as_by_ctrl_c()
     photos = sorted(
         photo
         for photo in arguments.photos.glob("*")

@@ -43,6 +43,15 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def end_as_by_ctrl_c() -> None:
+    """Let SIGTERM, too, stop what was started."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 def shown(arguments: list[str]) -> list[str]:
     """Print a command as a user would type it, and return it ready to run."""
     text = shlex.join(["featurewire", *arguments]).replace(f"{ROOT}/", "")

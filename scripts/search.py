@@ -8,7 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local_stack import MODEL, ROOT, StackError, base_path_of, prepared, say, serving
+from local_stack import (
+    MODEL,
+    ROOT,
+    StackError,
+    base_path_of,
+    end_as_by_ctrl_c,
+    prepared,
+    say,
+    serving,
+)
 
 SAMPLE = ROOT / "samples" / "visual_search"
 
@@ -22,10 +31,12 @@ def search(module: str, photos: Path, port: int, python: Path) -> int:
         service = subprocess.Popen([*command, "--port", str(port)], cwd=SAMPLE, env=os.environ)
         try:
             return service.wait()
-        except KeyboardInterrupt:  # which the service was sent, too
+        except KeyboardInterrupt:
             say("")
-            service.wait()
             return 0
+        finally:
+            service.terminate()  # a second signal after Ctrl-C does no harm
+            service.wait()
 
 
 def main() -> int:
@@ -35,6 +46,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8600)
     parser.add_argument("--python", type=Path, required=True, help="of the sample's environment")
     arguments = parser.parse_args()
+    end_as_by_ctrl_c()
     photos = arguments.photos.expanduser().resolve()
     try:
         if not photos.is_dir():

@@ -85,7 +85,7 @@ def test_docker_compose_itself_takes_every_profile():
     if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         pytest.skip("docker has no Compose v2")
     for file in ([], ["--env-file", ".env.example"]):
-        for profile in (*SERVERS, "monitoring", "tools"):
+        for profile in (*SERVERS, "search", "monitoring", "tools"):
             command = ["docker", "compose", *file, "--profile", profile, "config", "--quiet"]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
