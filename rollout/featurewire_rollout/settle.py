@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -98,6 +98,27 @@ class _Reloads:
         self.errors.pop(address, None)
 
 
+class _Steady:
+    """Which replicas came to the goal, or began to load the version, and went back."""
+
+    def __init__(self, loading: int | None) -> None:
+        self._loading = loading
+        self._came: set[str] = set()
+        self.went_back: set[str] = set()
+
+    def look(self, view: FleetView, lacking: Mapping[str, str]) -> None:
+        for replica in view.replicas:
+            status = _status(replica, self._loading)
+            if not replica.reached:  # it may come back as another process
+                self._came.discard(replica.address)
+            elif replica.address not in lacking or (
+                status is not None and status.state in ("LOADING", "AVAILABLE")
+            ):
+                self._came.add(replica.address)
+            elif replica.address in self._came and not (status is not None and status.failed):
+                self.went_back.add(replica.address)
+
+
 def settle(
     fleet: Members,
     config: ModelServerConfig,
@@ -114,7 +135,7 @@ def settle(
     """
     deadline = time.monotonic() + patience.seconds
     started = time.monotonic()
-    reloads, told = _Reloads(), dict[str, str]()
+    reloads, told, steady = _Reloads(), dict[str, str](), _Steady(loading)
     first = fleet.look(labels=tuple(goal.labels)) if loading is not None else None
     before = _failures(first, loading) if first is not None else {}
     while True:
@@ -125,6 +146,7 @@ def settle(
         missing = {each.address for each in view.missing}
         if view.reached and lacking.keys() <= missing and len(missing) <= patience.allow_missing:
             return view
+        steady.look(view, lacking)
         for address in missing:
             reloads.forget(address)
             before.pop(address, None)
@@ -136,7 +158,7 @@ def settle(
                     f"{' '.join(status.error_message.split()) or status.error_code}"
                 )
         if time.monotonic() >= deadline:
-            raise FleetError(_complaint(lacking, reloads, patience.seconds))
+            raise FleetError(_complaint(lacking, reloads, steady, patience.seconds))
         for address, lacks in lacking.items():
             if address in missing and told.get(address) != lacks:
                 say(f"waiting for {address}: {lacks}")
@@ -155,9 +177,13 @@ def _status(replica: ReplicaView, version: int | None) -> VersionStatus | None:
     return None if version is None else replica.versions.get(version)
 
 
-def _complaint(lacking: dict[str, str], reloads: _Reloads, seconds: float) -> str:
+def _complaint(lacking: dict[str, str], reloads: _Reloads, steady: _Steady, seconds: float) -> str:
     parts = []
     for address, lacks in lacking.items():
-        refused = reloads.errors.get(address, "")
-        parts.append(f"{address}: {lacks}" + (f" (its reload said: {refused})" if refused else ""))
+        text = f"{address}: {lacks}"
+        if refused := reloads.errors.get(address, ""):
+            text += f" (its reload said: {refused})"
+        elif address in steady.went_back:
+            text += " (it had come there and went back: it reads another config than --config)"
+        parts.append(text)
     return f"not there after {seconds:g} s: {'; '.join(parts)}"

@@ -1,0 +1,77 @@
+"""Waiting for replicas, decided on what scripted ones show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from featurewire import VersionStatus
+from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
+from featurewire_rollout import FleetError, settle
+from featurewire_rollout.planner import Goal
+from featurewire_rollout.view import FleetView, ReplicaView
+
+GOAL = Goal(versions=(1, 2), labels={"stable": 1}, loaded=(2,))
+
+
+def shows(*states: tuple[int, str], **labels: int) -> ReplicaView:
+    versions = {number: VersionStatus(version=number, state=state) for number, state in states}
+    return ReplicaView(address="a:1", versions=versions, labels=labels)
+
+
+class Scripted:
+    """Shows one view after the other, the last one for ever."""
+
+    def __init__(self, *views: ReplicaView) -> None:
+        self.views = list(views)
+        self.reloads = 0
+
+    def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView:
+        view = self.views.pop(0) if len(self.views) > 1 else self.views[0]
+        return FleetView(replicas=[view])
+
+    def reload(self, config: ModelServerConfig, addresses: Sequence[str]) -> dict[str, str]:
+        self.reloads += 1
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "POLL_SECONDS", 0.001)
+
+
+def wait_for(fleet: Scripted, seconds: float = 0.2, reload: bool = True) -> FleetView:
+    patience = settle.Patience(seconds=seconds, reload=reload)
+    config = ModelServerConfig()
+    return settle.settle(fleet, config, GOAL, patience, print, loading=2)
+
+
+def test_a_replica_that_loads_and_goes_back_reads_another_config() -> None:
+    old = shows((1, "AVAILABLE"), stable=1)
+    loading = shows((1, "AVAILABLE"), (2, "LOADING"), stable=1)
+    unloaded = shows((1, "AVAILABLE"), (2, "END"), stable=1)
+    with pytest.raises(FleetError, match="went back: it reads another config than --config"):
+        wait_for(Scripted(old, old, loading, unloaded))
+    with pytest.raises(FleetError) as caught:
+        wait_for(Scripted(old, old, loading))
+    assert "went back" not in str(caught.value)
+
+
+def test_a_replica_that_comes_back_after_a_restart_did_not_go_back() -> None:
+    away = ReplicaView(address="a:1", error="connection refused")
+    there = shows((1, "AVAILABLE"), (2, "AVAILABLE"))
+    with pytest.raises(FleetError) as caught:
+        wait_for(Scripted(there, there, away, shows((1, "AVAILABLE"))))
+    assert "went back" not in str(caught.value)
+
+
+def test_replicas_that_poll_get_no_reload() -> None:
+    late = shows((1, "AVAILABLE"), stable=1)
+    done = shows((1, "AVAILABLE"), (2, "AVAILABLE"), stable=1)
+    fleet = Scripted(late, late, late, done)
+    wait_for(fleet, seconds=20, reload=False)
+    assert fleet.reloads == 0
+    fleet = Scripted(late, late, late, done)
+    wait_for(fleet, seconds=20)
+    assert fleet.reloads == 1
