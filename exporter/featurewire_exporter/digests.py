@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import mmap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from tensorflow.core.protobuf import saved_model_pb2
 
 from featurewire_exporter.manifest import DIRECTORY, FILE, dumps
 
@@ -20,16 +20,22 @@ GRAPH = "saved_model.pb"
 _UNKNOWN = "0" * 64
 
 
-def seal(version: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the digests to the manifest `about`, in the graph and in its file; returns it."""
+def seal(
+    version: Path, about: Mapping[str, Any], write: Callable[[Path, Mapping[str, Any]], None]
+) -> dict[str, Any]:
+    """Add the digests to the manifest `about`, in the graph and in its file; returns it.
+
+    `write` writes the graph with a manifest into a version.
+    """
     files = {name: _digest(path) for name, path in sorted(_files(version).items()) if name != GRAPH}
     sealed = dict(about) | {"files": files | {GRAPH: _UNKNOWN}}
-    graph = version / GRAPH
-    data = bytearray(_with_manifest(graph.read_bytes(), _text(about), _text(sealed)))
-    at, length = data.find(_text(sealed)), len(_text(sealed))
-    sealed["files"][GRAPH] = _digest_without(data, at, length)
-    data[at : at + length] = _text(sealed)
-    graph.write_bytes(data)
+    write(version, sealed)
+    # A digest is as long as the one that is not known yet, so the graph need not be laid out anew.
+    with _mapped(version / GRAPH, mmap.ACCESS_WRITE) as graph:
+        text = _text(sealed)
+        at = graph.find(text)
+        sealed["files"][GRAPH] = _digest_without(graph, at, len(text))
+        graph[at : at + len(text)] = _text(sealed)
     (version / DIRECTORY / FILE).write_text(dumps(sealed))
     return sealed
 
@@ -43,8 +49,9 @@ def changed_file(version: Path, about: Mapping[str, Any]) -> str | None:
         if name != GRAPH:
             found = _digest(files[name])
         else:
-            data, text = files[name].read_bytes(), _text(about)
-            found = _digest_without(data, data.find(text), len(text))
+            with _mapped(files[name], mmap.ACCESS_READ) as graph:
+                text = _text(about)
+                found = _digest_without(graph, graph.find(text), len(text))
         if found != expected:
             return name
     return None
@@ -63,17 +70,11 @@ def _text(about: Mapping[str, Any]) -> bytes:
     return json.dumps(about, sort_keys=True).encode()
 
 
-def _with_manifest(graph: bytes, old: bytes, new: bytes) -> bytes:
-    saved_model = saved_model_pb2.SavedModel.FromString(graph)
-    tensors = [
-        node.attr["value"].tensor
-        for meta in saved_model.meta_graphs
-        for node in meta.graph_def.node
-        if node.op == "Const" and old in node.attr["value"].tensor.string_val
-    ]
-    for tensor in tensors:
-        tensor.string_val[:] = [new]
-    return saved_model.SerializeToString(deterministic=True)
+@contextmanager
+def _mapped(path: Path, access: int) -> Iterator[mmap.mmap]:
+    mode = "r+b" if access == mmap.ACCESS_WRITE else "rb"
+    with path.open(mode) as file, mmap.mmap(file.fileno(), 0, access=access) as data:
+        yield data
 
 
 def _digest(path: Path) -> str:
@@ -81,8 +82,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_without(data: bytes | bytearray, at: int, length: int) -> str:
-    view = memoryview(data)
-    digest = hashlib.sha256(view[:at])
-    digest.update(view[at + length :])
+def _digest_without(data: mmap.mmap, at: int, length: int) -> str:
+    with memoryview(data) as view, view[:at] as before, view[at + length :] as after:
+        digest = hashlib.sha256(before)
+        digest.update(after)
     return digest.hexdigest()

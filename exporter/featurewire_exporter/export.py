@@ -95,7 +95,7 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     progress.step("Writing the version")
     artifact.write(staging.version, about)
     _write_extras(staging.version, about, preprocess)
-    about = digests.seal(staging.version, about)
+    about = digests.seal(staging.version, about, artifact.write)
     path = staging.publish()
     progress.end()
     return Published(path=path, manifest=about)

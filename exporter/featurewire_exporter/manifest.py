@@ -116,6 +116,8 @@ def _fault(manifest: Any) -> str:
     limits = (manifest["preprocess"].get(name) for name in ("max_pixels", "max_image_bytes"))
     if not all(isinstance(limit, int) for limit in limits):
         return "'preprocess' has no limits"
+    if not isinstance(manifest.get("files", {}), dict):
+        return "'files' is no dict"
     figures = (manifest["parity"].get(name) for name in ("max_abs", "min_cosine"))
     if not all(isinstance(figure, (int, float)) for figure in figures):
         return "'parity' has no figures"

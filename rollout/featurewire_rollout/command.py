@@ -59,6 +59,7 @@ def rollout(argv: list[str]) -> int:
 
 def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | None) -> int:
     """`check` and `run`: the exit status is the verdict's."""
+    from featurewire import FeaturewireError
     from featurewire_rollout import report
     from featurewire_rollout.check import CheckError, check_outputs, write_outputs
     from featurewire_rollout.check.pull import find_images
@@ -89,7 +90,11 @@ def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | Non
         judged=lambda found: write_outputs(args, found),
         **options,
     )
-    after = made.status()
+    try:
+        after = made.status()
+    except FeaturewireError as error:  # it is done all the same
+        _say(str(error))
+        return status
     print(json.dumps(report.as_dict(after), indent=2) if args.json else report.as_text(after))
     return status
 

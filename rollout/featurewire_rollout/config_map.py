@@ -23,10 +23,18 @@ PREFIX = "configmap:"
 class ConfigMapStore:
     """One key of a ConfigMap. Other keys, labels and annotations are not touched."""
 
-    def __init__(self, config: str, *, patience: float = 10.0, lease_seconds: int = DURATION):
+    def __init__(
+        self,
+        config: str,
+        *,
+        patience: float = 10.0,
+        write_patience: float = 60.0,
+        lease_seconds: int = DURATION,
+    ) -> None:
         """`config` is `configmap:NAMESPACE/NAME/KEY`. Raises `ConfigError`.
 
-        `patience`: seconds to try again while the API server gives no answer.
+        `patience`: seconds to try again while the API server gives no answer. More for a write:
+        it comes in the middle of a step.
         """
         parts = config.removeprefix(PREFIX).split("/")
         if len(parts) != 3 or not all(parts):
@@ -34,6 +42,7 @@ class ConfigMapStore:
         self.name = config
         self._namespace, self._map, self._key = parts
         self._patience = patience
+        self._write_patience = write_patience
         self._lease_seconds = lease_seconds
 
     @cached_property
@@ -64,9 +73,9 @@ class ConfigMapStore:
 
         A write whose answer was lost is looked after: it may have been done.
         """
-        until = self._kube.until()
+        until = time.monotonic() + self._write_patience
         while True:
-            found = self._read()
+            found = self._read(until)
             current = self._text(found)
             if current == text:
                 return
@@ -98,13 +107,14 @@ class ConfigMapStore:
         """See `ConfigStore`. The Lease of a process that was killed runs out by itself."""
         return self._lease.hold(owner)
 
-    def _read(self) -> Any:
+    def _read(self, until: float | None = None) -> Any:
         return self._kube.read(
             lambda: self._core.read_namespaced_config_map(
                 self._map, self._namespace, _request_timeout=CALL_SECONDS
             ),
             missing=f"make it: kubectl create configmap {self._map} --namespace "
             f"{self._namespace} --from-file {self._key}=models.config",
+            until=until,
         )
 
     def _text(self, found: Any) -> str:

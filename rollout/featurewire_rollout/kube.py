@@ -75,12 +75,13 @@ class Kube:
         self._name = name
         self._patience = patience
 
-    def read(self, call: Callable[[], T], *, missing: str) -> T:
+    def read(self, call: Callable[[], T], *, missing: str, until: float | None = None) -> T:
         """What `call` returns; again where the server does not answer or is overloaded.
 
-        `missing` is what to do about a 404. Raises `ConfigFileError`.
+        `missing` is what to do about a 404; `until`: when to give up, on the monotonic clock.
+        Raises `ConfigFileError`.
         """
-        deadline = time.monotonic() + self._patience
+        deadline = self.until() if until is None else until
         while True:
             try:
                 return call()

@@ -59,15 +59,15 @@ class Reconciler:
                 yield
             except BaseException as error:
                 reason = str(error) if isinstance(error, Exception) else "interrupted"
-                self._note(**about, step="failed", error=reason)
+                self.note(**about, step="failed", error=reason)
                 raise
-            self._note(**about, step="done")
+            self.note(**about, step="done")
 
     def _leave(self) -> None:
         self._depth -= 1
 
-    def _note(self, **fields: Any) -> None:
-        """In mid-step, a rollout is worth more than a line about it."""
+    def note(self, **fields: Any) -> None:
+        """A line for the audit. Where it cannot be written, the rollout goes on all the same."""
         try:
             self._audit.record(**fields)
         except RolloutError as error:
@@ -120,7 +120,7 @@ class Reconciler:
                 text, self._model, versions=goal.versions, labels=goal.labels, name=store.name
             )
             store.write(new, expected=text)
-            self._note(step="config", versions=list(goal.versions), labels=dict(goal.labels))
+            self.note(step="config", versions=list(goal.versions), labels=dict(goal.labels))
         config = parse(new, store.name)
         settle(self._fleet, config, goal, self._patience, self._say, loading=loading)
         return new
@@ -138,7 +138,7 @@ class Reconciler:
             now = store.read()
             if now != before:
                 store.write(before, expected=now)
-                self._note(step="config", versions=list(goal.versions), labels=dict(goal.labels))
+                self.note(step="config", versions=list(goal.versions), labels=dict(goal.labels))
         except RolloutError as error:
             return f"what was there cannot be put back: {error}; `status` says what to type"
         try:

@@ -171,7 +171,16 @@ class Rollout:
 
         Changes nothing. Raises `RolloutError` when too few replicas answer.
         """
-        return self._trial().check(images, **options)
+        report = self._trial().check(images, **options)
+        self._reconciler.note(
+            command="check",
+            model=self._config.model,
+            version=report.pairs.canary.version,
+            step="done",
+            outcome=report.verdict.outcome,
+            verdict=report.verdict.text,
+        )
+        return report
 
     def watch(self, images: Path, config: WatchConfig) -> str:
         """Probe `stable` and `previous` for a while: why `stable` must go back, or nothing."""

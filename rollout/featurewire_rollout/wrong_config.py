@@ -27,8 +27,10 @@ def wrong_config(entry: Entry, fleet: FleetView, name: str) -> str:
 
 def _misfit(entry: Entry, replica: ReplicaView) -> str:
     stable, shown = entry.labels.get(STABLE), replica.labels.get(STABLE)
-    if shown is not None and shown not in (entry.versions or ()):
-        says = f"lists {_listed(entry.versions)}" if entry.versions else "has no label stable"
+    if shown is not None and stable is None:
+        return f"{replica.address} has stable at version {shown}, the config has no label stable"
+    if shown is not None and entry.versions is not None and shown not in entry.versions:
+        says = f"lists {_listed(entry.versions)}"
         return f"{replica.address} has stable at version {shown}, the config {says}"
     if stable is not None and entry.versions is not None and stable not in replica.versions:
         return (

@@ -376,6 +376,7 @@ def test_verify_notices_a_warm_up_file_that_was_cut(capsys, tiny_version, tf2_mo
         ("image_size", [1]),
         ("preprocess", []),
         ("dimension", "6"),
+        ("files", []),
     ],
 )
 def test_a_manifest_that_lacks_something_is_one_line(capsys, tiny_version, tmp_path, name, value):

@@ -33,7 +33,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 
 @pytest.fixture
 def store(api: ApiServer) -> ConfigMapStore:
-    return ConfigMapStore(NAME, patience=2.0, lease_seconds=1)
+    return ConfigMapStore(NAME, patience=2.0, write_patience=2.0, lease_seconds=1)
 
 
 def data(api: ApiServer) -> dict[str, str]:
@@ -166,7 +166,7 @@ def test_in_a_pod_the_service_account_is_used(
 def test_the_lease_names_its_holder_to_a_second_operator(
     api: ApiServer, store: ConfigMapStore
 ) -> None:
-    other = ConfigMapStore(NAME, patience=2.0, lease_seconds=1)
+    other = ConfigMapStore(NAME, patience=2.0, write_patience=2.0, lease_seconds=1)
     with (
         store.lock("alice"),
         pytest.raises(ConflictError, match="is being changed by alice"),

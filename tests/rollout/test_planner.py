@@ -162,6 +162,7 @@ def test_the_watch_compares_with_the_old_version() -> None:
         (BACK, fleet(1, 2, stable=2, canary=2, previous=1), ""),
         (entry(2, stable=2, canary=2), fleet(1, 2, stable=2, canary=2, previous=1), ""),
         (Entry(versions=None), fleet(3), ""),
+        (Entry(versions=None, labels={"stable": 2}), fleet(2, 3, stable=2), ""),
     ],
 )
 def test_a_config_that_the_replicas_do_not_read_is_noticed(config, served, reason: str) -> None:

@@ -83,7 +83,7 @@ def test_a_rollout_over_mutual_tls_by_polling_alone(stack: Stack, folder: Path) 
         (folder / "images" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff" + bytes([number]))
     common = [f"--server={server.target}" for server in stack.servers]
     common += ["--config=models.config", "--model=tiny", *SECURED]
-    polled = [*common, "--poll-only", "--timeout=120"]
+    polled = [*common, "--poll-only", "--timeout=120", "--audit=audit"]
     for step in (
         ["start", "--version=2", "--no-memory-check"],
         ["promote", "--accept-new-space"],
@@ -97,6 +97,15 @@ def test_a_rollout_over_mutual_tls_by_polling_alone(stack: Stack, folder: Path) 
             assert json.loads(check.stdout)["images"]["compared"] == 6, check.stderr
     shown = rollout(folder, "status", "--json", *common)
     assert json.loads(shown.stdout)["phase"] == "at rest"
+    audit = [json.loads(line) for line in (folder / "audit").read_text().splitlines()]
+    assert [line["command"] for line in audit if line["step"] == "done"] == [
+        "start",
+        "check",
+        "promote",
+        "rollback",
+        "retire",
+    ]
+    assert all(line["time"] and line["user"] and line["host"] for line in audit)
 
 
 def test_without_the_certificate_the_replicas_are_named(stack: Stack, folder: Path) -> None:
