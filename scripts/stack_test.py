@@ -61,6 +61,7 @@ class Stack:
         self.first, self.second = ("stand-in",) * 2 if stand_in else ("lite0", "./lite0.tar.gz")
         self.modules, self.photos = folder / "modules", folder / "photos"
         self.modules.mkdir()
+        self.images: list[str] = []
         self.config = folder / "serving_config"
         shutil.copytree(ROOT / "serving_config", self.config)
         for path in (self.config, *self.config.rglob("*")):
@@ -135,7 +136,11 @@ def why_not() -> str | None:
         return "no Docker engine answers"
     if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         return "docker has no Compose v2"
-    return None
+    base = os.environ.get("PYTHON_IMAGE", "python:3.11-slim")
+    for command in (["image", "inspect", base], ["pull", "-q", base]):
+        if subprocess.run(["docker", *command], capture_output=True).returncode == 0:
+            return None
+    return f"the base image {base} is neither here nor can it be pulled"
 
 
 @contextlib.contextmanager
@@ -150,7 +155,9 @@ def project(stand_in: bool) -> Iterator[Stack]:
             print(stack.compose(*everything, "logs", "--tail=40"), file=sys.stderr)
             raise
         finally:
-            stack.compose(*everything, "down", "--volumes", "--timeout=20")
+            stack.compose(*everything, "down", "--volumes", "--rmi=local", "--timeout=20")
+            if stack.images:
+                stack.run(["docker", "image", "rm", "--force", *stack.images])
 
 
 def prepare(stack: Stack) -> None:
@@ -241,6 +248,7 @@ def prometheus_image(stack: Stack) -> str | None:
             'RUN install -d -o nobody /prometheus\nENTRYPOINT ["prometheus"]\n'
         )
         own = f"{stack.name}-prometheus"
+        stack.images.append(own)
         environment = {"DOCKER_BUILDKIT": "0"}
         stack.run(["docker", "build", "-q", "-t", own, folder], **environment)
     say("Prometheus' image cannot be pulled: Debian's own program in an image of ours stands in")
@@ -276,7 +284,12 @@ def switch(stack: Stack) -> None:
     )
     expect(code.strip() == "0", "the server drains and ends with status 0")
     image = f"{stack.name}-serving-embedded"
-    stack.compose("--profile", "cpu", "up", "-d", "--wait", SERVING_CPU_IMAGE=image)
+    up = ["--profile", "cpu", "up", "-d", "--wait"]
+    if stack.first != stack.second:  # which the volume holds no version of any more
+        said = stack.compose(*up, status=1, SERVING_CPU_IMAGE=image)
+        expect("exit 1" in said, "the exporter refuses to serve another module in silence")
+        stack.environment["MODULE"] = ""
+    stack.compose(*up, SERVING_CPU_IMAGE=image)
     running = stack.compose(
         "--profile", "cpu", "exec", "-T", "serving-cpu", "cat", "/proc/1/cmdline"
     )

@@ -293,6 +293,29 @@ def test_an_image_needs_what_its_distributions_need():
     assert not any(name.startswith("featurewire") for name in names)
 
 
+def test_dashboard_and_alerts_ask_for_metrics_that_there_are():
+    documented = set(re.findall(r"`(:?[a-z][\w:]+)`", (ROOT / "docs" / "metrics.md").read_text()))
+    dashboard = ROOT / "serving_config" / "grafana" / "dashboards" / "featurewire.json"
+    queries = [
+        target["expr"]
+        for panel in json.loads(dashboard.read_text())["panels"]
+        for target in panel["targets"]
+    ]
+    alerts = ROOT / "serving_config" / "prometheus" / "alerts.yml"
+    queries += [
+        rule["expr"]
+        for group in yaml.safe_load(alerts.read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    asked = {
+        re.sub(r"_(bucket|sum|count)$", "", name) if name not in documented else name
+        for query in queries
+        for name in re.findall(r"(?::tensorflow:|featurewire_server_|process_)[\w:]+", query)
+    }
+    assert asked
+    assert asked <= documented
+
+
 def test_alert_rules_fire_on_what_they_are_for(tmp_path):
     promtool = shutil.which("promtool")
     if promtool is None:
