@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
+from featurewire import _images
+from featurewire._cli.embed import embed as run
 from tests.cli.conftest import jpeg
 from tests.cli.fake_serving import FakeServing, Version, vector_of
 from tests.support.process import free_port
@@ -493,3 +496,27 @@ class TestWhatIsWrong:
         assert shown.returncode == 1
         assert "out of order" in shown.stderr
         assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_a_file_that_never_gives_its_bytes_ends_with_the_timeout(
+    images, server, tmp_path, monkeypatch, capsys
+):
+    """In this process, so that the disk can be made to hang."""
+    gate, read = threading.Event(), _images.read_file
+
+    def read_file(path):
+        if str(path).endswith("02.jpg"):
+            gate.wait(60)
+        return read(path)
+
+    monkeypatch.setattr(_images, "read_file", read_file)
+    monkeypatch.chdir(tmp_path)
+    where = ("--server", server.target, "--model", "tiny")
+    status = run(["photos/a", "--output", "out.npy", "--timeout", "2", *where])
+    gate.set()
+    told = capsys.readouterr().err.splitlines()
+    assert status == 1
+    assert told[0] == (
+        "featurewire embed: photos/a/02.jpg: not read in time; raise --timeout, or look at its disk"
+    )
+    assert "5 rows" in told[1]

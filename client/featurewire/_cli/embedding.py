@@ -125,7 +125,8 @@ class Run:
         elif isinstance(cause := result.error.__cause__, OSError):
             self._failures.add(path, reason_of(cause))
         else:
-            self._failures.add(path, result.error.reason, in_options(str(result.error)))
+            text = in_options(str(result.error)).removeprefix(f"{result.key!r}: ")
+            self._failures.add(path, result.error.reason, text)
         self._progress.advance(failed=result.error is not None)
 
     def _end(self, listing: Listing, seconds: float) -> int:
