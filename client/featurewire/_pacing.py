@@ -19,6 +19,12 @@ LOSS = 0.98
 """A step down stands when it keeps this much of the throughput."""
 PRICE = 0.8
 """The share of a step that throughput must follow where requests wait: see `Window._needs`."""
+ALONE = 0.35
+"""Where throughput follows a step by less than this share, hardly anybody else is there."""
+WAIT_ALONE = 1.25
+"""Requests that may wait where we are alone: one keeps the server busy."""
+WAIT = 0.5
+"""Those that may wait beside others."""
 ROUNDS = 2.5
 """A request that is answered within so many rounds of replies waits for nobody but its like."""
 RISEN = 1.15
@@ -33,6 +39,8 @@ SHORTEST = 0.25
 """Seconds an epoch lasts at least."""
 TOGETHER = 0.06
 """Replies closer than this share of their usual distance come from one batch of the server."""
+AT_ONCE = 0.0003
+"""So do those closer than these seconds."""
 REST = 4
 """Epochs from a step that did not pay to the next try; doubles up to `LONGEST_REST`."""
 LONGEST_REST = 16
@@ -102,7 +110,7 @@ class Window:
             self._probing = False
             self._move(max(self._low, self._limit // 2))
             return
-        apart = now - self._last > max(0.0003, TOGETHER * latency / self._limit)
+        apart = now - self._last > max(AT_ONCE, TOGETHER * latency / self._limit)
         self._last = now
         self._least = min(latency, self._least)
         if not saturated or self._skip:
@@ -175,10 +183,10 @@ class Window:
         """
         larger = seen if self._up else base
         growth, waiting = seen.limit / base.limit, larger.waiting(self._least)
-        alone = abs(math.log(seen.rate / base.rate)) <= 0.35 * abs(math.log(growth))
+        alone = abs(math.log(seen.rate / base.rate)) <= ALONE * abs(math.log(growth))
         if (
             larger.rounds > ROUNDS
-            and waiting > (1.25 if alone else 0.5)
+            and waiting > (WAIT_ALONE if alone else WAIT)
             and larger.latency > RISEN * self._least
         ):
             return float(base.rate * growth ** max(PRICE, 1 - 0.5 / larger.rounds))
