@@ -115,6 +115,8 @@ class Queue:
         self.key = key
         self.lines = {bulk: Line(bulk=bulk) for bulk in (False, True)}
         """By whether they are bulk."""
+        self.measured_at = -1e9
+        """When a batch last ended."""
         self.refused_at = -1e9
         """When a task was last refused or dropped for want of time."""
 

@@ -11,6 +11,9 @@ from .batch_queue import Queue
 from .errors import ServingError, resource_exhausted
 from .task import Task
 
+TRIAL_AFTER = 5.0
+"""Seconds without a measurement after which an idle server tries whether it is still too slow."""
+
 
 class Deadlines:
     """The tasks that wait and have a deadline, by when they must start."""
@@ -24,7 +27,7 @@ class Deadlines:
         return self._heap[0][0] if self._heap else math.inf
 
     def watch(self, queue: Queue, task: Task) -> None:
-        if task.deadline is not None:
+        if task.deadline is not None and not task.trial:
             heapq.heappush(self._heap, (_latest_start(queue, task), task.order, task, queue))
 
     def late(self, now: float) -> list[tuple[Queue, Task]]:
@@ -45,16 +48,24 @@ class Deadlines:
         self._heap.clear()
 
 
-def check(queue: Queue, task: Task, queues: Collection[Queue], *, busy: float, now: float) -> None:
+def check(
+    queue: Queue, task: Task, queues: Collection[Queue], *, busy: float | None, now: float
+) -> None:
     """Raise RESOURCE_EXHAUSTED if `task` cannot be answered before its deadline.
 
-    `queues`: those in which something waits; `busy`: seconds until what runs has ended.
+    `queues`: those in which something waits; `busy`: seconds until what runs has ended, None if
+    nothing runs. Where the server is idle and has measured nothing for a while, the task is let in
+    as a trial: what was slow then need not be slow any more.
     """
     if task.deadline is None or queue.seconds(task.rows) is None:
         return
     left = task.deadline - now
-    wait = estimates.until_answer(queue, task, queues, now=now, busy=busy)
+    wait = estimates.until_answer(queue, task, queues, now=now, busy=busy or 0.0)
     if wait > left:
+        if busy is None and not queues and now - queue.measured_at > TRIAL_AFTER:
+            queue.measured_at = now
+            task.trial = True
+            return
         queue.refused_at = now
         raise resource_exhausted(
             f"The answer would take {wait:.1f} s and the deadline is in {max(left, 0.0):.1f} s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from .batch_queue import Line, Queue
@@ -13,7 +14,7 @@ LEAD = 0.06
 """Of its time: how long before the end of what runs a batch starts."""
 LEAST_LEAD, MOST_LEAD = 0.02, 0.1
 """Seconds."""
-MARGIN = 0.16
+MARGIN = 0.2
 """Of its time, by which a batch may end later than expected: it may take longer, and the one that
 overlaps it may hold it up."""
 ANSWER_SECONDS = 0.02
@@ -94,7 +95,11 @@ def _own_work(queue: Queue, task: Task, *, now: float, start: float) -> list[tup
 
 def in_time(queue: Queue, task: Task, rows: int, start: float) -> bool:
     """Whether a task can be answered by a batch of `rows` that computes from `start` on."""
-    return task.deadline is None or start + (needed(queue, rows) or 0.0) <= task.deadline
+    return start + (needed(queue, rows) or 0.0) <= must_end(task)
+
+
+def must_end(task: Task) -> float:
+    return math.inf if task.deadline is None or task.trial else task.deadline
 
 
 def _time(queue: Queue, rows: int) -> float:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from .batch_queue import Line, Queue
-from .estimates import in_time, needed
+from .estimates import in_time, must_end, needed
 from .task import Piece, Task
 
 
@@ -82,7 +82,7 @@ def _pick(queue: Queue, line: Line, *, most: int, least: int, now: float, start:
         if rows and rows + size > most:
             break
         end = start + (needed(queue, max(rows + size, least)) or 0.0)
-        bound = math.inf if task.deadline is None else task.deadline
+        bound = must_end(task)
         if end > bound and (least or not rows):
             choice.late.append(task)
             continue

@@ -7,18 +7,19 @@ from collections import deque
 
 SIZES = 64
 """Sizes whose times are kept."""
-RECENT = 5
+RECENT = 4
 """Batches that tell how fast the machine is at the moment."""
-WEIGHT = 0.2
+WEIGHT = 0.1
 """Of a new batch in the time of its size."""
 
 
 class Rates:
     """Seconds a batch of each size, times how fast the machine is at the moment.
 
-    The first batch of a size is not counted: it may compile. The speed is the median over the last
-    batches of any size, so that one that was held up changes nothing, and a machine that has become
-    slow or fast again is known after three.
+    The first batch of a size is not counted: it may compile. The speed is that of the last batches
+    of any size: of the second slowest of them, because an answer that was promised and comes too
+    late costs more than one that was refused. So one batch that was held up changes nothing, and a
+    machine that has become slow is known after two.
     """
 
     def __init__(self) -> None:
@@ -33,10 +34,10 @@ class Rates:
             return
         base = self._base.get(size)
         if base is None:
-            self._base[size] = max(seconds, 1e-6) / self._speed()
+            self._base[size] = max(seconds, 1e-6) / self._usual_speed()
             return
         self._speeds.append(seconds / base)
-        fair = min(max(seconds / self._speed(), base / 2), base * 2)
+        fair = min(max(seconds / self._usual_speed(), base / 2), base * 2)
         self._base[size] = base + WEIGHT * (fair - base)
 
     def seconds(self, size: int) -> float | None:
@@ -54,4 +55,7 @@ class Rates:
         return self._base[rows] * size / rows * self._speed()
 
     def _speed(self) -> float:
+        return sorted(self._speeds)[-2] if len(self._speeds) > 1 else 1.0
+
+    def _usual_speed(self) -> float:
         return statistics.median(self._speeds) if self._speeds else 1.0

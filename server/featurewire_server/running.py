@@ -34,13 +34,10 @@ class Running:
         del self._batches[batch]
 
     def left(self, now: float) -> float:
-        """Seconds until all that runs has ended, as far as it is known."""
+        """Seconds until all that runs has ended, as far as it is known by now."""
         self._charge(now)
-        return sum(
-            max(batch.seconds - batch.spent, 0.0)
-            for batch in self._batches
-            if batch.seconds is not None
-        )
+        expected = {batch: batch.queue.rates.seconds(batch.size) for batch in self._batches}
+        return sum(max((expected[batch] or 0.0) - batch.spent, 0.0) for batch in expected)
 
     def _charge(self, now: float) -> None:
         computing = self._computing()

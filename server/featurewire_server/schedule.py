@@ -67,7 +67,8 @@ class Schedule:
         """
         if task.rows > queue.config.max_batch_size:
             raise TaskTooLarge(task.rows, queue.config.max_batch_size)
-        deadlines.check(queue, task, self._queues, busy=self._running.left(now), now=now)
+        busy = self._running.left(now) if self._running else None
+        deadlines.check(queue, task, self._queues, busy=busy, now=now)
         queue.make_room(task)
         self._count += 1
         task.order = self._count
@@ -108,6 +109,7 @@ class Schedule:
         self._running.end(batch, now)
         if ok and batch.spent > 0:
             batch.queue.rates.observe(batch.size, batch.spent)
+            batch.queue.measured_at = now
 
     def _tidy(self, queue: Queue) -> None:
         if not any(queue.lines.values()):
@@ -178,7 +180,6 @@ class Schedule:
             queue.lines[piece.task.bulk].take(piece.task, piece.rows)
         batch = Batch(queue, pieces=choice.pieces, bulk=line.bulk)
         batch.size = queue.config.padded(batch.rows)
-        batch.seconds = queue.rates.seconds(batch.size)
         return batch
 
     def _most_rows(self, queue: Queue, line: Line, now: float) -> int:

@@ -46,6 +46,8 @@ class Task:
         self.enqueued = time.monotonic() if enqueued is None else enqueued
         self.order = 0
         """Its place among all arrivals; set by the schedule."""
+        self.trial = False
+        """It runs although it seems to come too late: to measure whether it does."""
         self.taken = 0
         """Rows that batches have taken."""
         self.caller = cancellation.caller if cancellation is not None else None
@@ -150,8 +152,6 @@ class Batch:
     """Whether it was the turn of the class bulk."""
     size: int = 0
     """Rows with padding."""
-    seconds: float | None = None
-    """What it is expected to take by itself; None: nothing is measured."""
     spent: float = 0.0
     """Seconds that it has had the machine for itself, counted by `running`."""
 

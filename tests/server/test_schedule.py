@@ -330,6 +330,16 @@ def test_everything_is_admitted_before_anything_is_measured() -> None:
         schedule.add(queue, new_task(timeout=0.001), 0.0)
 
 
+def test_an_idle_server_that_was_slow_tries_whether_it_still_is() -> None:
+    queue, schedule = new_queue(ONES, times={1: 100.0}), Schedule(threads=1)
+    machine = Machine(schedule, lambda batch: 0.1)
+    for when in np.arange(0.0, 30.0, 0.5):
+        machine.at(when, lambda: machine.add(queue, new_task(machine.now, timeout=2.0)))
+    machine.run(30.0)
+    assert len(machine.refused) >= 10  # one at a time is tried
+    assert len(machine.answered) >= 10
+
+
 def test_tasks_without_a_deadline_wait_up_to_the_limit() -> None:
     config = BatchingConfig(max_batch_size=1, max_enqueued_batches=50)
     queue, schedule = new_queue(config, times={1: 10.0}), Schedule(threads=1)
@@ -392,15 +402,34 @@ def test_a_crowd_of_ten_times_what_can_be_answered(
         machine.at(machine.now + random_.expovariate(10 * CAPACITY), arrive)
 
     machine.at(0.0, arrive)
-    machine.run(60.0)
+    machine.run(45.0)
     in_time = sum(when <= task.deadline for task, when in machine.answered)
     capacity = CAPACITY if merge else 1 / TIMES[1]
-    assert in_time >= 0.9 * capacity * (60 - TIMES[16])
+    assert in_time >= 0.9 * capacity * (45 - TIMES[16])
     assert in_time >= 0.98 * len(machine.answered)
     assert len(machine.refused) >= 0.8 * (len(tasks) - in_time)  # at once, not after a wait
     for _, error in machine.refused:
         assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert error.retry_after > 0
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_a_machine_that_becomes_slow_goes_on_with_large_batches(side_by_side: bool) -> None:
+    """Calls that had been promised an answer are then too old for a large batch."""
+    random_ = random.Random(1)
+    queue, schedule = new_queue(side_by_side=side_by_side), Schedule(threads=2)
+    machine = Machine(schedule, lambda batch: by_table(batch) * (1.5 if machine.now > 20 else 1.0))
+
+    def arrive() -> None:
+        machine.add(queue, new_task(machine.now, timeout=8.0))
+        machine.at(machine.now + random_.expovariate(10 * CAPACITY), arrive)
+
+    machine.at(0.0, arrive)
+    machine.run(35.0)  # a few batches show how slow it is
+    before = len(machine.answered)
+    machine.run(65.0)
+    in_time = sum(when <= task.deadline for task, when in machine.answered[before:])
+    assert in_time >= 0.85 * 30 * CAPACITY / 1.5
 
 
 def test_no_caller_with_a_short_time_starves_beside_those_with_a_long_one() -> None:
