@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from featurewire_exporter.bridge.graph import build_map
+from featurewire_exporter.bridge.maps import Map
 from featurewire_exporter.freeze import FrozenNetwork
 from featurewire_exporter.preprocess import PreprocessConfig, build_preprocess
 
@@ -24,9 +26,17 @@ _NETWORK = "network"
 class Artifact:
     """The served graph, in memory: one meta graph with the tag `serve`."""
 
-    def __init__(self, network: FrozenNetwork, config: PreprocessConfig, *, dimension: int) -> None:
+    def __init__(
+        self,
+        network: FrozenNetwork,
+        config: PreprocessConfig,
+        *,
+        dimension: int,
+        bridges: Mapping[str, Map] | None = None,
+    ) -> None:
+        """`bridges`: maps into older spaces by the names of their signatures."""
         with tf.Graph().as_default():
-            signatures = _build(network, config, dimension)
+            signatures = _build(network, config, dimension, bridges or {})
             self._meta = tf1.train.export_meta_graph(strip_default_attrs=True)
             for name, (inputs, outputs) in signatures.items():
                 signature = self._meta.signature_def[name]
@@ -75,7 +85,7 @@ Tensors = dict[str, tf.Tensor]
 
 
 def _build(
-    network: FrozenNetwork, config: PreprocessConfig, dimension: int
+    network: FrozenNetwork, config: PreprocessConfig, dimension: int, bridges: Mapping[str, Map]
 ) -> dict[str, tuple[Tensors, Tensors]]:
     """Fill the current graph; inputs and outputs by signature."""
     size = [config.height, config.width]
@@ -98,9 +108,18 @@ def _build(
         features = tf.where(usable, default, np.float32("nan"), name="features")
         request = tf1.placeholder(tf.string, [None], name="request")
         manifest = tf.fill(tf.shape(request), tf.constant("", name=_MANIFEST))
+        bridged = {
+            name: tf.where(usable, build_map(bridge, default), np.float32("nan"), name=name)
+            for name, bridge in bridges.items()
+        }
+    served = {
+        name: ({"image_bytes": image_bytes}, {"features": vectors, "status": status})
+        for name, vectors in bridged.items()
+    }
     return {
         "serving_default": ({"image_bytes": image_bytes}, {"features": features, "status": status}),
         "preprocess": ({"image_bytes": image_bytes}, {"images": preprocessed, "status": status}),
         "image_feature_vector": ({"images": images}, {"default": default}),
         "manifest": ({"request": request}, {"manifest": manifest}),
+        **served,
     }

@@ -116,8 +116,42 @@ def export_parser() -> argparse.ArgumentParser:
         help="largest batch the server merges; powers of two below it are allowed sizes "
         "(default: 32)",
     )
+    _add_bridge_options(parser)
     parser.add_argument("--json", action="store_true", help="print path and manifest as JSON")
     return parser
+
+
+def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("bridge: also serve vectors in an older version's space")
+    group.add_argument(
+        "--bridge-from",
+        type=Path,
+        action="append",
+        metavar="OLD_VERSION_DIR",
+        help="the version that the index was built with; may be given several times",
+    )
+    group.add_argument(
+        "--bridge-images",
+        type=Path,
+        metavar="DIR",
+        help="pictures such as the index holds, some 600, to fit and test the bridge with",
+    )
+    group.add_argument(
+        "--bridge-views",
+        type=_views,
+        default=4,
+        metavar="N",
+        help="of each picture, itself and crops of it; more help where pictures are few "
+        "(default: 4)",
+    )
+    group.add_argument(
+        "--bridge-min-recall",
+        type=_recalls,
+        default=(0.8, 0.95),
+        metavar="AT_1,AT_10",
+        help="shares of recall@1 and recall@10 that a bridge must keep, or nothing is published "
+        "(default: 0.8,0.95)",
+    )
 
 
 def inspect_parser() -> argparse.ArgumentParser:
@@ -171,10 +205,24 @@ def export(argv: Sequence[str]) -> int:
             f"--max-image-bytes is {arguments.max_image_bytes}, at least {_SMALLEST_IMAGE}: "
             "no photo has fewer"
         )
+    if bool(arguments.bridge_from) != bool(arguments.bridge_images):
+        parser.error("--bridge-from and --bridge-images go together")
 
     def work(stderr: Any) -> None:
+        from featurewire_exporter.bridge.fit import BridgeConfig
+        from featurewire_exporter.bridge.report import report
         from featurewire_exporter.export import ExportConfig, export_module
 
+        bridge = None
+        if arguments.bridge_from:
+            at_1, at_10 = arguments.bridge_min_recall
+            bridge = BridgeConfig(
+                versions=tuple(arguments.bridge_from),
+                images=arguments.bridge_images,
+                views=arguments.bridge_views,
+                min_recall_at_1=at_1,
+                min_recall_at_10=at_10,
+            )
         published = export_module(
             ExportConfig(
                 module=arguments.module,
@@ -185,6 +233,7 @@ def export(argv: Sequence[str]) -> int:
                 image_size=arguments.image_size,
                 max_batch_size=arguments.max_batch_size,
                 preprocess=preprocess,
+                bridge=bridge,
             ),
             _progress(stderr, arguments.json),
         )
@@ -193,6 +242,8 @@ def export(argv: Sequence[str]) -> int:
         else:
             if published.manifest["module"]["stand_in"]:
                 _say("This is the stand-in: random weights, vectors without learned meaning.")
+            for made in published.bridges:
+                _say(report(made))
             _say(str(published.path))
 
     return _run(parser, work)
@@ -319,6 +370,20 @@ def _share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and up to 1")
     return value
+
+
+def _views(text: str) -> int:
+    value = _whole(text, 64)
+    if value < 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is too few: two crops of each are tested")
+    return value
+
+
+def _recalls(text: str) -> tuple[float, float]:
+    parts = [_share(part) for part in text.split(",")]
+    if len(parts) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no two shares such as 0.8,0.95")
+    return parts[0], parts[1]
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from featurewire_exporter import batching, digests, manifest, parity, warmup
 from featurewire_exporter.artifact import Artifact
+from featurewire_exporter.bridge import fit
 from featurewire_exporter.errors import PublishError
 from featurewire_exporter.fold import fold
 from featurewire_exporter.freeze import FrozenNetwork, freeze
@@ -42,6 +43,8 @@ class ExportConfig:
     """The largest batch that the server merges, images."""
     preprocess: Mapping[str, Any]
     """Settings of `PreprocessConfig` besides height and width."""
+    bridge: fit.BridgeConfig | None = None
+    """Which older versions' spaces to serve, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ class Published:
 
     path: Path
     manifest: dict[str, Any]
+    bridges: tuple[fit.Bridge, ...] = ()
 
 
 def export_module(config: ExportConfig, progress: Progress) -> Published:
@@ -77,6 +81,7 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     frozen = freeze(module)
     folded = fold(frozen)
     about = _manifest(config, source, module, frozen, preprocess)
+    materials = config.bridge and fit.gather(config.bridge, about["vector_space"])
     for activations in dict.fromkeys([config.precision, "float32"]):
         progress.step(f"Building the served graph in {config.precision}")
         keep = activations == "float32"
@@ -92,13 +97,21 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     other = "" if config.precision == "float32" else "try --precision float32, or "
     measured.require(f"{other}report this module")
     about |= {"activations": activations, "parity": measured.as_manifest()}
+    bridges: list[fit.Bridge] = []
+    if materials is not None:
+        bridges = fit.fit_bridges(materials, staging.version, progress.step)
+        maps = {bridge.signature: bridge.map for bridge in bridges}
+        artifact = Artifact(network, preprocess, dimension=module.dimension, bridges=maps)
+        about["vector_spaces"] = [_native(about), *(bridge.as_manifest() for bridge in bridges)]
     progress.step("Writing the version")
     artifact.write(staging.version, about)
+    if materials is not None:
+        fit.check_served(bridges, staging.version, materials)
     _write_extras(staging.version, about, preprocess)
     about = digests.seal(staging.version, about, artifact.write)
     path = staging.publish()
     progress.end()
-    return Published(path=path, manifest=about)
+    return Published(path=path, manifest=about, bridges=tuple(bridges))
 
 
 def _manifest(
@@ -132,10 +145,20 @@ def _manifest(
     }
 
 
+def _native(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "vector_space": about["vector_space"],
+        "signature": "serving_default",
+        "dimension": about["dimension"],
+        "bridged": False,
+    }
+
+
 def _write_extras(version: Path, about: Mapping[str, Any], preprocess: PreprocessConfig) -> None:
     sizes = about["allowed_batch_sizes"]
     (version / batching.FILE).write_text(batching.batching_params(sizes[-1]))
     extras = version / manifest.DIRECTORY
     extras.mkdir()
-    warmup.write_warmup(extras / warmup.FILE, sizes, preprocess)
+    bridges = [bridge["signature"] for bridge in manifest.bridges(about)]
+    warmup.write_warmup(extras / warmup.FILE, sizes, preprocess, bridges=bridges)
     (extras / manifest.FILE).write_text(manifest.dumps(about))

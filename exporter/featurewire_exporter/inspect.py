@@ -57,6 +57,12 @@ def card(description: dict[str, Any]) -> str:
         "size": f"{size / 1e6:.1f} MB",
     }
     text = [f"{key:<13}{value}" for key, value in lines.items()]
+    for bridge in manifest.bridges(about):
+        kept = bridge["retention"]
+        text.append(
+            f"{'bridge':<13}{bridge['vector_space']}, of {bridge['module']}: keeps "
+            f"{kept['recall_at_1']:.3f} of recall@1 and {kept['recall_at_10']:.3f} of recall@10"
+        )
     for name, sides in description["signatures"].items():
         inputs, outputs = (
             ", ".join(f"{key} {about}" for key, about in sides[side].items())

@@ -50,6 +50,11 @@ def vector_space(weights: str, preprocess: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def bridges(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the manifest says of each bridge into an older space."""
+    return [each for each in manifest.get("vector_spaces", []) if each["bridged"]]
+
+
 def dumps(manifest: Mapping[str, Any]) -> str:
     return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
 

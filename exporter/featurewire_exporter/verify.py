@@ -118,7 +118,8 @@ def _check_files(version_directory: Path, about: dict[str, Any]) -> None:
             f"{version_directory} says precision {about['precision']!r}, not one of "
             f"{', '.join(PRECISIONS)}; export the version again"
         )
-    expected, found = len(about["allowed_batch_sizes"]) + 1, count_records(version_directory)
+    expected = len(about["allowed_batch_sizes"]) + 1 + len(manifest.bridges(about))
+    found = count_records(version_directory)
     if found != expected:
         raise ExportError(
             f"{version_directory} has {found} warm-up records instead of {expected}; "

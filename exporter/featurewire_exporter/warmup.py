@@ -21,11 +21,22 @@ _LARGE = (3000, 4000)
 _USUAL = (480, 640)
 
 
-def write_warmup(path: Path, batch_sizes: Sequence[int], config: PreprocessConfig) -> None:
-    """Write a TFRecord file of `PredictionLog`: one a batch size, and one with a large photo."""
+def write_warmup(
+    path: Path,
+    batch_sizes: Sequence[int],
+    config: PreprocessConfig,
+    *,
+    bridges: Sequence[str] = (),
+) -> None:
+    """Write a TFRecord file of `PredictionLog`: one a batch size, and one with a large photo.
+
+    `bridges`: signatures that share the network, so that one image each warms them.
+    """
     with tf.io.TFRecordWriter(str(path)) as writer:
         for images in warmup_batches(batch_sizes, config):
-            writer.write(_log(images).SerializeToString())
+            writer.write(_log("serving_default", images).SerializeToString())
+        for signature in bridges:
+            writer.write(_log(signature, images[:1]).SerializeToString())
 
 
 def warmup_batches(
@@ -50,10 +61,10 @@ def count_records(version_directory: Path) -> int:
         raise ExportError(f"{path} is damaged; export the version again") from error
 
 
-def _log(images: Sequence[bytes]) -> PredictionLog:
+def _log(signature: str, images: Sequence[bytes]) -> PredictionLog:
     log = PredictionLog()
     request = log.predict_log.request
-    request.model_spec.signature_name = "serving_default"
+    request.model_spec.signature_name = signature
     tensor = request.inputs["image_bytes"]
     tensor.dtype = tf.string.as_datatype_enum
     tensor.tensor_shape.dim.add(size=len(images))

@@ -1,0 +1,240 @@
+"""Fit a bridge: embed pictures with both versions, choose a map, measure it, judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurewire_exporter import manifest
+from featurewire_exporter.artifact import ArtifactSession
+from featurewire_exporter.bridge.embedding import Embedded, Say, embed_pictures
+from featurewire_exporter.bridge.maps import KINDS, Map, fit
+from featurewire_exporter.bridge.retention import Retention, cutoffs, overlap, recall
+from featurewire_exporter.bridge.views import find_pictures
+from featurewire_exporter.errors import ExportError, ParityError
+
+TESTED = 0.25
+"""Share of the pictures that the map does not see; it is measured with them."""
+QUERIES = 2
+"""Crops of each such picture that are looked for."""
+FEWEST = 40
+"""Pictures; fewer say nothing."""
+SHARES = (0.25, 0.5, 1.0)
+"""Of the learned pictures: how much more of them would bring."""
+TIE = 0.002
+"""A simpler map is taken where its mean reciprocal rank is at most so much lower."""
+TELLING = 0.5
+"""Recall@10 without any bridge, below which a share of it says nothing."""
+CHECKED = 16
+"""Pictures that the served graph is compared with."""
+SAME = 1e-4
+"""Between the served graph and the measured map: float32 adds up in another order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeConfig:
+    """What a bridge is made from, and what it must keep."""
+
+    versions: tuple[Path, ...]
+    """Directories of older versions: one bridge each."""
+    images: Path
+    """A folder of pictures such as the index holds."""
+    views: int = 4
+    """Of each picture: itself and crops."""
+    min_recall_at_1: float = 0.8
+    """Share of re-embedding's recall@1 that bridged queries must keep."""
+    min_recall_at_10: float = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bridge:
+    """A fitted map, and what was measured."""
+
+    map: Map
+    vector_space: str
+    """The older version's."""
+    handle: str
+    """Its module."""
+    pictures: int
+    """From which the map was learned."""
+    retention: Retention
+    curve: tuple[tuple[int, float, float], ...]
+    """Pictures, and the share of recall@1 and @10 that a map learned from so many keeps."""
+
+    @property
+    def signature(self) -> str:
+        return f"bridge_{self.vector_space}"
+
+    @property
+    def dimension(self) -> int:
+        return self.map.offset.size
+
+    def as_manifest(self) -> dict[str, Any]:
+        return {
+            "vector_space": self.vector_space,
+            "signature": self.signature,
+            "dimension": self.dimension,
+            "bridged": True,
+            "module": self.handle,
+            "map": self.map.kind,
+            "pictures": self.pictures,
+            "retention": self.retention.as_manifest(),
+        }
+
+    def require(self, config: BridgeConfig) -> None:
+        """Raises `ExportError` where less is kept than `config` asks for."""
+        kept = self.retention
+        if kept.reembedded.at_10 < TELLING:
+            raise ExportError(
+                f"the bridge to {self.vector_space} cannot be tested with these pictures: with "
+                f"the new version alone, {kept.reembedded.at_10:.0%} of their crops find them; "
+                "give --bridge-images pictures that the model is made for"
+            )
+        if kept.at_1 < config.min_recall_at_1 or kept.at_10 < config.min_recall_at_10:
+            raise ExportError(
+                f"the bridge to {self.vector_space} keeps {kept.at_1:.3f} of recall@1 and "
+                f"{kept.at_10:.3f} of recall@10, where {config.min_recall_at_1:g} and "
+                f"{config.min_recall_at_10:g} are needed; bring more pictures "
+                f"({self.pictures} were learned from), or rebuild the index"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Materials:
+    """What bridges are fitted from, read and found right before any long work."""
+
+    config: BridgeConfig
+    manifests: tuple[dict[str, Any], ...]
+    """Of the older versions, in order."""
+    pictures: Sequence[bytes]
+
+
+def gather(config: BridgeConfig, native_space: str) -> Materials:
+    """Raises `ExportError` for an older version that needs no bridge or occurs twice, and for a
+    folder of too few pictures."""
+    manifests: list[dict[str, Any]] = []
+    for directory in config.versions:
+        about = manifest.read_manifest(directory)
+        space = about["vector_space"]
+        if space == native_space:
+            raise ExportError(
+                f"{directory} has the vector space of the new version; it needs no bridge"
+            )
+        if any(space == other["vector_space"] for other in manifests):
+            raise ExportError(f"{directory} has the vector space of another --bridge-from")
+        manifests.append(about)
+    pictures = find_pictures(config.images)
+    _check_count(len(pictures), f"{config.images} holds {len(pictures)} pictures")
+    return Materials(config=config, manifests=tuple(manifests), pictures=pictures)
+
+
+def fit_bridges(materials: Materials, version: Path, say: Say) -> list[Bridge]:
+    """A bridge from `version`, a written one, to each older version. Raises `ExportError`."""
+    config, pictures = materials.config, materials.pictures
+    new = embed_pictures(version, pictures, config.views, say, "the new version")
+    bridges = []
+    for directory, about in zip(config.versions, materials.manifests, strict=True):
+        old = embed_pictures(directory, pictures, config.views, say, str(directory))
+        say(f"Fitting the bridge to {directory}")
+        bridge = make_bridge(
+            new, old, vector_space=about["vector_space"], handle=about["module"]["handle"]
+        )
+        bridge.require(config)
+        bridges.append(bridge)
+    return bridges
+
+
+def check_served(bridges: Sequence[Bridge], version: Path, materials: Materials) -> None:
+    """Raises `ParityError` where the graph in `version` does not compute what was measured."""
+    images = np.array(materials.pictures[:CHECKED], dtype=object)
+    with ArtifactSession(version) as session:
+        native = session.run("serving_default", image_bytes=images)
+        fine = native["status"] == 0
+        for bridge in bridges:
+            served = session.run(bridge.signature, image_bytes=images)["features"][fine]
+            expected = bridge.map(native["features"][fine])
+            difference = float(np.abs(served - expected).max(initial=0)) / bridge.map.length
+            if not difference <= SAME:
+                raise ParityError(
+                    f"the bridge to {bridge.vector_space} computes other vectors than were "
+                    f"measured, by {difference:.3g} of their length; report this module"
+                )
+
+
+def make_bridge(new: Embedded, old: Embedded, *, vector_space: str, handle: str) -> Bridge:
+    """Choose a map by part of the pictures, fit it to all but the tested ones, and measure it.
+
+    Raises `ExportError` where too few pictures have vectors of both versions.
+    """
+    x, y = _whole(new.vectors, old.vectors)
+    tested = np.arange(len(x)) % round(1 / TESTED) == 0
+    learned = np.flatnonzero(~tested)
+    chosen = _choose(x[learned], y[learned])
+    curve = []
+    for share in SHARES:
+        # Every picture of a smaller share is in the larger ones as well.
+        part = learned[: max(1, round(share * len(learned)))]
+        again = fit(_rows(x[part]), _rows(y[part]), kinds=[chosen.kind], ridges=[chosen.ridge])
+        fitted = next(again)
+        measured = _measure(fitted, x, y, np.flatnonzero(tested))
+        curve.append((len(part), measured.at_1, measured.at_10))
+    return Bridge(
+        map=fitted,
+        vector_space=vector_space,
+        handle=handle,
+        pictures=len(learned),
+        retention=measured,
+        curve=tuple(curve),
+    )
+
+
+def _whole(new: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures all of whose views have vectors of both versions."""
+    whole = np.isfinite(new).all(axis=(1, 2)) & np.isfinite(old).all(axis=(1, 2))
+    _check_count(int(whole.sum()), f"{whole.sum()} pictures have vectors of both versions")
+    return new[whole], old[whole]
+
+
+def _check_count(count: int, found: str) -> None:
+    if count < FEWEST:
+        raise ExportError(
+            f"{found}, and a bridge needs {FEWEST} at least, some 600 to be good; "
+            "give --bridge-images a folder with more"
+        )
+
+
+def _choose(x: np.ndarray, y: np.ndarray) -> Map:
+    """Of all kinds and ridges: what finds most of every fifth picture, learned from the rest."""
+    held = np.arange(len(x)) % 5 == 0
+    scores = {}
+    for fitted in fit(_rows(x[~held]), _rows(y[~held])):
+        scores[fitted] = _measure(fitted, x, y, np.flatnonzero(held)).bridged.reciprocal_rank
+    best = max(scores.values())
+    kind = min((m.kind for m in scores if scores[m] >= best - TIE), key=KINDS.index)
+    return max((m for m in scores if m.kind == kind), key=scores.__getitem__)
+
+
+def _measure(fitted: Map, x: np.ndarray, y: np.ndarray, tested: np.ndarray) -> Retention:
+    """Crops of the tested pictures, looked for among them, and among all."""
+    own = np.repeat(np.arange(len(tested)), QUERIES)
+    queries, index_old, index_new = _rows(x[tested, 1 : 1 + QUERIES]), y[tested, 0], x[tested, 0]
+    bridged, pictures = fitted(queries), fitted(x[tested, 0])
+    return Retention(
+        queries=len(queries),
+        index=len(tested),
+        bridged=recall(bridged, own, index_old),
+        reembedded=recall(queries, own, index_new),
+        untouched=recall(queries, own, index_old) if x.shape[2] == y.shape[2] else None,
+        among_learned=recall(bridged, tested[own], y[:, 0]),
+        overlap_at_10=overlap(index_old, pictures, index_old),
+        cutoffs=cutoffs(index_old, pictures),
+    )
+
+
+def _rows(vectors: np.ndarray) -> np.ndarray:
+    """`[pictures, views, D]` as `[pictures * views, D]`."""
+    return vectors.reshape(-1, vectors.shape[2])

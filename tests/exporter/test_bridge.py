@@ -1,0 +1,219 @@
+"""Bridges: maps between spaces, what they keep, and how a version serves them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import featurewire
+from featurewire_exporter.artifact import ArtifactSession
+from featurewire_exporter.bridge.embedding import Embedded
+from featurewire_exporter.bridge.fit import BridgeConfig, make_bridge
+from featurewire_exporter.bridge.maps import KINDS, fit
+from featurewire_exporter.bridge.retention import cutoffs, recall
+from featurewire_exporter.bridge.views import find_pictures, views
+from featurewire_exporter.commands import export, inspect
+from featurewire_exporter.errors import ExportError
+from tests.support.pictures import write_tiles
+from tests.support.process import serving
+
+LOOSE = BridgeConfig(versions=(), images=Path())
+
+
+def spaces(pictures: int, shared: float) -> tuple[Embedded, Embedded]:
+    """Two networks' vectors of 3 views a picture, which depend so much on the same 24 causes."""
+    random = np.random.default_rng(0)
+
+    def causes() -> np.ndarray:
+        of_picture, of_view = random.normal(size=(pictures, 1, 24)), (pictures, 3, 24)
+        return of_picture + 0.3 * random.normal(size=of_view)
+
+    same = causes()
+
+    def network(dimension: int) -> np.ndarray:
+        seen = shared * same + (1 - shared) * causes()
+        return np.maximum(seen @ random.normal(size=(24, dimension)), 0).astype(np.float32)
+
+    return Embedded(vectors=network(64)), Embedded(vectors=network(96))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_map_carries_queries_into_a_space_of_another_dimension(kind):
+    new, old = (each.vectors for each in spaces(400, shared=1.0))
+    (fitted,) = fit(
+        new[100:].reshape(-1, 64), old[100:].reshape(-1, 96), kinds=[kind], ridges=[0.1]
+    )
+    bridged = fitted(new[:100, 1])
+    assert fitted.kind == kind
+    assert bridged.shape == (100, 96)
+    assert bridged.dtype == np.float32
+    lengths = np.linalg.norm(bridged, axis=1)
+    np.testing.assert_allclose(lengths, np.median(np.linalg.norm(old, axis=2)), rtol=0.1)
+    assert recall(bridged, np.arange(100), old[:100, 0]).at_10 > 0.9
+
+
+def test_a_bridge_between_networks_that_see_the_same_keeps_what_its_manifest_says():
+    new, old = spaces(400, shared=1.0)
+    bridge = make_bridge(new, old, vector_space="f" * 32, handle="old")
+    bridge.require(LOOSE)
+    about = bridge.as_manifest()
+    assert about["signature"] == "bridge_" + "f" * 32
+    assert about["retention"]["recall_at_10"] > 0.95
+    assert bridge.pictures == 300
+    assert [count for count, *_ in bridge.curve] == [75, 150, 300]
+
+
+def test_a_bridge_between_networks_that_see_nothing_in_common_is_refused():
+    bridge = make_bridge(*spaces(400, shared=0.0), vector_space="f" * 32, handle="old")
+    assert bridge.retention.at_1 < 0.2
+    with pytest.raises(ExportError, match=r"keeps 0\.\d+ of recall@1 .* 0\.8 and 0\.95 are needed"):
+        bridge.require(LOOSE)
+
+
+def test_pictures_that_the_new_network_cannot_tell_apart_are_no_test():
+    new, old = spaces(400, shared=1.0)
+    new.vectors[:] = np.random.default_rng(1).random(new.vectors.shape)
+    bridge = make_bridge(new, old, vector_space="f" * 32, handle="old")
+    with pytest.raises(ExportError, match="cannot be tested with these pictures"):
+        bridge.require(LOOSE)
+
+
+def test_pictures_without_a_vector_are_left_out_and_too_few_are_refused():
+    new, old = spaces(60, shared=1.0)
+    new.vectors[:10, 1] = np.nan
+    assert make_bridge(new, old, vector_space="f" * 32, handle="old").retention.index == 13
+    old.vectors[20:40] = np.nan
+    with pytest.raises(ExportError, match="30 pictures have vectors of both versions"):
+        make_bridge(new, old, vector_space="f" * 32, handle="old")
+
+
+def test_one_vector_for_all_queries_finds_nothing():
+    index = np.eye(20, 8) + 1
+    found = recall(np.ones((20, 8)), np.arange(20), np.ones((20, 8)))
+    assert found.at_1 == 0
+    assert recall(index[:8], np.arange(8), index[:8]).at_1 == 1
+
+
+def test_a_cut_off_moves_with_the_similarities_of_different_pictures():
+    random = np.random.default_rng(3)
+    old = random.normal(size=(300, 4))
+    same = dict(cutoffs(old, old))
+    assert same.keys() >= {0.9, 0.8}
+    for cutoff, moved in same.items():
+        assert moved >= cutoff
+        assert moved - cutoff < 0.01
+
+
+def test_views_are_the_picture_and_the_same_crops_each_time(photos_jpeg):
+    first, again = list(views(photos_jpeg[0], 4)), list(views(photos_jpeg[0], 4))
+    assert first == again
+    assert first[0] == photos_jpeg[0]
+    assert len(set(first)) == 4
+    assert list(views(b"no picture", 4)) == []
+
+
+def test_each_content_counts_once(tmp_path, photos_jpeg):
+    for name in ("a.jpg", "b.JPG", "below/c.jpeg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(photos_jpeg[0])
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert find_pictures(tmp_path) == [photos_jpeg[0]]
+
+
+@pytest.fixture(scope="module")
+def photos_jpeg(photos) -> list[bytes]:
+    return [path.read_bytes() for path in photos]
+
+
+@pytest.fixture(scope="module")
+def pictures(photos, tmp_path_factory) -> Path:
+    return write_tiles(photos, tmp_path_factory.mktemp("tiles") / "images", 44)
+
+
+@pytest.fixture(scope="module")
+def bridged(learned_module, other_learned_module, pictures, tmp_path_factory) -> Path:
+    """A base path: Lite0 as version 1, and Lite1 with a bridge to it as version 2."""
+    base = tmp_path_factory.mktemp("bridged") / "lite"
+    assert export([str(learned_module), str(base), "--max-batch-size", "1"]) == 0
+    options = ["--max-batch-size", "1", "--bridge-views", "3", "--bridge-min-recall", "0.1,0.3"]
+    options += ["--bridge-from", str(base / "1"), "--bridge-images", str(pictures)]
+    assert export([str(other_learned_module), str(base), *options]) == 0
+    return base
+
+
+def manifest_of(version: Path) -> dict:
+    return json.loads((version / "assets.extra" / "featurewire.json").read_text())
+
+
+def test_the_manifest_lists_the_native_space_and_the_bridged_one(bridged, capsys):
+    old, new = manifest_of(bridged / "1"), manifest_of(bridged / "2")
+    native, bridge = new["vector_spaces"]
+    assert "vector_spaces" not in old
+    assert (native["vector_space"], native["signature"]) == (
+        new["vector_space"],
+        "serving_default",
+    )
+    assert bridge["vector_space"] == old["vector_space"]
+    assert bridge["signature"] == f"bridge_{old['vector_space']}"
+    assert 0 < bridge["retention"]["recall_at_10"] <= 1.1
+    assert inspect([str(bridged / "2")]) == 0
+    assert f"{old['vector_space']}, of " in capsys.readouterr().out
+
+
+def test_bridged_vectors_are_nearer_to_the_old_ones_of_their_picture_than_to_others(
+    bridged, pictures
+):
+    images = np.array([path.read_bytes() for path in sorted(pictures.iterdir())], dtype=object)
+    images[5] = b"no picture"
+    (bridge,) = [each for each in manifest_of(bridged / "2")["vector_spaces"] if each["bridged"]]
+    with ArtifactSession(bridged / "1") as session:
+        old = session.run("serving_default", image_bytes=images)["features"]
+    with ArtifactSession(bridged / "2") as session:
+        found = session.run(bridge["signature"], image_bytes=images)
+    assert found["status"].nonzero()[0].tolist() == [5]
+    assert np.isnan(found["features"][5]).all()
+    keep = np.arange(len(images)) != 5
+    rank = recall(found["features"][keep], np.arange(keep.sum()), old[keep])
+    assert rank.at_10 > 0.9
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_the_embedded_server_serves_the_bridge(bridged, photos_jpeg, tmp_path, engine):
+    (bridge,) = [each for each in manifest_of(bridged / "2")["vector_spaces"] if each["bridged"]]
+    with ArtifactSession(bridged / "2") as session:
+        images = np.array(photos_jpeg[:2], dtype=object)
+        expected = session.run(bridge["signature"], image_bytes=images)["features"]
+    with (
+        serving(bridged, f"--engine={engine}", log=tmp_path / "log", model="lite") as server,
+        featurewire.Client(server.target, model="lite", signature=bridge["signature"]) as client,
+    ):
+        client.wait_until_ready(60)
+        vectors = client.embed_batch(photos_jpeg[:2]).vectors
+    np.testing.assert_allclose(vectors, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--bridge-from", "m/1"], "--bridge-from and --bridge-images go together"),
+        (["--bridge-views", "2"], "'2' is too few"),
+        (["--bridge-min-recall", "0.9"], "is no two shares"),
+    ],
+)
+def test_wrong_options_are_wrong_usage(capsys, options, says):
+    with pytest.raises(SystemExit) as stop:
+        export(["stand-in", "m", *options])
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_bridge_to_the_same_space_is_refused_before_any_embedding(
+    tmp_path, capsys, tf2_module, tiny_version, pictures
+):
+    options = ["--bridge-from", str(tiny_version), "--bridge-images", str(pictures)]
+    assert export([str(tf2_module), str(tmp_path / "m"), *options]) == 1
+    assert "it needs no bridge" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
