@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from featurewire import Client
 from tests.exporter.modules import write_tf2_module
 from tests.server.split_model import write_split_model
+from tests.server.support import wait_until
 from tests.support.process import ServerProcess
 
 SOURCE = Path(__file__).parent.parent / "support" / "outside.c"
@@ -71,7 +73,7 @@ def test_the_watch_sees_what_phones_home(watch: Watch) -> None:
 
 @pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
 def test_a_server_says_only_what_is_its_own(watch: Watch, tmp_path: Path, engine: str) -> None:
-    write_split_model(tmp_path / "model")
+    first = write_split_model(tmp_path / "model")
     photo = next((SOURCE.parents[2] / "samples" / "photos").glob("*.jpg"))
     log = tmp_path / "server.log"
     server = ServerProcess(
@@ -89,6 +91,9 @@ def test_a_server_says_only_what_is_its_own(watch: Watch, tmp_path: Path, engine
             *("--server", server.target, "--output", output),
         )
         assert ended.returncode == 0, ended.stderr
+        first.rename(first.with_name("2"))  # loads beside the first one, in a process of its own
+        with Client(server.target, model="m") as client:
+            wait_until(lambda: client.embed(photo).version == 2)
     finally:
         assert server.stop() == 0
     assert watch.looked_up() == set()

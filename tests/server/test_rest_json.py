@@ -363,3 +363,13 @@ def test_gzip_that_is_cut_garbled_or_too_large_is_refused():
     packed = gzip.compress(bytes(2 << 20))
     for body, limit in ((packed[:-9], 4 << 20), (b"garbage", 4 << 20), (packed, 1 << 20)):
         assert "gzip" in message_of(lambda body, limit: list(gunzip(body, limit)), body, limit)
+
+
+def test_metadata_names_types_of_references_too():
+    signatures = SignatureDefMap()
+    info = signatures.signature_def["serving_default"].inputs["x"]
+    info.ParseFromString(TensorInfo(name="x:0").SerializeToString() + b"\x10\x65")  # dtype: 101
+    response = GetModelMetadataResponse()
+    response.metadata["signature_def"].Pack(signatures)
+    found = json.loads(encode.metadata(response))["metadata"]["signature_def"]["signature_def"]
+    assert found["serving_default"]["inputs"]["x"]["dtype"] == "DT_FLOAT_REF"
