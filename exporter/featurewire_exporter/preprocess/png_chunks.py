@@ -39,14 +39,17 @@ def needed(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     fits = packed <= most
     with tf.control_dependencies([tf.raw_ops.Assert(condition=fits, data=[most])]):
         pixels = tf.identity(pixels)
-    return tf.strings.join(
-        [
-            tf.strings.substr(data, 0, _HEADER_END),
-            tf.strings.substr(data, palette, behind_palette - palette),
-            tf.strings.substr(data, pixels, behind_pixels - pixels),
-            _END,
-        ]
-    )
+    kept = _HEADER_END + (behind_palette - palette) + (behind_pixels - pixels) + len(_END)
+
+    def rebuilt() -> tf.Tensor:
+        parts = [(0, _HEADER_END), (palette, behind_palette), (pixels, behind_pixels)]
+        return tf.strings.join(
+            [*(tf.strings.substr(data, start, end - start) for start, end in parts), _END]
+        )
+
+    # Most files hold nothing else: then there is nothing to copy.
+    alone = tf.equal(kept, tf.cast(tf.strings.length(data), tf.int64))
+    return tf.cond(alone, lambda: tf.identity(data), rebuilt)
 
 
 def _most_packed(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
