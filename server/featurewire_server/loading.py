@@ -65,7 +65,7 @@ class FirstRows(DirectRunner):
     request, in this thread, because those that run batches are for callers, and with pauses.
 
     The first run of a signature optimises its graph, which takes seconds. What is left for the
-    first batch of each size is a tenth of its time.
+    first batch of each size is a fifth of a second, too little to compute a large batch for.
     """
 
     def run(
