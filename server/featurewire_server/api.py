@@ -193,6 +193,22 @@ class Api:
             name, signature = predict.signature_of(servable.signatures, spec.signature_name)
             return _effective(servable, name), signature
 
+    def require_time(self, spec: ModelSpec, call: Call) -> None:
+        """Raise RESOURCE_EXHAUSTED if not even one row could be answered in time.
+
+        For a transport whose requests are dear to read. Other errors are found when it is read.
+        """
+        try:
+            with self.manager.use(spec) as servable:
+                assert servable.runner is not None
+                name, signature = predict.signature_of(servable.signatures, spec.signature_name)
+                servable.runner.require_time(
+                    name, [*signature.outputs], deadline=call.deadline, cancelled=call.cancelled
+                )
+        except ServingError as error:
+            if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+
     def count_refused(self, api: str, code: grpc.StatusCode) -> None:
         """A request that was refused before anybody read which model it is for."""
         self.metrics.observe_request(model="", api=api, entrypoint="GRPC", code=code, seconds=0.0)

@@ -158,6 +158,20 @@ class BatchingRunner:
                 raise deadline_exceeded() from None
             return task.result()
 
+    def require_time(
+        self,
+        signature_name: str,
+        outputs: Sequence[str],
+        *,
+        deadline: float | None,
+        cancelled: Cancellation | None,
+    ) -> None:
+        task = Task({}, rows=1, deadline=deadline, cancellation=cancelled)
+        with self._scheduler.changed:
+            queue = self.queues.get(self._key(signature_name, outputs))
+            if queue is not None:
+                self._scheduler.schedule.check(queue, task, task.enqueued)
+
     @staticmethod
     def _key(signature_name: str, outputs: Sequence[str]) -> Key:
         # Sorted, so that no order of a caller's makes a queue of its own, here or in the engine.

@@ -56,6 +56,9 @@ class DirectRunner:
     async def run_async(self, *arguments: Any, **options: Any) -> dict[str, np.ndarray]:
         return await asyncio.to_thread(self.run, *arguments, **options)
 
+    def require_time(self, *_: Any, **__: Any) -> None:
+        """Nothing waits for anything here."""
+
     def close(self) -> None:
         self._engine.close()
 

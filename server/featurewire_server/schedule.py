@@ -78,6 +78,12 @@ class Schedule:
         self._queues[queue] = None
         self._deadlines.watch(queue, task)
 
+    def check(self, queue: Queue, task: Task, now: float) -> None:
+        """Raise RESOURCE_EXHAUSTED if `task` came too late to be answered in time: to be asked
+        before a request is parsed. An idle schedule lets it come, and judges then."""
+        if self._queues or self.running:
+            deadlines.check(queue, task, self._queues, busy=self._running.left(now), now=now)
+
     def remove(self, queue: Queue, task: Task) -> None:
         """Nobody waits for it any more."""
         queue.lines[task.bulk].remove(task)

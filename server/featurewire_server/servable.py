@@ -45,6 +45,16 @@ class Runner(Protocol):
     ) -> dict[str, np.ndarray]:
         """The same, without a thread that waits."""
 
+    def require_time(
+        self,
+        signature_name: str,
+        outputs: Sequence[str],
+        *,
+        deadline: float | None,
+        cancelled: Cancellation | None,
+    ) -> None:
+        """Raise RESOURCE_EXHAUSTED if not even one row could be answered in time."""
+
     def close(self) -> None: ...
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import time
 from pathlib import Path
 
 import grpc
@@ -11,10 +13,12 @@ import pytest
 
 from featurewire._tfs.predict_pb2 import PredictResponse
 from featurewire_server import tensors
+from featurewire_server.admission import Hold
 from featurewire_server.batching import BatchingRunner, BatchScheduler
 from featurewire_server.batching_config import BatchingConfig
+from featurewire_server.cancellation import Cancellation
 from featurewire_server.errors import resource_exhausted
-from featurewire_server.rest.handler import failure
+from featurewire_server.rest.handler import Answer, Handler, Request, failure
 from tests.server.support import (
     PREDICTION,
     TIMEOUT,
@@ -97,6 +101,34 @@ def test_a_call_that_cannot_be_answered_in_time_is_refused_at_once(serve) -> Non
     server.engine.gate.set()
     assert patient.code() is grpc.StatusCode.OK
     assert len(server.engine.calls) == 2
+
+
+def test_rest_refuses_before_it_parses_what_cannot_be_answered_in_time(serve) -> None:
+    server = serve(seconds=1000.0)
+    handler = Handler(server.stub.api, max_body_bytes=1 << 20)
+
+    def answer(body: bytes) -> Answer:
+        with server.stub.api.admission.admit(len(body)) as held:
+            return asyncio.run(handler(rest_request(body, held)))
+
+    assert answer(b"[").status == 400  # it is idle: the body is read
+    server.hold()
+    refused = answer(b"[")
+    assert (refused.status, b"deadline" in refused.body) == (429, True)
+    assert int(dict(refused.headers)["Retry-After"]) > TIMEOUT
+    assert answer(b'{"signature_name": "other", [').status == 400
+
+
+def rest_request(body: bytes, held: Hold) -> Request:
+    return Request(
+        method="POST",
+        path="/v1/models/m:predict",
+        encoding="",
+        body=body,
+        cancelled=Cancellation(),
+        deadline=time.monotonic() + TIMEOUT,
+        held=held,
+    )
 
 
 def test_what_waits_too_long_is_dropped_and_never_computed(serve) -> None:

@@ -155,12 +155,24 @@ class Handler:
         return Answer(status=200, body=(await self._verbs[route.verb](route, request)).encode())
 
     async def _predict(self, route: routes.Route, request: Request) -> str:
+        call = self._call(request)
+        with self._counted_if_unread(route):
+            self._require_time(route, request, call)
         message, rows = await by_size(
             JSON * len(request.body), self._predict_request, route, request
         )
-        call = self._call(request)
         response = await self._within_time(self._api.predict(message, call), request)
         return await by_size(JSON * call.answer_bytes, encode.predict, response.outputs, rows=rows)
+
+    def _require_time(self, route: routes.Route, request: Request, call: Call) -> None:
+        """Refuse before it is parsed what could not be answered in time anyhow."""
+        if request.encoding:
+            return
+        try:
+            self._api.require_time(route.model_spec(), call)
+        except ServingError:
+            if b'"signature_name"' not in request.body:  # else another signature may be meant
+                raise
 
     def _call(self, request: Request) -> Call:
         return Call(
