@@ -29,8 +29,8 @@ search: $(VENV)/.installed .venv-search/.installed ## visual search over a folde
 test: $(VENV)/.installed $(VENV)/.dev ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
-test-samples: $(VENV)/.installed $(VENV)/.dev .venv-samples/.installed ## the tests of samples/
-	.venv-samples/bin/python -m pytest tests/samples
+test-samples: $(VENV)/.installed $(VENV)/.dev ## the tests of samples/
+	@scripts/test_samples.sh $(PYTHON)
 
 test-pythons: ## the same but for slow tests, on further Pythons that are found here
 	@scripts/test_pythons.sh $(PYTHONS)
@@ -73,11 +73,6 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
 	@echo "Creating .venv-search for the sample"
 	@$(PYTHON) -m venv .venv-search
 	@$(SHOWN) .venv-search/bin/pip install --disable-pip-version-check -e ./client -r $<
-	@touch $@
-
-.venv-samples/.installed: $(wildcard samples/*.txt samples/*/*.txt) client/pyproject.toml
-	@$(PYTHON) -m venv .venv-samples
-	@.venv-samples/bin/pip install --quiet --no-compile --disable-pip-version-check -e ./client -r samples/requirements-test.txt
 	@touch $@
 
 # The oldest supported generator: its output also runs on newer protobuf runtimes.

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Run the tests of samples/ in an environment of their own, for their packages do not agree with the
+# project's. Where these cannot be installed it says so and ends well.
+set -euo pipefail
+python=$1
+venv=.venv-samples
+requirements=samples/requirements-test.txt
+
+current() {
+    [ -e "$venv/.installed" ] || return
+    for file in samples/*.txt samples/*/*.txt client/pyproject.toml; do
+        [ ! "$file" -nt "$venv/.installed" ] || return
+    done
+}
+
+if ! current; then
+    echo "Creating $venv (Ray, Beam, LanceDB; a minute)"
+    "$python" -m venv --clear "$venv"
+    if ! timeout 300 "$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check \
+        -e ./client -r "$requirements" >"$venv/log" 2>&1; then
+        echo "test-samples: skipped, because $requirements cannot be installed here:"
+        tail -3 "$venv/log"
+        exit 0
+    fi
+    touch "$venv/.installed"
+fi
+exec "$venv/bin/python" -m pytest tests/samples
