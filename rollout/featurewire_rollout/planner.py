@@ -197,6 +197,9 @@ def shortfall(replica: ReplicaView, goal: Goal) -> str:
         found = replica.labels.get(label)
         if found != version:
             return f"{label} is {'no version' if found is None else found}, not {version}"
+    for label in LABELS:
+        if label not in goal.labels and label in replica.labels:
+            return f"{label} is still {replica.labels[label]}"
     for version in goal.unloaded:
         status = replica.versions.get(version)
         if status is not None and status.state != "END":

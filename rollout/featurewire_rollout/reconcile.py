@@ -133,7 +133,14 @@ class Reconciler:
             versions = [each for each in entry.versions if each != version]
             before = edit(before, self._model, versions=versions, labels=labels, name=store.name)
         old = self.entry(before)
-        goal = Goal(versions=old.versions or (), labels=old.labels, loaded=(current,))
+        # With another policy, servers decide by themselves what they load.
+        unloaded = (version,) if old.versions is not None else ()
+        goal = Goal(
+            versions=old.versions or (),
+            labels=old.labels,
+            loaded=(current,),
+            unloaded=unloaded,
+        )
         try:
             now = store.read()
             if now != before:

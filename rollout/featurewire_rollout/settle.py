@@ -10,7 +10,7 @@ from typing import Protocol
 from featurewire import VersionStatus
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire_rollout.errors import FleetError
-from featurewire_rollout.planner import Goal, shortfall
+from featurewire_rollout.planner import LABELS, Goal, shortfall
 from featurewire_rollout.view import FleetView, ReplicaView
 
 __all__ = ["LoadError", "Members", "Patience", "gather", "settle"]
@@ -136,10 +136,11 @@ def settle(
     deadline = time.monotonic() + patience.seconds
     started = time.monotonic()
     reloads, told, steady = _Reloads(), dict[str, str](), _Steady(loading)
-    first = fleet.look(labels=tuple(goal.labels)) if loading is not None else None
+    labels = tuple(dict.fromkeys([*goal.labels, *LABELS]))
+    first = fleet.look(labels=labels) if loading is not None else None
     before = _failures(first, loading) if first is not None else {}
     while True:
-        view = fleet.look(labels=tuple(goal.labels))
+        view = fleet.look(labels=labels)
         lacking = {
             each.address: lacks for each in view.replicas if (lacks := shortfall(each, goal))
         }

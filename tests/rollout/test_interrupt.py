@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from featurewire_rollout import ConflictError
 from featurewire_rollout.check import Thresholds
 from featurewire_rollout.watch import WatchConfig
 from tests.rollout.stack import Stack
@@ -72,6 +73,8 @@ def test_an_interrupted_run_is_rolled_back(
     for text in process.stderr:
         said.append(text)
         if text.startswith(line):
+            with stack.rollout() as rollout, pytest.raises(ConflictError, match="run of tiny"):
+                rollout.retire()
             process.send_signal(sent)
             break
     out, rest = process.communicate(timeout=120)
@@ -83,6 +86,9 @@ def test_an_interrupted_run_is_rolled_back(
         after = rollout.status()
         assert after.phase.name in ("at rest", "none")
         assert after.fleet.available_everywhere() == {1}
+        assert after.entry is not None
+        for replica in after.fleet.replicas:
+            assert replica.labels == after.entry.labels
 
 
 def test_what_nobody_foresaw_rolls_back(stack: Stack, images: Path) -> None:

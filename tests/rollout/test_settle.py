@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from featurewire import VersionStatus
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
-from featurewire_rollout import FleetError, settle
+from featurewire_rollout import FleetError, RefusedError, Rollout, RolloutConfig, settle
 from featurewire_rollout.planner import Goal
 from featurewire_rollout.view import FleetView, ReplicaView
 
@@ -30,6 +31,9 @@ class Scripted:
     def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView:
         view = self.views.pop(0) if len(self.views) > 1 else self.views[0]
         return FleetView(replicas=[view])
+
+    def close(self) -> None:
+        pass
 
     def reload(self, config: ModelServerConfig, addresses: Sequence[str]) -> dict[str, str]:
         self.reloads += 1
@@ -66,6 +70,15 @@ def test_a_replica_that_comes_back_after_a_restart_did_not_go_back() -> None:
     assert "went back" not in str(caught.value)
 
 
+def test_a_label_that_the_config_does_not_have_is_waited_for_to_go() -> None:
+    there = ((1, "AVAILABLE"), (2, "AVAILABLE"))
+    fleet = Scripted(*[shows(*there, stable=1, canary=2)] * 3, shows(*there, stable=1))
+    wait_for(fleet, seconds=20)
+    assert fleet.reloads == 1
+    with pytest.raises(FleetError, match="canary is still 2"):
+        wait_for(Scripted(shows(*there, stable=1, canary=2)))
+
+
 def test_replicas_that_poll_get_no_reload() -> None:
     late = shows((1, "AVAILABLE"), stable=1)
     done = shows((1, "AVAILABLE"), (2, "AVAILABLE"), stable=1)
@@ -75,3 +88,33 @@ def test_replicas_that_poll_get_no_reload() -> None:
     fleet = Scripted(late, late, late, done)
     wait_for(fleet, seconds=20)
     assert fleet.reloads == 1
+
+
+OTHERS = """model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow"
+  model_version_policy { specific { versions: 1 versions: 2 } }
+  version_labels { key: "stable" value: 2 } version_labels { key: "canary" value: 2 }
+  version_labels { key: "previous" value: 1 } } }
+"""
+
+
+@pytest.mark.parametrize("step", ["start", "promote", "rollback", "retire"])
+def test_a_step_with_a_config_that_nobody_reads_is_refused(tmp_path: Path, step: str) -> None:
+    path = tmp_path / "models.config"
+    path.write_text(OTHERS)
+    replica = shows((3, "AVAILABLE"), stable=3, canary=3)
+
+    def rollout(**options: object) -> Rollout:
+        config = RolloutConfig(
+            config=str(path), servers=["a:1"], model="m", timeout=0.05, **options
+        )
+        return Rollout(config, fleet=Scripted(replica))  # type: ignore[arg-type]
+
+    arguments = (4,) if step == "start" else ()
+    with rollout() as made:
+        with pytest.raises(RefusedError, match=r"has stable at version 3, .* --trust-config"):
+            getattr(made, step)(*arguments)
+        assert made.status().phase.name == "wrong config"
+    assert path.read_text() == OTHERS
+    with rollout(trust_config=True) as made, pytest.raises((FleetError, RefusedError)) as caught:
+        getattr(made, step)(*arguments)
+    assert "--trust-config" not in str(caught.value)
