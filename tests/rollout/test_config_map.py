@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from featurewire import ConfigError
+from featurewire._cli.main import run
 from featurewire_rollout import ConfigFileError, ConflictError
 from featurewire_rollout.config_map import ConfigMapStore
 from featurewire_rollout.store import open_store
@@ -144,6 +146,24 @@ def test_no_access_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for text in ("configmap:", "configmap:ml/models", "configmap:ml//x", "configmap:a/b/c/d"):
         with pytest.raises(ConfigError, match="is not configmap:NAMESPACE/NAME/KEY"):
             open_store(text)
+
+
+def test_without_the_extra_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with pytest.raises(ConfigFileError, match=r"pip install 'featurewire-rollout\[kubernetes\]'"):
+        open_store(NAME).read()
+
+
+def test_the_command_ends_with_one_line(api: ApiServer, capsys: pytest.CaptureFixture[str]) -> None:
+    api.forbidden.add(("get", "configmaps"))
+    command = ["rollout", "retire", "--config", NAME, "--server", "127.0.0.1:1", "--model", "tiny"]
+    assert run(command) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"featurewire rollout: cannot read {NAME}: configmaps ")
+    assert said.err.count("\n") == 1
 
 
 def test_in_a_pod_the_service_account_is_used(
