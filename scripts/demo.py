@@ -77,8 +77,10 @@ def embedded(client: featurewire.Client, photos: list[Path]) -> list[featurewire
 
 
 def demo(module: str, photos: list[Path]) -> None:
+    base_path = prepared(module)
     with (
-        serving(prepared(module)) as target,
+        # Two dozen photos: warming every batch size would take longer than embedding them.
+        serving(base_path, "--enable_model_warmup=false") as target,
         featurewire.Client(target, model=MODEL) as client,
     ):
         client.wait_until_ready(READY_TIMEOUT)

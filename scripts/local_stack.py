@@ -141,8 +141,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(base_path: Path) -> Iterator[str]:
-    """Run `featurewire serve` on a free port; yields its address, and stops it."""
+def serving(base_path: Path, *flags: str) -> Iterator[str]:
+    """Run `featurewire serve` on a free port, with further flags; yields its address, stops it."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="featurewire-") as scratch:
         log = Path(scratch) / "server.log"
@@ -155,6 +155,7 @@ def serving(base_path: Path) -> Iterator[str]:
                 f"--batching_parameters_file={SERVING_CONFIG / 'batching.config'}",
                 "--enable_per_model_batching_parameters",
                 f"--monitoring_config_file={SERVING_CONFIG / 'monitoring.config'}",
+                *flags,
             ]
         )
         with log.open("wb") as output:

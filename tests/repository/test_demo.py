@@ -1,0 +1,79 @@
+"""`make demo` finds out within seconds whether the hub can be reached, and says what it takes."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "local_stack.py"
+
+
+@pytest.fixture
+def stack():
+    spec = importlib.util.spec_from_file_location("local_stack", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    """A web server: `/module` redirects to an archive, `/page` is a web page."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/module"):
+                self.send_response(302)
+                self.send_header("Location", "/archive")
+                self.end_headers()
+                return
+            self.send_response(404 if self.path.startswith("/absent") else 200)
+            self.end_headers()
+            self.wfile.write(b"\x1f\x8b..." if self.path == "/archive" else b"<html>")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_hub_that_gives_the_module_is_taken_and_anything_else_has_a_reason(stack, hub):
+    assert stack.trouble_with_hub(f"{hub}/module") is None
+    assert "something else than a module" in stack.trouble_with_hub(f"{hub}/page")
+    assert "Not Found" in stack.trouble_with_hub(f"{hub}/absent")
+
+
+def test_a_hub_that_is_silent_is_given_up(stack):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/module"
+        assert stack.trouble_with_hub(address, seconds=0.2) is not None
+
+
+@pytest.mark.parametrize(
+    ("trouble", "taken"), [(None, "the hub's"), ("no route", "stand-in")], ids=["route", "no route"]
+)
+def test_without_a_module_named_it_takes_the_real_one_where_it_can(
+    stack, monkeypatch, tmp_path, capsys, trouble, taken
+):
+    monkeypatch.setattr(stack, "MODELS", tmp_path)
+    monkeypatch.setattr(stack, "trouble_with_hub", lambda: trouble)
+    monkeypatch.setattr(stack, "exported", lambda module: module)
+    assert stack.prepared("auto") == {"the hub's": stack.HUB}.get(taken, taken)
+    assert ("takes the stand-in" in capsys.readouterr().out) == (trouble is not None)
+
+
+def test_a_real_module_that_was_exported_before_needs_no_hub(stack, monkeypatch, tmp_path):
+    monkeypatch.setattr(stack, "MODELS", tmp_path)
+    monkeypatch.setattr(stack, "trouble_with_hub", lambda: pytest.fail("the hub was asked"))
+    (stack.base_path_of(stack.HUB) / "1").mkdir(parents=True)
+    monkeypatch.setattr(stack, "exported", lambda module: module)
+    assert stack.prepared("auto") == stack.HUB
