@@ -125,7 +125,8 @@ class InProcess:
 def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
     import numpy as np
 
-    from featurewire_server.engine import EngineConfig, load_engine
+    from featurewire_server.engines.engine import EngineConfig
+    from featurewire_server.engines.load import load_engine
 
     engine = load_engine(version, EngineConfig(engine=name, mixed_precision=precision))
     contents = jpegs()

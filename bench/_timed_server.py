@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from featurewire_server import loading, process
-from featurewire_server.engine import Engine
+from featurewire_server import process
+from featurewire_server.engines.engine import Engine
+from featurewire_server.models import loading
 
 
 class TimedEngine:

@@ -28,18 +28,18 @@ from featurewire._tfs.model_management_pb2 import ReloadConfigRequest, ReloadCon
 from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
 
-from . import inference, metadata, predict, tensors
 from ._tfs.classification_pb2 import ClassificationRequest, ClassificationResponse
 from ._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
 from ._tfs.regression_pb2 import RegressionRequest, RegressionResponse
-from .admission import Admission, Hold
-from .cancellation import Cancellation
-from .errors import ServingError, from_exception, invalid_argument
-from .loop import NUMBERS, by_size
-from .manager import Manager
-from .predict import Run
-from .servable import Servable
-from .telemetry import Metrics, NullMetrics
+from .common.admission import Admission, Hold
+from .common.cancellation import Cancellation
+from .common.errors import ServingError, from_exception, invalid_argument
+from .common.loop import NUMBERS, by_size
+from .common.telemetry import Metrics, NullMetrics
+from .messages import inference, metadata, predict, tensors
+from .messages.predict import Run
+from .models.manager import Manager
+from .models.servable import Servable
 
 log = logging.getLogger(__name__)
 

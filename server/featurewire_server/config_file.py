@@ -7,9 +7,9 @@ import threading
 
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 
-from . import configs
-from .errors import ServingError, invalid_argument
-from .manager import Manager
+from .common.errors import ServingError, invalid_argument
+from .common.text_files import read
+from .models.manager import Manager
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ConfigFile:
         """Read the file once and reload if it says something new, or failed the last time."""
         config = ModelServerConfig()
         try:
-            configs.read(self._path, config)
+            read(self._path, config)
             if config.WhichOneof("config") is None:  # a file that is just being written
                 raise invalid_argument(f"{self._path} holds no model_config_list")
             if self._problem or config != self._manager.config:

@@ -17,18 +17,20 @@ import grpc
 
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 
-from . import __version__, configs, metrics, ports, rest
+from . import __version__, configs
 from . import flags as flags_module
 from ._tfs.ssl_config_pb2 import SSLConfig
-from .admission import Admission, default_limit
 from .api import Api
-from .batching import BatchScheduler
+from .batching.runner import BatchScheduler
+from .common import metrics
+from .common.admission import Admission, default_limit
+from .common.errors import ServingError
 from .config_file import ConfigFile
-from .errors import ServingError
-from .loading import Loader
-from .manager import Manager, ManagerConfig
-from .rest.server import HttpServer
+from .models.loading import Loader
+from .models.manager import Manager, ManagerConfig
+from .transport import ports, rest
 from .transport.grpc_server import WORK_CALLS, GrpcConfig, GrpcServer
+from .transport.rest.server import HttpServer
 
 log = logging.getLogger(__name__)
 

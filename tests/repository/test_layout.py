@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import os
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,53 @@ def test_ci_runs_the_tests_and_the_linters():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert {"make test", "make lint"} <= set(script.read_text().splitlines())
+
+
+SERVER = ROOT / "server" / "featurewire_server"
+#: The server's folders, the highest first; what is not in one is at the top.
+FOLDERS = ["top", "transport", "api", "models", "batching", "messages", "engines", "common", "_tfs"]
+
+
+def server_imports() -> Iterator[tuple[str, str]]:
+    """(module, module that it imports), dotted, without the package's name; not those for types."""
+    for path in SERVER.rglob("*.py"):
+        parts = path.relative_to(SERVER).with_suffix("").parts
+        package = parts[:-1]
+        module = ".".join(parts).removesuffix(".__init__")
+        tree = ast.parse(path.read_text())
+        for_types = {
+            inner
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            for child in node.body
+            for inner in ast.walk(child)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level and node not in for_types:
+                base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+                for alias in node.names:
+                    full = SERVER.joinpath(*filter(None, base), alias.name)
+                    found = [*filter(None, base)]
+                    if full.with_suffix(".py").exists() or full.is_dir():
+                        found.append(alias.name)
+                    if found:
+                        yield module, ".".join(found)
+
+
+def test_the_servers_folders_import_only_from_those_below():
+    def rank(module: str) -> int:
+        first = module.split(".")[0]
+        return FOLDERS.index(first) if first in FOLDERS else 0
+
+    upwards = [f"{a} -> {b}" for a, b in server_imports() if rank(a) > rank(b)]
+    assert upwards == []
+
+
+def test_no_modules_of_the_server_import_each_other_in_a_circle():
+    graph: dict[str, set[str]] = {}
+    for importer, imported in server_imports():
+        graph.setdefault(importer, set()).add(imported)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

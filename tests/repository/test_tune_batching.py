@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from bench import tune_batching
 from bench.tune_batching import Parameters, largest_harmless, main, smallest_near
 from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
-from featurewire_server.batching_config import BatchingConfig
+from featurewire_server.batching.config import BatchingConfig
 from tests.support.models import write_tiny_model
 
 

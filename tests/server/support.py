@@ -21,15 +21,15 @@ from featurewire._tfs.model_management_pb2 import ReloadConfigRequest, ReloadCon
 from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
-from featurewire_server import tensors
-from featurewire_server.admission import Admission
 from featurewire_server.api import Api
-from featurewire_server.batching import BatchScheduler
-from featurewire_server.batching_config import BatchingConfig
-from featurewire_server.engine import EngineConfig
-from featurewire_server.loading import Loader
-from featurewire_server.loop import event_loop
-from featurewire_server.manager import Manager, ManagerConfig
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.runner import BatchScheduler
+from featurewire_server.common.admission import Admission
+from featurewire_server.common.loop import event_loop
+from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.messages import tensors
+from featurewire_server.models.loading import Loader
+from featurewire_server.models.manager import Manager, ManagerConfig
 from featurewire_server.transport.grpc_server import GrpcConfig, GrpcServer
 from tests.support.process import free_port
 
@@ -119,7 +119,7 @@ class Stub:
 
     def states(self, name: str = "tiny") -> dict[int, str]:
         """Version to the name of its state."""
-        from featurewire_server.policy import State
+        from featurewire_server.models.policy import State
 
         found = self.status(spec(name)).model_version_status
         return {status.version: State(status.state).name for status in found}

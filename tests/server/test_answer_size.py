@@ -7,7 +7,7 @@ import pytest
 
 from featurewire._tfs import types_pb2
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
-from featurewire_server.predict import output_bytes
+from featurewire_server.messages.predict import output_bytes
 from tests.server.split_model import SIZE, write_split_model
 from tests.server.support import (
     code_and_text,

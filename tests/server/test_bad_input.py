@@ -20,9 +20,9 @@ from featurewire._tfs.model_management_pb2 import ReloadConfigRequest
 from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.predict_pb2 import PredictRequest
 from featurewire._tfs.tensor_pb2 import TensorProto
-from featurewire_server import admission
-from featurewire_server.errors import ServingError
-from featurewire_server.loading import DirectRunner
+from featurewire_server.common import admission
+from featurewire_server.common.errors import ServingError
+from featurewire_server.models.loading import DirectRunner
 from tests.server.support import (
     JPEG,
     MODEL,

@@ -14,14 +14,14 @@ import pytest
 from google.protobuf import text_format
 
 from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
-from featurewire_server.batch_queue import Queue
-from featurewire_server.batching import BatchingRunner, BatchScheduler
-from featurewire_server.batching_config import BatchingConfig
-from featurewire_server.cancellation import Cancellation
-from featurewire_server.errors import ServingError
-from featurewire_server.merging import merge
-from featurewire_server.metrics import PrometheusMetrics
-from featurewire_server.task import Batch, Piece, Task
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.merging import merge
+from featurewire_server.batching.queue import Queue
+from featurewire_server.batching.runner import BatchingRunner, BatchScheduler
+from featurewire_server.batching.task import Batch, Piece, Task
+from featurewire_server.common.cancellation import Cancellation
+from featurewire_server.common.errors import ServingError
+from featurewire_server.common.metrics import PrometheusMetrics
 from tests.server.support import (
     JPEG,
     MODEL,

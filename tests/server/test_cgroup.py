@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from featurewire_server import cgroup
+from featurewire_server.common import cgroup
 
 MIB = 1 << 20
 
@@ -85,9 +85,10 @@ def test_affinity_counts_where_there_are_no_groups(tmp_path: Path, monkeypatch) 
 CODE = """
 import os, sys
 os.sched_getaffinity = lambda _: set(range(8))
-from featurewire_server import cgroup
+from featurewire_server.common import cgroup
 cgroup.cores.__defaults__ = (__import__("pathlib").Path(sys.argv[1]),)
-from featurewire_server import batching_config, configs, flags, process
+from featurewire_server import configs, flags, process
+from featurewire_server.batching import config as batching_config
 asked = flags.parse(["--model_base_path=/m"])
 import tensorflow as tf
 session = tf.compat.v1.ConfigProto.FromString(configs.engine_config(asked).session_config)
@@ -104,7 +105,7 @@ def test_a_quota_sets_every_default_that_counts_cores(tmp_path: Path) -> None:
 
 
 GROUPS = Path("/sys/fs/cgroup")
-READ = "from featurewire_server import cgroup as c; print(c.cores(), c.memory_limit())"
+READ = "from featurewire_server.common import cgroup as c; print(c.cores(), c.memory_limit())"
 
 
 @pytest.mark.parametrize("quota", ["30000", "100000"])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from featurewire_server.common.errors import ServingError
 from featurewire_server.config_file import ConfigFile
-from featurewire_server.errors import ServingError
-from featurewire_server.loading import DirectRunner
-from featurewire_server.manager import Manager, ManagerConfig
+from featurewire_server.models.loading import DirectRunner
+from featurewire_server.models.manager import Manager, ManagerConfig
 from tests.server.support import FakeEngine, config, model, spec, wait_until
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from featurewire_server.engine import EngineConfig, load_engine
-from featurewire_server.engine_tensorflow import TensorFlowEngine, session_config
-from featurewire_server.errors import ServingError
+from featurewire_server.common.errors import ServingError
+from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.load import load_engine
+from featurewire_server.engines.tensorflow import TensorFlowEngine, session_config
 from tests.support.models import expected_vector, write_tiny_model
 
 JPEG = b"\xff\xd8\xff\x00"

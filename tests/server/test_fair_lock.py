@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from featurewire_server.fair_lock import FairLock
+from featurewire_server.common.fair_lock import FairLock
 from tests.server.support import wait_until
 
 

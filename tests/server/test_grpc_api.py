@@ -19,10 +19,11 @@ from featurewire._tfs.get_model_metadata_pb2 import SignatureDefMap
 from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest
 from featurewire._tfs.model_management_pb2 import ReloadConfigResponse
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
-from featurewire_server import predict, rest, tensors
-from featurewire_server.errors import ServingError
-from featurewire_server.loading import DirectRunner
-from featurewire_server.telemetry import NullMetrics
+from featurewire_server.common.errors import ServingError
+from featurewire_server.common.telemetry import NullMetrics
+from featurewire_server.messages import predict, tensors
+from featurewire_server.models.loading import DirectRunner
+from featurewire_server.transport import rest
 from tests.server.support import (
     JPEG,
     MODEL,

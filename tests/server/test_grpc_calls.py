@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
-from featurewire_server.loading import DirectRunner
+from featurewire_server.models.loading import DirectRunner
 from featurewire_server.transport import grpc_extras, grpc_limits, grpc_server
 from tests.server.slow_line import slow_line
 from tests.server.support import (

@@ -17,8 +17,8 @@ from featurewire_server._tfs.classification_pb2 import (
 from featurewire_server._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
 from featurewire_server._tfs.input_pb2 import Input
 from featurewire_server._tfs.regression_pb2 import RegressionRequest, RegressionResponse
-from featurewire_server.errors import ServingError
-from featurewire_server.inference import classifications, regressions
+from featurewire_server.common.errors import ServingError
+from featurewire_server.messages.inference import classifications, regressions
 from tests.server.support import JPEG, PREDICTION, Stub, code_and_text, config, model, served, spec
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"

@@ -11,12 +11,14 @@ import grpc
 import numpy as np
 import pytest
 
-from featurewire_server import engine_openvino_child, loading
-from featurewire_server.engine import EngineConfig, load_engine
-from featurewire_server.engine_openvino import suitable_split
-from featurewire_server.engine_openvino_network import _compute
-from featurewire_server.errors import ServingError
+from featurewire_server.common.errors import ServingError
+from featurewire_server.engines import openvino_child as engine_openvino_child
+from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.load import load_engine
+from featurewire_server.engines.openvino import suitable_split
+from featurewire_server.engines.openvino_network import _compute
 from featurewire_server.flags import parse
+from featurewire_server.models import loading
 from featurewire_server.process import Server
 from tests.server.split_model import write_split_model
 from tests.support.process import free_port

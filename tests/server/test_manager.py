@@ -10,10 +10,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from featurewire_server.errors import ServingError, not_found
-from featurewire_server.loading import DirectRunner
-from featurewire_server.manager import Manager, ManagerConfig
-from featurewire_server.policy import State
+from featurewire_server.common.errors import ServingError, not_found
+from featurewire_server.models.loading import DirectRunner
+from featurewire_server.models.manager import Manager, ManagerConfig
+from featurewire_server.models.policy import State
 from tests.server.support import TIMEOUT, FakeEngine, config, model, spec, wait_until
 
 

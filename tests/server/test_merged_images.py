@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from featurewire._tfs.predict_pb2 import PredictResponse
-from featurewire_server import tensors
-from featurewire_server.batching_config import BatchingConfig
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.messages import tensors
 from tests.server.split_model import write_split_model
 from tests.server.support import PREDICTION, config, model, predict_request, served, spec
 

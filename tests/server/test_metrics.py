@@ -8,10 +8,10 @@ import threading
 
 import grpc
 
-from featurewire_server import metrics, prometheus, telemetry
 from featurewire_server._tfs.monitoring_config_pb2 import MonitoringConfig
-from featurewire_server.metrics import PrometheusMetrics
-from featurewire_server.telemetry import NullMetrics
+from featurewire_server.common import metrics, prometheus, telemetry
+from featurewire_server.common.metrics import PrometheusMetrics
+from featurewire_server.common.telemetry import NullMetrics
 
 LATENCY = ":tensorflow:serving:request_latency"
 LABELS = 'model_name="m",API="Predict",entrypoint="GRPC"'

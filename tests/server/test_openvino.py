@@ -12,10 +12,11 @@ import grpc
 import numpy as np
 import pytest
 
-from featurewire_server import engine_openvino
-from featurewire_server.engine import EngineConfig, load_engine
-from featurewire_server.engine_parts import ROWS
-from featurewire_server.errors import ServingError
+from featurewire_server.common.errors import ServingError
+from featurewire_server.engines import openvino as engine_openvino
+from featurewire_server.engines.chunks import ROWS
+from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.load import load_engine
 from tests.server.split_model import DIMENSION, SIZE, write_split_model
 
 BAD = {0: b"", 2: b"no image", 5: b"\xff\xd8\xff\xe0 cut short"}

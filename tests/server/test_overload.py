@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from featurewire._tfs.predict_pb2 import PredictResponse
-from featurewire_server import tensors
-from featurewire_server.admission import Hold
-from featurewire_server.batching import BatchingRunner, BatchScheduler
-from featurewire_server.batching_config import BatchingConfig
-from featurewire_server.cancellation import Cancellation
-from featurewire_server.errors import resource_exhausted
-from featurewire_server.rest.handler import Answer, Handler, Request, failure
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.runner import BatchingRunner, BatchScheduler
+from featurewire_server.common.admission import Hold
+from featurewire_server.common.cancellation import Cancellation
+from featurewire_server.common.errors import resource_exhausted
+from featurewire_server.messages import tensors
+from featurewire_server.transport.rest.handler import Answer, Handler, Request, failure
 from tests.server.support import (
     PREDICTION,
     TIMEOUT,

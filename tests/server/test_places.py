@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from featurewire_server.errors import ServingError
-from featurewire_server.places import Places
+from featurewire_server.common.errors import ServingError
+from featurewire_server.common.places import Places
 
 
 def takes(places: Places, caller: object) -> bool:

@@ -7,8 +7,8 @@ from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurewire_server.errors import ServingError
-from featurewire_server.policy import (
+from featurewire_server.common.errors import ServingError
+from featurewire_server.models.policy import (
     Snapshot,
     State,
     VersionPolicy,

@@ -21,8 +21,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from featurewire_server.common.errors import ServingError
 from featurewire_server.configs import ssl_config
-from featurewire_server.errors import ServingError
 from featurewire_server.flags import parse
 from tests.server.support import (
     JPEG,

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
-from featurewire_server import tensors
+from featurewire_server.messages import tensors
 from tests.server.support import stub_for
 from tests.server.test_inference import write_half_plus_two
 from tests.support.models import expected_vector

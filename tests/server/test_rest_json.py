@@ -20,11 +20,11 @@ from featurewire._tfs.get_model_metadata_pb2 import (
     SignatureDefMap,
 )
 from featurewire._tfs.meta_graph_pb2 import TensorInfo
-from featurewire_server import tensors
 from featurewire_server._tfs.classification_pb2 import ClassificationResult
-from featurewire_server.errors import ServingError
-from featurewire_server.rest import decode, document, encode, examples, routes
-from featurewire_server.rest.handler import gunzip
+from featurewire_server.common.errors import ServingError
+from featurewire_server.messages import tensors
+from featurewire_server.transport.rest import decode, document, encode, examples, routes
+from featurewire_server.transport.rest.handler import gunzip
 
 FLOAT = {"x": TensorInfo(dtype=types_pb2.DT_FLOAT)}
 STRING = {"image_bytes": TensorInfo(dtype=types_pb2.DT_STRING)}

@@ -14,16 +14,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from featurewire_server import rest
-from featurewire_server.admission import Admission
 from featurewire_server.api import Api
-from featurewire_server.loop import event_loop
-from featurewire_server.metrics import PrometheusMetrics
-from featurewire_server.rest import app as rest_app
-from featurewire_server.rest import connection as rest_connection
-from featurewire_server.rest.app import ADMIT_BYTES, Application
-from featurewire_server.rest.handler import Answer, Request, failure
-from featurewire_server.rest.server import HttpServer, listen
+from featurewire_server.common.admission import Admission
+from featurewire_server.common.loop import event_loop
+from featurewire_server.common.metrics import PrometheusMetrics
+from featurewire_server.transport import rest
+from featurewire_server.transport.rest import app as rest_app
+from featurewire_server.transport.rest import connection as rest_connection
+from featurewire_server.transport.rest.app import ADMIT_BYTES, Application
+from featurewire_server.transport.rest.handler import Answer, Request, failure
+from featurewire_server.transport.rest.server import HttpServer, listen
 
 MIB = 1 << 20
 LIMIT = 4 * MIB

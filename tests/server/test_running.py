@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from featurewire_server.batch_queue import Queue
-from featurewire_server.batching_config import BatchingConfig
-from featurewire_server.rates import Rates
-from featurewire_server.running import Running
-from featurewire_server.task import Batch
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.queue import Queue
+from featurewire_server.batching.rates import Rates
+from featurewire_server.batching.running import Running
+from featurewire_server.batching.task import Batch
 
 
 def new_batch(*, side_by_side: bool, seconds: float | None = 2.0) -> Batch:

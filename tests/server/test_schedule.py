@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurewire_server.batch_queue import Queue
-from featurewire_server.batching_config import BatchingConfig
-from featurewire_server.cancellation import Cancellation
-from featurewire_server.errors import ServingError
-from featurewire_server.rates import Rates
-from featurewire_server.schedule import BULK_SECONDS, Schedule
-from featurewire_server.task import Batch, Task, TaskTooLarge
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.queue import Queue
+from featurewire_server.batching.rates import Rates
+from featurewire_server.batching.schedule import BULK_SECONDS, Schedule
+from featurewire_server.batching.task import Batch, Task, TaskTooLarge
+from featurewire_server.common.cancellation import Cancellation
+from featurewire_server.common.errors import ServingError
 
 ONES = BatchingConfig(max_batch_size=1, max_enqueued_batches=10**6)
 SIXTEEN = BatchingConfig(max_batch_size=16, allowed_sizes=(1, 2, 4, 8, 16), max_enqueued_batches=64)

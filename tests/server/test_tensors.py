@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from featurewire._tfs import types_pb2
 from featurewire._tfs.tensor_pb2 import TensorProto
-from featurewire_server import tensors
-from featurewire_server.errors import ServingError
+from featurewire_server.common.errors import ServingError
+from featurewire_server.messages import tensors
 
 DTYPES = [
     *map(np.dtype, ["f4", "f8", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]),

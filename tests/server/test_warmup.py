@@ -9,13 +9,13 @@ import grpc
 import pytest
 import tensorflow as tf
 
-from featurewire_server import warmup
 from featurewire_server._tfs.prediction_log_pb2 import PredictionLog
-from featurewire_server.batching_config import BatchingConfig
-from featurewire_server.engine import EngineConfig
-from featurewire_server.errors import ServingError
-from featurewire_server.loading import DirectRunner, Loader
-from featurewire_server.warmup import MAX_RECORDS, RECORDS, warm_up
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.common.errors import ServingError
+from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.models import warmup
+from featurewire_server.models.loading import DirectRunner, Loader
+from featurewire_server.models.warmup import MAX_RECORDS, RECORDS, warm_up
 from tests.server.support import (
     JPEG,
     FakeEngine,
@@ -66,7 +66,7 @@ def version(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recorder(version: Path) -> Recorder:
-    from featurewire_server.engine_tensorflow import TensorFlowEngine
+    from featurewire_server.engines.tensorflow import TensorFlowEngine
 
     return Recorder(TensorFlowEngine(version, EngineConfig()))
 

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 
 from featurewire._tfs._pool import POOL
 
-from ..errors import ServingError
+from ..common.errors import ServingError
 from .grpc_limits import CallLimit
 
 CHECKS = 1024

@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 
-from ..errors import cancelled, invalid_argument, shutting_down
-from ..places import Places
+from ..common.errors import cancelled, invalid_argument, shutting_down
+from ..common.places import Places
 
 PATIENCE = 5.0
 """Seconds that a message may take before it no longer keeps others from being received: callers who

@@ -22,12 +22,12 @@ from .._tfs.inference_pb2 import MultiInferenceRequest
 from .._tfs.regression_pb2 import RegressionRequest
 from .._tfs.ssl_config_pb2 import SSLConfig
 from ..api import Api, Call
-from ..cancellation import BULK, CLASS, Cancellation
-from ..errors import ServingError, invalid_argument
-from ..loop import by_size, run
-from ..ports import UnixSocket
+from ..common.cancellation import BULK, CLASS, Cancellation
+from ..common.errors import ServingError, invalid_argument
+from ..common.loop import by_size, run
 from .grpc_extras import HEALTH, Health, Reflection
 from .grpc_limits import CallLimit
+from .ports import UnixSocket
 
 MAX_MESSAGE_BYTES = (1 << 31) - 1
 MAX_DETAILS = 1024  # characters; HTTP/2 trailers are bounded

@@ -1,0 +1,287 @@
+"""Runs requests in batches, as TensorFlow Serving's batching session does, in the order of a
+`Schedule`.
+
+One queue for each version, signature and set of outputs; one pool of threads for all of them, so
+that decoding one batch can overlap computing another. Without batching each request is a batch of
+its own in the same schedule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from ..common.cancellation import Cancellation
+from ..common.errors import ServingError, deadline_exceeded, from_exception
+from ..common.telemetry import Metrics, NullMetrics
+from ..engines.engine import Engine
+from .config import BatchingConfig
+from .merging import check_outputs, common_rows, merge
+from .queue import Queue
+from .schedule import Schedule
+from .task import Batch, Task
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, tuple[str, ...]]
+
+QUEUES = 64
+"""Queues of a version that are kept, with what was measured, while nothing waits in them."""
+
+
+class BatchScheduler:
+    """The threads that run batches, shared by every model."""
+
+    def __init__(self, threads: int, *, unbatched: int = 1) -> None:
+        lock = threading.Lock()
+        self.changed = threading.Condition(lock)
+        """Something may start. Its lock guards the schedule and the runners' queues."""
+        self.ended = threading.Condition(lock)
+        """A batch has run."""
+        self.schedule = Schedule(threads=threads, unbatched=unbatched)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
+            for number in range(threads + unbatched)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def running(self) -> int:
+        """Batches that run now."""
+        return self.schedule.running
+
+    def _work(self) -> None:
+        while True:
+            batch = self._next()
+            runner, ok = batch.queue.owner, False
+            try:
+                ok = runner.process(batch)
+            except Exception:  # `process` reports to its tasks; a thread must outlive the rest
+                log.exception("a batch failed")
+            finally:
+                with self.changed:
+                    self.schedule.finished(batch, time.monotonic(), ok=ok)
+                    runner.running -= 1
+                    self.ended.notify_all()
+            del runner, batch  # not to keep an unloaded version alive while waiting
+
+    def _next(self) -> Batch:
+        """Wait for the batch whose turn it is."""
+        with self.changed:
+            while True:
+                now = time.monotonic()
+                batch = self.schedule.next(now)
+                if batch is not None:
+                    batch.queue.owner.took(batch)
+                    self.changed.notify()  # another may start, or somebody must wait for its time
+                    return batch
+                wake_at = self.schedule.wake_at
+                self.changed.wait(None if wake_at == math.inf else max(wake_at - now, 0.0))
+
+
+class BatchingRunner:
+    """An engine behind queues; its fields are guarded by the scheduler's condition."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        config: BatchingConfig | None,
+        scheduler: BatchScheduler,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """`config` None: without batching."""
+        self.signatures = engine.signatures
+        self.queues: OrderedDict[Key, Queue] = OrderedDict()
+        """The one used last is the last."""
+        self.running = 0
+        self._name = name
+        self._engine = engine
+        self._config = config or BatchingConfig.unbatched()
+        # Rows of a batch come from several requests, so none depends on another.
+        independent = self._config.merge or getattr(engine, "independent_rows", False)
+        self._splits = independent and not self._config.pad_variable_length
+        self._scheduler = scheduler
+        self._metrics = metrics or NullMetrics()
+
+    def run(
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        *,
+        deadline: float | None = None,
+        cancelled: Cancellation | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Wait in this thread; raises ServingError."""
+        key, rows = self._key(signature_name, outputs), self._rows(inputs)
+        if not rows:
+            return self._engine.run(signature_name, inputs, key[1])
+        task = Task(inputs, rows=rows, deadline=deadline, cancellation=cancelled)
+        with self._queued(key, task):
+            return task.result()
+
+    async def run_async(
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        *,
+        deadline: float | None = None,
+        cancelled: Cancellation | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The same without a thread that waits."""
+        key, rows = self._key(signature_name, outputs), self._rows(inputs)
+        if not rows:
+            return await asyncio.to_thread(self._engine.run, signature_name, inputs, key[1])
+        task = Task(inputs, rows=rows, deadline=deadline, cancellation=cancelled)
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(done.set)
+
+        task.add_done_callback(wake)
+        with self._queued(key, task):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await done.wait()
+            except TimeoutError:
+                raise deadline_exceeded() from None
+            return task.result()
+
+    def require_time(
+        self,
+        signature_name: str,
+        outputs: Sequence[str],
+        *,
+        deadline: float | None,
+        cancelled: Cancellation | None,
+    ) -> None:
+        task = Task({}, rows=1, deadline=deadline, cancellation=cancelled)
+        with self._scheduler.changed:
+            queue = self.queues.get(self._key(signature_name, outputs))
+            if queue is not None:
+                self._scheduler.schedule.check(queue, task, task.enqueued)
+
+    @staticmethod
+    def _key(signature_name: str, outputs: Sequence[str]) -> Key:
+        # Sorted, so that no order of a caller's makes a queue of its own, here or in the engine.
+        return signature_name, tuple(sorted(set(outputs)))
+
+    def _rows(self, inputs: Mapping[str, np.ndarray]) -> int:
+        return common_rows(inputs) if self._config.merge else _examples(inputs)
+
+    @contextmanager
+    def _queued(self, key: Key, task: Task) -> Iterator[None]:
+        """Let a task wait in its queue, from where it goes when its caller does.
+
+        Its rows count among those in flight meanwhile: what a fleet is scaled by.
+        """
+        scheduler = self._scheduler
+        self._metrics.observe_rows_inflight(model=self._name, change=task.rows)
+        try:
+            with scheduler.changed:
+                queue = self._queue(key)
+                scheduler.schedule.add(queue, task, task.enqueued)
+                scheduler.changed.notify()
+                self._observe_queue()
+            try:
+                yield
+            except BaseException:
+                self._leave(queue, task)
+                raise
+        finally:
+            self._metrics.observe_rows_inflight(model=self._name, change=-task.rows)
+
+    def _queue(self, key: Key) -> Queue:
+        queue = self.queues.get(key)
+        if queue is None:
+            queue = self.queues[key] = Queue(
+                self._config,
+                splits=self._splits,
+                side_by_side=self._engine.side_by_side,
+                owner=self,
+                key=key,
+            )
+        self.queues.move_to_end(key)
+        if len(self.queues) > QUEUES:  # a queue a set of outputs: callers must not pile them up
+            idle = next((key for key, each in self.queues.items() if not len(each)), None)
+            if idle is not None:
+                del self.queues[idle]
+        return queue
+
+    def _leave(self, queue: Queue, task: Task) -> None:
+        with self._scheduler.changed:
+            self._scheduler.schedule.remove(queue, task)
+            self._observe_queue()
+
+    def took(self, batch: Batch) -> None:
+        """A batch of this runner starts; `running` is counted down when it has run."""
+        self.running += 1
+        self._observe_queue()
+
+    def _observe_queue(self) -> None:
+        self._metrics.observe_queue(
+            model=self._name, batches=sum(len(queue) for queue in self.queues.values())
+        )
+
+    def process(self, batch: Batch) -> bool:
+        """Run a batch and tell every task of it how that went; whether it went well."""
+        signature_name, outputs = batch.queue.key
+        started = time.monotonic()
+        merges = self._config.merge
+        if merges:
+            for piece in batch.pieces:
+                self._metrics.observe_queuing(
+                    model=self._name, seconds=started - piece.task.enqueued
+                )
+            self._metrics.observe_batch(
+                model=self._name, size=batch.rows, padding=batch.size - batch.rows
+            )
+        try:
+            if merges:
+                merged = merge([piece.inputs() for piece in batch.pieces], batch.size)
+            else:
+                merged = dict(batch.pieces[0].inputs())
+            values = self._engine.run(signature_name, merged, outputs)
+            if merges:
+                check_outputs(values, batch.size)
+        except Exception as failure:
+            error = from_exception(failure)
+            for piece in batch.pieces:
+                piece.task.fail(ServingError(error.code, error.message))
+            return False
+        first = batch.pieces[0]
+        if first.rows == first.task.rows == batch.size:  # a whole task, and nothing else
+            first.task.deliver(0, values, batch.size)
+            return True
+        at = 0
+        for piece in batch.pieces:
+            part = {name: array[at : at + piece.rows] for name, array in values.items()}
+            piece.task.deliver(piece.start, part, piece.rows)
+            at += piece.rows
+        return True
+
+    def close(self) -> None:
+        """Wait for the batch that runs for callers who have left, then free the engine."""
+        with self._scheduler.changed:
+            for queue in self.queues.values():
+                self._scheduler.schedule.forget(queue)
+            self.queues.clear()
+            self._scheduler.ended.wait_for(lambda: self.running == 0)
+        self._engine.close()
+
+
+def _examples(inputs: Mapping[str, np.ndarray]) -> int:
+    """Rows as far as anybody can tell: dimension 0 of the first input."""
+    first = next(iter(inputs.values()), None)
+    return max(int(first.shape[0]), 1) if first is not None and first.ndim else 1

@@ -1,0 +1,240 @@
+"""What runs next: the policy over all queues of all versions. No threads, no clock, no engine.
+
+- Two classes. Interactive tasks go first; while both wait, bulk gets `BULK_SHARE` of the time.
+- Within a class the queue whose last batch is longest ago is next, the one with the oldest task if
+  they never had one. So a task whose batch is due waits for at most one batch of each other queue.
+- Within a queue callers take turns.
+- A task that cannot be answered before its deadline is refused at once, one that waits is dropped
+  as soon as that is so (`deadlines`), and a batch takes no more rows than its tasks have time for
+  (`forming`).
+- While interactive tasks come, batches of bulk are short.
+- The next batch starts when what runs is nearly done, so that it takes what has come by then. While
+  nothing is measured, everything is admitted and starts at once.
+"""
+
+from __future__ import annotations
+
+import math
+
+from . import deadlines, forming
+from .deadlines import Deadlines
+from .estimates import BULK_SHARE, lead
+from .queue import Line, Queue
+from .running import Running
+from .task import Batch, Task, TaskTooLarge
+
+BULK_SECONDS = 1.3
+"""What a batch of bulk takes at most while interactive tasks come."""
+BULK_ROWS = 4
+"""The same while nothing is measured."""
+CALM = 10.0
+"""Seconds without an interactive task after which batches of bulk are large again."""
+SHORT = 0.05
+"""Seconds; batches that take no longer start whatever else runs."""
+TICK = 0.001
+"""Seconds; what is due so soon is due."""
+
+Turn = tuple[Queue, Line]
+
+
+class Schedule:
+    """Holds what waits and what runs. `now` is in seconds, of any clock, and never goes back."""
+
+    def __init__(self, *, threads: int, unbatched: int = 1) -> None:
+        """`threads`: batches that run at once; `unbatched`: tasks without batching besides."""
+        self._most = {True: threads, False: unbatched}
+        self._queues: dict[Queue, None] = {}
+        """Those in which something waits."""
+        self._running = Running()
+        self._deadlines = Deadlines()
+        self._count = 0
+        """Of all that came and all that started."""
+        self._owed = 0.0
+        """Seconds of its share that bulk has not had."""
+        self._interactive_at = -math.inf
+        self.wake_at = math.inf
+        """When to ask `next` again though nothing has happened; set by it."""
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def add(self, queue: Queue, task: Task, now: float) -> None:
+        """Let a task wait.
+
+        Raises INVALID_ARGUMENT for a task too large, RESOURCE_EXHAUSTED where it cannot be
+        answered in time, UNAVAILABLE where its queue is full.
+        """
+        if task.rows > queue.config.max_batch_size:
+            raise TaskTooLarge(task.rows, queue.config.max_batch_size)
+        busy = self._running.left(now) if self._running else None
+        deadlines.check(queue, task, self._queues, busy=busy, now=now)
+        queue.make_room(task)
+        self._count += 1
+        task.order = self._count
+        if not task.bulk:
+            self._interactive_at = now
+        queue.lines[task.bulk].add(task)
+        self._queues[queue] = None
+        self._deadlines.watch(queue, task)
+
+    def check(self, queue: Queue, task: Task, now: float) -> None:
+        """Raise RESOURCE_EXHAUSTED if `task` came too late to be answered in time: to be asked
+        before a request is parsed. An idle schedule lets it come, and judges then."""
+        if self._queues or self.running:
+            deadlines.check(queue, task, self._queues, busy=self._running.left(now), now=now)
+
+    def remove(self, queue: Queue, task: Task) -> None:
+        """Nobody waits for it any more."""
+        queue.lines[task.bulk].remove(task)
+        self._tidy(queue)
+
+    def forget(self, queue: Queue) -> None:
+        """A queue whose version goes."""
+        for line in queue.lines.values():
+            for task in list(line.tasks):
+                line.remove(task)
+        self._tidy(queue)
+
+    def next(self, now: float) -> Batch | None:
+        """The batch to start now, which then counts as running; None: see `wake_at`."""
+        for queue, task in self._deadlines.late(now):
+            self._drop(queue, task, now)
+        if not self._queues:
+            self._deadlines.clear()
+        self.wake_at = self._deadlines.next_at
+        while (turn := self._whose_turn(now)) is not None:
+            batch = self._form(*turn, now)
+            if batch is not None:
+                self._start(batch, now)
+                return batch
+        return None
+
+    def finished(self, batch: Batch, now: float, *, ok: bool = True) -> None:
+        """A batch has run; `ok`: to its end, so that its time counts."""
+        self._running.end(batch, now)
+        if ok and batch.spent > 0:
+            batch.queue.rates.observe(batch.size, batch.spent)
+            batch.queue.measured_at = now
+
+    def _tidy(self, queue: Queue) -> None:
+        if not any(queue.lines.values()):
+            self._queues.pop(queue, None)
+        if not any(other.lines[True] for other in self._queues):
+            self._owed = 0.0
+
+    def _drop(self, queue: Queue, task: Task, now: float) -> None:
+        self.remove(queue, task)
+        if task.alive(now):
+            queue.refused_at = now
+            task.fail(deadlines.too_late(queue, task))
+
+    def _whose_turn(self, now: float) -> Turn | None:
+        due = self._due(now)
+        turn = self._first(due)
+        if turn is None:
+            return None
+        busy, early = self._running.left(now), lead(*turn)
+        if busy <= early + TICK:
+            return turn
+        self.wake_at = min(self.wake_at, now + busy - early)
+        return self._first(_passing(due))
+
+    def _due(self, now: float) -> list[Turn]:
+        """Lines of which a batch may start."""
+        found = []
+        for queue in self._queues:
+            merge = queue.config.merge
+            if self._running.count(merge=merge) >= self._most[merge]:
+                continue
+            for line in queue.lines.values():
+                at = _due_at(queue, line)
+                if at <= now + TICK:
+                    found.append((queue, line))
+                else:
+                    self.wake_at = min(self.wake_at, at)
+        return found
+
+    def _first(self, turns: list[Turn]) -> Turn | None:
+        """The class whose turn it is, and in it the line whose last batch is longest ago."""
+        firsts = {
+            bulk: min(lines, key=lambda turn: (turn[1].served, turn[1].oldest.order))
+            for bulk in (False, True)
+            if (lines := [turn for turn in turns if turn[1].bulk is bulk])
+        }
+        bulk = firsts.get(True)
+        if bulk is not None and self._owed >= _cost(bulk[0], BULK_ROWS):
+            return bulk
+        return firsts.get(False, bulk)
+
+    def _form(self, queue: Queue, line: Line, now: float) -> Batch | None:
+        """Take the first batch of a line; None if nobody in it could be answered any more."""
+        choice = forming.choose(
+            queue,
+            line,
+            most=self._most_rows(queue, line, now),
+            now=now,
+            start=now + self._running.left(now),
+            alone=not self._running,
+        )
+        for task in choice.late:
+            self._drop(queue, task, now)
+        if not choice.pieces:
+            self._tidy(queue)
+            return None
+        for piece in choice.pieces:
+            queue.lines[piece.task.bulk].take(piece.task, piece.rows)
+        batch = Batch(queue, pieces=choice.pieces, bulk=line.bulk)
+        batch.size = queue.config.padded(batch.rows)
+        return batch
+
+    def _most_rows(self, queue: Queue, line: Line, now: float) -> int:
+        """Rows of the largest batch now."""
+        if not line.bulk or now - self._interactive_at > CALM:
+            return queue.config.execution_size
+        if queue.seconds(1) is None:
+            return min(BULK_ROWS, queue.config.execution_size)
+        short = [size for size in queue.sizes() if (queue.seconds(size) or 0.0) <= BULK_SECONDS]
+        return max(short, default=queue.sizes()[0])
+
+    def _start(self, batch: Batch, now: float) -> None:
+        cost = _cost(batch.queue, batch.size)
+        if batch.bulk:
+            self._owed = max(self._owed - cost, 0.0)
+        elif any(other.lines[True] for other in self._queues):
+            self._owed += cost * BULK_SHARE / (1 - BULK_SHARE)
+        self._count += 1
+        line = batch.queue.lines[batch.bulk]
+        line.served, line.size = self._count, batch.size
+        self._running.start(batch, now)
+        self._tidy(batch.queue)
+
+
+def _passing(due: list[Turn]) -> list[Turn]:
+    """Lines that need not wait for what runs: their batches are short, and their last one is longer
+    ago than that of any line that waits."""
+    short = [turn for turn in due if _is_short(*turn)]
+    waiting = [turn for turn in due if turn not in short]
+    return [
+        (queue, line)
+        for queue, line in short
+        if all(line.served <= other.served for _, other in waiting if other.bulk is line.bulk)
+    ]
+
+
+def _due_at(queue: Queue, line: Line) -> float:
+    if not line:
+        return math.inf
+    if not queue.config.merge or line.rows >= queue.config.execution_size:
+        return -math.inf
+    return line.oldest.enqueued + queue.config.timeout
+
+
+def _is_short(queue: Queue, line: Line) -> bool:
+    seconds = queue.seconds(min(line.rows, queue.config.execution_size))
+    return seconds is None or seconds <= SHORT
+
+
+def _cost(queue: Queue, rows: int) -> float:
+    seconds = queue.seconds(rows)
+    return 1.0 if seconds is None else seconds

@@ -1,0 +1,228 @@
+"""What the server counts, under TensorFlow Serving's metric names.
+
+Its names are paths with ``/`` turned into ``:``; its latencies are microseconds, and so are these,
+in the same buckets, so that a dashboard reads both servers alike. What TensorFlow Serving has no
+name for is called ``featurewire_server_…``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+
+import grpc
+
+from .._tfs.monitoring_config_pb2 import MonitoringConfig
+from .prometheus import CONTENT_TYPE, Counter, Family, Gauge, Histogram
+from .telemetry import Metrics, NullMetrics
+
+#: Where TensorFlow Serving answers when MonitoringConfig gives no path.
+DEFAULT_PATH = "/monitoring/prometheus/metrics"
+
+
+def exponential(scale: float, growth: float, count: int) -> tuple[float, ...]:
+    """Upper limits ``scale * growth**i`` of `count` buckets; the one up to infinity is implied."""
+    return tuple(scale * growth**i for i in range(count))
+
+
+#: What counts as a request. Status and metadata do not: probes would drown the rest.
+INFERENCE = {"Predict", "Classify", "Regress", "MultiInference"}
+
+#: 10 us to about 20 minutes.
+LATENCY_LIMITS = exponential(10, 1.8, 33)
+#: 100 us to about 1 s.
+QUEUING_LIMITS = exponential(100, 1.2, 52)
+#: 1 to 16384.
+COUNT_LIMITS = exponential(1, 2, 15)
+
+
+def from_config(config: MonitoringConfig) -> Metrics:
+    """What `--monitoring_config_file` asks for: a page for Prometheus, or nothing."""
+    prometheus = config.prometheus_config
+    return (
+        PrometheusMetrics(prometheus.path or DEFAULT_PATH) if prometheus.enable else NullMetrics()
+    )
+
+
+class PrometheusMetrics:
+    """A `telemetry.Metrics` that shows what it received as a page for Prometheus at `path`."""
+
+    content_type = CONTENT_TYPE
+
+    def __init__(self, path: str = DEFAULT_PATH) -> None:
+        self.path = path
+        self._started = time.time()
+        self._request_count = Counter(
+            ":tensorflow:serving:request_count", ("model_name", "status"), "Requests answered."
+        )
+        self._request_latency = Histogram(
+            ":tensorflow:serving:request_latency",
+            ("model_name", "API", "entrypoint"),
+            "Microseconds from the arrival of a request that succeeded to its answer.",
+            LATENCY_LIMITS,
+        )
+        self._runtime_latency = Histogram(
+            ":tensorflow:serving:runtime_latency",
+            ("model_name", "API", "runtime"),
+            "Microseconds that the engine spent on a request that was not batched.",
+            LATENCY_LIMITS,
+        )
+        self._example_counts = Histogram(
+            ":tensorflow:serving:request_example_counts",
+            ("model",),
+            "Rows (images, examples) in a request.",
+            COUNT_LIMITS,
+        )
+        self._example_count_total = Counter(
+            ":tensorflow:serving:request_example_count_total",
+            ("model",),
+            "Rows (images, examples) received.",
+        )
+        self._queuing_latency = Histogram(
+            ":tensorflow:serving:batching_session:queuing_latency",
+            ("thread_pool_name",),
+            "Microseconds a task waited for its batch to start; the pool is named for its model.",
+            QUEUING_LIMITS,
+        )
+        self._wrapped_run_count = Counter(
+            ":tensorflow:serving:batching_session:wrapped_run_count", (), "Batches run."
+        )
+        self._warmup_latency = Histogram(
+            ":tensorflow:serving:model_warmup_latency",
+            ("model_path", "status"),
+            "Microseconds spent replaying a version's warm-up records.",
+            LATENCY_LIMITS,
+        )
+        self._load_attempts = Counter(
+            ":tensorflow:cc:saved_model:load_attempt_count",
+            ("model_path", "status"),
+            "Attempts to load a version.",
+        )
+        self._load_latency = Counter(
+            ":tensorflow:cc:saved_model:load_latency",
+            ("model_path",),
+            "Microseconds spent loading versions that loaded.",
+        )
+        self._batch_rows = Histogram(
+            "featurewire_server_batch_rows",
+            ("model_name",),
+            "Rows of requests in a batch, padding left out.",
+            COUNT_LIMITS,
+        )
+        self._padding_rows = Counter(
+            "featurewire_server_batch_padding_rows_total",
+            ("model_name",),
+            "Rows added to batches to reach an allowed batch size.",
+        )
+        self._queued_batches = Gauge(
+            "featurewire_server_queued_batches", ("model_name",), "Batches waiting for a thread."
+        )
+        self._rows_inflight = Gauge(
+            "featurewire_server_rows_inflight",
+            ("model_name",),
+            "Rows (images) that wait for a batch or are in one that runs.",
+        )
+        self._inflight_bytes = Gauge(
+            "featurewire_server_inflight_bytes", (), "Encoded bytes of the requests held."
+        )
+        self._version_state = Gauge(
+            "featurewire_server_version_state",
+            ("model_name", "version", "state"),
+            "1 for the state of a version, 0 for those it has left; none after it is unloaded.",
+        )
+        self._label_version = Gauge(
+            "featurewire_server_label_version",
+            ("model_name", "label"),
+            "The version that a label points to.",
+        )
+        self._resident = Gauge("process_resident_memory_bytes", (), "Resident memory.")
+        self._start_time = Gauge("process_start_time_seconds", (), "Unix time of the start.")
+        self._states: dict[tuple[str, int], str] = {}
+        self._paths: dict[tuple[str, int], str] = {}
+        self._states_lock = threading.Lock()
+
+    def observe_request(
+        self, *, model: str, api: str, entrypoint: str, code: grpc.StatusCode, seconds: float
+    ) -> None:
+        if api not in INFERENCE:
+            return
+        self._request_count.add(model, code.name)
+        if code is grpc.StatusCode.OK:
+            self._request_latency.observe(model, api, entrypoint, value=seconds * 1e6)
+
+    def observe_runtime(self, *, model: str, api: str, seconds: float) -> None:
+        self._runtime_latency.observe(model, api, "TF1", value=seconds * 1e6)
+
+    def observe_examples(self, *, model: str, count: int) -> None:
+        self._example_counts.observe(model, value=count)
+        self._example_count_total.add(model, amount=count)
+
+    def observe_load(
+        self, *, model: str, version: int, path: str, ok: bool, seconds: float
+    ) -> None:
+        with self._states_lock:
+            self._paths[model, version] = path
+        self._load_attempts.add(path, "success" if ok else "fail")
+        if ok:
+            self._load_latency.add(path, amount=int(seconds * 1e6))
+
+    def observe_warmup(self, *, model: str, path: str, ok: bool, seconds: float) -> None:
+        self._warmup_latency.observe(path, "OK" if ok else "UNKNOWN", value=seconds * 1e6)
+
+    def observe_state(self, *, model: str, version: int, state: str) -> None:
+        with self._states_lock:
+            before = self._states.pop((model, version), None)
+            if state == "END":  # its series leave with it, or versions would fill the page
+                self._version_state.forget(model, str(version))
+            if state == "END" and before == "UNLOADING":
+                self._forget_path(self._paths.pop((model, version), None))
+                return
+            self._states[model, version] = state
+            if before is not None and state != "END":
+                self._version_state.set(model, str(version), before, value=0)
+            self._version_state.set(model, str(version), state, value=1)
+
+    def _forget_path(self, path: str | None) -> None:
+        if path is not None and path not in self._paths.values():
+            for family in (self._load_attempts, self._load_latency, self._warmup_latency):
+                family.forget(path)
+
+    def observe_labels(self, *, labels: Mapping[str, Mapping[str, int]]) -> None:
+        self._label_version.forget()
+        for model, versions in labels.items():
+            for label, version in versions.items():
+                self._label_version.set(model, label, value=version)
+
+    def observe_queuing(self, *, model: str, seconds: float) -> None:
+        self._queuing_latency.observe(model, value=seconds * 1e6)
+
+    def observe_batch(self, *, model: str, size: int, padding: int) -> None:
+        self._wrapped_run_count.add()
+        self._batch_rows.observe(model, value=size)
+        self._padding_rows.add(model, amount=padding)
+
+    def observe_queue(self, *, model: str, batches: int) -> None:
+        self._queued_batches.set(model, value=batches)
+
+    def observe_rows_inflight(self, *, model: str, change: int) -> None:
+        self._rows_inflight.add(model, amount=change)
+
+    def observe_inflight(self, *, bytes_: int) -> None:
+        self._inflight_bytes.set(value=bytes_)
+
+    def page(self) -> bytes:
+        """Every metric that has a series, in Prometheus' text format 0.0.4."""
+        self._resident.set(value=_resident_bytes())
+        self._start_time.set(value=self._started)
+        families = [value for value in vars(self).values() if isinstance(value, Family)]
+        return "".join(f"{line}\n" for family in families for line in family.lines()).encode()
+
+
+def _resident_bytes() -> float:
+    try:
+        with open("/proc/self/statm") as file:
+            return float(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+    except OSError:
+        return float("nan")

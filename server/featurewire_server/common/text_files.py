@@ -1,0 +1,39 @@
+"""Messages in text files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from .errors import invalid_argument
+
+M = TypeVar("M", bound=Message)
+
+
+def read(path: str | Path, message: M) -> M:
+    """`message`, filled from the text file `path`.
+
+    Raises INVALID_ARGUMENT with one line that names the file and, where it can, the line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise invalid_argument(f"cannot read {path}: {reason}") from error
+    return parse(text, message, str(path))
+
+
+def parse(text: str, message: M, name: str) -> M:
+    """`message`, filled from text format; `name` is what errors call the text."""
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        line = f":{error.GetLine()}" if error.GetLine() else ""
+        reason = " ".join(str(error).split(" : ", 1)[-1].split())
+        kind = message.DESCRIPTOR.full_name
+        raise invalid_argument(
+            f"{name}{line}: Error parsing text-format {kind}: {reason}"
+        ) from error

@@ -1,0 +1,1 @@
+"""What computes a version: TensorFlow, or OpenVINO for the network of an artifact."""

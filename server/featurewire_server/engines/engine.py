@@ -1,0 +1,67 @@
+"""What runs a version's signatures: the protocol that every engine fulfils."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from featurewire._tfs.meta_graph_pb2 import SignatureDef
+
+MANIFEST = Path("assets.extra", "featurewire.json")
+"""In the version directory of an artifact of the exporter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How engines are made; the same for every version of every model."""
+
+    engine: str = "auto"
+    """`auto`, `tensorflow` or `openvino`."""
+    tags: tuple[str, ...] = ("serve",)
+    """The tag set of the meta graph to load."""
+    session_config: bytes = b""
+    """A serialized `tensorflow.ConfigProto`: the session file and the parallelism flags merged."""
+    mixed_precision: str = ""
+    """Empty (float32), `bfloat16` (CPU) or `float16` (GPU)."""
+
+
+class Unsuitable(Exception):
+    """Why OpenVINO cannot run a version: half a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The manifest's `split`: names of two signatures, and of the network's input and output."""
+
+    preprocess: str
+    network: str
+    input: str
+    output: str
+
+
+class Engine(Protocol):
+    """One loaded version. `run` may be called from several threads at once."""
+
+    name: str
+    """`tensorflow` or `openvino`, for logs."""
+    side_by_side: bool
+    """Whether several batches compute at once, each with a part of the machine; else one after the
+    other, in the order in which they came."""
+    signatures: Mapping[str, SignatureDef]
+    """Every signature of the version by its key."""
+
+    def run(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """The named `outputs` of a signature.
+
+        `inputs` are complete and of the signature's dtypes (strings: object arrays of bytes).
+        Releases the GIL while it computes. Raises ServingError.
+        """
+
+    def close(self) -> None:
+        """Free the memory; nothing runs any more when this is called."""

@@ -1,0 +1,33 @@
+"""From a version directory to the engine that runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .engine import MANIFEST, Engine, EngineConfig
+
+
+def load_engine(path: Path, config: EngineConfig, *, beside: bool = False) -> Engine:
+    """Load the version directory `path` with the engine that `config` asks for.
+
+    `beside`: other versions answer meanwhile, and are spared at the price of a longer load.
+    Raises ServingError when the directory cannot be loaded.
+    """
+    engine = _load(path, config, beside)
+    if not (path / MANIFEST).is_file():
+        return engine
+    from .chunks import ChunkedEngine
+
+    return ChunkedEngine(engine)
+
+
+def _load(path: Path, config: EngineConfig, beside: bool) -> Engine:
+    if config.engine != "tensorflow":
+        from . import openvino as engine_openvino
+
+        engine = engine_openvino.load(path, config, beside=beside)
+        if engine is not None:
+            return engine
+    from . import tensorflow as engine_tensorflow
+
+    return engine_tensorflow.TensorFlowEngine(path, config)

@@ -1,0 +1,212 @@
+"""Runs an artifact's network with OpenVINO and everything around it with TensorFlow.
+
+The manifest of an artifact says how it splits: which signature preprocesses, which one is the
+network. Decoding stays in TensorFlow, in the artifact's own graph. Batches run concurrently, so
+one is decoded while another is computed; computing itself takes all cores and one batch at a time.
+
+Neither TensorFlow nor OpenVINO is imported until a version is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurewire._tfs.meta_graph_pb2 import SignatureDef
+
+from ..common import cgroup
+from ..common.errors import failed_precondition, from_run, internal
+from .engine import MANIFEST, EngineConfig, Split, Unsuitable
+
+if TYPE_CHECKING:
+    from .openvino_graph import Halves
+    from .openvino_network import Network
+
+log = logging.getLogger(__name__)
+
+
+def load(path: Path, config: EngineConfig, *, beside: bool = False) -> OpenVinoEngine | None:
+    """The version directory `path`, or None if TensorFlow has to run it.
+
+    With `engine="openvino"` what cannot be run raises FAILED_PRECONDITION instead.
+    """
+    try:
+        split = suitable_split(path, config)
+        return OpenVinoEngine(path, config, split, beside=beside)
+    except Unsuitable as reason:
+        if config.engine == "openvino":
+            raise failed_precondition(f"OpenVINO cannot run {path}: {reason}") from reason
+        log.info("%s: the TensorFlow engine runs it, because %s", path, reason)
+        return None
+
+
+def suitable_split(path: Path, config: EngineConfig) -> Split:
+    """How the version splits, as its manifest says. Raises Unsuitable."""
+    if importlib.util.find_spec("openvino") is None:
+        raise Unsuitable("openvino is not installed (pip install openvino)")
+    if config.mixed_precision == "float16":
+        raise Unsuitable("OpenVINO computes in float32 or bfloat16 on a CPU, not in float16")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        split = Split(**manifest["split"])
+    except FileNotFoundError:
+        raise Unsuitable(f"it has no manifest ({MANIFEST})") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Unsuitable(f"its manifest does not say how it splits ({error})") from None
+    if config.engine == "auto" and _has_gpu():
+        raise Unsuitable("there is a GPU")
+    return split
+
+
+def _has_gpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+class OpenVinoEngine:
+    """One version: a TensorFlow session without the network, and the network in OpenVINO."""
+
+    name = "openvino"
+    side_by_side = False
+
+    def __init__(
+        self, path: Path, config: EngineConfig, split: Split, *, beside: bool = False
+    ) -> None:
+        """`beside`: spare what runs already.
+
+        Raises Unsuitable if the graph does not come apart as `split` says.
+        """
+        from . import openvino_child as engine_openvino_child
+        from . import openvino_graph as engine_openvino_graph
+        from . import openvino_network as engine_openvino_network
+
+        with tempfile.TemporaryDirectory(prefix="featurewire-") as folder:
+            if beside:
+                halves = engine_openvino_child.take_apart(path, config.tags, split, Path(folder))
+            else:
+                halves = engine_openvino_graph.take_apart(path, config.tags, split)
+            self.signatures: Mapping[str, SignatureDef] = halves.signatures
+            self._split = split
+            self._around = _Around(halves, config, split.preprocess)
+            self._tails = halves.tails
+            self._network: Network = engine_openvino_network.Network(
+                halves.network or Path(folder, engine_openvino_child.NETWORK),
+                input_shape=halves.network_input_shape,
+                precision=config.mixed_precision or "float32",
+                threads=self._around.threads or cgroup.cores(),
+                beside=beside,
+            )
+            halves.network = b""
+
+    def run(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        try:
+            if signature_name == self._split.network:
+                return {name: self._network.run(inputs[self._split.input]) for name in outputs}
+            if any(name in self._tails.get(signature_name, ()) for name in outputs):
+                return self._run_beyond(signature_name, inputs, outputs)
+            return self._around.run(signature_name, inputs, outputs)
+        except Exception as error:
+            raise from_run(error) from error
+
+    def close(self) -> None:
+        self._around.close()
+        self._network.close()
+
+    def _run_beyond(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Preprocess, compute, and what the graph does with the network's output."""
+        tails = self._tails[signature_name]
+        beyond = [name for name in outputs if name in tails]
+        others = [name for name in outputs if name not in tails]
+        images, values, known = self._around.preprocess(signature_name, inputs, others)
+        needed = {tensor: known[tensor] for name in beyond for tensor in tails[name]}
+        try:
+            vectors = self._network.run(images)
+            return values | self._around.finish(signature_name, beyond, vectors, needed)
+        except Exception as error:  # what is fed from here on is ours, not the caller's
+            raise internal(from_run(error).message) from error
+
+
+class _Around:
+    """The graph without its network, in a Session."""
+
+    def __init__(self, halves: Halves, config: EngineConfig, preprocess: str) -> None:
+        import tensorflow as tf
+
+        from .tensorflow import session_config
+
+        proto = session_config(config)
+        self.threads: int = proto.intra_op_parallelism_threads
+        self._parts = halves
+        self._preprocess = preprocess
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.graph_util.import_graph_def(halves.around, name="")
+        halves.around = None
+        self._session = tf.compat.v1.Session(graph=graph, config=proto)
+        self._callables: dict[tuple[tuple[str, ...], ...], Callable[..., list[Any]]] = {}
+
+    def run(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Outputs that do not need the network."""
+        signature = self.signatures[signature_name]
+        feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
+        return self._call({name: signature.outputs[name].name for name in outputs}, feeds)
+
+    def preprocess(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], others: Sequence[str]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The network's input, the outputs `others` of the signature that do not need the
+        network, and every output of the preprocessing by its tensor's name; in one run."""
+        signature = self.signatures[signature_name]
+        known = {info.name for info in self.signatures[self._preprocess].outputs.values()}
+        fetches = {f":{name}": signature.outputs[name].name for name in others}
+        fetches |= {name: name for name in known}
+        feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
+        found = self._call(fetches, feeds)
+        values = {name: found[f":{name}"] for name in others}
+        return found[self._parts.network_source], values, found
+
+    def finish(
+        self,
+        signature_name: str,
+        outputs: Sequence[str],
+        vectors: np.ndarray,
+        needed: Mapping[str, np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """`outputs`, from the network's output and what they need of the preprocessing."""
+        signature = self.signatures[signature_name]
+        feeds = {self._parts.network_output: vectors, **needed}
+        return self._call({name: signature.outputs[name].name for name in outputs}, feeds)
+
+    @property
+    def signatures(self) -> Mapping[str, SignatureDef]:
+        return self._parts.signatures
+
+    def close(self) -> None:
+        self._callables.clear()
+        self._session.close()
+
+    def _call(
+        self, fetches: Mapping[str, str], feeds: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        key = (tuple(fetches.values()), tuple(feeds))
+        call = self._callables.get(key)
+        if call is None:
+            from .tensorflow import session_callable
+
+            call = session_callable(self._session, list(fetches.values()), list(feeds))
+            self._callables[key] = call
+        return dict(zip(fetches, call(*feeds.values()), strict=True))

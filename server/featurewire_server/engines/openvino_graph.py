@@ -1,0 +1,224 @@
+"""Takes an artifact's graph apart: the network, and everything around it.
+
+Importing this module imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2, node_def_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+from featurewire._tfs.meta_graph_pb2 import SignatureDef
+
+from .engine import Split, Unsuitable
+
+_PLACEHOLDERS = {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"}
+_PASS_THROUGH = {"Identity", "EnsureShape"}
+
+
+@dataclass(kw_only=True)
+class Halves:
+    """An artifact in two graphs. Tensors are named `node:index`."""
+
+    signatures: Mapping[str, SignatureDef]
+    network: bytes
+    """A serialized GraphDef: a placeholder, constants, operations."""
+    network_input_shape: tuple[int, ...]
+    """Of one row: height, width, channels."""
+    network_source: str
+    """The tensor of the graph around that the network reads."""
+    network_output: str
+    """The tensor that the network gives; the graph around has a placeholder for it."""
+    around: Any
+    """A GraphDef: all signatures without the network."""
+    tails: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """For each signature with outputs beyond the network, what each of these needs besides
+    `network_output`: outputs of the preprocessing."""
+
+    def pack(self) -> dict[str, Any]:
+        """Everything but `network`, fit for JSON."""
+        return vars(self) | {
+            "network": "",
+            "signatures": {
+                key: base64.b64encode(signature.SerializeToString()).decode()
+                for key, signature in self.signatures.items()
+            },
+            "around": base64.b64encode(self.around.SerializeToString()).decode(),
+        }
+
+    @classmethod
+    def unpack(cls, packed: dict[str, Any]) -> Halves:
+        """What `pack` has packed; the network is elsewhere."""
+        signatures = {
+            key: SignatureDef.FromString(base64.b64decode(data))
+            for key, data in packed["signatures"].items()
+        }
+        around = graph_pb2.GraphDef.FromString(base64.b64decode(packed["around"]))
+        shape = tuple(packed["network_input_shape"])
+        changed = {"signatures": signatures, "around": around, "network_input_shape": shape}
+        return cls(**packed | changed | {"network": b""})
+
+
+def take_apart(path: Path, tags: Iterable[str], split: Split) -> Halves:
+    """The halves of the SavedModel at `path`. Raises Unsuitable when it does not come apart so."""
+    meta = _meta_graph(path, tags)
+    signatures = {
+        key: SignatureDef.FromString(definition.SerializeToString())
+        for key, definition in meta.signature_def.items()
+    }
+    try:
+        source = normal(signatures[split.network].inputs[split.input].name)
+        output = normal(signatures[split.network].outputs[split.output].name)
+        known = {normal(info.name) for info in signatures[split.preprocess].outputs.values()}
+    except KeyError as error:
+        raise Unsuitable(f"its graph has no signature {error}") from None
+    graph = _Graph(meta.graph_def)
+    entry = graph.nodes[node_of(source)]
+    if entry.op != "PlaceholderWithDefault" or normal(entry.input[0]) not in known:
+        raise Unsuitable("its network does not begin where its preprocessing ends")
+    shape = tuple(dim.size for dim in entry.attr["shape"].shape.dim[1:])
+    if not shape or min(shape) < 1:
+        raise Unsuitable("the size of its network's input is not fixed")
+    network = _network(graph, entry, output, shape)
+    graph.cut(node_of(output))
+    tails = _tails(graph, signatures, split, known, output)
+    return Halves(
+        signatures=signatures,
+        network=network,
+        network_input_shape=shape,
+        network_source=normal(entry.input[0]),
+        network_output=output,
+        around=_around(graph, signatures),
+        tails=tails,
+    )
+
+
+def normal(tensor: str) -> str:
+    """`node:0` for `node`."""
+    return tensor if ":" in tensor else f"{tensor}:0"
+
+
+def node_of(tensor: str) -> str:
+    return tensor.lstrip("^").rsplit(":", 1)[0]
+
+
+def _meta_graph(path: Path, tags: Iterable[str]) -> Any:
+    try:
+        data = (path / "saved_model.pb").read_bytes()
+        saved_model = saved_model_pb2.SavedModel.FromString(data)
+    except Exception:  # the TensorFlow engine knows what to say of it
+        raise Unsuitable("its saved_model.pb cannot be read") from None
+    for meta in saved_model.meta_graphs:
+        if set(meta.meta_info_def.tags) == set(tags):
+            if {"saved_model_main_op", "legacy_init_op"} & set(meta.collection_def) or any(
+                key.startswith("__") for key in meta.signature_def
+            ):
+                raise Unsuitable("its graph has to be initialised")
+            return meta
+    raise Unsuitable(f"it has no meta graph tagged {', '.join(tags)}")
+
+
+class _Graph:
+    """Nodes of a GraphDef by name."""
+
+    def __init__(self, graph_def: Any) -> None:
+        self.versions = graph_def.versions
+        self.library = graph_def.library
+        self.nodes: dict[str, Any] = {node.name: node for node in graph_def.node}
+
+    def ancestors(self, tensors: Iterable[str], stop: Iterable[str] = ()) -> dict[str, None]:
+        """Names of the nodes that `tensors` need, in the order found; none behind `stop`."""
+        stop = set(stop)
+        found: dict[str, None] = {}
+        waiting = [node_of(tensor) for tensor in tensors]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found[name] = None
+                if name not in stop:
+                    waiting.extend(node_of(tensor) for tensor in self.nodes[name].input)
+        return found
+
+    def cut(self, name: str) -> None:
+        """Put a placeholder in the place of the node `name`, which has one float output."""
+        placeholder = node_def_pb2.NodeDef(name=name, op="Placeholder")
+        placeholder.attr["dtype"].type = tf.float32.as_datatype_enum
+        placeholder.attr["shape"].shape.unknown_rank = True
+        self.nodes[name] = placeholder
+
+
+def _network(graph: _Graph, entry: Any, output: str, shape: tuple[int, ...]) -> bytes:
+    """The nodes from `entry` to `output` as a GraphDef that stands alone."""
+    end = graph.nodes[node_of(output)]
+    while end.op in _PASS_THROUGH:  # they say something to TensorFlow and nothing to OpenVINO
+        end = graph.nodes[node_of(end.input[0])]
+    names = graph.ancestors([end.name], stop=[entry.name])
+    if entry.name not in names:
+        raise Unsuitable("its network's output does not depend on its input")
+    functions = {function.signature.name for function in graph.library.function}
+    alone = graph_pb2.GraphDef(versions=graph.versions)
+    for name in names:
+        node = graph.nodes[name]
+        if name == entry.name:
+            placeholder = alone.node.add(name=name, op="Placeholder")
+            placeholder.attr["dtype"].CopyFrom(entry.attr["dtype"])
+            for size in (-1, *shape):
+                placeholder.attr["shape"].shape.dim.add(size=size)
+            continue
+        if node.op in _PLACEHOLDERS:
+            raise Unsuitable(f"its network needs another input, {name}")
+        if node.op in functions or node.op.startswith(("VarHandle", "Variable", "ReadVariable")):
+            raise Unsuitable(f"its network has a node of type {node.op}")
+        alone.node.append(node)
+    network: bytes = alone.SerializeToString()
+    return network
+
+
+def _tails(
+    graph: _Graph,
+    signatures: Mapping[str, SignatureDef],
+    split: Split,
+    known: set[str],
+    output: str,
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """See Halves.tails. Raises Unsuitable for a signature that the two halves cannot answer."""
+    tails: dict[str, dict[str, tuple[str, ...]]] = {}
+    preprocess_inputs = {info.name for info in signatures[split.preprocess].inputs.values()}
+    for key, signature in signatures.items():
+        if key == split.network:
+            if [*signature.outputs] != [split.output]:
+                raise Unsuitable(f"its signature {key} has several outputs")
+            continue
+        for alias, info in signature.outputs.items():
+            tensor = normal(info.name)
+            if node_of(output) not in graph.ancestors([tensor]):
+                continue
+            if {i.name for i in signature.inputs.values()} != preprocess_inputs:
+                raise Unsuitable(f"its signature {key} does not take what its preprocessing takes")
+            names = graph.ancestors([tensor], stop=map(node_of, known))
+            needed = tuple(sorted(t for t in known if node_of(t) in names))
+            ends = set(map(node_of, needed)) | {node_of(output)}
+            if any(graph.nodes[n].op in _PLACEHOLDERS for n in names if n not in ends):
+                raise Unsuitable(f"its signature {key} needs more than its preprocessing gives")
+            tails.setdefault(key, {})[alias] = needed
+    return tails
+
+
+def _around(graph: _Graph, signatures: Mapping[str, SignatureDef]) -> Any:
+    tensors = [
+        info.name
+        for signature in signatures.values()
+        for side in (signature.inputs, signature.outputs)
+        for info in side.values()
+    ]
+    names = graph.ancestors(tensors)
+    around = graph_pb2.GraphDef(versions=graph.versions, library=graph.library)
+    around.node.extend(graph.nodes[name] for name in names)
+    return around

@@ -1,0 +1,113 @@
+"""A frozen network compiled by OpenVINO for a few batch sizes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..common.errors import invalid_argument
+from ..common.fair_lock import FairLock
+from .engine import Unsuitable
+from .libraries import import_openvino
+
+if TYPE_CHECKING:
+    import openvino as ov
+else:
+    ov = import_openvino()
+
+#: Batch sizes that are compiled, largest first; others run in pieces. A model compiled for one
+#: size is up to a fifth faster than one for any, and each takes as much memory as the network.
+SIZES = (16, 4, 1)
+
+#: Computing takes every core: two batches at once would only make both of them late. A batch keeps
+#: it for all its pieces: those of another between them would make it late, too.
+_compute = FairLock()
+
+
+class Network:
+    """float32 [N, *input_shape] to float32 [N, dimension]. Thread-safe."""
+
+    def __init__(
+        self,
+        graph_def: bytes | Path,
+        *,
+        input_shape: tuple[int, ...],
+        precision: str,
+        threads: int,
+        beside: bool = False,
+    ) -> None:
+        """`graph_def`, serialized or the path of OpenVINO's own format, has one placeholder and
+        one output nobody reads; `precision` is `float32` or `bfloat16`; `beside`: compile at
+        once, while other networks compute. Raises Unsuitable when OpenVINO cannot read it.
+        """
+        self._input_shape = input_shape
+        self._core = ov.Core()
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+        }
+        if isinstance(graph_def, bytes):
+            self._model = read(self._core, graph_def)
+        else:
+            self._model = self._core.read_model(graph_def)
+        self._requests: dict[int, ov.InferRequest] = {}
+        if self._model.output(0).partial_shape.rank.get_length() != 2:
+            raise Unsuitable("its network's output is not a vector an image")
+        self.dimension: int = self._model.output(0).partial_shape[1].get_length()
+        if beside:
+            for size in SIZES:
+                self._request(size)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Raises INVALID_ARGUMENT for images of another shape."""
+        if images.shape[1:] != self._input_shape or images.ndim == 0:
+            expected = ", ".join(map(str, self._input_shape))
+            raise invalid_argument(f"images must be [N, {expected}], not {list(images.shape)}")
+        images = np.ascontiguousarray(images, np.float32)
+        vectors = np.empty((len(images), self.dimension), np.float32)
+        at = 0
+        with _compute:
+            for size in pieces(len(images)):
+                request = self._request(size)
+                request.infer({0: images[at : at + size]}, share_inputs=True)
+                vectors[at : at + size] = request.get_output_tensor().data
+                at += size
+        return vectors
+
+    def close(self) -> None:
+        self._requests.clear()
+        self._model = None
+
+    def _request(self, size: int) -> ov.InferRequest:
+        """Compiled when a size is first asked for: a second, which warm-up spends."""
+        request = self._requests.get(size)
+        if request is None:
+            model = self._model.clone()
+            model.reshape([size, *self._input_shape])
+            compiled = self._core.compile_model(model, "CPU", self._settings)
+            request = self._requests[size] = compiled.create_infer_request()
+        return request
+
+
+def pieces(rows: int) -> list[int]:
+    """`rows` as a sum of compiled sizes, with as few terms as possible."""
+    found = []
+    for size in SIZES:
+        count, rows = divmod(rows, size)
+        found += [size] * count
+    return found
+
+
+def read(core: ov.Core, graph_def: bytes) -> ov.Model:
+    with tempfile.TemporaryDirectory(prefix="featurewire-") as folder:
+        file = Path(folder, "network.pb")
+        file.write_bytes(graph_def)
+        try:
+            return core.read_model(file)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise Unsuitable(f"OpenVINO cannot read its network ({reason})") from error

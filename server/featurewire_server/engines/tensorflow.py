@@ -1,0 +1,127 @@
+"""Runs any SavedModel the way TensorFlow Serving does: a TF1 Session over its meta graph.
+
+Importing this module imports TensorFlow, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+
+from featurewire._tfs.meta_graph_pb2 import SignatureDef
+
+from ..common.errors import ServingError, failed_precondition, from_exception, from_run, not_found
+from .engine import EngineConfig
+
+_FILES = ("saved_model.pb", "saved_model.pbtxt")
+_MIXED_PRECISION = {
+    "bfloat16": "auto_mixed_precision_onednn_bfloat16",
+    "float16": "auto_mixed_precision",
+}
+
+
+def session_config(config: EngineConfig) -> tf.compat.v1.ConfigProto:
+    """The ConfigProto of every session: what the flags say, and the mixed-precision rewrite."""
+    proto = tf.compat.v1.ConfigProto.FromString(config.session_config)
+    if config.mixed_precision:
+        rewriter = proto.graph_options.rewrite_options
+        setattr(rewriter, _MIXED_PRECISION[config.mixed_precision], rewriter.ON)
+    return proto
+
+
+def session_callable(
+    session: tf.compat.v1.Session, fetches: Sequence[str], feeds: Sequence[str]
+) -> Callable[..., list[Any]]:
+    """Runs `fetches` for arrays in the order of `feeds`; all are names of tensors.
+
+    `Session.make_callable` and `Session.run` refuse, in Python, what does not have the shape of a
+    placeholder. TensorFlow Serving's sessions do not: their kernels decide. Nor does this.
+    """
+    options = config_pb2.CallableOptions(fetch=fetches, feed=feeds)
+    run = session._make_callable_from_options(options)
+    # A scalar string comes as bytes, whose zeros at the end numpy's own string type would drop.
+    return lambda *arrays: [
+        np.array(value, dtype=object) if isinstance(value, bytes) else value
+        for value in run(*arrays)
+    ]
+
+
+class TensorFlowEngine:
+    """One version in one Session; `run` is thread-safe and runs without the GIL."""
+
+    name = "tensorflow"
+    side_by_side = True
+
+    def __init__(self, path: Path, config: EngineConfig) -> None:
+        """Load `path`, run its init ops and find its assets. Raises ServingError."""
+        if not any((path / name).is_file() for name in _FILES):
+            raise not_found(
+                f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
+            )
+        self._lock = threading.Lock()
+        self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., list[Any]]] = {}
+        graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=graph, config=session_config(config))
+        try:
+            with graph.as_default():
+                meta_graph = tf.compat.v1.saved_model.load(
+                    self._session, list(config.tags), str(path)
+                )
+        except Exception as error:
+            self.close()
+            raise _load_error(error, path) from error
+        self.signatures: Mapping[str, SignatureDef] = {
+            key: SignatureDef.FromString(signature.SerializeToString())
+            for key, signature in meta_graph.signature_def.items()
+            if not key.startswith("__")  # init and train ops of TF2, not for callers
+        }
+
+    def run(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        aliases = sorted(inputs)
+        try:
+            run = self._callable(signature_name, aliases, tuple(outputs))
+            values = run(*(inputs[alias] for alias in aliases))
+        except Exception as error:
+            raise from_run(error) from error
+        return dict(zip(outputs, values, strict=True))
+
+    def close(self) -> None:
+        self._callables.clear()
+        self._session.close()
+
+    def _callable(
+        self, signature_name: str, aliases: Sequence[str], outputs: tuple[str, ...]
+    ) -> Callable[..., list[Any]]:
+        with self._lock:
+            found = self._callables.get((signature_name, outputs))
+            if found is None:
+                signature = self.signatures[signature_name]
+                found = session_callable(
+                    self._session,
+                    [_tensor_name(signature.outputs[alias].name, alias) for alias in outputs],
+                    [_tensor_name(signature.inputs[alias].name, alias) for alias in aliases],
+                )
+                self._callables[signature_name, outputs] = found
+            return found
+
+
+def _tensor_name(name: str, alias: str) -> str:
+    if not name:
+        raise failed_precondition(f"{alias} is not a dense tensor; only dense tensors are served")
+    return name
+
+
+def _load_error(error: Exception, path: Path) -> ServingError:
+    if isinstance(error, tf.errors.OpError):
+        return from_run(error)
+    # tf.compat.v1.saved_model raises plain Python errors for what is wrong in the files.
+    text = " ".join(str(error).split())
+    return ServingError(from_exception(error).code, f"Could not load {path}: {text[:600]}")

@@ -1,0 +1,1 @@
+"""Messages to arrays and back, checked against the signature."""

@@ -1,0 +1,224 @@
+"""Classify, Regress and MultiInference: tf.Examples through signatures made for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from featurewire._tfs import types_pb2
+from featurewire._tfs.meta_graph_pb2 import SignatureDef
+
+from .._tfs.classification_pb2 import ClassificationRequest, ClassificationResult
+from .._tfs.inference_pb2 import InferenceResult, InferenceTask, MultiInferenceRequest
+from .._tfs.input_pb2 import Input
+from .._tfs.regression_pb2 import RegressionRequest, RegressionResult
+from ..common.errors import ServingError, failed_precondition, invalid_argument, unimplemented
+from . import predict
+from .predict import Run
+
+CLASSIFY = "tensorflow/serving/classify"
+REGRESS = "tensorflow/serving/regress"
+EXAMPLES = "inputs"  # the input alias of both kinds of signature
+CLASSES = "classes"
+SCORES = "scores"
+OUTPUTS = "outputs"
+
+
+Signatures = Mapping[str, SignatureDef]
+
+
+def plan_classify(
+    signatures: Signatures, request: ClassificationRequest, *, check_method: bool = False
+) -> Run:
+    """What to run, for `classifications`. Raises ServingError."""
+    name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+    signature = _signature(signatures, name, "No signature was found with the name: ")
+    return _plan(name, signature, request.input, _classes_and_scores(signature, check_method))
+
+
+def plan_regress(
+    signatures: Signatures, request: RegressionRequest, *, check_method: bool = False
+) -> Run:
+    """What to run, for `regressions`. Raises ServingError."""
+    name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+    signature = _signature(signatures, name, "No signature was found with the name: ")
+    _check_regression(signature, check_method)
+    return _plan(name, signature, request.input, [OUTPUTS])
+
+
+def plan_multi_inference(
+    signatures: Signatures, request: MultiInferenceRequest, *, check_method: bool = False
+) -> list[Run]:
+    """What to run for each task, for `result_of`; nothing runs unless all go together."""
+    if not request.tasks:
+        raise invalid_argument("Inference request must contain at least one task")
+    _check_tasks(signatures, request, check_method)
+    runs = []
+    for task in request.tasks:
+        if task.method_name == CLASSIFY:
+            classify = ClassificationRequest(model_spec=task.model_spec, input=request.input)
+            runs.append(plan_classify(signatures, classify, check_method=check_method))
+        else:
+            regress = RegressionRequest(model_spec=task.model_spec, input=request.input)
+            runs.append(plan_regress(signatures, regress, check_method=check_method))
+    return runs
+
+
+def result_of(
+    task: InferenceTask, run: Run, values: Mapping[str, np.ndarray], version: int
+) -> InferenceResult:
+    """The result of one task of a MultiInference."""
+    result = InferenceResult()
+    if task.method_name == CLASSIFY:
+        result.classification_result.CopyFrom(classifications(values, run.examples))
+    else:
+        result.regression_result.CopyFrom(regressions(values[OUTPUTS], run.examples))
+    result.model_spec.name = task.model_spec.name
+    result.model_spec.signature_name = run.signature_name
+    result.model_spec.version.value = version
+    return result
+
+
+def _check_tasks(known: Signatures, request: MultiInferenceRequest, check_method: bool) -> None:
+    """Refuse tasks that do not go together before any of them runs."""
+    signatures: dict[str, SignatureDef] = {}
+    for task in request.tasks:
+        if not task.model_spec.name:
+            raise invalid_argument("Found ModelSpec with an empty model name.")
+        if task.model_spec.name != request.tasks[0].model_spec.name:
+            raise invalid_argument(
+                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
+        name = task.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+        if name in signatures:
+            raise invalid_argument(f"Duplicate evaluation of signature: {name}")
+        signature = _signature(known, name, "Requested signature not found in model graph: ")
+        if task.method_name == CLASSIFY:
+            _classes_and_scores(signature, check_method)
+        elif task.method_name == REGRESS:
+            _check_regression(signature, check_method)
+        else:
+            raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
+        signatures[name] = signature
+    if len({signature.inputs[EXAMPLES].name for signature in signatures.values()}) > 1:
+        raise invalid_argument("Input tensor must be the same for all Signatures.")
+
+
+def _signature(signatures: Signatures, name: str, unknown: str) -> SignatureDef:
+    if name not in signatures:
+        raise invalid_argument(f"{unknown}{name}")
+    return signatures[name]
+
+
+def _classes_and_scores(signature: SignatureDef, check_method: bool) -> list[str]:
+    """The outputs of a signature that Classify runs."""
+    _check_method("classification", CLASSIFY, signature, check_method)
+    _check_input("classification", signature)
+    if len(signature.outputs) not in (1, 2):
+        raise invalid_argument(
+            f"Expected one or two output Tensors, found {len(signature.outputs)}"
+        )
+    wanted = [alias for alias in (CLASSES, SCORES) if alias in signature.outputs]
+    if not wanted:
+        raise invalid_argument(
+            "Expected classification signature outputs to contain at least one of "
+            f'"{CLASSES}" or "{SCORES}". Signature was: {_shown(signature)}'
+        )
+    return wanted
+
+
+def _check_regression(signature: SignatureDef, check_method: bool) -> None:
+    _check_method("regression", REGRESS, signature, check_method)
+    _check_input("regression", signature)
+    if len(signature.outputs) != 1:
+        raise invalid_argument("Expected one output Tensor.")
+    if OUTPUTS not in signature.outputs:
+        raise invalid_argument(f"No regression outputs found in SignatureDef: {_shown(signature)}")
+
+
+def _check_method(kind: str, method: str, signature: SignatureDef, check_method: bool) -> None:
+    # TF2 SavedModels carry the Predict method name on signatures that are meant for others.
+    if check_method and signature.method_name != method:
+        raise invalid_argument(
+            f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}"
+        )
+
+
+def _check_input(kind: str, signature: SignatureDef) -> None:
+    if len(signature.inputs) != 1:
+        raise invalid_argument("Expected one input Tensor.")
+    if EXAMPLES not in signature.inputs:
+        raise invalid_argument(f"No {kind} inputs found in SignatureDef: {_shown(signature)}")
+
+
+def _shown(signature: SignatureDef) -> str:
+    return " ".join(str(signature).split())
+
+
+def serialized(source: Input) -> np.ndarray:
+    """The examples of a request, each with the context merged in, as serialized strings [N]."""
+    kind = source.WhichOneof("kind")
+    if kind == "example_list":
+        examples = [example.SerializeToString() for example in source.example_list.examples]
+    elif kind == "example_list_with_context":
+        both = source.example_list_with_context
+        context = both.context.SerializeToString()
+        # Serialized messages concatenate to their merger; the example's features come last and win.
+        examples = [context + example.SerializeToString() for example in both.examples]
+    else:
+        examples = []
+    if not examples:
+        raise invalid_argument("Input is empty.")
+    array = np.empty(len(examples), dtype=object)
+    array[:] = examples
+    return array
+
+
+def _plan(name: str, signature: SignatureDef, source: Input, outputs: list[str]) -> Run:
+    examples = serialized(source)
+    inputs = predict.fed({EXAMPLES: (examples, types_pb2.DT_STRING)}, signature)
+    return Run(signature_name=name, inputs=inputs, outputs=outputs, examples=len(examples))
+
+
+def classifications(values: Mapping[str, np.ndarray], count: int) -> ClassificationResult:
+    """`classes` (strings) and `scores` (floats), each [N, classes] or absent, as a result."""
+    classes, scores = values.get(CLASSES), values.get(SCORES)
+    for alias, array in values.items():
+        if array.ndim != 2 or array.shape[0] != count:
+            raise _misshapen(alias, array, f"[{count}, number of classes]")
+    if classes is not None and scores is not None and classes.shape != scores.shape:
+        raise failed_precondition(
+            f"{CLASSES} has the shape {list(classes.shape)}, {SCORES} {list(scores.shape)}"
+        )
+    columns = next(iter(values.values())).shape[1]
+    result = ClassificationResult()
+    for row in range(count):
+        found = result.classifications.add()
+        for column in range(columns):
+            one = found.classes.add()
+            if classes is not None:
+                one.label = _text(classes[row, column])
+            if scores is not None:
+                one.score = float(scores[row, column])
+    return result
+
+
+def regressions(values: np.ndarray, count: int) -> RegressionResult:
+    """`outputs` [N] or [N, 1] as a result."""
+    if values.shape not in ((count,), (count, 1)):
+        raise _misshapen(OUTPUTS, values, f"[{count}] or [{count}, 1]")
+    result = RegressionResult()
+    for value in values.ravel().tolist():
+        result.regressions.add(value=value)
+    return result
+
+
+def _text(label: object) -> str:
+    return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
+
+
+def _misshapen(alias: str, array: np.ndarray, wanted: str) -> ServingError:
+    return failed_precondition(
+        f"Expected output {alias} to have the shape {wanted}; got {list(array.shape)}"
+    )

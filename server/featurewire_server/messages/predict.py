@@ -1,0 +1,148 @@
+"""Predict: a request's tensors through a signature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurewire._tfs.meta_graph_pb2 import SignatureDef
+from featurewire._tfs.predict_pb2 import PredictRequest
+from featurewire._tfs.tensor_pb2 import TensorProto
+
+from ..common.errors import failed_precondition, internal, invalid_argument
+from . import tensors
+
+DEFAULT_SIGNATURE = "serving_default"
+METHODS = tuple(f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
+"""The method names of signatures that Predict runs even when it is told to be strict."""
+
+
+def signature_of(signatures: Mapping[str, SignatureDef], name: str) -> tuple[str, SignatureDef]:
+    """(effective name, signature); raises FAILED_PRECONDITION for an unknown one."""
+    name = name or DEFAULT_SIGNATURE
+    if name not in signatures:
+        raise failed_precondition(f'Serving signature key "{name}" not found.')
+    return name, signatures[name]
+
+
+def outputs_of(signature: SignatureDef, output_filter: Sequence[str]) -> list[str]:
+    """The output aliases to fetch: the filter's, or all."""
+    for at, alias in enumerate(output_filter):
+        if alias not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {alias} "
+                f"Outputs expected to be in the set {_set(signature.outputs)}."
+            )
+        if alias in output_filter[:at]:
+            raise invalid_argument(f"duplicate output tensor alias: {alias}")
+    return list(output_filter) or sorted(signature.outputs)
+
+
+def inputs_of(signature: SignatureDef, request: PredictRequest) -> dict[str, np.ndarray]:
+    """The request's tensors, checked against the signature, its default values filled in."""
+    _check_names(request.inputs.keys(), signature)
+    protos: dict[str, TensorProto] = dict(request.inputs)
+    for alias, default in signature.defaults.items():
+        protos.setdefault(alias, default)
+    found = {alias: (tensors.decode(alias, proto), proto.dtype) for alias, proto in protos.items()}
+    return fed(found, signature)
+
+
+def _check_names(sent: Collection[str], signature: SignatureDef) -> None:
+    wanted, defaults = set(signature.inputs), set(signature.defaults)
+    if len(sent) > len(wanted) or (len(sent) < len(wanted) and not defaults):
+        raise invalid_argument(
+            f"input size does not match signature: {len(sent)}!={len(wanted)} "
+            f"len({_set(sent)}) != len({_set(wanted)}). "
+            f"Sent extra: {_set(set(sent) - wanted)}. "
+            f"Missing but required: {_set(wanted - set(sent))}."
+        )
+    for alias in sorted(wanted - set(sent) - defaults):
+        raise invalid_argument(
+            f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found "
+            "in request and no default value provided. Inputs expected to be in the request "
+            f"{_set(sent)}, or default input alias set: {','.join(sorted(defaults))}"
+        )
+    if not wanted.issuperset(sent):
+        raise invalid_argument(
+            "Inputs contains invalid name. Used request inputs: "
+            f"{','.join(sorted(wanted & set(sent)))}, request input: {','.join(sorted(sent))}"
+        )
+
+
+def fed(
+    tensors_: Mapping[str, tuple[np.ndarray, int]], signature: SignatureDef
+) -> dict[str, np.ndarray]:
+    """The arrays of (array, dtype) by alias, if every dtype is the signature's.
+
+    Shapes are the session's to judge, as in TensorFlow Serving: a signature may say more than
+    the graph asks for. Feeds are numbered by the names of their tensors, as a session does.
+    """
+    names = {alias: signature.inputs[alias].name for alias in tensors_}
+    for index, alias in enumerate(sorted(tensors_, key=lambda alias: names[alias])):
+        wanted, dtype = tensors.base_type(signature.inputs[alias].dtype), tensors_[alias][1]
+        if dtype != wanted:
+            raise invalid_argument(
+                f"Expects arg[{index}] to be {tensors.type_name(wanted)} "
+                f"but {tensors.type_name(dtype)} is provided"
+            )
+    return {alias: array for alias, (array, _) in tensors_.items()}
+
+
+def _set(names: Collection[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a request asks of an engine."""
+
+    signature_name: str
+    inputs: Mapping[str, np.ndarray]
+    outputs: Sequence[str]
+    examples: int
+    answer_bytes: int = 0
+    """About how many the outputs take, as far as the signature says."""
+
+
+def plan(
+    signatures: Mapping[str, SignatureDef], request: PredictRequest, *, check_method: bool = False
+) -> Run:
+    """What `request` asks for, checked against the signatures. Raises ServingError."""
+    name, signature = signature_of(signatures, request.model_spec.signature_name)
+    if check_method and signature.method_name not in METHODS:
+        raise internal(  # TensorFlow Serving's code: the model is at fault
+            "Expected prediction signature method_name to be one of "
+            f"{{{', '.join(METHODS)}}}. Was: {signature.method_name}"
+        )
+    inputs = inputs_of(signature, request)
+    outputs = outputs_of(signature, request.output_filter)
+    examples = example_count(inputs)
+    return Run(
+        signature_name=name,
+        inputs=inputs,
+        outputs=outputs,
+        examples=examples,
+        answer_bytes=output_bytes(signature, outputs, examples),
+    )
+
+
+def output_bytes(signature: SignatureDef, outputs: Sequence[str], rows: int) -> int:
+    """How many bytes `outputs` take for a batch of `rows`, as far as the signature says."""
+    total = 0
+    for alias in outputs:
+        info = signature.outputs[alias]
+        kind = tensors.BY_NUMBER.get(info.dtype)
+        batch, *sizes = [dim.size for dim in info.tensor_shape.dim] or [-1, -1]
+        if kind is not None and min(sizes, default=1) >= 0:
+            total += (rows if batch < 0 else batch) * math.prod(sizes) * kind.dtype.itemsize
+    return total
+
+
+def example_count(inputs: Mapping[str, np.ndarray]) -> int:
+    """How many examples a request brings: dimension 0 of its first input, 1 for a scalar."""
+    first = next(iter(inputs.values()), None)
+    return int(first.shape[0]) if first is not None and first.ndim else 1

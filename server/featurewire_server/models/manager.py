@@ -1,0 +1,408 @@
+"""Keeps the wanted versions loaded: polls base paths, loads, retries, unloads, hands out runners.
+
+Decisions are in `policy`; this module does what they say with threads. One lock
+guards all records; loading, warming and unloading happen outside of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from featurewire._tfs.get_model_status_pb2 import ModelVersionStatus
+from featurewire._tfs.model_pb2 import ModelSpec
+from featurewire._tfs.model_server_config_pb2 import ModelConfig, ModelServerConfig
+
+from ..common import memory
+from ..common.errors import (
+    ServingError,
+    deadline_exceeded,
+    from_exception,
+    invalid_argument,
+    not_found,
+    shutting_down,
+)
+from ..common.telemetry import Metrics, NullMetrics
+from . import policy
+from .policy import State
+from .servable import Runner, Servable
+from .source import list_versions
+
+log = logging.getLogger(__name__)
+
+Load = Callable[[str, int, Path], Runner]
+"""Loads and warms (model name, version, directory); raises on failure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManagerConfig:
+    """How often and how hard to try."""
+
+    poll_seconds: float = 1.0
+    """Between looks at the base paths; 0: only when the config changes."""
+    max_load_retries: int = 5
+    load_retry_seconds: float = 60.0
+    load_threads: int = 1
+    """Versions that load at once."""
+    allow_labels_for_unavailable: bool = False
+
+
+class Manager:
+    """All versions of all models. Thread-safe."""
+
+    def __init__(
+        self, load: Load, config: ManagerConfig | None = None, metrics: Metrics | None = None
+    ) -> None:
+        self._load = load
+        self._config = config or ManagerConfig()
+        self._metrics = metrics or NullMetrics()
+        self._changed = threading.Condition()
+        self._reloading = threading.Lock()
+        self._polling = threading.Lock()
+        self._slots = threading.Semaphore(max(self._config.load_threads, 1))
+        self._models: dict[str, ModelConfig] = {}
+        self._labels: dict[str, dict[str, int]] = {}
+        self._servables: dict[str, dict[int, Servable]] = {}
+        self._server_config: ModelServerConfig | None = None
+        self._new: set[str] = set()
+        """Models that came with a reload and have not loaded yet."""
+        self._complaints: dict[str, str] = {}
+        """What is wrong with a model's base path."""
+        self._unreadable: set[str] = set()
+        """Models whose base path cannot be read."""
+        self.remark = ""
+        """What to tell whoever asks for the status of a version that is well: why a config file
+        is not in force, for example."""
+        self._stopping = False
+        self._poller: threading.Thread | None = None
+
+    # --- requests
+
+    @contextmanager
+    def use(self, spec: ModelSpec) -> Iterator[Servable]:
+        """The AVAILABLE version that `spec` names; it is not unloaded while the `with` lasts."""
+        with self._changed:
+            servable = self._find(spec)
+            servable.inflight += 1
+        try:
+            yield servable
+        finally:
+            with self._changed:
+                servable.inflight -= 1
+                if servable.inflight == 0 and servable.state is not State.AVAILABLE:
+                    self._changed.notify_all()
+
+    def _find(self, spec: ModelSpec) -> Servable:
+        version = self._version_of(spec)
+        versions = self._servables.get(spec.name, {})
+        if version is None:
+            ready = [v for v, s in versions.items() if s.state is State.AVAILABLE]
+            if not ready:
+                raise not_found(f"Servable not found for request: Latest({spec.name})")
+            return versions[max(ready)]
+        servable = versions.get(version)
+        if servable is None or servable.state is not State.AVAILABLE:
+            raise not_found(f"Servable not found for request: Specific({spec.name}, {version})")
+        return servable
+
+    def _version_of(self, spec: ModelSpec) -> int | None:
+        """The version that `spec` asks for; None: the latest."""
+        if not spec.name:
+            raise invalid_argument("ModelSpec has no name specified.")
+        choice = spec.WhichOneof("version_choice")
+        if choice == "version":
+            return spec.version.value
+        if choice == "version_label":
+            version = self._labels.get(spec.name, {}).get(spec.version_label)
+            if version is None:
+                raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
+            return version
+        return None
+
+    def statuses(self, spec: ModelSpec) -> list[ModelVersionStatus]:
+        """The states of the versions that `spec` names, newest first; those that ended too.
+
+        As with TensorFlow Serving a label chooses nothing here, and no name is one that no model
+        has.
+        """
+        with self._changed:
+            version = spec.version.value if spec.HasField("version") else None
+            versions = self._servables.get(spec.name, {})
+            if version is not None:
+                if version not in versions:
+                    raise not_found(f"Could not find version {version} of model {spec.name}")
+                return [self._status(versions[version])]
+            if not versions:
+                raise not_found(self._nothing_found(spec.name))
+            return [self._status(versions[number]) for number in sorted(versions, reverse=True)]
+
+    def _nothing_found(self, name: str) -> str:
+        text = f"Could not find any versions of model {name}"
+        complaint = self._complaints.get(name) if name in self._models else ""
+        return f"{text}: {complaint}" if complaint else text
+
+    def _status(self, servable: Servable) -> ModelVersionStatus:
+        status = servable.status()
+        if not status.status.error_code:
+            status.status.error_message = self._complaints.get(servable.name) or self.remark
+        return status
+
+    # --- configuration
+
+    def reload(self, config: ModelServerConfig, *, deadline: float | None = None) -> None:
+        """Make `config` the whole truth, wait until new models have settled, set the labels.
+
+        Raises what is wrong with the config before anything changed; UNKNOWN naming the new
+        models that did not load; FAILED_PRECONDITION for an illegal label (the old labels stay).
+        At the first call no version can be AVAILABLE, so labels are judged before loading.
+        """
+        models = policy.models_of(config)
+        for name, model in models.items():
+            if model.HasField("logging_config"):
+                log.warning("%s: logging_config has no effect, requests are not logged", name)
+        with self._reloading:
+            first = self._server_config is None
+            if first:
+                self._set_labels(models)
+            with self._changed:
+                added = [name for name in models if name not in self._models]
+                # One that did not load is new until it has: a second reload fails as the first.
+                self._new = {name for name in models if name in self._new or name in added}
+                self._models = models
+                self._server_config = config
+            self.poll()
+            self._wait_settled(added, deadline)
+            failed = self._failures()
+            if failed:
+                raise ServingError(
+                    grpc.StatusCode.UNKNOWN,
+                    f"{len(failed)} servable(s) did not become available: {{{'; '.join(failed)}}}",
+                )
+            if not first:
+                self._set_labels(models)
+
+    @property
+    def config(self) -> ModelServerConfig | None:
+        """The config in force."""
+        return self._server_config
+
+    def _set_labels(self, models: dict[str, ModelConfig]) -> None:
+        with self._changed:
+            self._labels = policy.labels_of(
+                models,
+                available={
+                    name: [v for v, s in versions.items() if s.state is State.AVAILABLE]
+                    for name, versions in self._servables.items()
+                },
+                in_use=self._labels,
+                allow_unavailable=self._config.allow_labels_for_unavailable,
+            )
+            self._metrics.observe_labels(labels=self._labels)
+
+    def _wait_settled(self, names: list[str], deadline: float | None) -> None:
+        def settled() -> bool:
+            return self._stopping or all(
+                servable.settled() or not servable.aspired
+                for name in names
+                for servable in self._servables.get(name, {}).values()
+            )
+
+        with self._changed:
+            timeout = None if deadline is None else max(deadline - time.monotonic(), 0)
+            if not self._changed.wait_for(settled, timeout):
+                raise deadline_exceeded("The models are still loading")
+            if self._stopping:
+                raise shutting_down()
+
+    def _failures(self) -> list[str]:
+        """What is wrong with new models; those with which nothing is are new no longer."""
+        failed = []
+        with self._changed:
+            for name in sorted(self._new):
+                errors = [
+                    f"{{name: {name} version: {servable.version}}} due to error: "
+                    f"{servable.error.message}"
+                    for servable in self._servables.get(name, {}).values()
+                    if servable.aspired and servable.error and servable.state is not State.AVAILABLE
+                ]
+                if not errors and self._without_base_path(name):
+                    errors = [f"{{name: {name}}} due to error: {self._complaints[name]}"]
+                failed += errors
+                if not errors:
+                    self._new.discard(name)
+        return failed
+
+    def _without_base_path(self, name: str) -> bool:
+        """Whether no version of a model was ever seen because its base path cannot be read."""
+        return name in self._unreadable and not self._servables.get(name)
+
+    # --- the file system
+
+    def start(self) -> None:
+        """Begin to poll the base paths."""
+        self._poller = threading.Thread(target=self._poll_forever, name="poll", daemon=True)
+        self._poller.start()
+
+    def _poll_forever(self) -> None:
+        while self._config.poll_seconds > 0:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._stopping, self._config.poll_seconds):
+                    return
+            try:
+                self.poll()
+            except Exception:  # the poller must outlive whatever one look brings
+                log.exception("polling the base paths failed")
+
+    def poll(self) -> None:
+        """Look at every base path once, then load and unload what that asks for."""
+        with self._polling:
+            self._poll()
+
+    def _poll(self) -> None:
+        with self._changed:
+            models = dict(self._models)
+        for name, model in models.items():
+            try:
+                found = list_versions(model.base_path)
+            except OSError as error:
+                text = f"cannot read the base path {model.base_path}: {error.strerror}"
+                self._unreadable.add(name)
+                self._complain(name, text, logging.ERROR)
+                continue
+            self._unreadable.discard(name)
+            wanted = policy.aspired_versions(model.model_version_policy, found)
+            if wanted:
+                self._complain(name, "")
+            else:
+                self._complain(
+                    name,
+                    f"no wanted version under the base path {model.base_path}; "
+                    "a version is a directory whose name is a number",
+                )
+            with self._changed:
+                if self._models.get(name) is model:
+                    self._aspire(name, {version: found[version] for version in wanted})
+        with self._changed:
+            for name in self._servables.keys() - self._models.keys():
+                self._aspire(name, {})
+
+    def _complain(self, name: str, text: str, level: int = logging.WARNING) -> None:
+        """Log `text` about a model once, and again only after it has changed."""
+        if self._complaints.get(name, "") != text:
+            self._complaints[name] = text
+            if text:
+                log.log(level, "model %s: %s", name, text)
+
+    def _aspire(self, name: str, wanted: dict[int, Path]) -> None:
+        versions = self._servables.setdefault(name, {})
+        for version, path in wanted.items():
+            known = versions.get(version)
+            if known is None or (known.state is State.END and not known.aspired):
+                versions[version] = Servable(name=name, version=version, path=path)
+                self._enter(versions[version], State.START)
+            elif known.state is not State.UNLOADING:  # else: anew, once it has ended
+                known.aspired = True
+        for version, servable in versions.items():
+            if servable.aspired and version not in wanted:
+                servable.aspired = False
+                self._changed.notify_all()  # one that waits for its next attempt gives up
+        if not versions:
+            del self._servables[name]
+        self._act(name)
+
+    # --- transitions (called with the lock held)
+
+    def _act(self, name: str) -> None:
+        versions = self._servables.get(name, {})
+        load, unload = policy.next_actions(s.snapshot() for s in versions.values())
+        for version in load:
+            self._enter(versions[version], State.LOADING)
+            self._spawn(self._bring_up, versions[version])
+        for version in unload:
+            self._enter(versions[version], State.UNLOADING)
+            self._spawn(self._take_down, versions[version])
+
+    def _enter(self, servable: Servable, state: State) -> None:
+        servable.state = state
+        log.info("%s version %d: %s", servable.name, servable.version, state.name)
+        self._metrics.observe_state(model=servable.name, version=servable.version, state=state.name)
+        self._changed.notify_all()
+
+    def _spawn(self, work: Callable[[Servable], None], servable: Servable) -> None:
+        threading.Thread(
+            target=work, args=(servable,), name=f"{servable.name}-{servable.version}", daemon=True
+        ).start()
+
+    # --- loading and unloading (each in a thread of its own)
+
+    def _bring_up(self, servable: Servable) -> None:
+        while True:
+            with self._slots:
+                if self._given_up(servable):
+                    break
+                runner = self._attempt(servable)
+            with self._changed:
+                if runner is not None:
+                    servable.runner, servable.error = runner, None
+                    self._enter(servable, State.AVAILABLE)
+                    self._act(servable.name)
+                    return
+                if servable.attempts > self._config.max_load_retries:
+                    break
+                self._changed.wait_for(
+                    lambda: self._given_up(servable), self._config.load_retry_seconds
+                )
+        with self._changed:
+            self._enter(servable, State.END)
+            self._act(servable.name)
+
+    def _given_up(self, servable: Servable) -> bool:
+        return self._stopping or not servable.aspired
+
+    def _attempt(self, servable: Servable) -> Runner | None:
+        try:
+            return self._load(servable.name, servable.version, servable.path)
+        except Exception as failure:
+            error = from_exception(failure)
+            with self._changed:
+                servable.error = error
+                servable.attempts += 1
+                attempts = servable.attempts
+                self._changed.notify_all()
+            log.error(
+                "%s version %d did not load (attempt %d of %d): %s",
+                servable.name,
+                servable.version,
+                attempts,
+                self._config.max_load_retries + 1,
+                error.message,
+            )
+            return None
+
+    def _take_down(self, servable: Servable) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: servable.inflight == 0)
+            runner, servable.runner = servable.runner, None
+        try:
+            if runner is not None:
+                runner.close()
+        except Exception:
+            log.exception("closing %s version %d failed", servable.name, servable.version)
+        del runner
+        memory.give_back()
+        with self._changed:
+            self._enter(servable, State.END)
+            self._act(servable.name)
+
+    def stop(self) -> None:
+        """Load nothing more and stop polling; what is loaded stays usable."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()

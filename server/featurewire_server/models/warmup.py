@@ -1,0 +1,121 @@
+"""Replays the warm-up records of a version, so that its first caller is not the one who waits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .._tfs.prediction_log_pb2 import PredictionLog
+from ..batching.task import TaskTooLarge
+from ..common.errors import ServingError, invalid_argument
+from ..messages import inference, predict
+from .servable import Runner
+
+log = logging.getLogger(__name__)
+
+RECORDS = Path("assets.extra", "tf_serving_warmup_requests")
+MAX_RECORDS = 1000
+PROGRESS_SECONDS = 5.0
+"""Between lines of the log that say how far warming up is."""
+
+
+def warm_up(runner: Runner, path: Path, *, iterations: int = 1, name: str = "") -> int:
+    """Replay the records under the version directory `path`; returns how many there were.
+
+    Raises ServingError when a record cannot be read or its request fails: a version that cannot
+    answer its own warm-up requests would not answer its callers either.
+    """
+    count, told = 0, time.monotonic()
+    total = _count(path / RECORDS)
+    for record in records(path / RECORDS):
+        count += 1
+        if count == 1:
+            log.info("%s: warming up with %d records", name or path, total)
+        elif time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            log.info("%s: warming up, record %d of %d", name or path, count, total)
+        if count > MAX_RECORDS:
+            raise invalid_argument(
+                f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path / RECORDS}"
+            )
+        for _ in range(max(iterations, 1)):
+            try:
+                _replay(runner, record)
+            except TaskTooLarge as error:
+                # TensorFlow Serving fails the version; no caller could send this request either.
+                log.warning("warm-up record %d skipped: %s", count, error.message)
+            except ServingError as error:
+                raise ServingError(
+                    error.code, f"warm-up record {count} failed: {error.message}"
+                ) from error
+    file = path / RECORDS
+    if not count and file.is_file() and file.stat().st_size:
+        # TensorFlow's reader takes a file that ends within its first record for an empty one.
+        log.warning("%s holds no warm-up record", file)
+    return count
+
+
+def records(file: Path) -> Iterator[PredictionLog]:
+    """The records of a TFRecord file; none if there is no such file."""
+    if not file.is_file():
+        return
+    import tensorflow as tf
+
+    reader = tf.compat.v1.io.tf_record_iterator(str(file))
+    while True:
+        try:
+            data = next(reader)
+        except StopIteration:
+            return
+        except tf.errors.OpError as error:
+            raise invalid_argument(
+                f"cannot read warm-up records {file}: {error.message}"
+            ) from error
+        try:
+            yield PredictionLog.FromString(data)
+        except Exception as error:
+            raise invalid_argument(f"{file} holds a record that is no PredictionLog") from error
+
+
+def _count(file: Path) -> int:
+    """How many whole records a TFRecord file holds, by their lengths."""
+    count = 0
+    with contextlib.suppress(OSError), file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        # Each: length (8 bytes), its checksum (4), data, checksum (4).
+        while len(head := stream.read(12)) == 12:
+            length = int.from_bytes(head[:8], "little")
+            if length > size or stream.seek(length + 4, os.SEEK_CUR) > size:
+                break
+            count += 1
+    return count
+
+
+def _replay(runner: Runner, record: PredictionLog) -> None:
+    """Run a record's request and look at what comes back, as for a caller."""
+
+    def run(planned: predict.Run) -> dict[str, np.ndarray]:
+        return runner.run(planned.signature_name, planned.inputs, planned.outputs)
+
+    signatures, kind = runner.signatures, record.WhichOneof("log_type")
+    if kind == "predict_log":
+        run(predict.plan(signatures, record.predict_log.request))
+    elif kind == "classify_log":
+        planned = inference.plan_classify(signatures, record.classify_log.request)
+        inference.classifications(run(planned), planned.examples)
+    elif kind == "regress_log":
+        planned = inference.plan_regress(signatures, record.regress_log.request)
+        inference.regressions(run(planned)[inference.OUTPUTS], planned.examples)
+    elif kind == "multi_inference_log":
+        request = record.multi_inference_log.request
+        runs = inference.plan_multi_inference(signatures, request)
+        for task, planned in zip(request.tasks, runs, strict=True):
+            inference.result_of(task, planned, run(planned), 0)
+    else:
+        raise invalid_argument("the record holds no request")

@@ -1,0 +1,190 @@
+"""The REST API as an ASGI application: a request's body in, an answer out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from ...common.admission import Admission, Hold
+from ...common.cancellation import BULK, CLASS, Cancellation
+from ...common.errors import ServingError, deadline_exceeded, resource_exhausted
+from .handler import Answer, Request, failure, refusal
+
+#: A body's bytes are admitted as they come, those of a trickle in steps: announcing a length
+#: holds nothing, and a client that has sent one byte holds no more than this.
+ADMIT_BYTES = 4 << 10
+BODY_IDLE_SECONDS = 30.0
+BODY_SECONDS = 600.0
+CLOSE = (("Connection", "close"),)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Application:
+    """Calls `handler` for each request; `refuse` answers those whose body is not taken."""
+
+    def __init__(
+        self,
+        handler: Callable[[Request], Awaitable[Answer]],
+        *,
+        refuse: Callable[[str, str, ServingError], Answer],
+        admission: Admission,
+        working: int,
+        timeout: float,
+        max_body_bytes: int,
+    ) -> None:
+        """`working`: POST requests that are answered at once; `timeout`: seconds for an answer."""
+        self.stopping = False
+        """Whether connections are to close after their next answer."""
+        self._handler = handler
+        self._refuse = refuse
+        self._admission = admission
+        self._working = asyncio.Semaphore(working)
+        self._timeout = timeout
+        # Clients choose how slowly a body comes, and its bytes are held meanwhile: half of the
+        # limit is out of their reach, for gRPC and for parsing the bodies that are there.
+        self._bodies_limit = admission.limit // 2
+        self._bodies_held = 0
+        self._max_body_bytes = min(max_body_bytes, self._bodies_limit)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        bulk = headers.get(CLASS.encode()) == BULK.encode()
+        request = Request(
+            method=scope["method"],
+            path=scope["raw_path"].decode("ascii"),
+            encoding=headers.get(b"content-encoding", b"").decode("latin-1").lower(),
+            cancelled=Cancellation(caller=scope["client"], bulk=bulk),
+            held=self._admission.hold(),
+        )
+        try:
+            with suppress(_Gone):
+                await self._send(await self._exchange(request, scope, headers, receive), send)
+        finally:
+            request.held.resize(0)
+
+    async def _exchange(
+        self, request: Request, scope: Message, headers: dict[bytes, bytes], receive: Receive
+    ) -> Answer:
+        if scope["http_version"] not in ("1.0", "1.1"):
+            return refusal(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
+        limit = self._max_body_bytes
+        announced = int(headers.get(b"content-length", limit))
+        body = _Body(min(announced, limit))
+        try:
+            if announced > limit or not await self._receive(body, request.held, receive):
+                return refusal(413, f"The body is larger than {limit} bytes")
+            if request.encoding not in ("", "identity", "gzip"):
+                text = f"Content-Encoding {request.encoding} is not supported; gzip is"
+                return refusal(415, text)
+            request.body = bytes(body.data)
+            request.deadline = time.monotonic() + self._timeout
+            return await self._answer(request, receive)
+        except ServingError as error:
+            return self._refuse(request.method, request.path, error)
+        except TimeoutError:
+            return replace(refusal(408, "The body did not come within its time"), headers=CLOSE)
+        finally:
+            self._bodies_held -= body.held
+
+    async def _receive(self, body: _Body, held: Hold, receive: Receive) -> bool:
+        """Take the whole body in, within the limits; False where it is too large."""
+        async with asyncio.timeout(BODY_SECONDS):
+            more = True
+            while more:
+                async with asyncio.timeout(BODY_IDLE_SECONDS):
+                    message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                if len(body.data) + len(message["body"]) > self._max_body_bytes:
+                    return False
+                self._admit(body, len(message["body"]), held)
+                body.data += message["body"]
+                more = message.get("more_body", False)
+        return True
+
+    def _admit(self, body: _Body, more: int, held: Hold) -> None:
+        wanted = len(body.data) + more
+        if wanted <= body.held:
+            return
+        wanted = max(wanted, min(body.held + ADMIT_BYTES, body.announced))
+        step = wanted - body.held
+        if self._bodies_held + step > self._bodies_limit:
+            raise resource_exhausted(
+                f"The server holds {self._bodies_held} bytes of REST requests; {step} more would "
+                f"exceed their limit of {self._bodies_limit} (half of --max_inflight_bytes)"
+            )
+        held.resize(wanted)
+        self._bodies_held += step
+        body.held = wanted
+
+    async def _answer(self, request: Request, receive: Receive) -> Answer:
+        """The handler's answer, unless the client leaves meanwhile."""
+        answer = asyncio.ensure_future(self._in_turn(request))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise _Gone
+            return answer.result()
+        finally:
+            if not answer.done():  # its client has gone, or the server stops
+                request.cancelled.set()
+                answer.cancel()
+                await asyncio.wait({answer})
+            gone.cancel()
+
+    async def _in_turn(self, request: Request) -> Answer:
+        # Probes and scrapes are answered while all places for the others are taken.
+        if request.method != "POST":
+            return await self._handler(request)
+        try:
+            async with asyncio.timeout_at(request.deadline):
+                await self._working.acquire()
+        except TimeoutError:
+            return failure(deadline_exceeded())
+        try:
+            return await self._handler(request)
+        finally:
+            self._working.release()
+
+    async def _send(self, answer: Answer, send: Send) -> None:
+        headers = [
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            *answer.headers,
+            *(CLOSE if self.stopping else ()),
+        ]
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": [(name.encode(), value.encode()) for name, value in headers],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})  # once the first has been sent
+
+
+class _Body:
+    """What has come of a body, and how many bytes are admitted for it."""
+
+    def __init__(self, announced: int) -> None:
+        self.data = bytearray()
+        self.announced = announced
+        self.held = 0
+
+
+class _Gone(Exception):
+    """The client has left."""
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

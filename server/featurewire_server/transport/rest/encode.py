@@ -1,0 +1,179 @@
+"""Responses to JSON text, as TensorFlow Serving writes it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format
+
+from featurewire._tfs import types_pb2
+from featurewire._tfs.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
+from featurewire._tfs.get_model_status_pb2 import GetModelStatusResponse
+from featurewire._tfs.tensor_pb2 import TensorProto
+
+from ..._tfs.classification_pb2 import ClassificationResult
+from ..._tfs.regression_pb2 import RegressionResult
+from ...common.errors import internal, invalid_argument
+from ...messages import tensors
+
+#: Digits after which every value of a float type can be told from its neighbours.
+_DIGITS = {2: 5, 4: 9, 8: 17}
+
+
+def predict(outputs: Mapping[str, TensorProto], *, rows: bool) -> str:
+    """`{"predictions": […]}` with `rows`, `{"outputs": …}` without; a lone output has no name."""
+    if not outputs:
+        raise invalid_argument("Cannot convert empty tensor map to JSON")
+    arrays = {name: tensors.decode(name, proto) for name, proto in sorted(outputs.items())}
+    if not rows:
+        whole = {name: _nested(_texts(name, a), a.shape) for name, a in arrays.items()}
+        return f'{{"outputs": {_lone_or_named(whole)}}}'
+    size = _batch_size(arrays)
+    columns = {}
+    for name, array in arrays.items():
+        texts, width = _texts(name, array), array.size // max(size, 1)
+        columns[name] = [
+            _nested(texts[row * width : (row + 1) * width], array.shape[1:]) for row in range(size)
+        ]
+    lines = (
+        _lone_or_named({name: column[row] for name, column in columns.items()})
+        for row in range(size)
+    )
+    return f'{{"predictions": [{", ".join(lines)}]}}'
+
+
+def classify(result: ClassificationResult) -> str:
+    if not result.classifications:
+        raise invalid_argument("Cannot convert empty ClassificationResults to JSON")
+    rows = []
+    for classifications in result.classifications:
+        scores = _decimals(np.array([c.score for c in classifications.classes], np.float32))
+        labels = [json.dumps(c.label) for c in classifications.classes]
+        pairs = zip(labels, scores, strict=True)
+        rows.append(f"[{', '.join(f'[{label}, {score}]' for label, score in pairs)}]")
+    return f'{{"results": [{", ".join(rows)}]}}'
+
+
+def regress(result: RegressionResult) -> str:
+    if not result.regressions:
+        raise invalid_argument("Cannot convert empty RegressionResults to JSON")
+    values = _decimals(np.array([r.value for r in result.regressions], np.float32))
+    return f'{{"results": [{", ".join(values)}]}}'
+
+
+def status(response: GetModelStatusResponse) -> str:
+    return json.dumps(_dict(response), indent=1)
+
+
+def metadata(response: GetModelMetadataResponse) -> str:
+    signatures = SignatureDefMap()
+    if not response.metadata["signature_def"].Unpack(signatures):
+        raise internal("Failed to unpack 'Any' object to 'SignatureDefMap'.")
+    found = _dict(signatures)
+    for signature in found["signature_def"].values():
+        for info in [*signature["inputs"].values(), *signature["outputs"].values()]:
+            info["dtype"] = _type_name(info["dtype"])
+    return json.dumps(
+        {
+            "model_spec": _dict(response.model_spec),
+            "metadata": {"signature_def": found},
+        },
+        indent=1,
+    )
+
+
+def error(message: str) -> str:
+    return json.dumps({"error": message})
+
+
+def _type_name(dtype: str | int) -> str | int:
+    """`DT_FLOAT_REF` and the like, which the protos here know by their numbers only."""
+    if isinstance(dtype, int) and (value := tensors.base_type(dtype)) in tensors.BY_NUMBER:
+        return f"{types_pb2.DataType.Name(value)}_REF"
+    return dtype
+
+
+def _dict(message: Any) -> dict[str, Any]:
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def _batch_size(arrays: Mapping[str, np.ndarray]) -> int:
+    size = -1
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise invalid_argument(f"Tensor name: {name} has no shape information")
+        if size not in (-1, array.shape[0]):
+            raise invalid_argument(
+                f"Tensor name: {name} has inconsistent batch size: {array.shape[0]} "
+                f"expecting: {size}"
+            )
+        size = array.shape[0]
+    return size
+
+
+def _lone_or_named(texts: Mapping[str, str]) -> str:
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return f"{{{', '.join(f'{json.dumps(name)}: {text}' for name, text in texts.items())}}}"
+
+
+def _nested(texts: Sequence[str], shape: Sequence[int]) -> str:
+    """Texts of elements in row-major order, with the brackets that `shape` asks for."""
+    if not shape:
+        return texts[0]
+    count = int(np.prod(shape[:-1]))
+    width = shape[-1]
+    rows = [f"[{', '.join(texts[i * width : (i + 1) * width])}]" for i in range(count)]
+    return _nested(rows, shape[:-1])
+
+
+def _texts(name: str, array: np.ndarray) -> list[str]:
+    kind = array.dtype.kind
+    if kind == "O":
+        as_bytes = name.endswith("_bytes")
+        return [_string(item, as_bytes) for item in array.ravel()]
+    if kind == "b":
+        return ["true" if item else "false" for item in array.ravel().tolist()]
+    if kind in "iu":
+        return [str(item) for item in array.ravel().tolist()]
+    if kind == "f":
+        return _decimals(array)
+    raise invalid_argument(f"Failed to write JSON value for tensor type: {array.dtype}")
+
+
+def _string(item: bytes, as_bytes: bool) -> str:
+    if not as_bytes:
+        try:
+            return json.dumps(item.decode())
+        except UnicodeDecodeError:
+            pass  # not text, whatever the output is called: a JSON string cannot hold it
+    return f'{{"b64": "{base64.b64encode(item).decode()}"}}'
+
+
+def _decimals(array: np.ndarray) -> list[str]:
+    """Six digits where they are enough to read the same value back, else as many as it takes."""
+    flat = array.ravel()
+    digits = _DIGITS[array.dtype.itemsize]
+    values = flat.astype(np.float64).tolist()
+    short = [f"{value:g}" for value in values]
+    with np.errstate(over="ignore"):
+        same = np.array(short, dtype=np.float64).astype(array.dtype) == flat
+    return [
+        _decimal(text if ok else f"{value:.{digits}g}")
+        for text, ok, value in zip(short, same.tolist(), values, strict=True)
+    ]
+
+
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+def _decimal(text: str) -> str:
+    if "." in text or "e" in text:
+        return text
+    return _NOT_FINITE.get(text) or f"{text}.0"

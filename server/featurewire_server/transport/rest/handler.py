@@ -1,0 +1,301 @@
+"""Answers one HTTP request with an `Api`: everything of REST but the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import grpc
+
+from featurewire._tfs.get_model_metadata_pb2 import GetModelMetadataRequest
+from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest
+from featurewire._tfs.meta_graph_pb2 import TensorInfo
+from featurewire._tfs.model_pb2 import ModelSpec
+from featurewire._tfs.predict_pb2 import PredictRequest
+
+from ..._tfs.classification_pb2 import ClassificationRequest
+from ..._tfs.regression_pb2 import RegressionRequest
+from ...api import Api, Call
+from ...common.admission import Hold
+from ...common.cancellation import Cancellation
+from ...common.errors import (
+    ServingError,
+    deadline_exceeded,
+    from_exception,
+    invalid_argument,
+)
+from ...common.loop import JSON, by_size
+from ...common.metrics import PrometheusMetrics
+from ...messages import tensors
+from . import decode, document, encode, examples, routes
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_HTTP_STATUS = {
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+}
+
+_CORS = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Methods", "POST, GET"),
+    ("Access-Control-Allow-Headers", "Content-Type"),
+)
+
+
+@dataclass(kw_only=True)
+class Request:
+    """What came: `path` still percent-encoded and without its query, `body` as it was sent."""
+
+    method: str
+    path: str
+    encoding: str
+    """Content-Encoding, in lower case; empty for none."""
+    cancelled: Cancellation
+    held: Hold
+    """What admission counts for it: its body, then its answer until that has been sent."""
+    body: bytes = b""
+    deadline: float = 0.0
+    """In seconds of `time.monotonic()`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def failure(error: ServingError) -> Answer:
+    """An error in TensorFlow Serving's shape."""
+    body = encode.error(error.message).encode()
+    headers: tuple[tuple[str, str], ...] = ()
+    if error.retry_after is not None:
+        headers = (("Retry-After", str(max(math.ceil(error.retry_after), 1))),)
+    return Answer(status=_HTTP_STATUS.get(error.code, 500), body=body, headers=headers)
+
+
+def refusal(status: int, text: str) -> Answer:
+    """What HTTP itself says of a request that it does not take."""
+    return Answer(status=status, body=encode.error(text).encode())
+
+
+class Handler:
+    """Answers requests; `__call__` never raises."""
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        cors: bool = False,
+        metrics: PrometheusMetrics | None = None,
+        max_body_bytes: int,
+    ) -> None:
+        self._api = api
+        self._cors = _CORS if cors else ()
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._verbs: dict[str, Callable[[routes.Route, Request], Awaitable[str]]] = {
+            "predict": self._predict,
+            "classify": self._classify,
+            "regress": self._regress,
+            "status": self._status,
+            "metadata": self._metadata,
+        }
+
+    async def __call__(self, request: Request) -> Answer:
+        try:
+            answer = await self._answer(request)
+            request.held.resize(len(answer.body))
+        except Exception as error:
+            found = from_exception(error)
+            if found.code is grpc.StatusCode.INTERNAL and found is not error:
+                log.exception("%s %s failed", request.method, request.path)
+            answer = failure(found)
+        return replace(answer, headers=(*answer.headers, *self._cors))
+
+    def refuse(self, method: str, path: str, error: ServingError) -> Answer:
+        """The answer to a request whose body was not taken, because of `error`."""
+        with suppress(ServingError), self._counted_if_unread(routes.find(method, path)):
+            raise error
+        answer = failure(error)
+        return replace(answer, headers=(*answer.headers, *self._cors))
+
+    async def _answer(self, request: Request) -> Answer:
+        if self._metrics and request.path == self._metrics.path:
+            if request.method != "GET":
+                raise routes.malformed(request.method, request.path)
+            return Answer(
+                status=200, body=self._metrics.page(), content_type=self._metrics.content_type
+            )
+        if request.method == "OPTIONS":
+            return Answer(status=200)
+        route = routes.find(request.method, request.path)
+        return Answer(status=200, body=(await self._verbs[route.verb](route, request)).encode())
+
+    async def _predict(self, route: routes.Route, request: Request) -> str:
+        call = self._call(request)
+        with self._counted_if_unread(route):
+            self._require_time(route, request, call)
+        message, rows = await by_size(
+            JSON * len(request.body), self._predict_request, route, request
+        )
+        response = await self._within_time(self._api.predict(message, call), request)
+        return await by_size(JSON * call.answer_bytes, encode.predict, response.outputs, rows=rows)
+
+    def _require_time(self, route: routes.Route, request: Request, call: Call) -> None:
+        """Refuse before it is parsed what could not be answered in time anyhow."""
+        if request.encoding:
+            return
+        try:
+            self._api.require_time(route.model_spec(), call)
+        except ServingError:
+            if b'"signature_name"' not in request.body:  # else another signature may be meant
+                raise
+
+    def _call(self, request: Request) -> Call:
+        return Call(
+            held=request.held,
+            cancelled=request.cancelled,
+            deadline=request.deadline,
+            entrypoint="REST",
+        )
+
+    async def _within_time(self, answer: Awaitable[T], request: Request) -> T:
+        try:
+            async with asyncio.timeout_at(request.deadline):
+                return await answer
+        except TimeoutError:
+            raise deadline_exceeded() from None
+
+    def _predict_request(
+        self, route: routes.Route, request: Request
+    ) -> tuple[PredictRequest, bool]:
+        """The message, and whether the answer is to be in rows."""
+        with self._counted_if_unread(route), self._document(request) as found:
+            spec = route.model_spec(decode.signature_name(found))
+            rows = decode.is_row_form(found)
+            message = PredictRequest(model_spec=spec)
+            for name, array in decode.inputs(found, self._infos(spec)).items():
+                message.inputs[name].CopyFrom(tensors.encode(array, content=True))
+            return message, rows
+
+    def _infos(self, spec: ModelSpec) -> Mapping[str, TensorInfo]:
+        name = spec.signature_name
+        try:
+            _, signature = self._api.signature(spec)
+        except ServingError as error:
+            if error.code is not grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            raise invalid_argument(
+                f'Serving signature name: "{name or "serving_default"}" not found in signature def'
+            ) from None
+        if not signature.inputs:
+            raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
+        return signature.inputs
+
+    async def _classify(self, route: routes.Route, request: Request) -> str:
+        message = ClassificationRequest()
+        await by_size(JSON * len(request.body), self._fill, message, route, request)
+        response = await self._within_time(
+            self._api.classify(message, self._call(request)), request
+        )
+        return encode.classify(response.result)
+
+    async def _regress(self, route: routes.Route, request: Request) -> str:
+        message = RegressionRequest()
+        await by_size(JSON * len(request.body), self._fill, message, route, request)
+        response = await self._within_time(self._api.regress(message, self._call(request)), request)
+        return encode.regress(response.result)
+
+    def _fill(
+        self,
+        message: ClassificationRequest | RegressionRequest,
+        route: routes.Route,
+        request: Request,
+    ) -> None:
+        with self._counted_if_unread(route), self._document(request) as found:
+            message.model_spec.CopyFrom(route.model_spec(decode.signature_name(found)))
+            message.input.CopyFrom(examples.read(found))
+
+    async def _status(self, route: routes.Route, request: Request) -> str:
+        message = GetModelStatusRequest(model_spec=route.model_spec())
+        return encode.status(self._api.get_model_status(message, self._call(request)))
+
+    async def _metadata(self, route: routes.Route, request: Request) -> str:
+        message = GetModelMetadataRequest(
+            model_spec=route.model_spec(), metadata_field=["signature_def"]
+        )
+        return encode.metadata(self._api.get_model_metadata(message, self._call(request)))
+
+    @contextmanager
+    def _document(self, request: Request) -> Iterator[dict[str, Any]]:
+        """The request's JSON document; what it takes in memory is admitted for the body."""
+        if time.monotonic() > request.deadline:
+            raise deadline_exceeded()
+        admission = self._api.admission
+        with ExitStack() as admitted:
+            body = request.body
+            if request.encoding == "gzip":
+                chunks = []
+                for chunk in gunzip(body, self._max_body_bytes):
+                    admitted.enter_context(admission.admit(len(chunk)))
+                    chunks.append(chunk)
+                body = b"".join(chunks)
+            admitted.enter_context(admission.admit(document.footprint(body)))
+            yield document.parse(body)
+
+    @contextmanager
+    def _counted_if_unread(self, route: routes.Route) -> Iterator[None]:
+        """Count a request that fails before it reaches the Api, which counts the others."""
+        started = time.monotonic()
+        try:
+            yield
+        except Exception as error:
+            self._api.metrics.observe_request(
+                model=route.name,
+                api=route.verb.capitalize(),
+                entrypoint="REST",
+                code=from_exception(error).code,
+                seconds=time.monotonic() - started,
+            )
+            raise
+
+
+def gunzip(body: bytes, limit: int) -> Iterator[bytes]:
+    """`body` unpacked, a MiB at a time.
+
+    Raises INVALID_ARGUMENT when it is not gzip or unpacks to over `limit` bytes.
+    """
+    unpacker = zlib.decompressobj(wbits=31)
+    size, rest = 0, body
+    while not unpacker.eof:
+        try:
+            chunk = unpacker.decompress(rest, 1 << 20)
+        except zlib.error as error:
+            raise invalid_argument(f"The gzip body cannot be read: {error}") from None
+        size, rest = size + len(chunk), unpacker.unconsumed_tail
+        if size > limit or not (chunk or unpacker.eof):
+            raise invalid_argument(f"The gzip body is cut short or unpacks to over {limit} bytes")
+        yield chunk

@@ -1,0 +1,103 @@
+"""Serves REST over HTTP/1.1 with uvicorn, on the transports' event loop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import socket
+
+import uvicorn
+
+from ...api import Api
+from ...common.loop import run
+from ...common.metrics import PrometheusMetrics
+from ...common.telemetry import Metrics
+from .app import Application
+from .connection import KEEP_ALIVE_SECONDS, MAX_CONNECTIONS, MAX_HEADER_BYTES, Connection
+from .handler import Handler
+
+#: The largest body. Images in base64 take a third more than their bytes.
+MAX_BODY_BYTES = 128 << 20
+
+
+def start(api: Api, flags: argparse.Namespace, metrics: Metrics) -> HttpServer:
+    """Serve `api` on `flags.rest_api_port`; the page of `metrics` too, if it has one.
+
+    Raises OSError, naming the port, when it is taken.
+    """
+    handler = Handler(
+        api,
+        cors=flags.rest_api_enable_cors_support,
+        metrics=metrics if isinstance(metrics, PrometheusMetrics) else None,
+        max_body_bytes=MAX_BODY_BYTES,
+    )
+    application = Application(
+        handler,
+        refuse=handler.refuse,
+        admission=api.admission,
+        working=flags.rest_api_num_threads or MAX_CONNECTIONS,
+        timeout=flags.rest_api_timeout_in_ms / 1000,
+        max_body_bytes=MAX_BODY_BYTES,
+    )
+    return HttpServer(listen(flags.rest_api_port), application)
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on every interface, IPv6 included where there is one.
+
+    Raises OSError naming the port.
+    """
+    try:
+        if socket.has_dualstack_ipv6():
+            with contextlib.suppress(OSError):
+                return socket.create_server(
+                    ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512
+                )
+        return socket.create_server(("0.0.0.0", port), backlog=512)
+    except OSError as error:
+        text = f"Cannot listen on REST port {port}: {error.strerror or error}"
+        raise OSError(error.errno, text) from None
+
+
+class HttpServer:
+    """Serves on a listening socket until `stop`; its methods are for other threads than the
+    loop's."""
+
+    def __init__(self, sock: socket.socket, application: Application) -> None:
+        self.port: int = sock.getsockname()[1]
+        self._application = application
+        run(self._start(sock))
+
+    async def _start(self, sock: socket.socket) -> None:
+        config = uvicorn.Config(
+            self._application,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            timeout_keep_alive=int(KEEP_ALIVE_SECONDS),
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        )
+        self._server = uvicorn.Server(config)
+        self._serving = asyncio.ensure_future(self._server.serve(sockets=[sock]))
+        while not self._server.started:
+            await asyncio.sleep(0)
+
+    def stop(self, grace: float) -> None:
+        """Accept nothing new, finish what is being answered within `grace` seconds, close."""
+        run(self._stop(grace))
+
+    async def _stop(self, grace: float) -> None:
+        self._application.stopping = True
+        self._server.config.timeout_graceful_shutdown = grace  # type: ignore[assignment]
+        self._server.should_exit = True
+        await self._serving
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
