@@ -60,3 +60,11 @@ def test_the_docs_index_names_every_page():
     index = (ROOT / "docs" / "README.md").read_text()
     pages = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
     assert [page for page in pages if page != "README.md" and f"({page})" not in index] == []
+
+
+def test_the_operating_guide_says_what_to_do_for_every_alarm():
+    rules = (ROOT / "serving_config" / "prometheus" / "alerts.yml").read_text()
+    alerts = re.findall(r"- alert: (\w+)", rules)
+    text = (ROOT / "docs" / "operating.md").read_text()
+    assert alerts
+    assert [alert for alert in alerts if f"| `{alert}` |" not in text] == []
