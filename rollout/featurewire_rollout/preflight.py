@@ -42,12 +42,12 @@ def check_files(directory: Path) -> tuple[Manifest, str]:
     """
     manifest = check_version(directory)
     if manifest is None:
-        text = "is whole; it has no manifest, so its content was not checked"
+        text = "whole; content not checked, there is no manifest"
     elif "files" not in manifest:
-        text = "is whole; its manifest names no digests, so its content was not checked"
+        text = "whole; content not checked, the manifest names no digests"
     else:
-        text = "is whole and equal to its manifest"
-    return Manifest.of(manifest), f"files: {directory} {text}"
+        text = "whole and equal to the manifest"
+    return Manifest.of(manifest), f"files: {text}"
 
 
 def check_memory(directory: Path, servers: Sequence[str], free: int | None) -> str:

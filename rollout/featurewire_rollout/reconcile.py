@@ -125,6 +125,13 @@ class Reconciler:
         settle(self._fleet, config, goal, self._patience, self._say, loading=loading)
         return new
 
+    def changed(self, text: str) -> bool:
+        """Whether the config is not `text` any more, as far as is known."""
+        try:
+            return self._there("this").read() != text
+        except RolloutError:
+            return True
+
     def put_back(self, before: str, version: int, current: int) -> str:
         """Undo a start of `version` that failed; says what the state is."""
         store, entry = self._there("this"), self.entry(before)

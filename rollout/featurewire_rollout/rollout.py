@@ -106,11 +106,12 @@ class Rollout:
             except FleetError as error:
                 state = self._reconciler.put_back(text, version, current)
                 raise FleetError(f"{error}; {state}") from error
-            except (ConfigFileError, KeyboardInterrupt) as error:
+            except (ConfigFileError, KeyboardInterrupt):
                 # What was on trial already stays: this start only looked after it.
-                if version not in (entry.versions or ()):
+                begun = version not in (entry.versions or ()) and self._reconciler.changed(text)
+                if begun:
                     self._say(self._reconciler.put_back(text, version, current))
-                raise error
+                raise
         return self.status()
 
     def _load(self, text: str, goal: Goal, version: int) -> None:
