@@ -1,10 +1,13 @@
-"""Two real servers that read one config, and rollouts of them."""
+"""Real servers that read one config, and rollouts of them."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from featurewire import Client
 from featurewire_rollout import Rollout, RolloutConfig
 from tests.support.process import ServerProcess
 
@@ -21,23 +24,60 @@ model_config_list {{
 """
 
 
-class Stack:
-    """Two servers that read one config, and a rollout of them."""
+LABELS = """
+    version_labels { key: "stable" value: 1 }
+    version_labels { key: "canary" value: 1 }
+  }
+}
+"""
 
-    def __init__(self, folder: Path, models: Path) -> None:
+
+class Stack:
+    """Two servers, or so many, that read one config, and a rollout of them."""
+
+    def __init__(
+        self, folder: Path, models: Path, *, replicas: int = 2, labelled: bool = False
+    ) -> None:
+        """`labelled`: at rest, as after a rollout."""
         self.base = folder / "models"
         self.base.mkdir()
         self.models = models
         shutil.copytree(models / "1", self.base / "1")
         self.config = folder / "models.config"
-        self.config.write_text(CONFIG.format(base=self.base))
+        text = CONFIG.format(base=self.base)
+        self.config.write_text(text.removesuffix("\n  }\n}\n") + LABELS if labelled else text)
         flags = (
             f"--model_config_file={self.config}",
             "--allow_version_labels_for_unavailable_models",
             "--file_system_poll_wait_seconds=0",
             "--max_num_load_retries=0",
         )
-        self.servers = [ServerProcess(*flags, log=folder / f"{n}.log") for n in range(2)]
+        self.servers = [ServerProcess(*flags, log=folder / f"{n}.log") for n in range(replicas)]
+
+    @contextmanager
+    def running(self) -> Iterator[Stack]:
+        """Start the servers, and stop them in the end."""
+        try:
+            for server in self.servers:
+                server.start()
+            for server in self.servers:
+                with Client(server.target, model="tiny") as client:
+                    client.wait_until_ready(60)
+            yield self
+        finally:
+            for server in self.servers:
+                if server.process is not None:
+                    server.stop()
+
+    @property
+    def target(self) -> str:
+        """All of them, as a client takes it."""
+        return ",".join(server.target for server in self.servers)
+
+    def options(self) -> list[str]:
+        """The config, the servers and the model, as the command takes them."""
+        servers = [f"--server={server.target}" for server in self.servers]
+        return [f"--config={self.config}", *servers, "--model=tiny"]
 
     def publish(self, version: int, source: int = 2) -> Path:
         shutil.copytree(self.models / str(source), self.base / str(version))

@@ -46,15 +46,17 @@ class Callers:
         labels: Sequence[str | None] = ("stable", "stable", None),
         streams: int = 1,
         keep_every: int = 1,
+        pause: float = 0.0,
         **options: Any,
     ) -> None:
         """`labels`: of the callers of single images, None: the newest version. `streams`: callers
-        of `stable` that stream. `keep_every`: of so many vectors one is kept. `options` are those
-        of `Client`."""
+        of `stable` that stream. `keep_every`: of so many vectors one is kept. `pause`: seconds
+        between two images of a caller. `options` are those of `Client`."""
         self.answers: list[Answer] = []
         self.failures: list[str] = []
         self._images = images
         self._keep_every = keep_every
+        self._pause = pause
         self._stop = threading.Event()
         self._came = threading.Condition()
         options |= {"model": model}
@@ -81,6 +83,7 @@ class Callers:
             sent = time.monotonic()
             made = client.embed(self._images[image])
             self._add(image, made.version, sent, made.vector)
+            self._stop.wait(self._pause)
 
     def _stream(self, client: Client) -> None:
         for result in client.stream(self._keyed()):
@@ -95,6 +98,7 @@ class Callers:
             if self._stop.is_set():
                 return
             yield (image, time.monotonic()), self._images[image]
+            self._stop.wait(self._pause)
 
     def _add(self, image: int, version: int, sent: float, vector: np.ndarray) -> None:
         with self._came:

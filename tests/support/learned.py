@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +34,25 @@ def read_weights(name: str) -> dict[str, np.ndarray]:
 
 
 def write_learned_module(
-    directory: Path, name: str = "lite0", *, zero_filters: Iterable[int] = ()
+    directory: Path,
+    name: str = "lite0",
+    *,
+    zero_filters: Iterable[int] = (),
+    change: Callable[[dict[str, np.ndarray]], None] = lambda weights: None,
 ) -> Path:
     """Write `lite0` or `lite1` to `directory` as a TF2 SavedModel without signatures.
 
     `__call__(images)`: float32 `[N, 224, 224, 3]` (`lite1`: 240) in [0, 1], to float32
     `[N, 1280]`. `classify(images)`: float32 `[N, 1000]`, the logits of ImageNet's classes.
-    `zero_filters`: output channels of the first convolution to set to zero, which makes a
-    worse network.
+    `zero_filters`: output channels of the first convolution to set to zero, and `change`: what else
+    to do to the weights of `read_weights`, which make a worse network.
     """
     import tensorflow as tf
 
     weights = read_weights(name)
     for filter in zero_filters:
         weights["_conv_stem.weight"][filter] = 0
+    change(weights)
     size = IMAGE_SIZE[name]
 
     class Module(tf.Module):

@@ -1,0 +1,159 @@
+"""`featurewire rollout` in processes that kill themselves, as kill -9 does, at a step of their own.
+
+The commands are forked from a process that has imported everything and has used nothing yet, which
+spares each of them a second. Points at which a command can be cut off are before each of its
+dealings with the world: reading the config, writing the new one, putting it in place of the old
+one, looking at the replicas, having them reload, and the audit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Commands:
+    """Runs commands, one at a time. A context manager."""
+
+    def __init__(self, log: Path) -> None:
+        """`log` gets what the last command printed."""
+        self.log = log
+        self._zygote: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Commands:
+        self._zygote = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._zygote is not None
+        assert self._zygote.stdin is not None
+        self._zygote.stdin.close()
+        self._zygote.wait(30)
+
+    def run(
+        self, argv: Sequence[str], *, kill_at: int = 0, largest_file: int = 0
+    ) -> tuple[int, list[str]]:
+        """The exit status (-9: killed) and the points that were passed.
+
+        `kill_at`: of which point it kills itself, the first is 1. `largest_file`: bytes; beyond
+        that a write fails.
+        """
+        return self.start(argv, kill_at=kill_at, largest_file=largest_file)()
+
+    def start(self, argv: Sequence[str], *, kill_at: int = 0, largest_file: int = 0) -> Any:
+        """The same without waiting: call what is returned for the result."""
+        assert self._zygote is not None
+        assert self._zygote.stdin is not None
+        task = {
+            "argv": list(argv),
+            "kill_at": kill_at,
+            "largest_file": largest_file,
+            "log": str(self.log),
+        }
+        self._zygote.stdin.write(json.dumps(task) + "\n")
+        self._zygote.stdin.flush()
+
+        def wait() -> tuple[int, list[str]]:
+            assert self._zygote is not None
+            assert self._zygote.stdout is not None
+            answer = json.loads(self._zygote.stdout.readline())
+            return answer["status"], answer["points"]
+
+        return wait
+
+
+def _serve() -> None:
+    from featurewire._cli import main  # noqa: F401
+    from featurewire_rollout import command, rollout  # noqa: F401
+
+    for line in sys.stdin:
+        task = json.loads(line)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reader)
+            _run(task, writer)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            points = pipe.read().split("\n")[:-1]
+        _, status = os.waitpid(child, 0)
+        print(
+            json.dumps({"status": os.waitstatus_to_exitcode(status), "points": points}), flush=True
+        )
+
+
+def _run(task: dict[str, Any], points: int) -> None:
+    from featurewire._cli.main import run
+
+    log = os.open(task["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    _watch(task["kill_at"], points)
+    if task["largest_file"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (task["largest_file"], resource.RLIM_INFINITY))
+    status = run(["rollout", *task["argv"]])
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _watch(kill_at: int, points: int) -> None:
+    """Name each point, and kill this process at one of them."""
+    from featurewire_rollout import settle
+    from featurewire_rollout.audit import Audit
+    from featurewire_rollout.config_file import FileStore
+    from featurewire_rollout.fleet import Fleet
+
+    settle.POLL_SECONDS = 0.02
+    count = 0
+    polled: set[str] = set()
+    """Looks since the last step: however often they are repeated, they count once."""
+
+    def point(name: str) -> None:
+        nonlocal count
+        if name in polled:
+            return
+        if name != "look":
+            polled.clear()
+        polled.add(name)
+        count += 1
+        os.write(points, f"{name}\n".encode())
+        if count == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrap(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def wrapped(*args: Any, **options: Any) -> Any:
+            point(name)
+            return real(*args, **options)
+
+        setattr(owner, name, wrapped)
+
+    for owner, name in (
+        (Audit, "record"),
+        (FileStore, "read"),
+        (FileStore, "_write"),
+        (os, "rename"),
+        (Fleet, "look"),
+        (Fleet, "reload"),
+    ):
+        wrap(owner, name)
+
+
+if __name__ == "__main__":
+    _serve()

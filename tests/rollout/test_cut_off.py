@@ -1,0 +1,111 @@
+"""kill -9 of the tool at every step: what it leaves is stated, served, and can be taken on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from featurewire import RetryConfig
+from featurewire_rollout import Status, settle
+from tests.rollout.killed import Commands
+from tests.rollout.stack import Stack
+from tests.support.callers import Callers, Onlooker
+from tests.support.models import expected_vector
+
+IMAGES = [b"\xff\xd8\xff" + bytes([number]) for number in range(5)]
+
+AFTER = {"start": "on trial", "promote": "promoted", "rollback": "loaded", "retire": "at rest"}
+"""What each step ends in."""
+BEFORE = {"start": ["loaded", "at rest"], "promote": ["on trial"]}
+BEFORE |= {"rollback": ["promoted"], "retire": ["promoted"]}
+BETWEEN = {"start": ["loading", "loaded"], "promote": [], "rollback": [], "retire": ["loaded"]}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory, tiny_model: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path_factory.mktemp("cut-off"), tiny_model, replicas=1, labelled=True)
+    made.publish(2)
+    with made.running():
+        yield made
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory) -> Iterator[Commands]:
+    with Commands(tmp_path_factory.mktemp("commands") / "log") as made:
+        yield made
+
+
+def at_rest(stack: Stack) -> None:
+    """Roll back to version 1, whatever was cut off."""
+    with stack.rollout() as step:
+        entry = step.status().entry
+        assert entry is not None
+        if entry.labels["stable"] == 2 and 1 not in (entry.versions or ()):  # it was retired
+            step.start(1)
+            step.promote(accept_new_space=True)
+        step.rollback(1)
+        status = step.retire()
+    assert status.phase.name == "at rest"
+    assert status.fleet.available_everywhere() == {1}
+
+
+def bring_to(stack: Stack, step_name: str) -> None:
+    """The state in which a step is to be made."""
+    at_rest(stack)
+    with stack.rollout() as step:
+        if step_name in ("promote", "rollback", "retire"):
+            step.start(2)
+        if step_name in ("rollback", "retire"):
+            step.promote(accept_new_space=True)
+
+
+def looked(stack: Stack) -> Status:
+    with stack.rollout() as step:
+        return step.status()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["start", "promote", "rollback", "retire"])
+def test_a_tool_that_is_killed_at_any_point_leaves_a_stated_state(
+    stack: Stack, commands: Commands, step: str, monkeypatch
+) -> None:
+    """At each point once: the state, what is served, no wait for a lock, and the way on or back."""
+    monkeypatch.setattr(settle, "POLL_SECONDS", 0.02)
+    argv = [step, *stack.options(), "--timeout=60"]
+    argv += ["--version=2", "--no-memory-check"] if step == "start" else []
+    argv += ["--accept-new-space"] if step == "promote" else []
+    bring_to(stack, step)
+    once = RetryConfig(max_attempts=1)
+    callers = Callers(stack.target, model="tiny", images=IMAGES, retry=once, pause=0.05)
+    with Onlooker([stack.target], model="tiny") as onlooker, callers as load:
+        status, points = commands.run(argv)
+        assert status == 0, commands.log.read_text()
+        assert looked(stack).phase.name == AFTER[step]
+        assert {"record", "read", "_write", "rename", "reload", "look"} >= set(points) >= {"rename"}
+        for number in range(1, len(points) + 1):
+            bring_to(stack, step)
+            status, passed = commands.run(argv, kill_at=number)
+            if status == 0 and number > len(passed):
+                continue  # a look fewer than in the first run
+            assert status == -9, commands.log.read_text()
+            left = looked(stack)
+            assert left.entry is not None
+            assert left.entry.labels["stable"] in left.fleet.available_everywhere()
+            assert left.phase.name in [*BEFORE[step], *BETWEEN[step], AFTER[step]], passed
+            assert left.phase.next
+            load.wait(2, timeout=60)
+            if number % 2:  # go on with it; the others are rolled back
+                status, _ = commands.run(argv)
+                done = step == "start" and left.phase.name == "on trial"
+                assert status == 0 or done, (passed, commands.log.read_text())
+                assert looked(stack).phase.name == AFTER[step], passed
+        at_rest(stack)
+        assert not list(stack.config.parent.glob(".*.tmp"))
+    assert load.failures == []
+    assert onlooker.not_available(load.answers) == []
+    assert all(
+        (each.vector == expected_vector(IMAGES[each.image], version=each.version)).all()
+        for each in load.answers
+    )
