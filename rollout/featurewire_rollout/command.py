@@ -63,7 +63,7 @@ def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | Non
     from featurewire_rollout import report
     from featurewire_rollout.check import CheckError, check_outputs, write_outputs
     from featurewire_rollout.check.pull import find_images
-    from featurewire_rollout.watch import WatchConfig
+    from featurewire_rollout.watch import WATCH_RATIO, WatchConfig
 
     check_outputs(args)
     find_images(args.images)  # before anything is loaded
@@ -85,7 +85,10 @@ def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | Non
     status = made.run(
         args.version,
         args.images,
-        watch=WatchConfig(seconds=args.watch),
+        # A version that the check may pass must not be rolled back for the same latency.
+        watch=WatchConfig(
+            seconds=args.watch, max_latency_ratio=max(WATCH_RATIO, args.max_latency_ratio)
+        ),
         accept_new_space=args.accept_new_space,
         judged=lambda found: write_outputs(args, found),
         **options,

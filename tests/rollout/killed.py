@@ -117,6 +117,7 @@ def _watch(kill_at: int, points: int) -> None:
     from featurewire_rollout.audit import Audit
     from featurewire_rollout.config_file import FileStore
     from featurewire_rollout.fleet import Fleet
+    from featurewire_rollout.trial import Trial
 
     settle.POLL_SECONDS = 0.02
     count = 0
@@ -151,6 +152,8 @@ def _watch(kill_at: int, points: int) -> None:
         (os, "rename"),
         (Fleet, "look"),
         (Fleet, "reload"),
+        (Trial, "check"),
+        (Trial, "watch"),
     ):
         wrap(owner, name)
 

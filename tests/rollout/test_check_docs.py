@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 
 from featurewire_rollout.check import Pairs, Side, Thresholds, add_check_options, judge
+from featurewire_rollout.command import rollout_parser
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "rollout-check.md"
 
@@ -48,8 +51,30 @@ def test_every_key_of_the_report_is_documented():
 
 
 def test_the_pipeline_examples_are_yaml_that_calls_check():
+    """As a Job that Kubernetes takes and a webhook, with options that `check` takes."""
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    job, webhook = (yaml.safe_load(each) for each in blocks)
-    container = job["spec"]["metrics"][0]["provider"]["job"]["spec"]["template"]["spec"]
-    assert container["containers"][0]["command"] == ["featurewire", "rollout", "check"]
-    assert "featurewire rollout check" in webhook["webhooks"][0]["metadata"]["cmd"]
+    template, webhook = (yaml.safe_load(each) for each in blocks)
+    assert (template["apiVersion"], template["kind"]) == (
+        "argoproj.io/v1alpha1",
+        "AnalysisTemplate",
+    )
+    (metric,) = template["spec"]["metrics"]
+    assert metric["failureLimit"] == 0  # the first exit status that is not 0 ends the rollout
+    spec = metric["provider"]["job"]["spec"]
+    assert spec["backoffLimit"] == 0
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    mounts = {each["name"] for each in container["volumeMounts"]}
+    assert mounts == {each["name"] for each in pod["volumes"]}
+    (hook,) = webhook["webhooks"]
+    assert (hook["type"], hook["metadata"]["type"]) == ("pre-rollout", "bash")
+    commands = [
+        [*container["command"], *container["args"]],
+        shlex.split(hook["metadata"]["cmd"]),
+    ]
+    for featurewire, rollout, *argv in commands:
+        assert (featurewire, rollout) == ("featurewire", "rollout")
+        assert rollout_parser().parse_args(argv).step == "check"
+    validate = pytest.importorskip("kubernetes_validate")
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "check"}, "spec": spec}
+    validate.validate(job, validate.latest_version(), strict=True)

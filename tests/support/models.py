@@ -29,16 +29,19 @@ def write_tiny_model(
     with_status: bool = True,
     with_manifest: bool = True,
     fails_on_bad_image: bool = False,
+    answers: int | None = None,
 ) -> Path:
     """Write `base_path/<version>` and return it.
 
     Images that do not begin as a JPEG get status 2 (`unsupported`) and a NaN row, empty ones
     status 1. With `fails_on_bad_image` they fail the whole batch, as a plain SavedModel does.
+    `answers`: after so many calls all others fail.
     """
     import tensorflow as tf
 
     module = tf.Module()
     module.offset = tf.Variable(1000.0 * version, name="offset")
+    module.calls = tf.Variable(0, trainable=False, name="calls")
 
     def features_of(image_bytes):
         def one(image):
@@ -55,6 +58,10 @@ def write_tiny_model(
         status = tf.where(empty, 1, tf.where(jpeg, 0, 2))
         if fails_on_bad_image:
             with tf.control_dependencies([tf.debugging.assert_equal(status, 0, "bad image")]):
+                status = tf.identity(status)
+        if answers is not None:
+            calls = module.calls.assign_add(1)
+            with tf.control_dependencies([tf.debugging.assert_less_equal(calls, answers, "tired")]):
                 status = tf.identity(status)
         features = features_of(image_bytes)
         features = tf.where((status == 0)[:, tf.newaxis], features, float("nan"))

@@ -72,6 +72,7 @@ class Report:
                 "outcome": self.verdict.outcome,
                 "exit_status": self.exit_status,
                 "space": self.verdict.space,
+                "fit": self.verdict.fit,
                 "text": self.verdict.text,
                 "more_images": self.verdict.more_images,
                 "notes": [*self.verdict.notes, *self.remarks],

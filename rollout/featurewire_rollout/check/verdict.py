@@ -32,6 +32,8 @@ class Verdict:
     """One line: `same space`, `compatible within …`, `new space: rebuild the index` or
     `inconclusive: N more images would tell`, and what else keeps the version from passing."""
     notes: tuple[str, ...] = ()
+    fit: bool = True
+    """Whether it is fast enough and takes the images, whatever its space is."""
     more_images: int | None = None
     """For an inconclusive one: about how many more images would decide it, where that helps."""
 
@@ -61,7 +63,13 @@ def decide(
         ranks = by_name.get("rank_correlation")
         if ranks is not None and ranks.interval.estimate >= BRIDGEABLE:
             notes.append("Much of the order of similarities is kept: a bridge may do.")
-        return Verdict(outcome="fail", space="new", text=_with(text, others), notes=tuple(notes))
+        return Verdict(
+            outcome="fail",
+            space="new",
+            text=_with(text, others),
+            notes=tuple(notes),
+            fit=not others,
+        )
     vectors_open = [each for each in still_open if _of_vectors(each)]
     known = "cosine_p5" in by_name and not vectors_open
     same = (
@@ -70,7 +78,9 @@ def decide(
     space: Space = "same" if same else "compatible" if known else "unknown"
     kept = "same space" if same else _within(by_name) if known else "the space is not sure"
     if others:
-        return Verdict(outcome="fail", space=space, text=_with(kept, others), notes=tuple(notes))
+        return Verdict(
+            outcome="fail", space=space, text=_with(kept, others), notes=tuple(notes), fit=False
+        )
     if still_open or not known:
         wanted = [each.more_images for each in still_open]
         more = max((each for each in wanted if each is not None), default=None)

@@ -1,0 +1,165 @@
+"""`check` and `run` as commands against real servers: what they exit with, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from featurewire_rollout import settle
+from featurewire_rollout.command import rollout
+from tests.rollout.killed import Commands
+from tests.rollout.stack import Stack
+from tests.support.models import write_tiny_model
+
+IMAGES = 70
+CALLS = IMAGES + 3
+"""What a check asks of each version: the first image three times more."""
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "POLL_SECONDS", 0.02)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, tiny_model: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path_factory.mktemp("runs"), tiny_model, replicas=1, labelled=True)
+    with made.running():
+        yield made
+
+
+@pytest.fixture
+def stack(running: Stack) -> Iterator[Stack]:
+    """At rest with version 1, version 2 of the test's own choice beside it."""
+    yield running
+    with running.rollout() as step:
+        step.rollback(1)
+        step.retire()
+    shutil.rmtree(running.base / "2")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    chance = random.Random(0)
+    for number in range(IMAGES):
+        (folder / f"{number}.jpg").write_bytes(b"\xff\xd8\xff" + chance.randbytes(20))
+    return folder
+
+
+def options(stack: Stack, images: Path, *more: str) -> list[str]:
+    # How long an answer takes proves nothing here.
+    return [*stack.options(), f"--images={images}", "--max-latency-ratio=1000", *more]
+
+
+def state(stack: Stack) -> tuple[str, set[int]]:
+    with stack.rollout() as step:
+        status = step.status()
+    return status.phase.name, status.fleet.available_everywhere()
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "status", "outcome"),
+    [
+        (1, [], 0, "pass"),
+        (2, [], 1, "fail"),
+        (1, ["--max-images=8"], 3, "inconclusive"),
+    ],
+)
+def test_check_exits_with_its_verdict_and_changes_nothing(
+    stack: Stack, images: Path, tmp_path: Path, capsys, source, more, status, outcome
+) -> None:
+    stack.publish(2, source=source)
+    with stack.rollout() as step:
+        step.start(2)
+    before = stack.config.read_text()
+    outputs = [f"--output={tmp_path / 'o.json'}", f"--report={tmp_path / 'o.html'}", "--json"]
+    capsys.readouterr()
+    assert rollout(["check", *options(stack, images, *more, *outputs)]) == status
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["verdict"]["outcome"], printed["verdict"]["exit_status"]) == (outcome, status)
+    assert json.loads((tmp_path / "o.json").read_text()) == printed
+    assert (tmp_path / "o.html").stat().st_size > 1000
+    assert stack.config.read_text() == before
+    assert state(stack) == ("on trial", {1, 2})
+
+
+def test_check_of_another_version_than_the_one_on_trial_is_a_failure(stack, images) -> None:
+    from featurewire_rollout.check import CheckError
+
+    stack.publish(2)
+    with stack.rollout() as step:
+        step.start(2)
+    with pytest.raises(CheckError, match="version 3 is not on trial: canary is 2"):
+        rollout(["check", *options(stack, images, "--version=3")])
+
+
+def test_run_of_an_inconclusive_check_exits_with_3_and_is_rolled_back(
+    stack: Stack, images: Path, tmp_path: Path, capsys
+) -> None:
+    stack.publish(2, source=1)
+    before = stack.config.read_text()
+    more = ["--version=2", "--max-images=8", f"--output={tmp_path / 'o.json'}"]
+    assert rollout(["run", *options(stack, images, *more)]) == 3
+    assert "more images would tell" in capsys.readouterr().err
+    assert json.loads((tmp_path / "o.json").read_text())["verdict"]["exit_status"] == 3
+    assert state(stack) == ("at rest", {1})
+    assert stack.config.read_text() == before
+
+
+def test_run_promotes_a_new_space_only_where_that_is_accepted_and_it_serves(
+    stack: Stack, images: Path
+) -> None:
+    stack.publish(2)
+    argv = ["run", *options(stack, images, "--version=2", "--watch=0.5")]
+    assert rollout(argv) == 1
+    assert state(stack) == ("at rest", {1})
+    # The last of its limits: a version that is not fit to serve is promoted for no space.
+    assert rollout([*argv, "--accept-new-space", "--max-latency-ratio=0.0001"]) == 1
+    assert state(stack) == ("at rest", {1})
+    assert rollout([*argv, "--accept-new-space"]) == 0
+    assert state(stack) == ("promoted", {1, 2})
+
+
+def test_run_rolls_back_by_itself_when_the_promoted_version_fails_in_the_watch(
+    stack: Stack, images: Path, tmp_path: Path, capsys
+) -> None:
+    """It answers as long as the check asks, and one more."""
+    made = write_tiny_model(tmp_path, 1, answers=CALLS + 1)
+    made.rename(stack.base / "2")
+    before = stack.config.read_text()
+    assert rollout(["run", *options(stack, images, "--version=2", "--watch=3")]) == 1
+    said = capsys.readouterr().err
+    assert "check: pass" in said
+    assert "watch: " in said
+    assert "% of the probes failed" in said or "no probe" in said
+    assert "rolled back: version 2 is unloaded" in said
+    assert state(stack) == ("at rest", {1})
+    assert stack.config.read_text() == before
+
+
+@pytest.mark.parametrize("point", ["check", "watch"])
+def test_a_run_that_is_killed_goes_on_when_it_is_given_again(
+    stack: Stack, images: Path, tmp_path: Path, point: str
+) -> None:
+    stack.publish(2, source=1)
+    argv = ["run", *options(stack, images, "--version=2", "--watch=0.5", "--no-memory-check")]
+    with Commands(tmp_path / "log") as commands:
+        status, points = commands.run(argv)
+        assert status == 0, commands.log.read_text()
+        with stack.rollout() as step:
+            step.rollback()
+            step.retire()
+        status, _ = commands.run(argv, kill_at=points.index(point) + 1)
+        assert status == -9
+        left = {"check": "on trial", "watch": "promoted"}[point]
+        assert state(stack) == (left, {1, 2})
+        status, passed = commands.run(argv)
+        assert status == 0, commands.log.read_text()
+        assert "watch" in passed
+        assert state(stack) == ("promoted", {1, 2})
