@@ -119,7 +119,7 @@ def _watch(kill_at: int, points: int) -> None:
     from featurewire_rollout.fleet import Fleet
     from featurewire_rollout.trial import Trial
 
-    settle.POLL_SECONDS = 0.02
+    settle.POLL_SECONDS, settle.STALE_SECONDS = 0.02, 0.5
     count = 0
     polled: set[str] = set()
     """Looks since the last step: however often they are repeated, they count once."""
