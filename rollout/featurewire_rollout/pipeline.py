@@ -87,7 +87,8 @@ class Pipeline:
                 f"{stable.version}) and {canary.vector_space} (version {canary.version}); clients "
                 "that ask for the first will refuse the second"
             )
-        return 0 if accept_new_space and _only_new_space(report) else report.exit_status
+        accepted = accept_new_space and report.verdict.space == "new" and report.verdict.fit
+        return 0 if accepted else report.exit_status
 
     @contextmanager
     def _back_on_failure(self, version: int) -> Iterator[None]:
@@ -120,15 +121,3 @@ class Pipeline:
             self._steps.rollback()
         self._steps.retire(version)
         self._say(f"rolled back: version {version} is unloaded")
-
-
-def _only_new_space(report: Report) -> bool:
-    """The check failed by what the vectors mean, and by nothing else."""
-    from featurewire_rollout.check.verdict import OF_VECTORS
-
-    return report.verdict.space == "new" and not any(
-        each.outcome == "broken"
-        and each.name not in OF_VECTORS
-        and not each.name.startswith("overlap_at_")
-        for each in report.measures
-    )
