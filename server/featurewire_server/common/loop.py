@@ -1,4 +1,8 @@
-"""The event loop of all transports: one for the process, in a thread of its own."""
+"""The event loop of all transports: one for the process, in a thread of its own.
+
+`grpc.aio` may deadlock where another thread reconfigures logging meanwhile (grpc/grpc#43421).
+TensorFlow does so when it is imported, which `configs` sees to before the loop starts.
+"""
 
 from __future__ import annotations
 
