@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
@@ -53,6 +54,10 @@ def main(argv: Sequence[str]) -> int:
     for warning in flags_module.warnings(flags):
         log.warning("%s", warning)
     stop = threading.Event()
+    # A signal that comes just before `stop.wait()` blocks would not end it; it ends `recv`.
+    woken, waker = socket.socketpair()
+    waker.setblocking(False)
+    signal.set_wakeup_fd(waker.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
@@ -60,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
     except (StartError, ServingError) as error:
         print(f"featurewire serve: {error}", file=sys.stderr)
         _leave(1)
-    stop.wait()
+    while not stop.is_set():
+        woken.recv(1)
     server.stop()
     log.info("stopped")
     _leave(0)
