@@ -24,14 +24,8 @@ LIMITS = ("--min-rank-correlation=-1", "--max-latency-ratio=1000", "--no-crops")
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Stack]:
     made = Stack(tmp_path_factory.mktemp("interrupt"), tiny_model)
-    try:
-        for server in made.servers:
-            server.start()
+    with made.running():
         yield made
-    finally:
-        for server in made.servers:
-            if server.process is not None:
-                server.stop()
 
 
 @pytest.fixture(scope="module")

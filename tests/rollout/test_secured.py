@@ -56,14 +56,8 @@ def stack(folder: Path, tiny_model: Path) -> Iterator[Stack]:
         )
         for number in range(2)
     ]
-    try:
-        for server in made.servers:
-            server.start()
+    with made.running():
         yield made
-    finally:
-        for server in made.servers:
-            if server.process is not None:
-                server.stop()
 
 
 def rollout(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

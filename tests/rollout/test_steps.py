@@ -35,15 +35,8 @@ def idle(tmp_path: Path, tiny_model: Path) -> Stack:
 
 @pytest.fixture
 def stack(idle: Stack) -> Iterator[Stack]:
-    made = idle
-    try:
-        for server in made.servers:
-            server.start()
-        yield made
-    finally:
-        for server in made.servers:
-            if server.process is not None:
-                server.stop()
+    with idle.running():
+        yield idle
 
 
 class Load:
