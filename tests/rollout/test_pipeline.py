@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from featurewire_rollout import FleetError, RolloutError
+from featurewire_rollout.check.verdict import Outcome, Space, Verdict
 from featurewire_rollout.model_config import Entry
 from featurewire_rollout.pipeline import Pipeline
 from featurewire_rollout.watch import WatchConfig
@@ -21,11 +22,13 @@ BACK = Entry(versions=(1, 2), labels={"stable": 1, "canary": 1})
 KEPT = Entry(versions=(0, 1), labels={"stable": 1, "canary": 1, "previous": 0})
 
 
-def report(status: int, space: str, *broken: str, spaces: tuple[str, str] = ("a", "a")) -> Any:
+def report(
+    status: int, space: Space, *, fit: bool = True, spaces: tuple[str, str] = ("a", "a")
+) -> Any:
+    outcomes: dict[int, Outcome] = {0: "pass", 1: "fail", 3: "inconclusive"}
     return SimpleNamespace(
         exit_status=status,
-        verdict=SimpleNamespace(outcome="as told", text="told", space=space),
-        measures=[SimpleNamespace(name=name, outcome="broken") for name in broken],
+        verdict=Verdict(outcome=outcomes[status], space=space, text="told", fit=fit),
         pairs=SimpleNamespace(
             stable=SimpleNamespace(version=1, vector_space=spaces[0]),
             canary=SimpleNamespace(version=2, vector_space=spaces[1]),
@@ -95,10 +98,10 @@ UNDONE = ["rollback", "retire 2"]
         (report(0, "compatible", spaces=("a", "b")), False, 0),
         (report(3, "unknown"), False, 3),
         (report(3, "unknown"), True, 3),
-        (report(1, "new", "cosine_median"), False, 1),
-        (report(1, "new", "cosine_median", "overlap_at_10"), True, 0),
-        (report(1, "new", "cosine_median", "latency_ratio"), True, 1),
-        (report(1, "same", "latency_ratio"), True, 1),
+        (report(1, "new"), False, 1),
+        (report(1, "new"), True, 0),
+        (report(1, "new", fit=False), True, 1),
+        (report(1, "same", fit=False), True, 1),
     ],
 )
 def test_the_check_decides_whether_it_is_promoted(found: Any, accept: bool, status: int) -> None:
