@@ -39,7 +39,7 @@ FLAGS = [
     Flag("port", 8500, "TCP port of the gRPC API; 0: none", high=PORT),
     Flag("grpc_socket_path", "", "UNIX socket of the gRPC API, besides or instead of the port"),
     Flag("rest_api_port", 0, "TCP port of the REST API; 0: none", high=PORT),
-    Flag("rest_api_num_threads", 4 * CORES, "threads that answer REST requests", low=1, high=1024),
+    Flag("rest_api_num_threads", 1000, "POST requests over REST at once", low=1, high=1024),
     Flag("rest_api_timeout_in_ms", 30_000, "how long a REST request may take", low=1),
     Flag("rest_api_enable_cors_support", False, "answer cross-origin REST requests"),
     Flag("ssl_config_file", "", "SSLConfig text file: TLS, and client certificates, for gRPC"),

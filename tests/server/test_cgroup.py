@@ -92,7 +92,7 @@ from featurewire_server.batching import config as batching_config
 asked = flags.parse(["--model_base_path=/m"])
 import tensorflow as tf
 session = tf.compat.v1.ConfigProto.FromString(configs.engine_config(asked).session_config)
-print(flags.CORES, asked.rest_api_num_threads, batching_config.BatchingConfig().threads,
+print(flags.CORES, batching_config.BatchingConfig().threads,
       session.intra_op_parallelism_threads, session.inter_op_parallelism_threads)
 """
 
@@ -101,7 +101,7 @@ def test_a_quota_sets_every_default_that_counts_cores(tmp_path: Path) -> None:
     root = tree(tmp_path, "0::/\n", {"sys/fs/cgroup/cpu.max": "300000 100000"})
     command = [sys.executable, "-c", CODE, str(root)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.stdout.split() == ["3", "12", "3", "3", "3"], ended.stderr
+    assert ended.stdout.split() == ["3", "3", "3", "3"], ended.stderr
 
 
 GROUPS = Path("/sys/fs/cgroup")

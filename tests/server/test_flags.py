@@ -25,7 +25,7 @@ ssl_config_file tensorflow_inter_op_parallelism tensorflow_intra_op_parallelism
 tensorflow_session_config_file tensorflow_session_parallelism thread_pool_factory_config_file
 use_alts_credentials xla_cpu_compilation_enabled xla_gpu_compilation_enabled
 """
-DERIVED = {"rest_api_num_threads", "grpc_max_threads", "max_inflight_bytes"}
+DERIVED = {"grpc_max_threads", "max_inflight_bytes"}
 
 
 @pytest.mark.parametrize(

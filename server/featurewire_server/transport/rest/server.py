@@ -14,7 +14,7 @@ from ...common.loop import run
 from ...common.metrics import PrometheusMetrics
 from ...common.telemetry import Metrics
 from .app import Application
-from .connection import KEEP_ALIVE_SECONDS, MAX_CONNECTIONS, MAX_HEADER_BYTES, Connection
+from .connection import KEEP_ALIVE_SECONDS, MAX_HEADER_BYTES, Connection
 from .handler import Handler
 
 #: The largest body. Images in base64 take a third more than their bytes.
@@ -36,7 +36,7 @@ def start(api: Api, flags: argparse.Namespace, metrics: Metrics) -> HttpServer:
         handler,
         refuse=handler.refuse,
         admission=api.admission,
-        working=flags.rest_api_num_threads or MAX_CONNECTIONS,
+        working=flags.rest_api_num_threads,
         timeout=flags.rest_api_timeout_in_ms / 1000,
         max_body_bytes=MAX_BODY_BYTES,
     )
