@@ -237,7 +237,8 @@ class Session:
 
 
 def _in_process(path: Path) -> Callable[[bytes], np.ndarray]:
-    from featurewire_server.engine import EngineConfig, load_engine
+    from featurewire_server.engines.engine import EngineConfig
+    from featurewire_server.engines.load import load_engine
 
     engine = load_engine(path, EngineConfig(engine="openvino"))
 
