@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.errors import ExportError, one_line
 from featurewire_exporter.preprocess import MAX_TARGET_SIDE, RESIZE_METHODS, PreprocessConfig
 from featurewire_exporter.publish import LARGEST_VERSION
@@ -139,18 +140,18 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--bridge-views",
         type=_views,
-        default=4,
+        default=BridgeConfig.views,
         metavar="N",
         help="of each picture, itself and crops of it; more help where pictures are few "
-        "(default: 4)",
+        f"(default: {BridgeConfig.views})",
     )
     group.add_argument(
         "--bridge-min-recall",
         type=_recalls,
-        default=(0.8, 0.95),
+        default=(BridgeConfig.min_recall_at_1, BridgeConfig.min_recall_at_10),
         metavar="AT_1,AT_10",
         help="shares of recall@1 and recall@10 that a bridge must keep, or nothing is published "
-        "(default: 0.8,0.95)",
+        f"(default: {BridgeConfig.min_recall_at_1:g},{BridgeConfig.min_recall_at_10:g})",
     )
 
 
@@ -209,7 +210,6 @@ def export(argv: Sequence[str]) -> int:
         parser.error("--bridge-from and --bridge-images go together")
 
     def work(stderr: Any) -> None:
-        from featurewire_exporter.bridge.fit import BridgeConfig
         from featurewire_exporter.bridge.report import report
         from featurewire_exporter.export import ExportConfig, export_module
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from featurewire_exporter import batching, digests, manifest, parity, warmup
 from featurewire_exporter.artifact import Artifact
 from featurewire_exporter.bridge import fit
+from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.errors import PublishError
 from featurewire_exporter.fold import fold
 from featurewire_exporter.freeze import FrozenNetwork, freeze
@@ -43,7 +44,7 @@ class ExportConfig:
     """The largest batch that the server merges, images."""
     preprocess: Mapping[str, Any]
     """Settings of `PreprocessConfig` besides height and width."""
-    bridge: fit.BridgeConfig | None = None
+    bridge: BridgeConfig | None = None
     """Which older versions' spaces to serve, too."""
 
 

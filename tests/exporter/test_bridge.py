@@ -10,8 +10,9 @@ import pytest
 
 import featurewire
 from featurewire_exporter.artifact import ArtifactSession
+from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.bridge.embedding import Embedded
-from featurewire_exporter.bridge.fit import BridgeConfig, make_bridge
+from featurewire_exporter.bridge.fit import make_bridge
 from featurewire_exporter.bridge.maps import KINDS, fit
 from featurewire_exporter.bridge.retention import cutoffs, recall
 from featurewire_exporter.bridge.views import find_pictures, views

@@ -11,6 +11,7 @@ import numpy as np
 
 from featurewire_exporter import manifest
 from featurewire_exporter.artifact import ArtifactSession
+from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.bridge.embedding import Embedded, Say, embed_pictures
 from featurewire_exporter.bridge.maps import KINDS, Map, fit
 from featurewire_exporter.bridge.retention import Retention, cutoffs, overlap, recall
@@ -33,21 +34,6 @@ CHECKED = 16
 """Pictures that the served graph is compared with."""
 SAME = 1e-4
 """Between the served graph and the measured map: float32 adds up in another order."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BridgeConfig:
-    """What a bridge is made from, and what it must keep."""
-
-    versions: tuple[Path, ...]
-    """Directories of older versions: one bridge each."""
-    images: Path
-    """A folder of pictures such as the index holds."""
-    views: int = 4
-    """Of each picture: itself and crops."""
-    min_recall_at_1: float = 0.8
-    """Share of re-embedding's recall@1 that bridged queries must keep."""
-    min_recall_at_10: float = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,9 +196,10 @@ def _check_count(count: int, found: str) -> None:
 def _choose(x: np.ndarray, y: np.ndarray) -> Map:
     """Of all kinds and ridges: what finds most of every fifth picture, learned from the rest."""
     held = np.arange(len(x)) % 5 == 0
+    queries, own = _queries(x[held])
     scores = {}
     for fitted in fit(_rows(x[~held]), _rows(y[~held])):
-        scores[fitted] = _measure(fitted, x, y, np.flatnonzero(held)).bridged.reciprocal_rank
+        scores[fitted] = recall(fitted(queries), own, y[held, 0]).reciprocal_rank
     best = max(scores.values())
     kind = min((m.kind for m in scores if scores[m] >= best - TIE), key=KINDS.index)
     return max((m for m in scores if m.kind == kind), key=scores.__getitem__)
@@ -220,8 +207,8 @@ def _choose(x: np.ndarray, y: np.ndarray) -> Map:
 
 def _measure(fitted: Map, x: np.ndarray, y: np.ndarray, tested: np.ndarray) -> Retention:
     """Crops of the tested pictures, looked for among them, and among all."""
-    own = np.repeat(np.arange(len(tested)), QUERIES)
-    queries, index_old, index_new = _rows(x[tested, 1 : 1 + QUERIES]), y[tested, 0], x[tested, 0]
+    queries, own = _queries(x[tested])
+    index_old, index_new = y[tested, 0], x[tested, 0]
     bridged, pictures = fitted(queries), fitted(x[tested, 0])
     return Retention(
         queries=len(queries),
@@ -233,6 +220,11 @@ def _measure(fitted: Map, x: np.ndarray, y: np.ndarray, tested: np.ndarray) -> R
         overlap_at_10=overlap(index_old, pictures, index_old),
         cutoffs=cutoffs(index_old, pictures),
     )
+
+
+def _queries(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The crops to look for, and the row of `x` that each is of."""
+    return _rows(x[:, 1 : 1 + QUERIES]), np.repeat(np.arange(len(x)), QUERIES)
 
 
 def _rows(vectors: np.ndarray) -> np.ndarray:
