@@ -63,10 +63,8 @@ class Family:
         raise NotImplementedError
 
 
-class Counter(Family):
-    """A sum that only grows."""
-
-    kind = "counter"
+class Number(Family):
+    """One number for each set of labels."""
 
     def add(self, *values: str, amount: float = 1) -> None:
         with self._lock:
@@ -77,6 +75,12 @@ class Counter(Family):
 
     def _samples(self, pairs: list[str], cell: list[float]) -> Iterator[str]:
         yield _sample(self.name, pairs, cell[0])
+
+
+class Counter(Number):
+    """A sum that only grows."""
+
+    kind = "counter"
 
 
 class Histogram(Family):
@@ -110,7 +114,7 @@ class Histogram(Family):
         yield _sample(f"{self.name}_count", pairs, total)
 
 
-class Gauge(Family):
+class Gauge(Number):
     """What is so at the moment."""
 
     kind = "gauge"
@@ -118,16 +122,6 @@ class Gauge(Family):
     def set(self, *values: str, value: float) -> None:
         with self._lock:
             self._cell(values)[0] = value
-
-    def add(self, *values: str, amount: float) -> None:
-        with self._lock:
-            self._cell(values)[0] += amount
-
-    def _empty(self) -> list[float]:
-        return [0]
-
-    def _samples(self, pairs: list[str], cell: list[float]) -> Iterator[str]:
-        yield _sample(self.name, pairs, cell[0])
 
 
 def _sample(name: str, pairs: list[str], value: float) -> str:
