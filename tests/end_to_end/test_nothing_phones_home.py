@@ -13,8 +13,8 @@ import pytest
 from featurewire import Client
 from tests.exporter.modules import write_tf2_module
 from tests.server.split_model import write_split_model
-from tests.server.support import wait_until
 from tests.support.process import ServerProcess
+from tests.support.waiting import wait_until
 
 SOURCE = Path(__file__).parent.parent / "support" / "outside.c"
 LOCAL = {"name -", "name localhost", "name 127.0.0.1", "name ::", "name ::1", "name 0.0.0.0"}

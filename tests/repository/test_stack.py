@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.server.support import wait_until
 from tests.support.models import write_tiny_model
 from tests.support.process import ServerProcess, free_port
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "inception_resnet_v2"

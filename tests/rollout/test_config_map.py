@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from featurewire_rollout.config_map import ConfigMapStore
 from featurewire_rollout.store import open_store
 from tests.rollout.api_server import TOKEN, ApiServer
 from tests.rollout.stack import Stack
+from tests.support.waiting import wait_until
 
 NAME = "configmap:ml/models/models.config"
 LEASE = ("leases", "ml", "featurewire-rollout-models")
@@ -239,9 +239,7 @@ def test_a_holder_whose_clock_is_wrong_is_seen_to_live(
 def test_whoever_lost_the_lease_does_not_write(api: ApiServer, store: ConfigMapStore) -> None:
     with store.lock("alice"):
         api.put(*LEASE, spec={"holderIdentity": "bob"})
-        deadline = time.monotonic() + 20
-        while not store._lease.lost and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: store._lease.lost)
         with pytest.raises(ConflictError, match="changed by bob"):
             store.write("new", expected="old")
     assert api.objects[LEASE]["spec"]["holderIdentity"] == "bob"

@@ -7,7 +7,6 @@ import random
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests.rollout.killed import Commands
 from tests.rollout.stack import Stack
 from tests.support.callers import Callers, Onlooker
 from tests.support.models import expected_vector
+from tests.support.waiting import wait_until
 
 IMAGES = [b"\xff\xd8\xff" + bytes([number]) for number in range(5)]
 
@@ -286,10 +286,7 @@ def test_of_two_operators_at_once_the_second_is_told(stack: Stack, tmp_path: Pat
         wait = commands.start(argv)
         audit.read_bytes()  # opens it once, to see that it can be written to
         lock = stack.config.with_name(".models.config.rollout-lock")
-        deadline = time.monotonic() + 60
-        while "start of tiny" not in (lock.read_text() if lock.exists() else ""):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: lock.exists() and "start of tiny" in lock.read_text(), 60)
         before = stack.config.read_text()
         for act in (lambda: second.start(2), second.rollback, second.retire):
             with pytest.raises(ConflictError, match=r"is being changed by .*start of tiny"):

@@ -6,14 +6,14 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.support.process import STOP_TIMEOUT, free_port, wait_for_port
+from tests.support.waiting import wait_until
 
 FOLDER = Path(__file__).resolve().parents[2] / "samples" / "visual_search"
 TIMEOUT = 90.0  # seconds; a few are usual
@@ -32,16 +32,6 @@ def run(*arguments: object) -> tuple[int, str]:
     process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     output, _ = process.communicate(timeout=TIMEOUT)
     return process.returncode, output
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    """What `condition` returns once that is true."""
-    deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.1)
-    raise AssertionError("it did not happen")
 
 
 @contextlib.contextmanager
@@ -71,7 +61,7 @@ def wait_until_indexed(client: httpx.Client, count: int) -> dict[str, Any]:
         done = answer["index"] and answer["index"]["photos"] == count
         return answer if done and not answer["progress"]["running"] else None
 
-    return wait_until(indexed)
+    return wait_until(indexed, TIMEOUT)
 
 
 def rows(index: Path) -> list[dict[str, Any]]:

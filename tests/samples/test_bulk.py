@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support.waiting import wait_until
 
 WHY = "needs the sample's own packages: run `make test-samples`"
 pq = pytest.importorskip("pyarrow.parquet", reason=WHY)
@@ -89,13 +89,6 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
 def rows(output: Path) -> list[dict]:
     return [
         row for part in output.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()
@@ -106,11 +99,11 @@ def test_a_dead_worker_costs_no_photo_and_none_is_written_twice(engine, tiles, s
     output = tmp_path / "vectors"
     run = Run(engine, tiles, output, server.target)
     try:
-        wait_until(lambda: run.parts() or run.process.poll() is not None)
+        wait_until(lambda: run.parts() or run.process.poll() is not None, TIMEOUT)
         server.process.send_signal(signal.SIGSTOP)  # what is in flight stays there
         try:
             before = run.parts()
-            wait_until(run.workers)
+            wait_until(run.workers, TIMEOUT)
             os.kill(run.workers()[0], signal.SIGKILL)
         finally:
             server.process.send_signal(signal.SIGCONT)

@@ -12,8 +12,16 @@ pytest.importorskip("fastapi", reason=WHY)
 pytest.importorskip("lancedb", reason=WHY)
 
 from tests.samples import searching  # noqa: E402
-from tests.samples.searching import page, rows, run, status, wait_until, wait_until_indexed  # noqa: E402
+from tests.samples.searching import (  # noqa: E402
+    TIMEOUT,
+    page,
+    rows,
+    run,
+    status,
+    wait_until_indexed,
+)
 from tests.support.process import free_port  # noqa: E402
+from tests.support.waiting import wait_until  # noqa: E402
 
 LITE0 = ("--model", "lite0")
 TINY = ("--model", "tiny", "--label", "stable")
@@ -92,7 +100,7 @@ def test_a_killed_run_goes_on_where_it_was_and_nothing_is_embedded_twice(tiles, 
     where = ("--photos", tiles, "--index", tmp_path / "index", "--server", server.target, *LITE0)
     process = searching.start("index", *where)
     current = tmp_path / "index" / "current.json"
-    wait_until(lambda: current.exists() and len(rows(tmp_path / "index")) > 0)
+    wait_until(lambda: current.exists() and len(rows(tmp_path / "index")) > 0, TIMEOUT)
     process.kill()
     process.wait(10)
     before = {row["path"] for row in rows(tmp_path / "index") if row["reason"] is None}
@@ -131,7 +139,8 @@ def test_after_a_rollout_to_another_space_nothing_is_mixed_until_the_tables_are_
                 lambda: (
                     (answer := client.post("/api/search", content=cat)).status_code == 409
                     and answer
-                )
+                ),
+                TIMEOUT,
             )
             assert "python -m visual_search index" in refused.json()["detail"]
             assert "switch" in status(client)["notice"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.support import Stub, config, model, served, wait_until
+from tests.server.support import Stub, config, model, served
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,17 +36,6 @@ PREDICTION = "/tensorflow.serving.PredictionService/"
 MODEL = "/tensorflow.serving.ModelService/"
 JPEG = b"\xff\xd8\xff\x00\x01"
 TIMEOUT = 20.0  # seconds
-
-
-def wait_until(condition: Callable[[], object], timeout: float = TIMEOUT):
-    """Poll until `condition()` is true and return what it gave."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {timeout} s: {condition}")
 
 
 def config(*models: str) -> ModelServerConfig:

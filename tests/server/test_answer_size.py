@@ -16,8 +16,8 @@ from tests.server.support import (
     predict_request,
     served,
     spec,
-    wait_until,
 )
+from tests.support.waiting import wait_until
 
 ROW = SIZE * SIZE * 3 * 4
 LIMIT = 100 * ROW

@@ -37,11 +37,11 @@ from tests.server.support import (
     served,
     spec,
     stub_for,
-    wait_until,
 )
 from tests.server.test_tensors import LIARS
 from tests.support.models import expected_vector
 from tests.support.process import ServerProcess, serving
+from tests.support.waiting import wait_until
 
 Code = grpc.StatusCode
 CALLERS_FAULT = {Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.FAILED_PRECONDITION}

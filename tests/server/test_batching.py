@@ -33,9 +33,9 @@ from tests.server.support import (
     predict_request,
     served,
     spec,
-    wait_until,
 )
 from tests.support.models import expected_vector, write_tiny_model
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from featurewire_server.common.errors import ServingError
 from featurewire_server.config_file import ConfigFile
 from featurewire_server.models.loading import DirectRunner
 from featurewire_server.models.manager import Manager, ManagerConfig
-from tests.server.support import FakeEngine, config, model, spec, wait_until
+from tests.server.support import FakeEngine, config, model, spec
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from featurewire_server.common.fair_lock import FairLock
-from tests.server.support import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_those_who_wait_come_before_one_who_has_just_had_it() -> None:

@@ -28,8 +28,8 @@ from tests.server.support import (
     served,
     spec,
     stub_for,
-    wait_until,
 )
+from tests.support.waiting import wait_until
 
 Code = grpc.StatusCode
 STATUS, PREDICT = MODEL + "GetModelStatus", PREDICTION + "Predict"

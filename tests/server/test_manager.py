@@ -14,7 +14,8 @@ from featurewire_server.common.errors import ServingError, not_found
 from featurewire_server.models.loading import DirectRunner
 from featurewire_server.models.manager import Manager, ManagerConfig
 from featurewire_server.models.policy import State
-from tests.server.support import TIMEOUT, FakeEngine, config, model, spec, wait_until
+from tests.server.support import TIMEOUT, FakeEngine, config, model, spec
+from tests.support.waiting import wait_until
 
 
 class Loads:

@@ -28,8 +28,8 @@ from tests.server.support import (
     predict_request,
     served,
     spec,
-    wait_until,
 )
+from tests.support.waiting import wait_until
 
 PREDICT = PREDICTION + "Predict"
 BULK = (("featurewire-class", "bulk"),)

@@ -32,10 +32,10 @@ from tests.server.support import (
     predict_request,
     spec,
     stub_for,
-    wait_until,
 )
 from tests.support.models import expected_vector, write_tiny_model
 from tests.support.process import ServerProcess, free_port, serving
+from tests.support.waiting import wait_until
 
 REFLECTED = {
     "tensorflow.serving.PredictionService",

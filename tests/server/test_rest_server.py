@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +25,7 @@ from featurewire_server.transport.rest import connection as rest_connection
 from featurewire_server.transport.rest.app import ADMIT_BYTES, Application
 from featurewire_server.transport.rest.handler import Answer, Request, failure
 from featurewire_server.transport.rest.server import HttpServer, listen
+from tests.support.waiting import wait_until
 
 MIB = 1 << 20
 LIMIT = 4 * MIB
@@ -87,11 +89,7 @@ def one_answer(sock: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass within 10 s"
-        time.sleep(0.01)
+until = partial(wait_until, timeout=10)
 
 
 @pytest.fixture
