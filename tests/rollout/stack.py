@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from featurewire import Client
+from featurewire import Client, TLSConfig
 from featurewire_rollout import Rollout, RolloutConfig
 from tests.support.process import ServerProcess
 
@@ -55,13 +55,13 @@ class Stack:
         self.servers = [ServerProcess(*flags, log=folder / f"{n}.log") for n in range(replicas)]
 
     @contextmanager
-    def running(self) -> Iterator[Stack]:
-        """Start the servers, and stop them in the end."""
+    def running(self, tls: TLSConfig | None = None) -> Iterator[Stack]:
+        """Start the servers, wait for the model in the way a client would, stop them in the end."""
         try:
             for server in self.servers:
                 server.start()
             for server in self.servers:
-                with Client(server.target, model="tiny") as client:
+                with Client(server.target, model="tiny", tls=tls) as client:
                     client.wait_until_ready(60)
             yield self
         finally:

@@ -12,6 +12,7 @@ import grpc
 import pytest
 import trustme
 
+from featurewire import TLSConfig
 from tests.cli.fake_serving import FakeServing
 from tests.rollout.stack import Stack
 from tests.support.process import ServerProcess
@@ -56,7 +57,8 @@ def stack(folder: Path, tiny_model: Path) -> Iterator[Stack]:
         )
         for number in range(2)
     ]
-    with made.running():
+    files = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
+    with made.running(TLSConfig(**files)):
         yield made
 
 
