@@ -2,8 +2,10 @@
 
 Capacity and processor time an image are measured first, by callers who wait for their answers. Then
 calls of single images come at Poisson times at ten times that rate, with each timeout, and leave;
-what is answered from two seconds after that is the rate that is back. `others` is what other
-processes took of the machine while the crowd was there: if it is more than nothing, measure again.
+what is answered from two seconds after that is the rate that is back. The crowd shares the
+processors with the server: `crowd` is what it took of them, and `of the rest` is the share of the
+capacity that it left. `others` is what other processes took: if it is more than nothing, measure
+again.
 
     python -m bench.serve_overload [ROW …] [--timeouts 2,5,30] [--seconds S] [--base-path DIR]
         [--server DIR]: another tree of this repository, to compare with
@@ -70,13 +72,16 @@ async def measure(
     for timeout in timeouts:
         before, machine, own = cpu_seconds(pid), busy_seconds(), time.process_time()
         tally = await crowd(send, seconds, per_second=TIMES * capacity, timeout=timeout)
-        spent = cpu_seconds(pid) - before
-        others = busy_seconds() - machine - spent - (time.process_time() - own)
+        spent, own = cpu_seconds(pid) - before, time.process_time() - own
+        others = busy_seconds() - machine - spent - own
+        crowds = own / seconds / CORES
         back = await steady(send, BACK_SECONDS, callers=callers, skip=2.0)
         answered = len(tally.answered)
+        share = answered / seconds / capacity
         rows.append(
             [f"{name}, {timeout:g} s", f"{capacity:.2f}", f"{answered / seconds:.2f}"]
-            + [f"{answered / seconds / capacity:.2f}", f"{1000 * tally.refusal:.0f}"]
+            + [f"{share:.2f}", f"{crowds:.0%}", f"{share / (1 - crowds):.2f}"]
+            + [f"{1000 * tally.refusal:.0f}"]
             + [f"{spent / max(answered, 1) / cost:.2f}", len(tally.refused), tally.late]
             + [f"{back / capacity:.2f}", f"{resident_mb(pid):.0f}"]
             + [f"{max(others, 0.0) / seconds / CORES:.0%}"]
@@ -114,8 +119,8 @@ def main(argv: list[str] | None = None) -> int:
                     run = measure(name, target, rest, contents, each, options.seconds)
                     table += asyncio.run(run)
     print_table(
-        ["ten times too many", "capacity/s", "in time/s", "share", "refusal ms"]
-        + ["CPU of steady", "refused", "late", "back", "peak MB", "others"],
+        ["ten times too many", "capacity/s", "in time/s", "share", "crowd", "of the rest"]
+        + ["refusal ms", "CPU of steady", "refused", "late", "back", "peak MB", "others"],
         table,
     )
     print("wanted: share >= 0.9, refusal <= 50 ms, CPU <= 1.1, back >= 0.9; memory bounded")
