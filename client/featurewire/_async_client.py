@@ -118,6 +118,8 @@ class AsyncClient(Shell):
         try:
             while True:
                 driver.collect()
+                if (question := self._core.question(stream)) is not None:
+                    await self._run(question)
                 if source is None:
                     reading.ask()
                 elif pending is None and reading.wants():
@@ -130,10 +132,8 @@ class AsyncClient(Shell):
                     pending.result()
                     pending = None
                 reading.give_up(time.monotonic())
-                finished = stream.finished
+                finished = stream.finished and stream.astray is None
                 if results := stream.take():
-                    if (question := self._core.unsure(results)) is not None:
-                        await self._run(question)
                     if progress is not None:
                         progress(stream.progress)
                     given = time.monotonic()

@@ -38,7 +38,8 @@ class Client(Shell):
         model: The model's name on the server.
         version: Pin this version. Neither: the newest that is AVAILABLE.
         label: Follow the version that carries this label, such as `stable`.
-        vector_space: The digest in a version's manifest: vectors of another space are an error.
+        vector_space: The digest in a version's manifest. Vectors are of this space: the version's
+            own, or through a bridge (`Embedding.bridged`); or it is an error.
         timeout: Seconds for a whole call, its retries included; in a stream, for one attempt of
             one request. None: no limit.
         retry, tls, channel, stream: See each class.
@@ -123,15 +124,15 @@ class Client(Shell):
             while True:
                 # First, so that what has its reply is not hedged after a long look at a result.
                 driver.collect()
+                if (question := self._core.question(stream)) is not None:
+                    self._run(question)
                 reading.ask()
                 while driver.start_due():
                     reading.ask()
                 driver.wait(reading.wake_at())
                 reading.give_up(time.monotonic())
-                finished = stream.finished
+                finished = stream.finished and stream.astray is None
                 if results := stream.take():
-                    if (question := self._core.unsure(results)) is not None:
-                        self._run(question)
                     if progress is not None:
                         progress(stream.progress)
                     given = time.monotonic()

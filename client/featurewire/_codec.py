@@ -8,7 +8,7 @@ classes. https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from featurewire._errors import ResponseError
@@ -37,6 +37,8 @@ class Names:
     """What the signature says of the output's last axis; None: nothing."""
     version: int = 0
     """Whose signature it is."""
+    bridged: bool = False
+    """Its vectors are carried over from the version's own space into another."""
 
 
 def model_spec(
@@ -83,14 +85,17 @@ class Codec:
         names: Names,
         *,
         origin: str = "",
-        dimensions: dict[int, int] | None = None,
+        dimensions: dict[tuple[int, str], int] | None = None,
+        versions: Container[int] | None = None,
     ) -> None:
+        """`versions`: those that give vectors of the space that is wanted; None: all."""
         self.names = names
+        self.versions = versions
         self._origin = origin
         self._read = ReplyReader(names.output, names.status, filtered=names.filtered)
         self.pinned = spec.version.value if spec.HasField("version") else None
-        self._dimensions: dict[int, int] = {} if dimensions is None else dimensions
-        """By version, of all replies so far."""
+        self._dimensions = {} if dimensions is None else dimensions
+        """By version and signature, of all replies so far."""
         outputs = [names.output] + ([names.status] if names.status else [])
         self._head = predict_pb2.PredictRequest(
             model_spec=spec, output_filter=outputs if names.filtered else []
@@ -111,6 +116,10 @@ class Codec:
         entry = tag(2, len(self._key) + len(value) + length)
         return b"".join([self._head, entry, self._key, value, *parts])
 
+    def fits(self, version: int) -> bool:
+        """The vectors that this version answered with are of the space that is wanted."""
+        return self.versions is None or version in self.versions
+
     def read(self, reply: bytes, count: int) -> Rows:
         """The rows of a reply to `count` images. Raises `ResponseError` for what does not fit."""
         try:
@@ -127,7 +136,7 @@ class Codec:
                 f"output {names.output!r} has vectors of dimension {dimension}, its signature "
                 f"says {names.dimension}"
             )
-        known = self._dimensions.setdefault(version, dimension)
+        known = self._dimensions.setdefault((version, names.signature), dimension)
         if known != dimension:
             raise ResponseError(
                 f"version {version} answered with dimension {dimension}, before that with {known}"

@@ -28,6 +28,7 @@ from featurewire._memory import expect_large_blocks
 from featurewire._quiet import Quiet
 from featurewire._retry import RetryBudget, RetryPolicy
 from featurewire._settings import Settings
+from featurewire._spaces import Spaces
 from featurewire._stats import Latencies, Stats
 
 __all__ = ["Connection"]
@@ -62,14 +63,16 @@ class Connection:
         self.tls = settings.tls.loaded() if settings.tls is not None else None
         self.life = Life()
         self.names: dict[object, Names] = {}
-        """The signatures' tensors, as far as they were asked for."""
+        """What to call, as far as it was asked for."""
         self.asking: dict[object, Future[None]] = {}
         """Done when the question for the tensors, which somebody asks, is."""
         self.lock = threading.Lock()
-        self.dimensions: dict[int, int] = {}
-        """By version, of all replies."""
-        self.spaces: dict[int, str | None] = {}
-        """The vector spaces of versions, as far as they were asked for."""
+        self.dimensions: dict[tuple[int, str], int] = {}
+        """By version and signature, of all replies."""
+        self.spaces: dict[int, Spaces] = {}
+        """Of versions, as far as they were asked for."""
+        self.answering: dict[tuple[str, str], set[int]] = {}
+        """By vector space and signature: the versions that give vectors of that space by it."""
         self._hedge_after = settings.retry.hedge_after
         self._budget = RetryBudget(settings.retry)
         self.rotation = Rotation(self.servers)

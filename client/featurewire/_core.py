@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any
 
 import numpy as np
 
@@ -24,17 +23,22 @@ from featurewire._errors import (
     ImageError,
     ModelNotFoundError,
     VectorSpaceError,
+    lacks_signature,
 )
 from featurewire._images import Buffer, Image, load_all
 from featurewire._inquiry import Inquiry
 from featurewire._reading import Deliver, Reading
 from featurewire._reply import Rows
+from featurewire._retry import is_transient
 from featurewire._settings import Settings, Timeout, Unset, check_timeout
 from featurewire._stream import Stream, can_split
 
 __all__ = ["Core"]
 
 Loaded = Buffer | ImageError
+
+RESOLUTIONS = 5
+"""So often a version may be retired before its vector space is read."""
 
 
 class Core:
@@ -43,9 +47,9 @@ class Core:
         self.connection = connection
         self.inquiry = Inquiry(settings, connection)
         self._codec: Codec | None = None
-        # What decides about a signature's tensors.
-        pinned = (settings.version, settings.label)
-        self._key = (*pinned, settings.signature, settings.input, settings.output)
+        # What decides about the signature to call, and its tensors.
+        pinned, tensors = (settings.version, settings.label), (settings.input, settings.output)
+        self._key = (*pinned, settings.signature, *tensors, settings.vector_space)
 
     def embed(self, image: Image, deadline: float) -> Flow[Embedding]:
         batch = yield from self.embed_batch([image], deadline)
@@ -79,24 +83,25 @@ class Core:
             if call.error is None:
                 assert call.reply is not None
                 rows = codec.read(call.reply, len(loaded))
-                self.connection.count(images=len(loaded), image_errors=len(rows.reasons))
-                yield from self._check_space(rows.version, deadline)
-                return _batch_of_rows(rows, self.settings.model)
-            if not can_split(call.error):
+                if codec.fits(rows.version):
+                    self.connection.count(images=len(loaded), image_errors=len(rows.reasons))
+                    return _batch_of_rows(rows, self.settings.model, names.bridged)
+                names, _ = yield from self._resolve(rows.version, deadline)
+            elif names.bridged and self.settings.version is None and lacks_signature(call.error):
+                names, _ = yield from self._resolve(0, deadline)
+            elif not can_split(call.error):
                 raise call.error
-            refusal = call.error
+            else:
+                refusal = call.error
+        codec = self._codec_for(names)
         results = yield from self._results(images, codec, deadline, refusal)
         versions = {each.embedding.version for each in results if each.embedding is not None}
         if len(versions) > 1:
             # The server changed its version between two requests: one batch, one version.
-            versions = {max(versions)}
-            codec = self._codec_for(names, pinned=max(versions))
+            names, pinned = yield from self._resolve(max(versions), deadline)
+            codec = self._codec_for(names, pinned)
             results = yield from self._results(images, codec, deadline)
-        version = next(iter(versions), 0)
-        if version:
-            yield from self._check_space(version, deadline)
-        dimension = self.connection.dimensions.get(version, names.dimension or 0)
-        return _batch_of_results(results, self.settings.model, version, dimension)
+        return _batch_of_results(results, self.settings.model, names.dimension or 0)
 
     def _one_request(self, images: Sequence[Loaded]) -> list[Buffer] | None:
         """The images, where a stream would send them all as one request; else None."""
@@ -123,6 +128,9 @@ class Core:
         if refusal is not None:
             stream.refused(refusal)
         yield stream
+        while (question := self.question(stream, deadline)) is not None:
+            yield from question
+            yield stream
         stream.raise_error()
         return stream.take()
 
@@ -132,7 +140,7 @@ class Core:
         names = yield from self._names(deadline)
         pinned = None
         if config.pin_version and self.settings.version is None:
-            pinned = yield from self.inquiry.current(deadline)
+            names, pinned = yield from self._resolve(0, deadline)
         codec = self._codec_for(names, pinned)
         return Stream(self.connection, codec, config, timeout=self._seconds(timeout))
 
@@ -140,38 +148,65 @@ class Core:
         """What reads the stream's source."""
         return Reading(stream, self.settings.stream.readers, self._seconds(timeout), deliver)
 
-    def unsure(self, results: Sequence[Result[Any]]) -> Flow[None] | None:
-        """What is to be asked before these results may be handed out, if anything."""
-        space = self.settings.vector_space
-        if space is None:
-            return None
-        for each in results:
-            if each.error is None and self.connection.spaces.get(each.embedding.version) != space:
-                version = each.embedding.version
-                return self._check_space(version, self.deadline(self.settings.timeout))
-        return None
+    def question(self, stream: Stream, deadline: float | None = None) -> Flow[None] | None:
+        """What is to be asked before the stream can go on, if anything."""
+        return None if stream.astray is None else self._redirect(stream, deadline)
 
-    def _check_space(self, version: int, deadline: float) -> Flow[None]:
-        """Raise where vectors of this version are not of the client's vector space."""
-        wanted, spaces = self.settings.vector_space, self.connection.spaces
-        if wanted is None or spaces.get(version) == wanted:
-            return
-        if version not in spaces:
+    def _redirect(self, stream: Stream, deadline: float | None) -> Flow[None]:
+        patient_until = time.monotonic()
+        if deadline is None:
+            patient_until += self.settings.stream.patience
+        while stream.astray is not None:
+            until = self.deadline(self.settings.timeout) if deadline is None else deadline
             try:
-                spaces[version] = yield from self.inquiry.space(version, deadline)
-            except ModelNotFoundError as exc:
-                raise VectorSpaceError(
-                    f"{self.connection.target}, model {self.settings.model!r}: version {version} "
-                    "was retired before its vector space could be read; send the images again"
-                ) from exc
-        if spaces[version] != wanted:
-            has = spaces.pop(version)  # a version may be replaced by another under its number
-            says = "names no vector space" if has is None else f"has the vector space {has!r}"
-            raise VectorSpaceError(
-                f"{self.connection.target}, model {self.settings.model!r}: version {version} "
-                f"{says}, and {wanted!r} is wanted; pin a version of that space, or build the "
-                "index anew"
-            )
+                names, version = yield from self._resolve(stream.astray, until)
+            except FeaturewireError as error:
+                if is_transient(error) and time.monotonic() < patient_until:
+                    yield self.settings.retry.max_backoff
+                    continue
+                stream.lose(error)
+            else:
+                stream.redirect(self._codec_for(names), self._codec_for(names, pinned=version))
+
+    def _resolve(self, version: int, deadline: float) -> Flow[tuple[Names, int]]:
+        """What to call, and a version that answers it with vectors of the space that is wanted.
+
+        `version`: what answered the last time, 0 for not known. Raises `VectorSpaceError` where
+        this version, or the one that the label has moved to, has no such space.
+        """
+        for left in reversed(range(RESOLUTIONS)):
+            version = version or (yield from self.inquiry.current(deadline))
+            try:
+                names = yield from self._names_of(version, deadline)
+            except ModelNotFoundError:  # it was retired meanwhile
+                if not left:
+                    raise
+                version = 0
+            else:
+                self.connection.names[self._key] = names
+                return names, version
+        raise AssertionError
+
+    def _names_of(self, version: int, deadline: float) -> Flow[Names]:
+        """What to call of this version. Raises `VectorSpaceError`."""
+        asked, wanted = (yield from self._asked(deadline)), self.settings.vector_space
+        if wanted is None:
+            return asked
+        connection = self.connection
+        if version not in connection.spaces:
+            connection.spaces[version] = yield from self.inquiry.spaces(version, deadline)
+        names = connection.spaces[version].names(wanted, asked, version)
+        if names is not None:
+            connection.answering.setdefault((wanted, names.signature), set()).add(version)
+            return names
+        # A version may be replaced by another under its number.
+        has = connection.spaces.pop(version).native
+        says = "names no vector space" if has is None else f"has the vector space {has!r}"
+        raise VectorSpaceError(
+            f"{connection.target}, model {self.settings.model!r}: version {version} {says}, and "
+            f"{wanted!r} is wanted, to which it has no bridge; pin a version of that space, or "
+            "build the index anew"
+        )
 
     def deadline(self, timeout: Timeout) -> float:
         """When a call that begins now has to end."""
@@ -182,8 +217,17 @@ class Core:
         return self.settings.timeout if isinstance(timeout, Unset) else check_timeout(timeout)
 
     def _names(self, deadline: float) -> Flow[Names]:
-        """The signature's tensors, asked for once."""
-        connection, key = self.connection, self._key
+        """What to call, as far as is known: a reply tells whether it is right."""
+        names = self.connection.names.get(self._key)
+        if names is None:
+            names = yield from self._asked(deadline)
+            if self.settings.vector_space is not None and names.version:
+                names, _ = yield from self._resolve(names.version, deadline)
+        return names
+
+    def _asked(self, deadline: float) -> Flow[Names]:
+        """The tensors of the signature that the client was made with, asked for once."""
+        connection, key = self.connection, (*self._key[:-1], None)
         while (names := connection.names.get(key)) is None:
             with connection.lock:
                 asked = connection.asking.get(key)
@@ -206,25 +250,31 @@ class Core:
         spec = self.inquiry.spec(names.signature, pinned=pinned)
         connection = self.connection
         origin = f"{connection.target}, model {connection.model!r}"
-        codec = Codec(spec, names, origin=origin, dimensions=connection.dimensions)
+        versions, wanted = None, self.settings.vector_space
+        if wanted is not None:
+            versions = connection.answering.setdefault((wanted, names.signature), set())
+        codec = Codec(
+            spec, names, origin=origin, dimensions=connection.dimensions, versions=versions
+        )
         if pinned is None:
             self._codec = codec
         return codec
 
 
-def _batch_of_rows(rows: Rows, model: str) -> EmbeddingBatch:
+def _batch_of_rows(rows: Rows, model: str, bridged: bool) -> EmbeddingBatch:
     """Of one reply."""
     vectors, errors = rows.vectors.copy(), {}
     if rows.reasons:
         errors = {row: rows.error(row) for row in rows.reasons}
         vectors[list(errors)] = np.nan
-    return EmbeddingBatch(vectors=vectors, version=rows.version, errors=errors, model=model)
+    return EmbeddingBatch(vectors, rows.version, errors, model, bridged)
 
 
-def _batch_of_results(
-    results: Sequence[Result[int]], model: str, version: int, dimension: int
-) -> EmbeddingBatch:
-    """Of several replies, all by one version."""
+def _batch_of_results(results: Sequence[Result[int]], model: str, dimension: int) -> EmbeddingBatch:
+    """Of several replies, all by one version. `dimension`: where there is no vector."""
+    first = next((each.embedding for each in results if each.embedding is not None), None)
+    version, bridged = (first.version, first.bridged) if first is not None else (0, False)
+    dimension = len(first) if first is not None else dimension
     vectors = np.full((len(results), dimension), np.nan, np.float32)
     errors = {}
     for row, result in enumerate(results):
@@ -232,4 +282,4 @@ def _batch_of_results(
             vectors[row] = result.embedding.vector
         elif result.error is not None:
             errors[row] = result.error
-    return EmbeddingBatch(vectors=vectors, version=version, errors=errors, model=model)
+    return EmbeddingBatch(vectors, version, errors, model, bridged)

@@ -54,6 +54,8 @@ class EmbeddingBatch:
     errors: dict[int, ImageError]
     """By row."""
     model: str = ""
+    bridged: bool = False
+    """See `Embedding`."""
 
     def raise_for_errors(self) -> EmbeddingBatch:
         """Raise the first image's error, if any failed; else return the batch itself."""
@@ -81,7 +83,7 @@ class EmbeddingBatch:
         row = range(len(self))[operator.index(row)]
         if row in self.errors:
             raise self.errors[row]
-        return Embedding(vector=self.vectors[row], model=self.model, version=self.version)
+        return Embedding(self.vectors[row], self.model, self.version, self.bridged)
 
     def __iter__(self) -> Iterator[Embedding]:
         return (self[row] for row in range(len(self)))

@@ -9,7 +9,7 @@
     ├── OverloadedError         the server's queue is full
     ├── DeadlineExceededError   no reply in time (also a TimeoutError)
     ├── ResponseError           a reply came that does not fit the request
-    │   └── VectorSpaceError    a version of another vector space answered
+    │   └── VectorSpaceError    a version without the wanted vector space answered
     └── ServerError             the server failed in another way
 
 A `grpc.RpcError` never reaches a caller by itself; it is the `__cause__`.
@@ -35,6 +35,7 @@ __all__ = [
     "VectorSpaceError",
     "from_rpc_error",
     "is_systemic",
+    "lacks_signature",
 ]
 
 
@@ -100,7 +101,7 @@ class ResponseError(FeaturewireError):
 
 
 class VectorSpaceError(ResponseError):
-    """A version of another vector space than the client's `vector_space` answered."""
+    """A version answered that gives no vectors of the client's `vector_space`."""
 
 
 class ServerError(FeaturewireError):
@@ -177,6 +178,11 @@ _SYSTEMIC = re.compile(
 def is_systemic(error: FeaturewireError) -> bool:
     """The text of an INVALID_ARGUMENT blames the request, and no image of it."""
     return isinstance(error, InvalidRequestError) and bool(_SYSTEMIC.search(error._text))
+
+
+def lacks_signature(error: FeaturewireError) -> bool:
+    """The version that answered has no signature of that name."""
+    return error.code == "FAILED_PRECONDITION" and "signature key" in error._text.lower()
 
 
 def from_rpc_error(

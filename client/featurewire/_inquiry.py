@@ -24,6 +24,7 @@ from featurewire._errors import (
 from featurewire._reply import read_strings
 from featurewire._retry import is_transient
 from featurewire._settings import Settings
+from featurewire._spaces import Spaces
 from featurewire._status import (
     GET_METADATA,
     GET_STATUS,
@@ -96,14 +97,13 @@ class Inquiry:
                 return version.version
         raise ModelNotFoundError(f"{self._origin}: no version is AVAILABLE; wait_until_ready()")
 
-    def space(self, version: int, deadline: float) -> Flow[str | None]:
-        """The vector space that a version's manifest names; None where none is named."""
+    def spaces(self, version: int, deadline: float) -> Flow[Spaces]:
+        """The vector spaces in which a version answers; none where it has no manifest."""
         try:
             manifest = yield from self._manifest(version, deadline)
         except (InvalidRequestError, ResponseError):  # no such signature
-            return None
-        space = manifest.get("vector_space")
-        return space if isinstance(space, str) else None
+            manifest = {}
+        return Spaces.of(manifest)
 
     def _manifest(self, version: int, deadline: float) -> Flow[dict[str, Any]]:
         names = Names(signature="manifest", input="request", output="manifest", status=None)

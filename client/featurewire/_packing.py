@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from featurewire._codec import Codec
 from featurewire._config import StreamConfig
 from featurewire._embedding import Result
 from featurewire._images import Buffer
@@ -64,6 +65,10 @@ class Pack:
     """To be sent while nothing else of the client is in flight."""
     expired: int = 0
     """Attempts that had no reply in time, from a server that was there."""
+    codec: Codec | None = None
+    """That built its request."""
+    redirected: int = 0
+    """How often a version answered that gives no vectors of the space that is wanted."""
 
     @property
     def first(self) -> int:

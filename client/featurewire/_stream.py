@@ -23,7 +23,9 @@ from featurewire._errors import (
     ModelNotFoundError,
     OverloadedError,
     ResponseError,
+    VectorSpaceError,
     is_systemic,
+    lacks_signature,
 )
 from featurewire._images import Buffer
 from featurewire._pacing import Outage, Window
@@ -33,6 +35,8 @@ from featurewire._retry import is_transient, wait_before_retry
 __all__ = ["Stream", "StreamProgress", "can_split"]
 
 BATCH_LIMIT = re.compile(r"larger than maximum input batch size (\d+)")
+REDIRECTIONS = 8
+"""So often one request may go again for its vector space."""
 REJECTIONS = 16
 """So many images refused one by one, and none accepted: it is not the images."""
 
@@ -87,6 +91,12 @@ class Stream:
         self._replied = False
         self.versions: set[int] = set()
         """Those that answered."""
+        self.astray: int | None = None
+        """A version answered that gives no vectors of the space that is wanted (0: which one is not
+        known). Nothing is sent until `redirect`, or `lose`."""
+        self._astray_at = 0
+        self._elsewhere: Codec | None = None
+        """For what such a version answered."""
         self._rejections = 0
         self._answered = self._errors = 0
 
@@ -139,7 +149,9 @@ class Stream:
 
     @property
     def finished(self) -> bool:
-        """Nothing more will happen; results may be left to take."""
+        """Nothing more will happen, or not before `redirect`; results may be left to take."""
+        if self.astray is not None:
+            return not self._active
         ended = self._ended or self._error is not None
         return ended and not self._active and self._packing.front is None
 
@@ -170,6 +182,8 @@ class Stream:
         for call in [call for call in self._active if call.given_up]:
             if (unsettled := self._finish(call)) is not None:
                 self._leave_open(unsettled.slots[0])
+        if self.astray is not None:
+            return attempts
         while len(self._active) < limit and (pack := self._packing.front) is not None:
             if self._active and self._bytes + pack.size > self._bytes_limit:
                 break
@@ -177,9 +191,11 @@ class Stream:
         return attempts
 
     def _send(self, pack: Pack, now: float) -> list[Attempt]:
+        codec = self._elsewhere if pack.redirected and self._elsewhere else self._codec
+        pack.codec = codec
         call = self._connection.call(
             PREDICT,
-            self._codec.build(pack.images),
+            codec.build(pack.images),
             hedged=not pack.alone,
             alone=pack.alone,
             decide=self._decide,
@@ -205,8 +221,9 @@ class Stream:
         pack = self._finish(attempt.call)
         if pack is None:
             return
+        codec = pack.codec or self._codec
         try:
-            rows = self._codec.read(reply, len(pack.images))
+            rows = codec.read(reply, len(pack.images))
         except ResponseError as error:
             self._fail(error, pack.first)
             return
@@ -215,6 +232,10 @@ class Stream:
         if self._outage.end():
             for other in self._active:
                 other.hurry()
+        if not codec.fits(rows.version):
+            text = "versions of several vector spaces take turns; send the images again"
+            self._go_astray(pack, rows.version, VectorSpaceError(text))
+            return
         waiting = self._packing.front is not None
         self._window.replied(
             images=len(pack.images),
@@ -229,7 +250,8 @@ class Stream:
             else:
                 # A copy, so that one kept vector does not keep the whole reply.
                 vector = rows.vectors[row].copy()
-                embedding = Embedding(vector, self._connection.model, rows.version)
+                model, bridged = self._connection.model, codec.names.bridged
+                embedding = Embedding(vector, model, rows.version, bridged)
                 slot.result = Embedded(slot.key, embedding)
 
     def failed(self, attempt: Attempt, error: FeaturewireError, now: float) -> None:
@@ -238,10 +260,42 @@ class Stream:
         if pack is None:
             return
         assert attempt.call.error is not None
-        if can_split(attempt.call.error):
+        if self._is_astray(pack, attempt.call.error):
+            self._go_astray(pack, 0, attempt.call.error)
+        elif can_split(attempt.call.error):
             self._split(pack, attempt.call.error)
         else:
             self._fail(attempt.call.error, pack.first)
+
+    # Where a version answers that gives no vectors of the space that is wanted.
+
+    def _is_astray(self, pack: Pack, error: FeaturewireError) -> bool:
+        """What the request named went with a version: the label points to another one."""
+        codec = pack.codec
+        if codec is None or codec.versions is None or self._codec.pinned is not None:
+            return False
+        gone = codec.pinned is not None and isinstance(error, ModelNotFoundError)
+        return gone or lacks_signature(error)
+
+    def _go_astray(self, pack: Pack, version: int, error: FeaturewireError) -> None:
+        pack.redirected += 1
+        if pack.redirected > REDIRECTIONS:
+            self._fail(error, pack.first)
+            return
+        at = pack.first
+        self._astray_at = at if self.astray is None else min(self._astray_at, at)
+        self.astray = version
+        self._packing.put_back([pack])
+
+    def redirect(self, codec: Codec, elsewhere: Codec) -> None:
+        """Go on with `codec`; what was answered in another space goes again, with `elsewhere`."""
+        self.astray = None
+        self._codec, self._elsewhere = codec, elsewhere
+
+    def lose(self, error: FeaturewireError) -> None:
+        """No version gives vectors of the space that is wanted."""
+        self.astray = None
+        self._fail(error, self._astray_at)
 
     def _count(self, images: int, errors: int) -> None:
         self._answered += images

@@ -69,6 +69,20 @@ def test_resume_of_another_vector_space_is_refused(command, embedded, photos_fol
     assert "ask for --version 1" in second.stderr
 
 
+def test_the_vector_space_that_is_asked_for_is_refused_or_recorded(
+    command, embedded, photos_folder, tmp_path
+):
+    common = ["--output", "out.jsonl", "--vector-space", "tiny-1"]
+    refused = command("embed", "photos", *common, *options(embedded))
+    assert refused.returncode == 1
+    assert "version 2 has the vector space 'tiny-2', and 'tiny-1' is wanted" in refused.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+    done = command("embed", "photos", *common, *options(embedded), "--version", "1")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {row["vector_space"] for row in rows} == {"tiny-1"}
+
+
 def test_kill_9_of_the_server_in_mid_run_costs_no_image(embedded, tmp_path):
     images = 2000
     (tmp_path / "photos").mkdir()

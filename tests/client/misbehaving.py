@@ -111,6 +111,8 @@ class Misbehaving:
         self.predict = predict or (lambda images, context: reply_to(images))
         self.states: list[tuple[int, int]] = [(1, 30)]
         self.labels = {"stable"}
+        self.signatures: tuple[str, ...] = ("serving_default",)
+        """That metadata lists, all alike."""
         self.outputs = outputs
         self.input_name = input_name
         self.metadata = metadata
@@ -182,15 +184,16 @@ class Misbehaving:
         if not self.metadata:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        signature = signatures.signature_def["serving_default"]
-        signature.inputs[self.input_name].dtype = types_pb2.DT_STRING
-        signature.inputs[self.input_name].tensor_shape.dim.add(size=-1)
-        for name in self.outputs:
-            info = signature.outputs[name]
-            info.dtype = types_pb2.DT_INT32 if name == "status" else types_pb2.DT_FLOAT
-            info.tensor_shape.dim.add(size=-1)
-            if name != "status":
-                info.tensor_shape.dim.add(size=self.dimension)
+        for key in self.signatures:
+            signature = signatures.signature_def[key]
+            signature.inputs[self.input_name].dtype = types_pb2.DT_STRING
+            signature.inputs[self.input_name].tensor_shape.dim.add(size=-1)
+            for name in self.outputs:
+                info = signature.outputs[name]
+                info.dtype = types_pb2.DT_INT32 if name == "status" else types_pb2.DT_FLOAT
+                info.tensor_shape.dim.add(size=-1)
+                if name != "status":
+                    info.tensor_shape.dim.add(size=self.dimension)
         reply = get_model_metadata_pb2.GetModelMetadataResponse()
         reply.model_spec.name = MODEL
         reply.model_spec.version.value = 1

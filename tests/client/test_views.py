@@ -17,23 +17,30 @@ import pytest
 
 import featurewire
 from featurewire import RetryConfig, StreamConfig
-from featurewire._tfs import predict_pb2, types_pb2
+from featurewire._tfs import get_model_metadata_pb2, predict_pb2, types_pb2
 from tests.client.misbehaving import Misbehaving, image, reply_to, vector_of
 
-SPACES = {1: "old", 2: "new"}
+SPACES = {1: "old", 2: "new", 3: "newest"}
+BRIDGE = "bridge_old"
+"""A signature of version 3, which has a bridge to version 1's space."""
 
 
 def manifest(version: int) -> predict_pb2.PredictResponse:
     reply = predict_pb2.PredictResponse()
     reply.model_spec.version.value = version
+    about = {"vector_space": SPACES[version]}
+    if version == 3:
+        native = {"vector_space": SPACES[3], "signature": "serving_default", "bridged": False}
+        bridge = {"vector_space": "old", "signature": BRIDGE, "dimension": 8, "bridged": True}
+        about["vector_spaces"] = [native, bridge]
     tensor = reply.outputs["manifest"]
     tensor.dtype = types_pb2.DT_STRING
-    tensor.string_val.append(json.dumps({"vector_space": SPACES[version]}).encode())
+    tensor.string_val.append(json.dumps(about).encode())
     return reply
 
 
 class Versions(Misbehaving):
-    """Serves versions with manifests; `labels_at` says which one a label, or nothing, means."""
+    """Serves versions with manifests; `stable` is the one that a label, or nothing, means."""
 
     def __init__(self) -> None:
         super().__init__(self.answer)
@@ -51,13 +58,29 @@ class Versions(Misbehaving):
             )
         if request.model_spec.signature_name == "manifest":
             return manifest(version).SerializeToString()
+        if request.model_spec.signature_name == BRIDGE and version != 3:
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{BRIDGE}" not found.'
+            )
         with self.threads_lock:
             self.requests.append(request)
         images = list(request.inputs["image_bytes"].string_val)
-        return self.answer(images, context, version).SerializeToString()
+        bridged = request.model_spec.signature_name == BRIDGE
+        return self.answer(images, context, version, bridged).SerializeToString()
 
-    def answer(self, images, context, version=1):
-        return reply_to(images, version=version)
+    def on_metadata(self, data, context):
+        request = get_model_metadata_pb2.GetModelMetadataRequest.FromString(data)
+        reply = get_model_metadata_pb2.GetModelMetadataResponse.FromString(
+            super().on_metadata(data, context)
+        )
+        reply.model_spec.version.value = request.model_spec.version.value or self.stable
+        return reply.SerializeToString()
+
+    def answer(self, images, context, version=1, bridged=False):
+        """A bridge gives what version 1 gives, as its vectors tell the two spaces apart."""
+        reply = reply_to(images, version=1 if bridged else version)
+        reply.model_spec.version.value = version
+        return reply
 
 
 @pytest.fixture
@@ -108,19 +131,116 @@ def test_a_version_that_names_no_space_is_refused_where_one_is_wanted(connect):
             client.embed(image(1))
 
 
-def test_a_version_retired_before_its_space_was_read_is_named(connect, server):
-    client = connect(server.target, label="stable", vector_space="new")
-    answer = server.answer
+def test_a_version_retired_before_its_space_was_read_costs_no_call(connect, server):
+    ask = server.on_metadata
 
-    def answer_and_retire(images, context, version=1):
+    def ask_and_retire(data, context):
+        reply = ask(data, context)
         server.gone.add(1)
         server.stable = 2
-        return answer(images, context, version)
+        return reply
 
-    server.answer = answer_and_retire
-    with pytest.raises(featurewire.VectorSpaceError, match="version 1 was retired before"):
+    server.on_metadata = ask_and_retire
+    server.stop()
+    server.start()
+    assert connect(server.target, label="stable", vector_space="new").embed(image(1)).version == 2
+
+
+def test_a_bridge_answers_for_the_space_that_is_wanted(connect, server):
+    server.stable = 3
+    client = connect(server.target, label="stable", vector_space="old")
+    embedding = client.embed(image(1))
+    assert (embedding.version, embedding.bridged) == (3, True)
+    assert np.array_equal(embedding.vector, vector_of(image(1), 1))
+    batch = client.embed_batch([image(1), b""])
+    assert (batch.bridged, batch[0].bridged) == (True, True)
+    assert (
+        connect(server.target, label="stable", vector_space="newest").embed(image(1)).version == 3
+    )
+    assert not connect(server.target, label="stable").embed(image(1)).bridged
+    assert {each.model_spec.signature_name for each in server.requests[:2]} == {BRIDGE}
+
+
+def test_a_signature_that_is_a_bridge_is_no_other_space(connect, server):
+    server.stable = 3
+    server.signatures = ("serving_default", BRIDGE)
+    client = connect(server.target, vector_space="old", signature=BRIDGE)
+    assert client.embed(image(1)).bridged
+    with pytest.raises(featurewire.VectorSpaceError, match="'newest' is wanted"):
+        connect(server.target, vector_space="newest", signature=BRIDGE).embed(image(1))
+
+
+def test_a_label_moves_under_calls_that_want_one_space(connect, server):
+    """To the version with a bridge, and back to the one without: what is known fits neither."""
+    client = connect(server.target, label="stable", vector_space="old")
+    for version in (1, 3, 1, 3):
+        server.stable = version
+        for embed in (client.embed, lambda one: client.embed_batch([one])[0]):
+            embedding = embed(image(7))
+            assert (embedding.version, embedding.bridged) == (version, version == 3)
+            assert np.array_equal(embedding.vector, vector_of(image(7), 1))
+        many = [image(number) for number in range(40)]
+        batch = client.embed_batch(many)
+        assert np.array_equal(batch.vectors, [vector_of(each, 1) for each in many])
+    server.stable = 2
+    with pytest.raises(featurewire.VectorSpaceError, match="to which it has no bridge"):
         client.embed(image(1))
-    assert client.embed(image(1)).version == 2
+
+
+def test_a_label_moves_under_a_stream_that_wants_one_space(connect, server):
+    """On each replica in turn, with requests in flight, and the other version is unloaded."""
+    with Versions() as second:
+        replicas, moves = (server, second), iter([(0, 3), (1, 3), (0, 1), (1, 1), (0, 3), (1, 3)])
+        client = connect(
+            f"{server.target},{second.target}", label="stable", vector_space="old",
+            stream=StreamConfig(images_per_request=2, min_in_flight=8, max_in_flight=8),
+        )  # fmt: skip
+        keys, seen = [], set()
+        for result in client.stream(image(number) for number in range(3000)):
+            embedding = result.unwrap()
+            keys.append(result.key)
+            seen.add((embedding.version, embedding.bridged))
+            assert np.array_equal(embedding.vector, vector_of(image(result.key), 1))
+            if result.key % 400 == 200 and (move := next(moves, None)):
+                which, version = move
+                replicas[which].stable = version
+                if replicas[0].stable == replicas[1].stable:
+                    for each in replicas:
+                        each.gone = {4 - version}
+                else:
+                    for each in replicas:
+                        each.gone = set()
+    assert keys == list(range(3000))
+    assert seen == {(1, False), (3, True)}
+
+
+def test_a_stream_ends_with_all_before_a_version_without_the_space(connect, server):
+    server.stable = 3
+    config = StreamConfig(images_per_request=2, min_in_flight=4, max_in_flight=4)
+    client = connect(server.target, label="stable", vector_space="old", stream=config)
+    keys = []
+
+    def consume():
+        for result in client.stream(image(number) for number in range(10_000)):
+            keys.append(result.key)
+            if result.key == 100:
+                server.stable = 2
+
+    with pytest.raises(featurewire.VectorSpaceError, match="version 2 has the vector space 'new'"):
+        consume()
+    assert keys == list(range(len(keys)))
+    assert len(keys) > 100
+
+
+def test_a_pinned_stream_keeps_to_the_bridge_of_its_version(connect, server):
+    server.stable = 3
+    config = StreamConfig(pin_version=True, images_per_request=2)
+    client = connect(server.target, label="stable", vector_space="old", stream=config)
+    results = client.stream(image(number) for number in range(400))
+    first = next(results)
+    server.stable = 1
+    embeddings = [result.unwrap() for result in [first, *results]]
+    assert {(each.version, each.bridged) for each in embeddings} == {(3, True)}
 
 
 def test_a_stream_can_pin_the_version_that_a_label_means_at_its_start(connect, server):

@@ -30,12 +30,14 @@ def write_tiny_model(
     with_manifest: bool = True,
     fails_on_bad_image: bool = False,
     answers: int | None = None,
+    bridge_to: int | None = None,
 ) -> Path:
     """Write `base_path/<version>` and return it.
 
     Images that do not begin as a JPEG get status 2 (`unsupported`) and a NaN row, empty ones
     status 1. With `fails_on_bad_image` they fail the whole batch, as a plain SavedModel does.
-    `answers`: after so many calls all others fail.
+    `answers`: after so many calls all others fail. `bridge_to`: also gives the vectors of that
+    version, by a bridge.
     """
     import tensorflow as tf
 
@@ -68,14 +70,30 @@ def write_tiny_model(
         features = tf.ensure_shape(features, [None, dimension])
         return {"features": features, "status": status} if with_status else {"features": features}
 
-    manifest = json.dumps(
-        {
-            "featurewire_version": "0.1.0",
-            "module": {"handle": "tiny", "stand_in": True},
-            "vector_space": f"tiny-{version}",
-            "dimension": dimension,
-        }
-    )
+    about = {
+        "featurewire_version": "0.1.0",
+        "module": {"handle": "tiny", "stand_in": True},
+        "vector_space": f"tiny-{version}",
+        "dimension": dimension,
+    }
+    if bridge_to is not None:
+        about["vector_spaces"] = [
+            {"vector_space": f"tiny-{version}", "signature": "serving_default", "bridged": False},
+            {
+                "vector_space": f"tiny-{bridge_to}",
+                "signature": f"bridge_tiny-{bridge_to}",
+                "dimension": dimension,
+                "bridged": True,
+                "retention": {"recall_at_1": 0.93, "recall_at_10": 0.98},
+            },
+        ]
+    manifest = json.dumps(about)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def bridge(image_bytes):
+        served = serve(image_bytes)
+        features = served["features"] - 1000.0 * (version - bridge_to)
+        return {**served, "features": tf.ensure_shape(features, [None, dimension])}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="request")])
     def describe(request):
@@ -85,6 +103,8 @@ def write_tiny_model(
     signatures = {"serving_default": serve}
     if with_manifest:
         signatures["manifest"] = describe
+    if bridge_to is not None:
+        signatures[f"bridge_tiny-{bridge_to}"] = bridge
     target = base_path / str(version)
     tf.saved_model.save(module, str(target), signatures=signatures)
     return target

@@ -32,6 +32,7 @@ def connect(args: argparse.Namespace, **instead: Any) -> Client:
         "version": args.version,
         "label": args.label,
         "timeout": args.timeout,
+        "vector_space": getattr(args, "vector_space", None),
     }
     for setting, name in (
         ("signature", "signature"),

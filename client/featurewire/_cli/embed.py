@@ -12,6 +12,7 @@ from pathlib import Path
 from featurewire._cli.arguments import (
     CommandParser,
     add_signature_options,
+    filled_text,
     positive_seconds,
     quiet_grpc,
 )
@@ -79,6 +80,12 @@ def embed_parser() -> CommandParser:
     )
     existing.add_argument(
         "--overwrite", action="store_true", help="start over; FILE is replaced at the end"
+    )
+    parser.add_argument(
+        "--vector-space",
+        metavar="DIGEST",
+        type=filled_text,
+        help="only vectors of this space: the version's own, or through a bridge that it has",
     )
     parser.add_argument(
         "--wait",

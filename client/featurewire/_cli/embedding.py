@@ -29,7 +29,10 @@ class Run:
         self._output = output
         self._known: set[str] = set()
         self._origins = Origins(
-            model=args.model, vector_space_of=lambda version: describe(args, version).vector_space
+            model=args.model,
+            vector_space_of=lambda version: (
+                args.vector_space or describe(args, version).vector_space
+            ),
         )
         self._progress = Progress(name="featurewire embed", quiet=args.quiet)
         self._failures = Failures(self._progress.say)

@@ -24,6 +24,7 @@ _OPTIONS = {
     "server_name": "--tls-server-name",
     "token": "--token-file",
     "patience": "--patience",
+    "vector_space": "--vector-space",
 }
 
 _PHRASES = [
