@@ -177,18 +177,25 @@ def wait_until_open(port: int, server: subprocess.Popen[bytes], log: Path) -> No
     deadline = time.monotonic() + READY_TIMEOUT
     told = 0
     while time.monotonic() < deadline:
+        is_open = accepts(port)
         lines = log.read_text(errors="replace").splitlines()
         for line in lines[told:]:
-            if found := re.search(r" I featurewire_server\.(?:loading|warmup|manager): (.*)", line):
+            if found := re.search(r" I featurewire_server\.models\.\w+: (.*)", line):
                 say(f"  {found[1]}")
         told = len(lines)
+        if is_open:
+            return
         if server.poll() is not None:
             last = lines[-1] if lines else "no output"
             raise StackError(f"the server ended with status {server.returncode}: {last}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
         time.sleep(0.1)
     raise StackError(f"the server did not open its port within {READY_TIMEOUT:.0f} s")
+
+
+def accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def is_stand_in(client: featurewire.Client) -> bool:

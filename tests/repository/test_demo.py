@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.models import write_tiny_model
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "local_stack.py"
 
 
@@ -77,3 +79,9 @@ def test_a_real_module_that_was_exported_before_needs_no_hub(stack, monkeypatch,
     (stack.base_path_of(stack.HUB) / "1").mkdir(parents=True)
     monkeypatch.setattr(stack, "exported", lambda module: module)
     assert stack.prepared("auto") == stack.HUB
+
+
+def test_it_shows_what_the_server_says_of_its_loading(stack, tmp_path, capfd):
+    write_tiny_model(tmp_path, 1)
+    with stack.serving(tmp_path):
+        assert "  inception_resnet_v2 version 1: AVAILABLE\n" in capfd.readouterr().out
