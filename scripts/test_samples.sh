@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run the tests of samples/ in an environment of their own, for their packages do not agree with the
-# project's. Where these cannot be installed it says so and ends well.
+# Run mypy and the tests of samples/ in an environment of their own, for their packages do not agree
+# with the project's. Where these cannot be installed it says so and ends well.
 set -euo pipefail
 python=$1
 venv=.venv-samples
@@ -24,4 +24,7 @@ if ! current; then
     fi
     touch "$venv/.installed"
 fi
+# Beam has types, but not everywhere.
+MYPYPATH=samples/visual_search:samples/bulk "$venv/bin/mypy" --allow-untyped-calls \
+    samples/visual_search/visual_search samples/bulk
 exec "$venv/bin/python" -m pytest tests/samples

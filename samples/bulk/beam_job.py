@@ -7,6 +7,8 @@ What follows `--` goes to Beam, such as `-- --runner=FlinkRunner --flink_master=
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from arguments import arguments
@@ -22,7 +24,7 @@ class Embed(beam.DoFn):
     def setup(self) -> None:
         self.client = connect(self.job)
 
-    def process(self, shard: Shard):
+    def process(self, shard: Shard) -> Iterator[int]:
         yield embed_shard(shard, self.job, self.client)
 
     def teardown(self) -> None:

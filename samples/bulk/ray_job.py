@@ -5,6 +5,9 @@ python ray_job.py PHOTOS OUTPUT --server HOST:PORT --model NAME --workers 4
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import ray
 from arguments import arguments
 from shards import Job, Shard, begin, connect, embed_shard, shards_to_do
@@ -17,7 +20,7 @@ class Embedder:
         self.job = job
         self.client = connect(job)
 
-    def __call__(self, row: dict) -> dict:
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"photos": embed_shard(Shard(tuple(row["paths"])), self.job, self.client)}
 
 
@@ -28,12 +31,12 @@ def main() -> None:
     if not shards:
         print("nothing to do: every shard is there")
         return
-    ray.init(address=options.cluster, include_dashboard=False, logging_level="warning")
+    ray.init(address=options.cluster, include_dashboard=False, logging_level=logging.WARNING)
     items = ray.data.from_items(
         [{"paths": list(shard.paths)} for shard in shards], override_num_blocks=len(shards)
     )
     embedded = items.map(
-        Embedder,
+        Embedder,  # type: ignore[arg-type]  # Ray takes a class, which its types do not say
         fn_constructor_args=(job,),
         compute=ray.data.ActorPoolStrategy(size=options.workers),
         num_cpus=0.5,
