@@ -328,6 +328,7 @@ def test_everything_is_admitted_before_anything_is_measured() -> None:
     queue, schedule = new_queue(ONES, times=None), Schedule(threads=1)
     for _ in range(100):
         schedule.add(queue, new_task(timeout=0.001), 0.0)
+    assert len(queue) == 100
 
 
 def test_an_idle_server_that_was_slow_tries_whether_it_still_is() -> None:
