@@ -26,8 +26,13 @@ def on_white(path: Path) -> bytes:
     return _jpeg(Image.alpha_composite(ground, picture).convert("RGB"))
 
 
-def write_tiles(photos: list[Path], folder: Path, count: int) -> Path:
-    """Write `count` JPEGs to `folder`: parts of the photos, each of another place and size."""
+def write_tiles(
+    photos: list[Path], folder: Path, count: int, *, sides: tuple[float, float] = (0.25, 0.5)
+) -> Path:
+    """Write `count` JPEGs to `folder`: parts of the photos, each of another place and size.
+
+    `sides`: the smallest and the largest part of a photo's shorter side.
+    """
     from PIL import Image
 
     chance = random.Random(7)
@@ -35,7 +40,7 @@ def write_tiles(photos: list[Path], folder: Path, count: int) -> Path:
     pictures = [Image.open(path).convert("RGB") for path in photos]
     for number in range(count):
         picture = pictures[number % len(pictures)]
-        side = round(min(picture.size) * chance.uniform(0.25, 0.5))
+        side = round(min(picture.size) * chance.uniform(*sides))
         left = round(chance.random() * (picture.width - side))
         top = round(chance.random() * (picture.height - side))
         part = picture.crop((left, top, left + side, top + side))
