@@ -32,10 +32,9 @@ from ._tfs.classification_pb2 import ClassificationRequest, ClassificationRespon
 from ._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
 from ._tfs.regression_pb2 import RegressionRequest, RegressionResponse
 from .common.admission import Admission, Hold
-from .common.cancellation import Cancellation
 from .common.errors import ServingError, from_exception, invalid_argument
 from .common.loop import NUMBERS, by_size
-from .common.telemetry import Metrics, NullMetrics
+from .common.metrics import Metrics
 from .messages import inference, metadata, predict, tensors
 from .messages.predict import Run
 from .models.manager import Manager
@@ -44,14 +43,20 @@ from .models.servable import Servable
 log = logging.getLogger(__name__)
 
 
+CLASS, BULK = "featurewire-class", "bulk"
+"""The metadata, or header, of a call for which nobody waits."""
+
+
 @dataclass(kw_only=True)
 class Call:
     """What a handler knows of a call besides its message."""
 
     held: Hold
     """What admission counts for it, until its answer has been sent."""
-    cancelled: Cancellation
-    """Set by the transport when the caller has gone."""
+    caller: object = None
+    """Whatever tells one connection from another."""
+    bulk: bool = False
+    """Whether nobody waits for its answer; see `schedule`."""
     deadline: float | None = None
     """In seconds of `time.monotonic()`; None: none."""
     entrypoint: str = "GRPC"
@@ -66,10 +71,16 @@ class Call:
         self.answer_bytes = size
         self.held.resize(self.held.size + size)
 
+    def terms(self) -> dict[str, Any]:
+        """What the order of requests goes by."""
+        return {"deadline": self.deadline, "caller": self.caller, "bulk": self.bulk}
+
     def cancellation_code(self) -> grpc.StatusCode:
         """Why it was cancelled: by its caller, or by its deadline."""
-        late = self.deadline is not None and self.deadline <= time.monotonic()
-        return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+        return grpc.StatusCode.DEADLINE_EXCEEDED if self.late() else grpc.StatusCode.CANCELLED
+
+    def late(self) -> bool:
+        return self.deadline is not None and self.deadline <= time.monotonic()
 
 
 class Api:
@@ -87,13 +98,13 @@ class Api:
         self.manager = manager
         self.admission = admission
         """Transports admit a request's bytes here before they parse it."""
-        self.metrics = metrics or NullMetrics()
+        self.metrics = metrics or Metrics()
         self._tensor_content = tensor_content
         self._check = check_method_names
 
     async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
         with self._serving(request, "Predict", call) as servable:
-            signatures = servable.signatures
+            signatures = servable.runner.signatures
             run = await by_size(
                 call.held.size, predict.plan, signatures, request, check_method=self._check
             )
@@ -110,7 +121,7 @@ class Api:
 
     async def classify(self, request: ClassificationRequest, call: Call) -> ClassificationResponse:
         with self._serving(request, "Classify", call) as servable:
-            signatures = servable.signatures
+            signatures = servable.runner.signatures
             run = inference.plan_classify(signatures, request, check_method=self._check)
             values = await self._run(servable, "Classify", [run], call)
             return ClassificationResponse(
@@ -120,7 +131,7 @@ class Api:
 
     async def regress(self, request: RegressionRequest, call: Call) -> RegressionResponse:
         with self._serving(request, "Regress", call) as servable:
-            signatures = servable.signatures
+            signatures = servable.runner.signatures
             run = inference.plan_regress(signatures, request, check_method=self._check)
             values = await self._run(servable, "Regress", [run], call)
             return RegressionResponse(
@@ -135,7 +146,7 @@ class Api:
         if not request.tasks:
             raise invalid_argument("Inference request must contain at least one task")
         with self._serving(request.tasks[0], "MultiInference", call) as servable:
-            signatures = servable.signatures
+            signatures = servable.runner.signatures
             runs = inference.plan_multi_inference(signatures, request, check_method=self._check)
             values = await self._run(servable, "MultiInference", runs, call)
             return MultiInferenceResponse(
@@ -154,7 +165,7 @@ class Api:
             with self.manager.use(request.model_spec) as servable:
                 response = GetModelMetadataResponse(model_spec=_effective(servable))
                 for field in request.metadata_field:
-                    metadata.fill(response.metadata[field], servable.signatures)
+                    metadata.fill(response.metadata[field], servable.runner.signatures)
             return response
 
     def get_model_status(
@@ -190,7 +201,7 @@ class Api:
         For a transport that must know dtypes before it can build a request.
         """
         with self.manager.use(spec) as servable:
-            name, signature = predict.signature_of(servable.signatures, spec.signature_name)
+            name, signature = predict.signature_of(servable.runner.signatures, spec.signature_name)
             return _effective(servable, name), signature
 
     def require_time(self, spec: ModelSpec, call: Call) -> None:
@@ -200,11 +211,10 @@ class Api:
         """
         try:
             with self.manager.use(spec) as servable:
-                assert servable.runner is not None
-                name, signature = predict.signature_of(servable.signatures, spec.signature_name)
-                servable.runner.require_time(
-                    name, [*signature.outputs], deadline=call.deadline, cancelled=call.cancelled
+                name, signature = predict.signature_of(
+                    servable.runner.signatures, spec.signature_name
                 )
+                servable.runner.require_time(name, [*signature.outputs], **call.terms())
         except ServingError as error:
             if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
@@ -218,10 +228,7 @@ class Api:
     ) -> list[dict[str, np.ndarray]]:
         """The outputs of each of `runs`, which share their examples."""
         started = time.monotonic()
-        values = [
-            await servable.run(run, deadline=call.deadline, cancelled=call.cancelled)
-            for run in runs
-        ]
+        values = [await servable.runner.run(run, **call.terms()) for run in runs]
         self.metrics.observe_runtime(
             model=servable.name, api=api, seconds=time.monotonic() - started
         )

@@ -23,9 +23,9 @@ from . import flags as flags_module
 from ._tfs.ssl_config_pb2 import SSLConfig
 from .api import Api
 from .batching.runner import BatchScheduler
-from .common import metrics
 from .common.admission import Admission, default_limit
 from .common.errors import ServingError
+from .common.metrics import Metrics, page_path
 from .config_file import ConfigFile
 from .models.loading import Loader
 from .models.manager import Manager, ManagerConfig
@@ -126,7 +126,7 @@ class Server:
                 ports.reserved(flags.port, "port"),
                 ports.reserved(flags.rest_api_port, "rest_api_port"),
             ):
-                self._metrics = metrics.from_config(monitoring)
+                self._metrics = Metrics(page_path(monitoring))
                 self._manager = self._make_manager()
                 # What the libraries made while they were imported stays: a later collection, of
                 # which each load and unload makes some, need not look at it while callers wait.
@@ -203,7 +203,7 @@ class Server:
             if flags.grpc_socket_path:
                 log.info("gRPC API on %s", flags.grpc_socket_path)
             if flags.rest_api_port:
-                self._rest = rest.start(api, flags, self._metrics)
+                self._rest = rest.start(api, flags)
                 log.info("REST API on port %d", self._rest.port)
         except OSError as error:
             raise StartError(str(error)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,10 +23,10 @@ from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
 from featurewire_server.api import Api
 from featurewire_server.batching.config import BatchingConfig
-from featurewire_server.batching.runner import BatchScheduler
+from featurewire_server.batching.runner import BatchScheduler, Runner
 from featurewire_server.common.admission import Admission
 from featurewire_server.common.loop import event_loop
-from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.engine import Engine, EngineConfig
 from featurewire_server.messages import tensors
 from featurewire_server.models.loading import Loader
 from featurewire_server.models.manager import Manager, ManagerConfig
@@ -107,7 +108,7 @@ class Stub:
 
     def states(self, name: str = "tiny") -> dict[int, str]:
         """Version to the name of its state."""
-        from featurewire_server.models.policy import State
+        from featurewire_server.models.servable import State
 
         found = self.status(spec(name)).model_version_status
         return {status.version: State(status.state).name for status in found}
@@ -147,7 +148,7 @@ def served(
     check_method_names: bool = False,
 ) -> Iterator[Stub]:
     """A server in this process, with `first` loaded; `load` replaces the real loader."""
-    scheduler = BatchScheduler(batching.threads) if batching else None
+    scheduler = BatchScheduler(batching.threads, unbatched=1) if batching else unbatched()
     made = Manager(
         load
         or Loader(
@@ -179,6 +180,17 @@ def served(
         server.stop(5)
         made.stop()
     assert left_behind(server, api) == []
+
+
+@functools.cache
+def unbatched() -> BatchScheduler:
+    """Runs requests by themselves, many at once."""
+    return BatchScheduler(0, unbatched=16)
+
+
+def direct(engine: Engine) -> Runner:
+    """A runner that runs each request by itself."""
+    return Runner("m", engine, None, unbatched())
 
 
 def left_behind(server: GrpcServer, api: Api) -> list[str]:

@@ -22,7 +22,6 @@ from featurewire._tfs.predict_pb2 import PredictRequest
 from featurewire._tfs.tensor_pb2 import TensorProto
 from featurewire_server.common import admission
 from featurewire_server.common.errors import ServingError
-from featurewire_server.models.loading import DirectRunner
 from tests.server.support import (
     JPEG,
     MODEL,
@@ -32,6 +31,7 @@ from tests.server.support import (
     Stub,
     code_and_text,
     config,
+    direct,
     model,
     predict_request,
     served,
@@ -231,7 +231,7 @@ def test_bytes_in_flight_are_bounded_and_the_excess_is_refused(tmp_path: Path) -
     engine.gate.clear()
     request = predict_request(spec("m"), x=np.zeros((1, 250_000), np.float32))
     with served(
-        config(model("m", tmp_path)), load=lambda *_: DirectRunner(engine), limit=1_500_000
+        config(model("m", tmp_path)), load=lambda *_: direct(engine), limit=1_500_000
     ) as made:
         first = made.start(PREDICTION + "Predict", request, None)
         wait_until(lambda: engine.running == 1)
@@ -251,7 +251,7 @@ def test_status_is_answered_while_every_thread_is_busy(tmp_path: Path) -> None:
     request = predict_request(spec("m"), x=np.zeros((1, 1), np.float32))
     with served(
         config(model("m", tmp_path)),
-        load=lambda *_: DirectRunner(engine),
+        load=lambda *_: direct(engine),
         grpc_config={"max_threads": 2},
     ) as made:
         busy = [made.start(PREDICTION + "Predict", request, None) for _ in range(6)]
@@ -266,7 +266,7 @@ def test_status_is_answered_while_reloads_wait_for_their_models(tmp_path: Path) 
 
     def load(name, version, path):
         assert name == "m" or loading.wait(TIMEOUT)
-        return DirectRunner(FakeEngine())
+        return direct(FakeEngine())
 
     for name in ("m", "n"):
         (tmp_path / name / "1").mkdir(parents=True)

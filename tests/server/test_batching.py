@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from google.protobuf import text_format
 
 from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
 from featurewire_server.batching.config import BatchingConfig
-from featurewire_server.batching.merging import merge
 from featurewire_server.batching.queue import Queue
-from featurewire_server.batching.runner import BatchingRunner, BatchScheduler
-from featurewire_server.batching.task import Batch, Piece, Task
-from featurewire_server.common.cancellation import Cancellation
+from featurewire_server.batching.runner import BatchScheduler, Runner
+from featurewire_server.batching.task import Batch, Piece, Task, merge
 from featurewire_server.common.errors import ServingError
-from featurewire_server.common.metrics import PrometheusMetrics
+from featurewire_server.common.loop import event_loop, run
+from featurewire_server.common.metrics import Metrics
+from featurewire_server.messages.predict import Run
 from tests.server.support import (
     JPEG,
     MODEL,
@@ -48,22 +48,19 @@ def single() -> BatchScheduler:
     return BatchScheduler(1)
 
 
-@pytest.fixture
-def pool() -> Iterator[futures.ThreadPoolExecutor]:
-    with futures.ThreadPoolExecutor(32) as made:
-        yield made
+def asked(signature: str, **inputs: np.ndarray) -> Run:
+    return Run(signature_name=signature, inputs=inputs, outputs=["y"], examples=1)
 
 
 class Bench:
-    """A runner over a fake engine, called from many threads."""
+    """A runner over a fake engine, called many times at once."""
 
     def __init__(
-        self, pool, scheduler, signatures=("serving_default", "other"), metrics=None, **options
+        self, scheduler, signatures=("serving_default", "other"), metrics=None, **options
     ) -> None:
         self.engine = FakeEngine(signatures)
         config = BatchingConfig(**options)
-        self.runner = BatchingRunner("m", self.engine, config, scheduler, metrics)
-        self._pool = pool
+        self.runner = Runner("m", self.engine, config, scheduler, metrics)
 
     def submit(self, *values: float, signature="serving_default", wait=True, **options):
         """One request of a row for each value; returns a future of its outputs."""
@@ -78,7 +75,8 @@ class Bench:
 
     def submit_array(self, array, signature="serving_default", wait=True, **options):
         before = self.enqueued(), len(self.engine.calls)
-        future = self._pool.submit(self.runner.run, signature, {"x": array}, ["y"], **options)
+        run = asked(signature, x=array)
+        future = asyncio.run_coroutine_threadsafe(self.runner.run(run, **options), event_loop())
         if wait:
             wait_until(lambda: future.done() or (self.enqueued(), len(self.engine.calls)) != before)
         return future
@@ -96,29 +94,29 @@ class Bench:
         return [len(array) for _, array in self.engine.calls]
 
 
-def test_requests_are_merged_and_each_gets_its_own_rows(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=4, timeout=30)
+def test_requests_are_merged_and_each_gets_its_own_rows(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=4, timeout=30)
     found = [bench.submit(1), bench.submit(2, 3), bench.submit(4)]
     results = [future.result(TIMEOUT)["y"].ravel().tolist() for future in found]
     assert results == [[2], [4, 6], [8]]
     assert bench.sizes() == [4]
 
 
-def test_a_batch_does_not_wait_longer_than_its_timeout(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=4, timeout=0.01)
+def test_a_batch_does_not_wait_longer_than_its_timeout(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=4, timeout=0.01)
     assert bench.submit(1).result(TIMEOUT)["y"].tolist() == [[2]]
 
 
-def test_batches_are_padded_with_their_first_row(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=8, allowed_sizes=(2, 8), timeout=0)
+def test_batches_are_padded_with_their_first_row(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=8, allowed_sizes=(2, 8), timeout=0)
     assert bench.submit(5, 6, 7).result(TIMEOUT)["y"].ravel().tolist() == [10, 12, 14]
     assert bench.engine.calls[0][1].ravel().tolist() == [5, 6, 7, 5, 5, 5, 5, 5]
 
 
 def test_rows_wait_for_the_next_batch_rather_than_be_padded_while_another_runs(
-    pool, scheduler
+    scheduler,
 ) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=8, allowed_sizes=(1, 4, 8), timeout=0.2)
+    bench = Bench(scheduler, max_batch_size=8, allowed_sizes=(1, 4, 8), timeout=0.2)
     bench.engine.gate.clear()
     found = [bench.submit(1), bench.submit(2, 3), bench.submit(4)]
     wait_until(lambda: bench.engine.running == 1)
@@ -138,8 +136,8 @@ def test_rows_wait_for_the_next_batch_rather_than_be_padded_while_another_runs(
     ]
 
 
-def test_different_signatures_are_never_merged(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=2, timeout=30)
+def test_different_signatures_are_never_merged(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=2, timeout=30)
     one = bench.submit(1)
     other = bench.submit(2, signature="other")
     assert not one.done()
@@ -151,22 +149,22 @@ def test_different_signatures_are_never_merged(pool, scheduler) -> None:
     assert other.result(TIMEOUT)["y"].tolist() == [[4]]
 
 
-def test_requests_of_another_shape_do_not_make_their_batch_mates_fail(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=8, timeout=0.05)
+def test_requests_of_another_shape_do_not_make_their_batch_mates_fail(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=8, timeout=0.05)
     shapes = [(1, 2), (1, 3), (2, 3), (1, 2)]
     found = [bench.submit_array(np.ones(shape, np.float32), wait=False) for shape in shapes]
     assert [future.result(TIMEOUT)["y"].shape for future in found] == shapes
 
 
-def test_variable_length_inputs_are_padded_when_asked_for(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=2, timeout=30, pad_variable_length=True)
+def test_variable_length_inputs_are_padded_when_asked_for(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=2, timeout=30, pad_variable_length=True)
     first = bench.submit_array(np.ones((1, 2), np.float32))
     bench.submit_array(np.ones((1, 4), np.float32))
     assert first.result(TIMEOUT)["y"].tolist() == [[2, 2, 0, 0]]
 
 
-def test_a_task_larger_than_a_batch_is_refused(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=2)
+def test_a_task_larger_than_a_batch_is_refused(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=2)
     with pytest.raises(ServingError) as caught:
         bench.submit(1, 2, 3).result(TIMEOUT)
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -178,17 +176,17 @@ def test_the_rest_of_a_split_task_is_answered_where_padding_makes_it_as_long_as_
 ) -> None:
     engine = FakeEngine()
     options = BatchingConfig(max_batch_size=4, allowed_sizes=(1, 4), split=True)
-    runner = BatchingRunner("m", engine, options, single)
+    runner = Runner("m", engine, options, single)
     task = Task({"x": np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)})
     queue = Queue(options, owner=runner, key=("serving_default", ("y",)))
     for start, stop, size in [(0, 1, 1), (1, 4, 4)]:
         assert runner.process(Batch(queue, pieces=[Piece(task, start, stop)], size=size))
     assert not task.alive(0.0), "its caller still waits"
-    assert task.result()["y"].ravel().tolist() == [2, 4, 6, 8]
+    assert task.outputs.result(0)["y"].ravel().tolist() == [2, 4, 6, 8]
 
 
-def test_a_task_larger_than_a_batch_is_split_when_asked_for(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=10, max_execution_batch_size=4, split=True)
+def test_a_task_larger_than_a_batch_is_split_when_asked_for(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=10, max_execution_batch_size=4, split=True)
     values = [float(value) for value in range(10)]
     assert bench.submit(*values).result(TIMEOUT)["y"].ravel().tolist() == [2 * v for v in values]
     assert sorted(bench.sizes()) == [2, 4, 4]
@@ -196,8 +194,8 @@ def test_a_task_larger_than_a_batch_is_split_when_asked_for(pool, scheduler) -> 
         bench.submit(*values, 10.0).result(TIMEOUT)
 
 
-def test_a_full_queue_refuses_with_the_text_of_tensorflow_serving(pool, single) -> None:
-    bench = Bench(pool, single, max_batch_size=1, max_enqueued_batches=2, timeout=0)
+def test_a_full_queue_refuses_with_the_text_of_tensorflow_serving(single) -> None:
+    bench = Bench(single, max_batch_size=1, max_enqueued_batches=2, timeout=0)
     bench.engine.gate.clear()
     found = [bench.hold(1), bench.submit(2), bench.submit(3)]
     with pytest.raises(ServingError) as caught:
@@ -210,9 +208,9 @@ def test_a_full_queue_refuses_with_the_text_of_tensorflow_serving(pool, single) 
     assert [future.result(TIMEOUT)["y"].item() for future in found] == [2, 4, 6]
 
 
-def test_rows_in_flight_are_those_that_wait_and_those_that_run(pool, single) -> None:
-    metrics = PrometheusMetrics()
-    bench = Bench(pool, single, metrics=metrics, max_batch_size=2, timeout=0)
+def test_rows_in_flight_are_those_that_wait_and_those_that_run(single) -> None:
+    metrics = Metrics()
+    bench = Bench(single, metrics=metrics, max_batch_size=2, timeout=0)
 
     def in_flight() -> str:
         page = metrics.page().decode()
@@ -228,25 +226,22 @@ def test_rows_in_flight_are_those_that_wait_and_those_that_run(pool, single) -> 
     wait_until(lambda: in_flight().endswith(" 0"))
 
 
-def test_a_cancelled_request_frees_its_place(pool, single) -> None:
-    bench = Bench(pool, single, max_batch_size=1, max_enqueued_batches=2, timeout=0)
+def test_a_cancelled_request_frees_its_place(single) -> None:
+    bench = Bench(single, max_batch_size=1, max_enqueued_batches=2, timeout=0)
     bench.engine.gate.clear()
     running = bench.hold(1)
-    cancellation = Cancellation()
-    leaving = bench.submit(2, cancelled=cancellation)
+    leaving = bench.submit(2)
     staying = bench.submit(3)
-    cancellation.set()
-    with pytest.raises(ServingError) as caught:
-        leaving.result(TIMEOUT)
-    assert caught.value.code is grpc.StatusCode.CANCELLED
+    leaving.cancel()
+    wait_until(lambda: len(bench.enqueued()) == 1)
     late = bench.submit(4)
     bench.engine.gate.set()
     assert [f.result(TIMEOUT)["y"].item() for f in (running, staying, late)] == [2, 6, 8]
     assert bench.sizes() == [1, 1, 1]
 
 
-def test_an_expired_request_frees_its_place(pool, single) -> None:
-    bench = Bench(pool, single, max_batch_size=1, max_enqueued_batches=1, timeout=0)
+def test_an_expired_request_frees_its_place(single) -> None:
+    bench = Bench(single, max_batch_size=1, max_enqueued_batches=1, timeout=0)
     bench.engine.gate.clear()
     running = bench.hold(1)
     leaving = bench.submit(2, deadline=time.monotonic() + 0.05)
@@ -258,8 +253,8 @@ def test_an_expired_request_frees_its_place(pool, single) -> None:
     assert [f.result(TIMEOUT)["y"].item() for f in (running, late)] == [2, 6]
 
 
-def test_what_fails_fails_for_the_whole_batch_and_the_next_is_served(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=2, timeout=30)
+def test_what_fails_fails_for_the_whole_batch_and_the_next_is_served(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=2, timeout=30)
     bench.engine.failure = ServingError(grpc.StatusCode.INVALID_ARGUMENT, "no image")
     for future in [bench.submit(1), bench.submit(2)]:
         with pytest.raises(ServingError, match="no image"):
@@ -268,8 +263,8 @@ def test_what_fails_fails_for_the_whole_batch_and_the_next_is_served(pool, sched
     assert [f.result(TIMEOUT)["y"].item() for f in [bench.submit(1), bench.submit(2)]] == [2, 4]
 
 
-def test_two_threads_run_two_batches_at_once(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=1, timeout=0)
+def test_two_threads_run_two_batches_at_once(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=1, timeout=0)
     bench.engine.gate.clear()
     found = [bench.submit(1), bench.submit(2), bench.submit(3)]
     wait_until(lambda: bench.engine.running == 2)
@@ -278,8 +273,8 @@ def test_two_threads_run_two_batches_at_once(pool, scheduler) -> None:
     assert bench.engine.most_running == 2
 
 
-def test_closing_waits_for_a_batch_whose_callers_have_left(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=1, timeout=0)
+def test_closing_waits_for_a_batch_whose_callers_have_left(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=1, timeout=0)
     bench.engine.gate.clear()
     left = bench.submit(1, deadline=time.monotonic() + 0.05)
     with pytest.raises(ServingError):
@@ -293,27 +288,27 @@ def test_closing_waits_for_a_batch_whose_callers_have_left(pool, scheduler) -> N
     assert bench.engine.closed
 
 
-def test_outputs_without_a_row_for_each_input_row_are_refused(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=2, timeout=0)
+def test_outputs_without_a_row_for_each_input_row_are_refused(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=2, timeout=0)
     bench.engine.run = lambda *_: {"y": np.float32(1)}
     with pytest.raises(ServingError, match="0th dimension"):
         bench.submit(1).result(TIMEOUT)
 
 
-def test_scalars_and_unequal_inputs_cannot_be_batched(pool, scheduler) -> None:
-    runner = Bench(pool, scheduler).runner
+def test_scalars_and_unequal_inputs_cannot_be_batched(scheduler) -> None:
+    runner = Bench(scheduler).runner
     with pytest.raises(ServingError, match="at least one dimension"):
-        runner.run("serving_default", {"x": np.float32(1)}, ["y"])
+        run(runner.run(asked("serving_default", x=np.array(1, np.float32))))
     with pytest.raises(ServingError, match="equal 0th-dimension size"):
-        runner.run("serving_default", {"x": np.zeros(1), "z": np.zeros(2)}, ["y"])
+        run(runner.run(asked("serving_default", x=np.zeros(1), z=np.zeros(2))))
 
 
-def test_no_rows_at_all_are_answered(pool, scheduler) -> None:
-    bench = Bench(pool, scheduler, max_batch_size=2, allowed_sizes=(1, 2))
+def test_no_rows_at_all_are_answered(scheduler) -> None:
+    bench = Bench(scheduler, max_batch_size=2, allowed_sizes=(1, 2))
     assert bench.submit().result(TIMEOUT)["y"].shape == (0, 1)
 
 
-def test_merging_keeps_strings(pool) -> None:
+def test_merging_keeps_strings() -> None:
     parts = [{"x": np.array([b"a"], object)}, {"x": np.array([b"b", b""], object)}]
     assert merge(parts, 4)["x"].tolist() == [b"a", b"b", b"", b"a"]
 

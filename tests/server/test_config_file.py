@@ -9,9 +9,8 @@ import pytest
 
 from featurewire_server.common.errors import ServingError
 from featurewire_server.config_file import ConfigFile
-from featurewire_server.models.loading import DirectRunner
 from featurewire_server.models.manager import Manager, ManagerConfig
-from tests.server.support import FakeEngine, config, model, spec
+from tests.server.support import FakeEngine, config, direct, model, spec
 from tests.support.waiting import wait_until
 
 
@@ -26,7 +25,7 @@ def manager(base_path):
     def load(name, version, path):
         if name == "broken":
             raise OSError("no such model")
-        return DirectRunner(FakeEngine())
+        return direct(FakeEngine())
 
     made = Manager(load, ManagerConfig(poll_seconds=0, max_load_retries=0))
     made.reload(config(model("m", base_path)))

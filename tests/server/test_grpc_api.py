@@ -20,9 +20,7 @@ from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest
 from featurewire._tfs.model_management_pb2 import ReloadConfigResponse
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
 from featurewire_server.common.errors import ServingError
-from featurewire_server.common.telemetry import NullMetrics
 from featurewire_server.messages import predict, tensors
-from featurewire_server.models.loading import DirectRunner
 from featurewire_server.transport import rest
 from tests.server.support import (
     JPEG,
@@ -33,6 +31,7 @@ from tests.server.support import (
     Stub,
     code_and_text,
     config,
+    direct,
     model,
     predict_request,
     served,
@@ -260,7 +259,7 @@ def loose_rest(loose: Stub) -> Iterator[Callable]:
         rest_api_timeout_in_ms=20_000,
         rest_api_enable_cors_support=False,
     )
-    server = rest.start(loose.api, flags, NullMetrics())
+    server = rest.start(loose.api, flags)
 
     def call(method: str, path: str, body: str = "") -> tuple[int, object]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
@@ -368,7 +367,7 @@ def test_an_expired_deadline_is_answered_as_such(tmp_path: Path) -> None:
     engine = FakeEngine()
     engine.gate.clear()
     request = predict_request(spec("m"), x=np.ones((1, 1), np.float32))
-    with served(config(model("m", tmp_path)), load=lambda *_: DirectRunner(engine)) as stub:
+    with served(config(model("m", tmp_path)), load=lambda *_: direct(engine)) as stub:
         code, _ = code_and_text(lambda: stub.predict(request, timeout=0.1))
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         engine.gate.set()
@@ -381,7 +380,7 @@ def test_a_bug_is_internal_and_not_the_requests_fault(tmp_path: Path, failure) -
     engine = FakeEngine()
     engine.failure = failure
     request = predict_request(spec("m"), x=np.ones((1, 1), np.float32))
-    with served(config(model("m", tmp_path)), load=lambda *_: DirectRunner(engine)) as stub:
+    with served(config(model("m", tmp_path)), load=lambda *_: direct(engine)) as stub:
         code, text = code_and_text(lambda: stub.predict(request))
         assert code is grpc.StatusCode.INTERNAL
         assert "a bug" in text

@@ -14,7 +14,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
-from featurewire_server.models.loading import DirectRunner
 from featurewire_server.transport import grpc_extras, grpc_limits, grpc_server
 from tests.server.slow_line import slow_line
 from tests.server.support import (
@@ -23,6 +22,7 @@ from tests.server.support import (
     TIMEOUT,
     FakeEngine,
     config,
+    direct,
     model,
     predict_request,
     served,
@@ -50,7 +50,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def serve(base_path, engine):
     def serve(**options):
-        load = lambda *_: DirectRunner(engine)  # noqa: E731
+        load = lambda *_: direct(engine)  # noqa: E731
         return served(config(model("m", base_path)), load=load, **options)
 
     return serve

@@ -18,7 +18,8 @@ from featurewire_server.engines.load import load_engine
 from featurewire_server.engines.openvino import suitable_split
 from featurewire_server.engines.openvino_network import _compute
 from featurewire_server.flags import parse
-from featurewire_server.models import loading
+from featurewire_server.messages.predict import Run
+from featurewire_server.models import warmup
 from featurewire_server.process import Server
 from tests.server.split_model import write_split_model
 from tests.support.process import free_port
@@ -31,10 +32,10 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_split_model(tmp_path_factory.mktemp("beside"))
 
 
-def features(engine, photos: list[Path]) -> np.ndarray:
+def features(run, photos: list[Path]) -> np.ndarray:
     images = np.empty(len(photos), object)
     images[:] = [photo.read_bytes() for photo in photos]
-    return engine.run("serving_default", {"image_bytes": images}, ["features"])["features"]
+    return run("serving_default", {"image_bytes": images}, ["features"])["features"]
 
 
 def test_it_answers_as_one_that_loads_alone(version: Path, photos: list[Path]) -> None:
@@ -43,7 +44,7 @@ def test_it_answers_as_one_that_loads_alone(version: Path, photos: list[Path]) -
     alone = load_engine(version, OPENVINO)
     assert beside.name == "openvino"
     assert beside.signatures == alone.signatures
-    np.testing.assert_allclose(features(beside, photos), features(alone, photos), atol=1e-5)
+    np.testing.assert_allclose(features(beside.run, photos), features(alone.run, photos), atol=1e-5)
 
 
 def test_what_openvino_cannot_run_is_said(tmp_path: Path) -> None:
@@ -113,8 +114,14 @@ def test_a_version_that_was_there_at_the_start_can_be_collected(
 def test_it_is_warmed_by_the_first_row_of_each_request(
     version: Path, photos: list[Path], monkeypatch
 ) -> None:
-    monkeypatch.setattr(loading, "MAX_PAUSE", 0.0)
+    monkeypatch.setattr(warmup, "MAX_PAUSE", 0.0)
     engine = load_engine(version, OPENVINO)
-    whole = features(engine, photos)
-    first = features(loading.FirstRows(engine), photos)
+    whole = features(engine.run, photos)
+    replay = warmup.first_rows(engine)
+    first = features(
+        lambda name, inputs, outputs: replay(
+            Run(signature_name=name, inputs=inputs, outputs=outputs, examples=len(photos))
+        ),
+        photos,
+    )
     np.testing.assert_allclose(first, whole[:1], atol=1e-5)

@@ -10,11 +10,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from featurewire_server.batching.runner import Runner
 from featurewire_server.common.errors import ServingError, not_found
-from featurewire_server.models.loading import DirectRunner
 from featurewire_server.models.manager import Manager, ManagerConfig
-from featurewire_server.models.policy import State
-from tests.server.support import TIMEOUT, FakeEngine, config, model, spec
+from featurewire_server.models.servable import State
+from tests.server.support import TIMEOUT, FakeEngine, config, direct, model, spec
 from tests.support.waiting import wait_until
 
 
@@ -30,14 +30,14 @@ class Loads:
     def hold(self, version: int) -> threading.Event:
         return self.gates.setdefault(version, threading.Event())
 
-    def __call__(self, name: str, version: int, path: Path) -> DirectRunner:
+    def __call__(self, name: str, version: int, path: Path) -> Runner:
         self.attempts.append(version)
         if version in self.gates:
             assert self.gates[version].wait(TIMEOUT)
         if version in self.failures:
             raise not_found(self.failures[version])
         self.engines[version] = FakeEngine()
-        return DirectRunner(self.engines[version])
+        return direct(self.engines[version])
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from featurewire._tfs.predict_pb2 import PredictResponse
+from featurewire_server.api import Call
 from featurewire_server.batching.config import BatchingConfig
-from featurewire_server.batching.runner import BatchingRunner, BatchScheduler
+from featurewire_server.batching.runner import BatchScheduler, Runner
 from featurewire_server.common.admission import Hold
-from featurewire_server.common.cancellation import Cancellation
 from featurewire_server.common.errors import resource_exhausted
+from featurewire_server.common.loop import run
 from featurewire_server.messages import tensors
+from featurewire_server.messages.predict import Run
 from featurewire_server.transport.rest.handler import Answer, Handler, Request, failure
 from tests.server.support import (
     PREDICTION,
@@ -41,7 +43,7 @@ class Server:
     def __init__(self, base_path: Path, options: BatchingConfig | None, seconds: float) -> None:
         (base_path / "1").mkdir()
         self.engine = FakeEngine()
-        self.runner = BatchingRunner(
+        self.runner = Runner(
             "m", self.engine, options, BatchScheduler(1 if options else 0, unbatched=1)
         )
         queue = self.runner._queue(("serving_default", ("y",)))
@@ -125,9 +127,7 @@ def rest_request(body: bytes, held: Hold) -> Request:
         path="/v1/models/m:predict",
         encoding="",
         body=body,
-        cancelled=Cancellation(),
-        deadline=time.monotonic() + TIMEOUT,
-        held=held,
+        call=Call(held=held, deadline=time.monotonic() + TIMEOUT),
     )
 
 
@@ -197,15 +197,17 @@ def test_a_large_request_of_bulk_runs_in_parts_and_comes_back_whole(tmp_path) ->
 def test_the_order_of_requested_outputs_makes_no_queue_of_its_own() -> None:
     engine, seen = FakeEngine(), []
 
-    def run(signature_name, inputs, outputs):
+    def answer(signature_name, inputs, outputs):
         seen.append(tuple(outputs))
         return dict.fromkeys(outputs, inputs["x"])
 
-    engine.run = run
-    runner = BatchingRunner("m", engine, BatchingConfig(max_batch_size=4), BatchScheduler(1))
+    engine.run = answer
+    runner = Runner("m", engine, BatchingConfig(max_batch_size=4), BatchScheduler(1))
     names = ["a", "b", "c"]
     for order in itertools.permutations(names):
-        values = runner.run("serving_default", {"x": np.ones((1, 1))}, order)
+        inputs = {"x": np.ones((1, 1))}
+        asked = Run(signature_name="serving_default", inputs=inputs, outputs=order, examples=1)
+        values = run(runner.run(asked))
         assert sorted(values) == names
     assert set(seen) == {tuple(names)}
     assert len(runner.queues) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from google.protobuf import text_format
 from hypothesis import given
@@ -9,14 +11,13 @@ from hypothesis import strategies as st
 
 from featurewire_server.common.errors import ServingError
 from featurewire_server.models.policy import (
-    Snapshot,
-    State,
     VersionPolicy,
     aspired_versions,
     labels_of,
     models_of,
     next_actions,
 )
+from featurewire_server.models.servable import Servable, State
 from tests.server.support import config
 
 
@@ -44,45 +45,47 @@ def test_nothing_present_is_nothing_wanted() -> None:
     assert aspired_versions(policy("latest { num_versions: 3 }"), []) == []
 
 
-def snapshots(*entries: tuple[int, str, bool]) -> list[Snapshot]:
-    return [Snapshot(version=v, state=State[state], aspired=a) for v, state, a in entries]
+def version_of(version: int, state: State, aspired: bool) -> Servable:
+    return Servable(name="m", version=version, path=Path(), state=state, aspired=aspired)
+
+
+def versions_of(*entries: tuple[int, str, bool]) -> list[Servable]:
+    return [version_of(v, State[state], a) for v, state, a in entries]
 
 
 def test_the_old_version_stays_until_the_new_one_is_available() -> None:
-    assert next_actions(snapshots((1, "AVAILABLE", False), (2, "START", True))) == ([2], [])
-    assert next_actions(snapshots((1, "AVAILABLE", False), (2, "LOADING", True))) == ([], [])
-    assert next_actions(snapshots((1, "AVAILABLE", False), (2, "AVAILABLE", True))) == ([], [1])
+    assert next_actions(versions_of((1, "AVAILABLE", False), (2, "START", True))) == ([2], [])
+    assert next_actions(versions_of((1, "AVAILABLE", False), (2, "LOADING", True))) == ([], [])
+    assert next_actions(versions_of((1, "AVAILABLE", False), (2, "AVAILABLE", True))) == ([], [1])
 
 
 def test_the_old_version_stays_when_the_new_one_has_failed() -> None:
-    assert next_actions(snapshots((1, "AVAILABLE", False), (2, "END", True))) == ([], [])
+    assert next_actions(versions_of((1, "AVAILABLE", False), (2, "END", True))) == ([], [])
 
 
 def test_of_several_old_versions_only_the_newest_stays() -> None:
-    found = snapshots((1, "AVAILABLE", False), (2, "AVAILABLE", False), (3, "LOADING", True))
+    found = versions_of((1, "AVAILABLE", False), (2, "AVAILABLE", False), (3, "LOADING", True))
     assert next_actions(found) == ([], [1])
 
 
 def test_everything_goes_when_nothing_is_wanted() -> None:
-    assert next_actions(snapshots((1, "AVAILABLE", False), (2, "AVAILABLE", False))) == ([], [1, 2])
+    assert next_actions(versions_of((1, "AVAILABLE", False), (2, "AVAILABLE", False))) == (
+        [],
+        [1, 2],
+    )
 
 
 def test_new_versions_load_newest_first() -> None:
-    assert next_actions(snapshots((1, "START", True), (2, "START", True))) == ([2, 1], [])
+    assert next_actions(versions_of((1, "START", True), (2, "START", True))) == ([2, 1], [])
 
 
 @given(
     st.lists(
-        st.builds(
-            Snapshot,
-            version=st.integers(1, 6),
-            state=st.sampled_from(State),
-            aspired=st.booleans(),
-        ),
-        unique_by=lambda snapshot: snapshot.version,
+        st.builds(version_of, st.integers(1, 6), st.sampled_from(State), st.booleans()),
+        unique_by=lambda servable: servable.version,
     )
 )
-def test_a_model_that_is_wanted_and_available_stays_available(versions: list[Snapshot]) -> None:
+def test_a_model_that_is_wanted_and_available_stays_available(versions: list[Servable]) -> None:
     _, unload = next_actions(versions)
     available = {v.version for v in versions if v.state is State.AVAILABLE}
     if available and any(v.aspired for v in versions):

@@ -18,7 +18,7 @@ import pytest
 from featurewire_server.api import Api
 from featurewire_server.common.admission import Admission
 from featurewire_server.common.loop import event_loop
-from featurewire_server.common.metrics import PrometheusMetrics
+from featurewire_server.common.metrics import Metrics
 from featurewire_server.transport import rest
 from featurewire_server.transport.rest import app as rest_app
 from featurewire_server.transport.rest import connection as rest_connection
@@ -54,6 +54,8 @@ class Running:
         )
 
     async def _answer(self, request: Request) -> Answer:
+        if asyncio.iscoroutinefunction(self.handle):
+            return await self.handle(request)
         return await asyncio.to_thread(self.handle, request)
 
     def socket(self) -> socket.socket:
@@ -249,11 +251,12 @@ def test_slow_clients_do_not_take_the_threads(running):
 def test_a_client_that_leaves_cancels_its_request(running):
     cancelled, arrived = threading.Event(), threading.Event()
 
-    def wait(request: Request) -> Answer:
-        request.cancelled.add_callback(cancelled.set)
+    async def wait(request: Request) -> Answer:
         arrived.set()
-        cancelled.wait(10)
-        return Answer(status=200)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
 
     running.handle = wait
     with running.socket() as sock:
@@ -335,7 +338,7 @@ def test_gets_are_answered_while_every_thread_is_taken(running):
 
 
 def test_requests_refused_for_their_bytes_are_counted_and_their_size_is_bounded():
-    metrics = PrometheusMetrics()
+    metrics = Metrics()
     api = Api(None, admission=Admission(1000), metrics=metrics)
     flags = SimpleNamespace(
         rest_api_port=0,
@@ -343,7 +346,7 @@ def test_requests_refused_for_their_bytes_are_counted_and_their_size_is_bounded(
         rest_api_timeout_in_ms=5000,
         rest_api_enable_cors_support=True,
     )
-    server = rest.start(api, flags, metrics)
+    server = rest.start(api, flags)
     post = "POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
 
     def send(size: int) -> bytes:
@@ -399,7 +402,7 @@ def test_an_answer_counts_until_it_is_read_and_who_does_not_read_is_left(running
     monkeypatch.setattr(rest_connection, "SEND_SECONDS", 1.0)
 
     def large(request: Request) -> Answer:
-        request.held.resize(64 * MIB)
+        request.call.held.resize(64 * MIB)
         return Answer(status=200, body=bytes(64 * MIB))
 
     running.admission.limit = 100 * MIB

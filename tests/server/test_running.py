@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from featurewire_server.batching.config import BatchingConfig
-from featurewire_server.batching.queue import Queue
-from featurewire_server.batching.rates import Rates
-from featurewire_server.batching.running import Running
+from featurewire_server.batching.queue import Queue, Rates
+from featurewire_server.batching.schedule import Running
 from featurewire_server.batching.task import Batch
 
 

@@ -15,11 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurewire_server.batching.config import BatchingConfig
-from featurewire_server.batching.queue import Queue
-from featurewire_server.batching.rates import Rates
+from featurewire_server.batching.queue import Queue, Rates
 from featurewire_server.batching.schedule import BULK_SECONDS, Schedule
 from featurewire_server.batching.task import Batch, Task, TaskTooLarge
-from featurewire_server.common.cancellation import Cancellation
 from featurewire_server.common.errors import ServingError
 
 ONES = BatchingConfig(max_batch_size=1, max_enqueued_batches=10**6)
@@ -54,7 +52,8 @@ def new_task(
     return Task(
         {"x": np.zeros((rows, 1))},
         deadline=None if timeout is None else now + timeout,
-        cancellation=Cancellation(caller=caller, bulk=bulk),
+        caller=caller,
+        bulk=bulk,
         enqueued=now,
     )
 
@@ -215,7 +214,7 @@ def test_every_live_row_runs_exactly_once_in_batches_of_legal_size(
         schedule.add(queue, tasks[-1], 0.0)
     alive = [task for number, task in enumerate(tasks) if number not in dead]
     for task in set(tasks) - set(alive):
-        task._cancellation.set()
+        task.outputs.cancel()
     covered: dict[Task, list[int]] = {}
     while (batch := schedule.next(1.0)) is not None:
         assert 0 < batch.rows <= batch.size <= config.execution_size
@@ -250,7 +249,7 @@ def test_a_caller_who_fills_the_queue_gives_way_to_another() -> None:
     schedule.add(queue, new_task(caller="one"), 0.0)
     assert [task.alive(0.0) for task in crowd] == [True, True, True, False]
     with pytest.raises(ServingError) as caught:
-        crowd[-1].result()
+        crowd[-1].outputs.result(0)
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
@@ -370,7 +369,7 @@ def test_what_cannot_be_answered_any_more_is_dropped_while_it_waits() -> None:
     assert schedule.wake_at < 3.0
     assert schedule.next(2.9) is None  # what runs takes longer than it should
     with pytest.raises(ServingError) as caught:
-        task.result()
+        task.outputs.result(0)
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     schedule.finished(running, 3.0)
     assert schedule.next(3.0) is None

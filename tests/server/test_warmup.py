@@ -14,17 +14,19 @@ from featurewire_server.batching.config import BatchingConfig
 from featurewire_server.common.errors import ServingError
 from featurewire_server.engines.engine import EngineConfig
 from featurewire_server.models import warmup
-from featurewire_server.models.loading import DirectRunner, Loader
-from featurewire_server.models.warmup import MAX_RECORDS, RECORDS, warm_up
+from featurewire_server.models.loading import Loader
+from featurewire_server.models.warmup import MAX_RECORDS, RECORDS, replayed_by, warm_up
 from tests.server.support import (
     JPEG,
     FakeEngine,
     code_and_text,
     config,
+    direct,
     model,
     predict_request,
     served,
     spec,
+    unbatched,
 )
 from tests.support.models import write_tiny_model
 
@@ -71,9 +73,13 @@ def recorder(version: Path) -> Recorder:
     return Recorder(TensorFlowEngine(version, EngineConfig()))
 
 
+def warm(recorder: Recorder, version: Path, **options) -> int:
+    return warm_up(recorder.signatures, replayed_by(direct(recorder)), version, **options)
+
+
 def test_every_record_is_replayed_as_often_as_told(version: Path, recorder: Recorder) -> None:
     write_records(version, record(1), record(4))
-    assert warm_up(DirectRunner(recorder), version, iterations=2) == 2
+    assert warm(recorder, version, iterations=2) == 2
     assert recorder.rows == [1, 1, 4, 4]
 
 
@@ -81,16 +87,18 @@ def test_warming_up_says_how_far_it_is(version, recorder, caplog, monkeypatch) -
     monkeypatch.setattr(warmup, "PROGRESS_SECONDS", 0.0)
     write_records(version, *[record()] * 3)
     with caplog.at_level(logging.INFO):
-        warm_up(DirectRunner(recorder), version, name="tiny version 1")
-    assert caplog.messages == [
+        warm(recorder, version, name="tiny version 1")
+    *progress, done = caplog.messages
+    assert progress == [
         "tiny version 1: warming up with 3 records",
         "tiny version 1: warming up, record 2 of 3",
         "tiny version 1: warming up, record 3 of 3",
     ]
+    assert done.startswith("tiny version 1: 3 warm-up records, ")
 
 
 def test_a_version_without_records_is_not_warmed(version: Path, recorder: Recorder) -> None:
-    assert warm_up(DirectRunner(recorder), version) == 0
+    assert warm(recorder, version) == 0
     assert recorder.rows == []
 
 
@@ -105,26 +113,26 @@ def test_a_version_without_records_is_not_warmed(version: Path, recorder: Record
 def test_a_wrong_record_fails_the_version(version, recorder, records, text: str) -> None:
     write_records(version, *records)
     with pytest.raises(ServingError, match=text):
-        warm_up(DirectRunner(recorder), version)
+        warm(recorder, version)
 
 
 def test_more_records_than_tensorflow_serving_takes_are_refused(version, recorder) -> None:
     write_records(version, *[record()] * (MAX_RECORDS + 1))
     with pytest.raises(ServingError, match=r"exceeds the maximum \(1000\)"):
-        warm_up(DirectRunner(recorder), version)
+        warm(recorder, version)
 
 
 def test_a_cut_file_is_named(version: Path, recorder: Recorder) -> None:
     file = write_records(version, record(), record()) / RECORDS
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(ServingError, match=str(file)):
-        warm_up(DirectRunner(recorder), version)
+        warm(recorder, version)
 
 
 def test_a_file_without_a_whole_record_is_warned_of(version, recorder, caplog) -> None:
     file = write_records(version) / RECORDS
     file.write_bytes(b"garbage")
-    assert warm_up(DirectRunner(recorder), version) == 0
+    assert warm(recorder, version) == 0
     assert f"{file} holds no warm-up record" in caplog.text
 
 
@@ -152,5 +160,6 @@ def test_a_record_larger_than_a_batch_is_skipped(version: Path) -> None:
 
 def test_warm_up_can_be_switched_off(version: Path) -> None:
     write_records(version, b"\xff")
-    runner = Loader(engine=EngineConfig(engine="tensorflow"), warm_up=False)("tiny", 1, version)
+    engine = EngineConfig(engine="tensorflow")
+    runner = Loader(engine=engine, scheduler=unbatched(), warm_up=False)("tiny", 1, version)
     assert runner.signatures

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .estimates import in_time, must_end, needed
+from .deadlines import in_time, must_end, needed
 from .queue import Line, Queue
 from .task import Piece, Task
 

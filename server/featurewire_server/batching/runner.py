@@ -14,20 +14,19 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
-from ..common.cancellation import Cancellation
-from ..common.errors import ServingError, deadline_exceeded, from_exception
-from ..common.telemetry import Metrics, NullMetrics
+from ..common.errors import deadline_exceeded, from_exception
+from ..common.metrics import Metrics
 from ..engines.engine import Engine
+from ..messages.predict import Run
 from .config import BatchingConfig
-from .merging import check_outputs, common_rows, merge
 from .queue import Queue
 from .schedule import Schedule
-from .task import Batch, Task
+from .task import Batch, Task, common_rows
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ class BatchScheduler:
                 self.changed.wait(None if wake_at == math.inf else max(wake_at - now, 0.0))
 
 
-class BatchingRunner:
+class Runner:
     """An engine behind queues; its fields are guarded by the scheduler's condition."""
 
     def __init__(
@@ -111,52 +110,28 @@ class BatchingRunner:
         independent = self._config.merge or getattr(engine, "independent_rows", False)
         self._splits = independent and not self._config.pad_variable_length
         self._scheduler = scheduler
-        self._metrics = metrics or NullMetrics()
+        self._metrics = metrics or Metrics()
 
-    def run(
+    async def run(
         self,
-        signature_name: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
+        run: Run,
         *,
         deadline: float | None = None,
-        cancelled: Cancellation | None = None,
+        caller: object = None,
+        bulk: bool = False,
     ) -> dict[str, np.ndarray]:
-        """Wait in this thread; raises ServingError."""
-        key, rows = self._key(signature_name, outputs), self._rows(inputs)
+        """The outputs; raises ServingError. See Engine.run, and Task for the options."""
+        key = _key(run.signature_name, run.outputs)
+        rows = common_rows(run.inputs) if self._config.merge else max(run.examples, 1)
         if not rows:
-            return self._engine.run(signature_name, inputs, key[1])
-        task = Task(inputs, rows=rows, deadline=deadline, cancellation=cancelled)
-        with self._queued(key, task):
-            return task.result()
-
-    async def run_async(
-        self,
-        signature_name: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        *,
-        deadline: float | None = None,
-        cancelled: Cancellation | None = None,
-    ) -> dict[str, np.ndarray]:
-        """The same without a thread that waits."""
-        key, rows = self._key(signature_name, outputs), self._rows(inputs)
-        if not rows:
-            return await asyncio.to_thread(self._engine.run, signature_name, inputs, key[1])
-        task = Task(inputs, rows=rows, deadline=deadline, cancellation=cancelled)
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(done.set)
-
-        task.add_done_callback(wake)
+            return await asyncio.to_thread(self._engine.run, key[0], run.inputs, key[1])
+        task = Task(run.inputs, rows=rows, deadline=deadline, caller=caller, bulk=bulk)
         with self._queued(key, task):
             try:
                 async with asyncio.timeout_at(deadline):
-                    await done.wait()
+                    return await asyncio.wrap_future(task.outputs)
             except TimeoutError:
                 raise deadline_exceeded() from None
-            return task.result()
 
     def require_time(
         self,
@@ -164,21 +139,15 @@ class BatchingRunner:
         outputs: Sequence[str],
         *,
         deadline: float | None,
-        cancelled: Cancellation | None,
+        caller: object,
+        bulk: bool,
     ) -> None:
-        task = Task({}, rows=1, deadline=deadline, cancellation=cancelled)
+        """Raise RESOURCE_EXHAUSTED if not even one row could be answered in time."""
+        task = Task({}, rows=1, deadline=deadline, caller=caller, bulk=bulk)
         with self._scheduler.changed:
-            queue = self.queues.get(self._key(signature_name, outputs))
+            queue = self.queues.get(_key(signature_name, outputs))
             if queue is not None:
                 self._scheduler.schedule.check(queue, task, task.enqueued)
-
-    @staticmethod
-    def _key(signature_name: str, outputs: Sequence[str]) -> Key:
-        # Sorted, so that no order of a caller's makes a queue of its own, here or in the engine.
-        return signature_name, tuple(sorted(set(outputs)))
-
-    def _rows(self, inputs: Mapping[str, np.ndarray]) -> int:
-        return common_rows(inputs) if self._config.merge else _examples(inputs)
 
     @contextmanager
     def _queued(self, key: Key, task: Task) -> Iterator[None]:
@@ -197,7 +166,9 @@ class BatchingRunner:
             try:
                 yield
             except BaseException:
-                self._leave(queue, task)
+                with scheduler.changed:
+                    scheduler.schedule.remove(queue, task)
+                    self._observe_queue()
                 raise
         finally:
             self._metrics.observe_rows_inflight(model=self._name, change=-task.rows)
@@ -219,11 +190,6 @@ class BatchingRunner:
                 del self.queues[idle]
         return queue
 
-    def _leave(self, queue: Queue, task: Task) -> None:
-        with self._scheduler.changed:
-            self._scheduler.schedule.remove(queue, task)
-            self._observe_queue()
-
     def took(self, batch: Batch) -> None:
         """A batch of this runner starts; `running` is counted down when it has run."""
         self.running += 1
@@ -237,9 +203,8 @@ class BatchingRunner:
     def process(self, batch: Batch) -> bool:
         """Run a batch and tell every task of it how that went; whether it went well."""
         signature_name, outputs = batch.queue.key
-        started = time.monotonic()
-        merges = self._config.merge
-        if merges:
+        if self._config.merge:
+            started = time.monotonic()
             for piece in batch.pieces:
                 self._metrics.observe_queuing(
                     model=self._name, seconds=started - piece.task.enqueued
@@ -248,27 +213,10 @@ class BatchingRunner:
                 model=self._name, size=batch.rows, padding=batch.size - batch.rows
             )
         try:
-            if merges:
-                merged = merge([piece.inputs() for piece in batch.pieces], batch.size)
-            else:
-                merged = dict(batch.pieces[0].inputs())
-            values = self._engine.run(signature_name, merged, outputs)
-            if merges:
-                check_outputs(values, batch.size)
+            batch.deliver(self._engine.run(signature_name, batch.inputs(), outputs))
         except Exception as failure:
-            error = from_exception(failure)
-            for piece in batch.pieces:
-                piece.task.fail(ServingError(error.code, error.message))
+            batch.fail(from_exception(failure))
             return False
-        first = batch.pieces[0]
-        if first.rows == first.task.rows == batch.size:  # a whole task, and nothing else
-            first.task.deliver(0, values, batch.size)
-            return True
-        at = 0
-        for piece in batch.pieces:
-            part = {name: array[at : at + piece.rows] for name, array in values.items()}
-            piece.task.deliver(piece.start, part, piece.rows)
-            at += piece.rows
         return True
 
     def close(self) -> None:
@@ -281,7 +229,6 @@ class BatchingRunner:
         self._engine.close()
 
 
-def _examples(inputs: Mapping[str, np.ndarray]) -> int:
-    """Rows as far as anybody can tell: dimension 0 of the first input."""
-    first = next(iter(inputs.values()), None)
-    return max(int(first.shape[0]), 1) if first is not None and first.ndim else 1
+def _key(signature_name: str, outputs: Sequence[str]) -> Key:
+    # Sorted, so that no order of a caller's makes a queue of its own, here or in the engine.
+    return signature_name, tuple(sorted(set(outputs)))

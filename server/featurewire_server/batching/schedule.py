@@ -17,10 +17,8 @@ from __future__ import annotations
 import math
 
 from . import deadlines, forming
-from .deadlines import Deadlines
-from .estimates import BULK_SHARE, lead
+from .deadlines import BULK_SHARE, Deadlines, lead
 from .queue import Line, Queue
-from .running import Running
 from .task import Batch, Task, TaskTooLarge
 
 BULK_SECONDS = 1.3
@@ -35,6 +33,52 @@ TICK = 0.001
 """Seconds; what is due so soon is due."""
 
 Turn = tuple[Queue, Line]
+
+
+class Running:
+    """Batches that share the machine.
+
+    Each is charged with the time that it has the machine for itself: engines compute batches side
+    by side, each with its part of the machine, or one after the other. Either way all have ended
+    when what is left of each has passed.
+    """
+
+    def __init__(self) -> None:
+        self._batches: dict[Batch, None] = {}
+        self._charged_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def count(self, *, merge: bool) -> int:
+        """Batches with batching, or without."""
+        return sum(batch.queue.config.merge == merge for batch in self._batches)
+
+    def start(self, batch: Batch, now: float) -> None:
+        self._charge(now)
+        self._batches[batch] = None
+
+    def end(self, batch: Batch, now: float) -> None:
+        """`batch.spent` then says what it took by itself."""
+        self._charge(now)
+        del self._batches[batch]
+
+    def left(self, now: float) -> float:
+        """Seconds until all that runs has ended, as far as it is known by now."""
+        self._charge(now)
+        expected = {batch: batch.queue.rates.seconds(batch.size) for batch in self._batches}
+        return sum(max((expected[batch] or 0.0) - batch.spent, 0.0) for batch in expected)
+
+    def _charge(self, now: float) -> None:
+        computing = self._computing()
+        for batch in computing:
+            batch.spent += (now - self._charged_at) / len(computing)
+        self._charged_at = now
+
+    def _computing(self) -> list[Batch]:
+        """Of those that compute one after the other, the others decode or wait."""
+        first = next((batch for batch in self._batches if not batch.queue.side_by_side), None)
+        return [batch for batch in self._batches if batch is first or batch.queue.side_by_side]
 
 
 class Schedule:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
 
-from ..common.cancellation import Cancellation
-from ..common.errors import ServingError, cancelled, deadline_exceeded
+from ..common.errors import ServingError, failed_precondition, invalid_argument
 
 if TYPE_CHECKING:
     from .queue import Queue
@@ -29,7 +30,7 @@ class TaskTooLarge(ServingError):
 
 
 class Task:
-    """One request's inputs; its caller waits in `result`."""
+    """One request's inputs; its caller waits for `outputs`, and cancels them when it leaves."""
 
     def __init__(
         self,
@@ -37,28 +38,27 @@ class Task:
         *,
         rows: int | None = None,
         deadline: float | None = None,
-        cancellation: Cancellation | None = None,
+        caller: object = None,
+        bulk: bool = False,
         enqueued: float | None = None,
     ) -> None:
+        """`caller`: whatever tells one connection from another; `bulk`: nobody waits for it."""
         self.inputs = inputs
         self.rows: int = next(iter(inputs.values())).shape[0] if rows is None else rows
         self.deadline = deadline
+        self.caller = caller
+        self.bulk = bulk
         self.enqueued = time.monotonic() if enqueued is None else enqueued
+        self.outputs: Future[dict[str, np.ndarray]] = Future()
         self.order = 0
         """Its place among all arrivals; set by the schedule."""
         self.trial = False
         """It runs although it seems to come too late: to measure whether it does."""
         self.taken = 0
         """Rows that batches have taken."""
-        self.caller = cancellation.caller if cancellation is not None else None
-        self.bulk = cancellation is not None and cancellation.bulk
-        self._cancellation = cancellation
         self._lock = threading.Lock()
-        self._done = threading.Event()
         self._pieces: dict[int, dict[str, np.ndarray]] = {}
         self._missing = self.rows
-        self._error: ServingError | None = None
-        self._callbacks: list[Callable[[], None]] = []
 
     @property
     def left(self) -> int:
@@ -67,11 +67,7 @@ class Task:
 
     def alive(self, now: float) -> bool:
         """Whether somebody still waits for it."""
-        return not (
-            self._done.is_set()
-            or (self.deadline is not None and self.deadline <= now)
-            or (self._cancellation is not None and self._cancellation.is_set())
-        )
+        return not self.outputs.done() and (self.deadline is None or self.deadline > now)
 
     def deliver(self, start: int, values: dict[str, np.ndarray], rows: int) -> None:
         """The outputs for the `rows` from row `start` on; the last piece ends the waiting."""
@@ -80,48 +76,15 @@ class Task:
             self._missing -= rows
             if self._missing:
                 return
-        self._finish()
+        if len(self._pieces) > 1:
+            pieces = [self._pieces[start] for start in sorted(self._pieces)]
+            values = {name: np.concatenate([piece[name] for piece in pieces]) for name in values}
+        with contextlib.suppress(InvalidStateError):  # its caller has left, or a piece has failed
+            self.outputs.set_result(values)
 
     def fail(self, error: ServingError) -> None:
-        self._error = error
-        self._finish()
-
-    def add_done_callback(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the outputs are there or have failed, in whatever thread ends it."""
-        with self._lock:
-            if not self._done.is_set():
-                self._callbacks.append(callback)
-                return
-        callback()
-
-    def _finish(self) -> None:
-        with self._lock:
-            self._done.set()
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
-
-    def result(self, leave: Callable[[], None] = lambda: None) -> dict[str, np.ndarray]:
-        """Wait for the outputs; raises what failed, DEADLINE_EXCEEDED or CANCELLED.
-
-        `leave` is called when nobody waits any more although the outputs are not there.
-        """
-        if self._cancellation is not None:
-            self._cancellation.add_callback(self._done.set)
-        timeout = None if self.deadline is None else max(self.deadline - time.monotonic(), 0)
-        if not self._done.wait(timeout):
-            self._done.set()
-            leave()
-            raise deadline_exceeded()
-        if self._error is not None:
-            raise self._error
-        if self._missing:
-            leave()
-            raise cancelled()
-        pieces = [self._pieces[start] for start in sorted(self._pieces)]
-        if len(pieces) == 1:
-            return pieces[0]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        with contextlib.suppress(InvalidStateError):
+            self.outputs.set_exception(error)
 
 
 @dataclass(frozen=True)
@@ -153,8 +116,85 @@ class Batch:
     size: int = 0
     """Rows with padding."""
     spent: float = 0.0
-    """Seconds that it has had the machine for itself, counted by `running`."""
+    """Seconds that it has had the machine for itself, counted by the schedule."""
 
     @property
     def rows(self) -> int:
         return sum(piece.rows for piece in self.pieces)
+
+    def inputs(self) -> Mapping[str, np.ndarray]:
+        """Of all pieces one after another, padded to `size`; without batching the task's own."""
+        if not self.queue.config.merge:
+            return self.pieces[0].inputs()
+        return merge([piece.inputs() for piece in self.pieces], self.size)
+
+    def deliver(self, values: dict[str, np.ndarray]) -> None:
+        """Give each task its rows. Raises FAILED_PRECONDITION unless there is one for each."""
+        if self.queue.config.merge:
+            _check_outputs(values, self.size)
+        first = self.pieces[0]
+        if first.rows == first.task.rows == self.size:  # a whole task, and nothing else
+            first.task.deliver(0, values, self.size)
+            return
+        at = 0
+        for piece in self.pieces:
+            part = {name: array[at : at + piece.rows] for name, array in values.items()}
+            piece.task.deliver(piece.start, part, piece.rows)
+            at += piece.rows
+
+    def fail(self, error: ServingError) -> None:
+        for piece in self.pieces:
+            piece.task.fail(ServingError(error.code, error.message))
+
+
+def common_rows(inputs: Mapping[str, np.ndarray]) -> int:
+    """Dimension 0 of all inputs; raises INVALID_ARGUMENT when they cannot be batched."""
+    if not inputs:
+        return 0
+    if any(array.ndim == 0 for array in inputs.values()):
+        raise invalid_argument("Batching Run() input tensors must have at least one dimension.")
+    sizes = {array.shape[0] for array in inputs.values()}
+    if len(sizes) > 1:
+        raise invalid_argument(
+            f"Batching Run() input tensors must have equal 0th-dimension size; got {sorted(sizes)}."
+        )
+    return int(sizes.pop())
+
+
+def merge(pieces: Sequence[Mapping[str, np.ndarray]], rows: int) -> dict[str, np.ndarray]:
+    """The inputs of all pieces one after another, then the first row again up to `rows`.
+
+    Where pieces differ beyond dimension 0 they are padded at the end to the largest.
+    """
+    merged = {}
+    for name in pieces[0]:
+        arrays = _same_shape([piece[name] for piece in pieces])
+        have = sum(len(array) for array in arrays)
+        if rows > have:
+            arrays = [*arrays, np.repeat(arrays[0][:1], rows - have, axis=0)]
+        merged[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return merged
+
+
+def _same_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    if len({array.shape[1:] for array in arrays}) == 1:
+        return arrays
+    largest = np.max([array.shape[1:] for array in arrays], axis=0)
+    padded = []
+    for array in arrays:
+        fill = b"" if array.dtype == object else 0
+        whole = np.full((len(array), *largest), fill, dtype=array.dtype)
+        whole[tuple(slice(size) for size in array.shape)] = array
+        padded.append(whole)
+    return padded
+
+
+def _check_outputs(values: Mapping[str, np.ndarray], rows: int) -> None:
+    """Raise FAILED_PRECONDITION unless every output has a row for every input row."""
+    for name, array in values.items():
+        if array.ndim == 0 or array.shape[0] != rows:
+            raise failed_precondition(
+                f"Batched output tensor's 0th dimension does not equal the sum of the 0th "
+                f"dimension sizes of the input tensors: {name} has the shape "
+                f"{list(array.shape)}, the batch {rows} rows"
+            )

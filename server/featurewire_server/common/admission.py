@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from . import memory
 from .errors import resource_exhausted
-from .telemetry import Metrics, NullMetrics
+from .metrics import Metrics
 
 MIB = 1 << 20
 DEFAULT_LIMIT = 512 * MIB
@@ -24,7 +24,7 @@ class Admission:
 
     def __init__(self, limit: int, metrics: Metrics | None = None) -> None:
         self.limit = limit
-        self._metrics = metrics or NullMetrics()
+        self._metrics = metrics or Metrics()
         self._held = 0
         self._lock = threading.Lock()
 

@@ -16,7 +16,6 @@ import grpc
 
 from .._tfs.monitoring_config_pb2 import MonitoringConfig
 from .prometheus import CONTENT_TYPE, Counter, Family, Gauge, Histogram
-from .telemetry import Metrics, NullMetrics
 
 #: Where TensorFlow Serving answers when MonitoringConfig gives no path.
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
@@ -38,20 +37,19 @@ QUEUING_LIMITS = exponential(100, 1.2, 52)
 COUNT_LIMITS = exponential(1, 2, 15)
 
 
-def from_config(config: MonitoringConfig) -> Metrics:
-    """What `--monitoring_config_file` asks for: a page for Prometheus, or nothing."""
+def page_path(config: MonitoringConfig) -> str:
+    """Where `--monitoring_config_file` asks for a page for Prometheus; empty: nowhere."""
     prometheus = config.prometheus_config
-    return (
-        PrometheusMetrics(prometheus.path or DEFAULT_PATH) if prometheus.enable else NullMetrics()
-    )
+    return (prometheus.path or DEFAULT_PATH) if prometheus.enable else ""
 
 
-class PrometheusMetrics:
-    """A `telemetry.Metrics` that shows what it received as a page for Prometheus at `path`."""
+class Metrics:
+    """Counts what it is told from any thread, and shows it as a page for Prometheus."""
 
     content_type = CONTENT_TYPE
 
-    def __init__(self, path: str = DEFAULT_PATH) -> None:
+    def __init__(self, path: str = "") -> None:
+        """`path`: of the page; empty: it is not to be had."""
         self.path = path
         self._started = time.time()
         self._request_count = Counter(
@@ -146,6 +144,7 @@ class PrometheusMetrics:
     def observe_request(
         self, *, model: str, api: str, entrypoint: str, code: grpc.StatusCode, seconds: float
     ) -> None:
+        """A request ended. `api`: `Predict`, `Classify`, …; `entrypoint`: `GRPC` or `REST`."""
         if api not in INFERENCE:
             return
         self._request_count.add(model, code.name)
@@ -153,6 +152,7 @@ class PrometheusMetrics:
             self._request_latency.observe(model, api, entrypoint, value=seconds * 1e6)
 
     def observe_runtime(self, *, model: str, api: str, seconds: float) -> None:
+        """The engine ran a request (without batching) for `seconds`."""
         self._runtime_latency.observe(model, api, "TF1", value=seconds * 1e6)
 
     def observe_examples(self, *, model: str, count: int) -> None:
@@ -162,6 +162,7 @@ class PrometheusMetrics:
     def observe_load(
         self, *, model: str, version: int, path: str, ok: bool, seconds: float
     ) -> None:
+        """An attempt to load a version ended, warm-up not included."""
         with self._states_lock:
             self._paths[model, version] = path
         self._load_attempts.add(path, "success" if ok else "fail")
@@ -190,6 +191,7 @@ class PrometheusMetrics:
                 family.forget(path)
 
     def observe_labels(self, *, labels: Mapping[str, Mapping[str, int]]) -> None:
+        """The labels in force of each model, and the version that each points to."""
         self._label_version.forget()
         for model, versions in labels.items():
             for label, version in versions.items():

@@ -20,6 +20,7 @@ from featurewire._tfs.get_model_status_pb2 import ModelVersionStatus
 from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
+from ..batching.runner import Runner
 from ..common import memory
 from ..common.errors import (
     ServingError,
@@ -29,10 +30,9 @@ from ..common.errors import (
     not_found,
     shutting_down,
 )
-from ..common.telemetry import Metrics, NullMetrics
+from ..common.metrics import Metrics
 from . import policy
-from .policy import State
-from .servable import Runner, Servable
+from .servable import Servable, State
 from .source import list_versions
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Manager:
     ) -> None:
         self._load = load
         self._config = config or ManagerConfig()
-        self._metrics = metrics or NullMetrics()
+        self._metrics = metrics or Metrics()
         self._changed = threading.Condition()
         self._reloading = threading.Lock()
         self._polling = threading.Lock()
@@ -321,7 +321,7 @@ class Manager:
 
     def _act(self, name: str) -> None:
         versions = self._servables.get(name, {})
-        load, unload = policy.next_actions(s.snapshot() for s in versions.values())
+        load, unload = policy.next_actions(versions.values())
         for version in load:
             self._enter(versions[version], State.LOADING)
             self._spawn(self._bring_up, versions[version])
@@ -389,10 +389,10 @@ class Manager:
     def _take_down(self, servable: Servable) -> None:
         with self._changed:
             self._changed.wait_for(lambda: servable.inflight == 0)
-            runner, servable.runner = servable.runner, None
+            runner = servable.runner
+            del servable.runner
         try:
-            if runner is not None:
-                runner.close()
+            runner.close()
         except Exception:
             log.exception("closing %s version %d failed", servable.name, servable.version)
         del runner

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from featurewire._tfs.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
 from featurewire._tfs.model_server_config_pb2 import (
@@ -14,28 +12,10 @@ from featurewire._tfs.model_server_config_pb2 import (
 )
 
 from ..common.errors import failed_precondition, invalid_argument
+from .servable import Servable, State
 
 VersionPolicy = FileSystemStoragePathSourceConfig.ServableVersionPolicy
 PLATFORM = "tensorflow"
-
-
-class State(enum.IntEnum):
-    """The states of a version, with the numbers of ModelVersionStatus.State."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """What `next_actions` has to know of one version."""
-
-    version: int
-    state: State
-    aspired: bool
 
 
 def models_of(config: ModelServerConfig) -> dict[str, ModelConfig]:
@@ -87,14 +67,14 @@ def aspired_versions(policy: VersionPolicy, present: Collection[int]) -> list[in
     return sorted(present)[-max(policy.latest.num_versions, 1) :]
 
 
-def next_actions(versions: Iterable[Snapshot]) -> tuple[list[int], list[int]]:
+def next_actions(servables: Iterable[Servable]) -> tuple[list[int], list[int]]:
     """(versions to load, versions to unload) of one model, keeping it available.
 
     Everything aspired is loaded at once, newest first. What is no longer aspired stays until an
     aspired version is AVAILABLE, or until nothing is aspired any more; of several such versions
     only the newest stays.
     """
-    versions = list(versions)
+    versions = list(servables)
     load = [v.version for v in versions if v.aspired and v.state is State.START]
     idle = sorted(v.version for v in versions if not v.aspired and v.state is State.AVAILABLE)
     aspired = [v for v in versions if v.aspired]

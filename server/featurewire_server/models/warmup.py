@@ -6,32 +6,70 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from featurewire._tfs.meta_graph_pb2 import SignatureDef
+
 from .._tfs.prediction_log_pb2 import PredictionLog
+from ..batching.runner import Runner
 from ..batching.task import TaskTooLarge
+from ..common import loop
 from ..common.errors import ServingError, invalid_argument
+from ..engines.engine import Engine
 from ..messages import inference, predict
-from .servable import Runner
 
 log = logging.getLogger(__name__)
 
 RECORDS = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
+MAX_PAUSE = 1.0  # seconds
 PROGRESS_SECONDS = 5.0
 """Between lines of the log that say how far warming up is."""
 
+Replay = Callable[[predict.Run], Mapping[str, np.ndarray]]
 
-def warm_up(runner: Runner, path: Path, *, iterations: int = 1, name: str = "") -> int:
+
+def replayed_by(runner: Runner) -> Replay:
+    """As for a caller."""
+    return lambda run: loop.run(runner.run(run))
+
+
+def first_rows(engine: Engine) -> Replay:
+    """Warms an engine whose rows are independent while other versions answer: one row of each
+    request, in this thread, because those that run batches are for callers, and with pauses.
+
+    The first run of a signature optimises its graph, which takes seconds. What is left for the
+    first batch of each size is a fifth of a second, too little to compute a large batch for.
+    """
+
+    def replay(run: predict.Run) -> dict[str, np.ndarray]:
+        started = time.monotonic()
+        first = {name: array[:1] for name, array in run.inputs.items()}
+        found = engine.run(run.signature_name, first, run.outputs)
+        time.sleep(min(time.monotonic() - started, MAX_PAUSE))  # half of the time is for others
+        return found
+
+    return replay
+
+
+def warm_up(
+    signatures: Mapping[str, SignatureDef],
+    run: Replay,
+    path: Path,
+    *,
+    iterations: int = 1,
+    name: str = "",
+) -> int:
     """Replay the records under the version directory `path`; returns how many there were.
 
     Raises ServingError when a record cannot be read or its request fails: a version that cannot
     answer its own warm-up requests would not answer its callers either.
     """
-    count, told = 0, time.monotonic()
+    count, started = 0, time.monotonic()
+    told = started
     total = _count(path / RECORDS)
     for record in records(path / RECORDS):
         count += 1
@@ -46,7 +84,7 @@ def warm_up(runner: Runner, path: Path, *, iterations: int = 1, name: str = "") 
             )
         for _ in range(max(iterations, 1)):
             try:
-                _replay(runner, record)
+                _replay(signatures, run, record)
             except TaskTooLarge as error:
                 # TensorFlow Serving fails the version; no caller could send this request either.
                 log.warning("warm-up record %d skipped: %s", count, error.message)
@@ -54,6 +92,8 @@ def warm_up(runner: Runner, path: Path, *, iterations: int = 1, name: str = "") 
                 raise ServingError(
                     error.code, f"warm-up record {count} failed: {error.message}"
                 ) from error
+    if count:
+        log.info("%s: %d warm-up records, %.1f s", name or path, count, time.monotonic() - started)
     file = path / RECORDS
     if not count and file.is_file() and file.stat().st_size:
         # TensorFlow's reader takes a file that ends within its first record for an empty one.
@@ -97,13 +137,9 @@ def _count(file: Path) -> int:
     return count
 
 
-def _replay(runner: Runner, record: PredictionLog) -> None:
+def _replay(signatures: Mapping[str, SignatureDef], run: Replay, record: PredictionLog) -> None:
     """Run a record's request and look at what comes back, as for a caller."""
-
-    def run(planned: predict.Run) -> dict[str, np.ndarray]:
-        return runner.run(planned.signature_name, planned.inputs, planned.outputs)
-
-    signatures, kind = runner.signatures, record.WhichOneof("log_type")
+    kind = record.WhichOneof("log_type")
     if kind == "predict_log":
         run(predict.plan(signatures, record.predict_log.request))
     elif kind == "classify_log":

@@ -21,8 +21,7 @@ from .._tfs.classification_pb2 import ClassificationRequest
 from .._tfs.inference_pb2 import MultiInferenceRequest
 from .._tfs.regression_pb2 import RegressionRequest
 from .._tfs.ssl_config_pb2 import SSLConfig
-from ..api import Api, Call
-from ..common.cancellation import BULK, CLASS, Cancellation
+from ..api import BULK, CLASS, Api, Call
 from ..common.errors import ServingError, invalid_argument
 from ..common.loop import by_size, run
 from .grpc_extras import HEALTH, Health, Reflection
@@ -221,7 +220,6 @@ class GrpcServer:
                 await context.abort(error.code, _details(error.message), _push_back(error))
                 raise  # not reached
             except asyncio.CancelledError:
-                call.cancelled.set()
                 self._count(name, call, call.cancellation_code())
                 raise
 
@@ -242,11 +240,11 @@ def _by_service(handlers: dict[str, grpc.RpcMethodHandler]) -> list[grpc.Generic
 
 def _call(context: grpc.aio.ServicerContext, api: Api) -> Call:
     remaining = context.time_remaining()
-    bulk = (CLASS, BULK) in context.invocation_metadata()
     return Call(
         held=api.admission.hold(),
         deadline=None if remaining is None else time.monotonic() + remaining,
-        cancelled=Cancellation(caller=context.peer(), bulk=bulk),
+        caller=context.peer(),
+        bulk=(CLASS, BULK) in context.invocation_metadata(),
     )
 
 

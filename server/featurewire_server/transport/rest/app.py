@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from ...api import BULK, CLASS, Call
 from ...common.admission import Admission, Hold
-from ...common.cancellation import BULK, CLASS, Cancellation
 from ...common.errors import ServingError, deadline_exceeded, resource_exhausted
 from .handler import Answer, Request, failure, refusal
 
@@ -60,14 +60,15 @@ class Application:
             method=scope["method"],
             path=scope["raw_path"].decode("ascii"),
             encoding=headers.get(b"content-encoding", b"").decode("latin-1").lower(),
-            cancelled=Cancellation(caller=scope["client"], bulk=bulk),
-            held=self._admission.hold(),
+            call=Call(
+                held=self._admission.hold(), caller=scope["client"], bulk=bulk, entrypoint="REST"
+            ),
         )
         try:
             with suppress(_Gone):
                 await self._send(await self._exchange(request, scope, headers, receive), send)
         finally:
-            request.held.resize(0)
+            request.call.held.resize(0)
 
     async def _exchange(
         self, request: Request, scope: Message, headers: dict[bytes, bytes], receive: Receive
@@ -78,13 +79,13 @@ class Application:
         announced = int(headers.get(b"content-length", limit))
         body = _Body(min(announced, limit))
         try:
-            if announced > limit or not await self._receive(body, request.held, receive):
+            if announced > limit or not await self._receive(body, request.call.held, receive):
                 return refusal(413, f"The body is larger than {limit} bytes")
             if request.encoding not in ("", "identity", "gzip"):
                 text = f"Content-Encoding {request.encoding} is not supported; gzip is"
                 return refusal(415, text)
             request.body = bytes(body.data)
-            request.deadline = time.monotonic() + self._timeout
+            request.call.deadline = time.monotonic() + self._timeout
             return await self._answer(request, receive)
         except ServingError as error:
             return self._refuse(request.method, request.path, error)
@@ -135,7 +136,6 @@ class Application:
             return answer.result()
         finally:
             if not answer.done():  # its client has gone, or the server stops
-                request.cancelled.set()
                 answer.cancel()
                 await asyncio.wait({answer})
             gone.cancel()
@@ -145,7 +145,7 @@ class Application:
         if request.method != "POST":
             return await self._handler(request)
         try:
-            async with asyncio.timeout_at(request.deadline):
+            async with asyncio.timeout_at(request.call.deadline):
                 await self._working.acquire()
         except TimeoutError:
             return failure(deadline_exceeded())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -10,7 +9,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
@@ -23,8 +22,6 @@ from featurewire._tfs.predict_pb2 import PredictRequest
 from ..._tfs.classification_pb2 import ClassificationRequest
 from ..._tfs.regression_pb2 import RegressionRequest
 from ...api import Api, Call
-from ...common.admission import Hold
-from ...common.cancellation import Cancellation
 from ...common.errors import (
     ServingError,
     deadline_exceeded,
@@ -32,13 +29,10 @@ from ...common.errors import (
     invalid_argument,
 )
 from ...common.loop import JSON, by_size
-from ...common.metrics import PrometheusMetrics
 from ...messages import tensors
 from . import decode, document, encode, examples, routes
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _HTTP_STATUS = {
     grpc.StatusCode.CANCELLED: 499,
@@ -71,12 +65,8 @@ class Request:
     path: str
     encoding: str
     """Content-Encoding, in lower case; empty for none."""
-    cancelled: Cancellation
-    held: Hold
-    """What admission counts for it: its body, then its answer until that has been sent."""
+    call: Call
     body: bytes = b""
-    deadline: float = 0.0
-    """In seconds of `time.monotonic()`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +99,10 @@ class Handler:
         api: Api,
         *,
         cors: bool = False,
-        metrics: PrometheusMetrics | None = None,
         max_body_bytes: int,
     ) -> None:
         self._api = api
         self._cors = _CORS if cors else ()
-        self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._verbs: dict[str, Callable[[routes.Route, Request], Awaitable[str]]] = {
             "predict": self._predict,
@@ -127,7 +115,7 @@ class Handler:
     async def __call__(self, request: Request) -> Answer:
         try:
             answer = await self._answer(request)
-            request.held.resize(len(answer.body))
+            request.call.held.resize(len(answer.body))
         except Exception as error:
             found = from_exception(error)
             if found.code is grpc.StatusCode.INTERNAL and found is not error:
@@ -143,51 +131,35 @@ class Handler:
         return replace(answer, headers=(*answer.headers, *self._cors))
 
     async def _answer(self, request: Request) -> Answer:
-        if self._metrics and request.path == self._metrics.path:
+        metrics = self._api.metrics
+        if request.path == metrics.path:
             if request.method != "GET":
                 raise routes.malformed(request.method, request.path)
-            return Answer(
-                status=200, body=self._metrics.page(), content_type=self._metrics.content_type
-            )
+            return Answer(status=200, body=metrics.page(), content_type=metrics.content_type)
         if request.method == "OPTIONS":
             return Answer(status=200)
         route = routes.find(request.method, request.path)
         return Answer(status=200, body=(await self._verbs[route.verb](route, request)).encode())
 
     async def _predict(self, route: routes.Route, request: Request) -> str:
-        call = self._call(request)
         with self._counted_if_unread(route):
-            self._require_time(route, request, call)
+            self._require_time(route, request)
         message, rows = await by_size(
             JSON * len(request.body), self._predict_request, route, request
         )
-        response = await self._within_time(self._api.predict(message, call), request)
-        return await by_size(JSON * call.answer_bytes, encode.predict, response.outputs, rows=rows)
+        response = await self._api.predict(message, request.call)
+        size = JSON * request.call.answer_bytes
+        return await by_size(size, encode.predict, response.outputs, rows=rows)
 
-    def _require_time(self, route: routes.Route, request: Request, call: Call) -> None:
+    def _require_time(self, route: routes.Route, request: Request) -> None:
         """Refuse before it is parsed what could not be answered in time anyhow."""
         if request.encoding:
             return
         try:
-            self._api.require_time(route.model_spec(), call)
+            self._api.require_time(route.model_spec(), request.call)
         except ServingError:
             if b'"signature_name"' not in request.body:  # else another signature may be meant
                 raise
-
-    def _call(self, request: Request) -> Call:
-        return Call(
-            held=request.held,
-            cancelled=request.cancelled,
-            deadline=request.deadline,
-            entrypoint="REST",
-        )
-
-    async def _within_time(self, answer: Awaitable[T], request: Request) -> T:
-        try:
-            async with asyncio.timeout_at(request.deadline):
-                return await answer
-        except TimeoutError:
-            raise deadline_exceeded() from None
 
     def _predict_request(
         self, route: routes.Route, request: Request
@@ -218,16 +190,12 @@ class Handler:
     async def _classify(self, route: routes.Route, request: Request) -> str:
         message = ClassificationRequest()
         await by_size(JSON * len(request.body), self._fill, message, route, request)
-        response = await self._within_time(
-            self._api.classify(message, self._call(request)), request
-        )
-        return encode.classify(response.result)
+        return encode.classify((await self._api.classify(message, request.call)).result)
 
     async def _regress(self, route: routes.Route, request: Request) -> str:
         message = RegressionRequest()
         await by_size(JSON * len(request.body), self._fill, message, route, request)
-        response = await self._within_time(self._api.regress(message, self._call(request)), request)
-        return encode.regress(response.result)
+        return encode.regress((await self._api.regress(message, request.call)).result)
 
     def _fill(
         self,
@@ -241,18 +209,18 @@ class Handler:
 
     async def _status(self, route: routes.Route, request: Request) -> str:
         message = GetModelStatusRequest(model_spec=route.model_spec())
-        return encode.status(self._api.get_model_status(message, self._call(request)))
+        return encode.status(self._api.get_model_status(message, request.call))
 
     async def _metadata(self, route: routes.Route, request: Request) -> str:
         message = GetModelMetadataRequest(
             model_spec=route.model_spec(), metadata_field=["signature_def"]
         )
-        return encode.metadata(self._api.get_model_metadata(message, self._call(request)))
+        return encode.metadata(self._api.get_model_metadata(message, request.call))
 
     @contextmanager
     def _document(self, request: Request) -> Iterator[dict[str, Any]]:
         """The request's JSON document; what it takes in memory is admitted for the body."""
-        if time.monotonic() > request.deadline:
+        if request.call.late():
             raise deadline_exceeded()
         admission = self._api.admission
         with ExitStack() as admitted:

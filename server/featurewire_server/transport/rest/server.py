@@ -11,8 +11,6 @@ import uvicorn
 
 from ...api import Api
 from ...common.loop import run
-from ...common.metrics import PrometheusMetrics
-from ...common.telemetry import Metrics
 from .app import Application
 from .connection import KEEP_ALIVE_SECONDS, MAX_HEADER_BYTES, Connection
 from .handler import Handler
@@ -21,15 +19,14 @@ from .handler import Handler
 MAX_BODY_BYTES = 128 << 20
 
 
-def start(api: Api, flags: argparse.Namespace, metrics: Metrics) -> HttpServer:
-    """Serve `api` on `flags.rest_api_port`; the page of `metrics` too, if it has one.
+def start(api: Api, flags: argparse.Namespace) -> HttpServer:
+    """Serve `api` on `flags.rest_api_port`; the page of its metrics too, if it has one.
 
     Raises OSError, naming the port, when it is taken.
     """
     handler = Handler(
         api,
         cors=flags.rest_api_enable_cors_support,
-        metrics=metrics if isinstance(metrics, PrometheusMetrics) else None,
         max_body_bytes=MAX_BODY_BYTES,
     )
     application = Application(
