@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from featurewire._tfs.get_model_metadata_pb2 import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
+    SignatureDefMap,
 )
 from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
@@ -35,7 +36,7 @@ from .common.admission import Admission, Hold
 from .common.errors import ServingError, from_exception, invalid_argument
 from .common.loop import NUMBERS, by_size
 from .common.metrics import Metrics
-from .messages import inference, metadata, predict, tensors
+from .messages import inference, predict, tensors
 from .messages.predict import Run
 from .models.manager import Manager
 from .models.servable import Servable
@@ -43,6 +44,7 @@ from .models.servable import Servable
 log = logging.getLogger(__name__)
 
 
+SIGNATURE_DEF = "signature_def"
 CLASS, BULK = "featurewire-class", "bulk"
 """The metadata, or header, of a call for which nobody waits."""
 
@@ -161,11 +163,22 @@ class Api:
     ) -> GetModelMetadataResponse:
         with self._observed(request, "GetModelMetadata", call):
             _require_spec(request)
-            metadata.check_fields(request.metadata_field)
+            if not request.metadata_field:
+                raise invalid_argument(
+                    "GetModelMetadataRequest must specify at least one metadata_field"
+                )
+            for field in request.metadata_field:
+                if field != SIGNATURE_DEF:
+                    raise invalid_argument(f"Metadata field {field} is not supported")
+            found = SignatureDefMap()
             with self.manager.use(request.model_spec) as servable:
                 response = GetModelMetadataResponse(model_spec=_effective(servable))
-                for field in request.metadata_field:
-                    metadata.fill(response.metadata[field], servable.runner.signatures)
+                for name, signature in servable.runner.signatures.items():
+                    found.signature_def[name].CopyFrom(signature)
+            # `Any.Pack` is not made for messages of the private pool.
+            packed = response.metadata[SIGNATURE_DEF]
+            packed.type_url = f"type.googleapis.com/{found.DESCRIPTOR.full_name}"
+            packed.value = found.SerializeToString(deterministic=True)
             return response
 
     def get_model_status(

@@ -7,9 +7,6 @@ import logging
 import ssl
 import tempfile
 from pathlib import Path
-from typing import TypeVar
-
-from google.protobuf.message import Message
 
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 
@@ -26,8 +23,6 @@ from .flags import CORES
 from .models.policy import PLATFORM
 
 log = logging.getLogger(__name__)
-
-M = TypeVar("M", bound=Message)
 
 
 def model_server_config(flags: argparse.Namespace) -> ModelServerConfig:

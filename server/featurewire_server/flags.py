@@ -138,7 +138,6 @@ FLAGS = [
         high=INT64,
     ),
 ]
-BY_NAME = {flag.name: flag for flag in FLAGS}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -281,13 +281,15 @@ def test_status_is_answered_while_reloads_wait_for_their_models(tmp_path: Path) 
         assert [call.code() for call in waiting] == [Code.OK] * 4
 
 
-def test_admission_counts_back_when_the_work_fails() -> None:
+def test_what_admission_refuses_changes_nothing() -> None:
     gate = admission.Admission(10)
-    with pytest.raises(ValueError, match="work"), gate.admit(10):
-        raise ValueError("work")
+    first, second = gate.hold(), gate.hold()
+    first.resize(10)
+    with pytest.raises(ServingError):
+        second.resize(1)
+    assert (gate.held, second.size) == (10, 0)
+    first.resize(0)
     assert gate.held == 0
-    with gate.admit(10), pytest.raises(ServingError), gate.admit(1):
-        pass
 
 
 def test_admission_never_holds_more_than_its_limit() -> None:
@@ -296,12 +298,14 @@ def test_admission_never_holds_more_than_its_limit() -> None:
     end = time.monotonic() + 0.3
 
     def work() -> None:
+        hold = gate.hold()
         while time.monotonic() < end:
             try:
-                with gate.admit(2):
-                    seen.append(gate.held)
+                hold.resize(2)
             except ServingError:
                 continue
+            seen.append(gate.held)
+            hold.resize(0)
 
     threads = [threading.Thread(target=work) for _ in range(6)]
     for thread in threads:

@@ -110,8 +110,7 @@ def test_rest_refuses_before_it_parses_what_cannot_be_answered_in_time(serve) ->
     handler = Handler(server.stub.api, max_body_bytes=1 << 20)
 
     def answer(body: bytes) -> Answer:
-        with server.stub.api.admission.admit(len(body)) as held:
-            return asyncio.run(handler(rest_request(body, held)))
+        return asyncio.run(handler(rest_request(body, server.stub.api.admission.hold())))
 
     assert answer(b"[").status == 400  # it is idle: the body is read
     server.hold()

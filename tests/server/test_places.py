@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from featurewire_server.common.errors import ServingError
-from featurewire_server.common.places import Places
+from featurewire_server.transport.grpc_limits import Places
 
 
 def takes(places: Places, caller: object) -> bool:

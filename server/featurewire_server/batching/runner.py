@@ -81,7 +81,8 @@ class BatchScheduler:
                 batch = self.schedule.next(now)
                 if batch is not None:
                     batch.queue.owner.took(batch)
-                    self.changed.notify()  # another may start, or somebody must wait for its time
+                    if self.schedule.waiting:
+                        self.changed.notify()  # another may start, or must wait for its time
                     return batch
                 wake_at = self.schedule.wake_at
                 self.changed.wait(None if wake_at == math.inf else max(wake_at - now, 0.0))

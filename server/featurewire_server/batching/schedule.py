@@ -103,6 +103,10 @@ class Schedule:
     def running(self) -> int:
         return len(self._running)
 
+    @property
+    def waiting(self) -> bool:
+        return bool(self._queues)
+
     def add(self, queue: Queue, task: Task, now: float) -> None:
         """Let a task wait.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from . import memory
 from .errors import resource_exhausted
@@ -22,8 +20,18 @@ def default_limit() -> int:
 class Admission:
     """Admits requests while their encoded bytes together stay within `limit`."""
 
-    def __init__(self, limit: int, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        metrics: Metrics | None = None,
+        *,
+        what: str = "request bytes",
+        source: str = "--max_inflight_bytes",
+    ) -> None:
+        """`what` and `source` of the limit: for the error message."""
         self.limit = limit
+        self._what = what
+        self._source = source
         self._metrics = metrics or Metrics()
         self._held = 0
         self._lock = threading.Lock()
@@ -33,16 +41,6 @@ class Admission:
         """Bytes held now."""
         return self._held
 
-    @contextmanager
-    def admit(self, size: int) -> Iterator[None]:
-        """Hold `size` bytes for the body of the `with`, or raise RESOURCE_EXHAUSTED at once."""
-        hold = self.hold()
-        hold.resize(size)
-        try:
-            yield
-        finally:
-            hold.resize(0)
-
     def hold(self) -> Hold:
         """What one call will hold; nothing yet."""
         return Hold(self)
@@ -51,8 +49,8 @@ class Admission:
         with self._lock:
             if size > 0 and self._held + size > self.limit:
                 raise resource_exhausted(
-                    f"The server holds {self._held} request bytes; {size} more would exceed its "
-                    f"limit of {self.limit} (--max_inflight_bytes)"
+                    f"The server holds {self._held} {self._what}; {size} more would exceed their "
+                    f"limit of {self.limit} ({self._source})"
                 )
             self._held += size
             held = self._held

@@ -6,6 +6,8 @@ text; gRPC sends both as they are, REST maps the code to an HTTP status.
 
 from __future__ import annotations
 
+from functools import partial
+
 import grpc
 
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
@@ -30,44 +32,16 @@ class ServingError(Exception):
         return number
 
 
-def invalid_argument(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
-def not_found(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.NOT_FOUND, message)
-
-
-def failed_precondition(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.FAILED_PRECONDITION, message)
-
-
-def unavailable(message: str, *, retry_after: float | None = None) -> ServingError:
-    return ServingError(grpc.StatusCode.UNAVAILABLE, message, retry_after=retry_after)
-
-
-def shutting_down() -> ServingError:
-    return unavailable("The server is shutting down")
-
-
-def resource_exhausted(message: str, *, retry_after: float | None = None) -> ServingError:
-    return ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after=retry_after)
-
-
-def unimplemented(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.UNIMPLEMENTED, message)
-
-
-def deadline_exceeded(message: str = "Deadline Exceeded") -> ServingError:
-    return ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, message)
-
-
-def cancelled(message: str = "Cancelled by the client") -> ServingError:
-    return ServingError(grpc.StatusCode.CANCELLED, message)
-
-
-def internal(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.INTERNAL, message)
+invalid_argument = partial(ServingError, grpc.StatusCode.INVALID_ARGUMENT)
+not_found = partial(ServingError, grpc.StatusCode.NOT_FOUND)
+failed_precondition = partial(ServingError, grpc.StatusCode.FAILED_PRECONDITION)
+unavailable = partial(ServingError, grpc.StatusCode.UNAVAILABLE)
+resource_exhausted = partial(ServingError, grpc.StatusCode.RESOURCE_EXHAUSTED)
+unimplemented = partial(ServingError, grpc.StatusCode.UNIMPLEMENTED)
+internal = partial(ServingError, grpc.StatusCode.INTERNAL)
+cancelled = partial(ServingError, grpc.StatusCode.CANCELLED)
+deadline_exceeded = partial(ServingError, grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+shutting_down = partial(unavailable, "The server is shutting down")
 
 
 def from_exception(error: BaseException) -> ServingError:

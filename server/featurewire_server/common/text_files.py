@@ -23,11 +23,6 @@ def read(path: str | Path, message: M) -> M:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise invalid_argument(f"cannot read {path}: {reason}") from error
-    return parse(text, message, str(path))
-
-
-def parse(text: str, message: M, name: str) -> M:
-    """`message`, filled from text format; `name` is what errors call the text."""
     try:
         return text_format.Parse(text, message)
     except text_format.ParseError as error:
@@ -35,5 +30,5 @@ def parse(text: str, message: M, name: str) -> M:
         reason = " ".join(str(error).split(" : ", 1)[-1].split())
         kind = message.DESCRIPTOR.full_name
         raise invalid_argument(
-            f"{name}{line}: Error parsing text-format {kind}: {reason}"
+            f"{path}{line}: Error parsing text-format {kind}: {reason}"
         ) from error

@@ -8,6 +8,7 @@ import numpy as np
 
 from featurewire._tfs import types_pb2
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
+from featurewire._tfs.model_pb2 import ModelSpec
 
 from .._tfs.classification_pb2 import ClassificationRequest, ClassificationResult
 from .._tfs.inference_pb2 import InferenceResult, InferenceTask, MultiInferenceRequest
@@ -23,7 +24,7 @@ EXAMPLES = "inputs"  # the input alias of both kinds of signature
 CLASSES = "classes"
 SCORES = "scores"
 OUTPUTS = "outputs"
-
+UNKNOWN = "No signature was found with the name: "
 
 Signatures = Mapping[str, SignatureDef]
 
@@ -32,19 +33,18 @@ def plan_classify(
     signatures: Signatures, request: ClassificationRequest, *, check_method: bool = False
 ) -> Run:
     """What to run, for `classifications`. Raises ServingError."""
-    name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
-    signature = _signature(signatures, name, "No signature was found with the name: ")
-    return _plan(name, signature, request.input, _classes_and_scores(signature, check_method))
+    name, signature = _signature(signatures, request.model_spec, UNKNOWN)
+    outputs = _classes_and_scores(signature, check_method)
+    return _plan(name, signature, outputs, serialized(request.input))
 
 
 def plan_regress(
     signatures: Signatures, request: RegressionRequest, *, check_method: bool = False
 ) -> Run:
     """What to run, for `regressions`. Raises ServingError."""
-    name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
-    signature = _signature(signatures, name, "No signature was found with the name: ")
-    _check_regression(signature, check_method)
-    return _plan(name, signature, request.input, [OUTPUTS])
+    name, signature = _signature(signatures, request.model_spec, UNKNOWN)
+    outputs = _regression_outputs(signature, check_method)
+    return _plan(name, signature, outputs, serialized(request.input))
 
 
 def plan_multi_inference(
@@ -53,16 +53,29 @@ def plan_multi_inference(
     """What to run for each task, for `result_of`; nothing runs unless all go together."""
     if not request.tasks:
         raise invalid_argument("Inference request must contain at least one task")
-    _check_tasks(signatures, request, check_method)
-    runs = []
+    planned: dict[str, tuple[SignatureDef, list[str]]] = {}
     for task in request.tasks:
+        if not task.model_spec.name:
+            raise invalid_argument("Found ModelSpec with an empty model name.")
+        if task.model_spec.name != request.tasks[0].model_spec.name:
+            raise invalid_argument(
+                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
+        name = task.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+        if name in planned:
+            raise invalid_argument(f"Duplicate evaluation of signature: {name}")
+        unknown = "Requested signature not found in model graph: "
+        _, signature = _signature(signatures, task.model_spec, unknown)
         if task.method_name == CLASSIFY:
-            classify = ClassificationRequest(model_spec=task.model_spec, input=request.input)
-            runs.append(plan_classify(signatures, classify, check_method=check_method))
+            planned[name] = signature, _classes_and_scores(signature, check_method)
+        elif task.method_name == REGRESS:
+            planned[name] = signature, _regression_outputs(signature, check_method)
         else:
-            regress = RegressionRequest(model_spec=task.model_spec, input=request.input)
-            runs.append(plan_regress(signatures, regress, check_method=check_method))
-    return runs
+            raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
+    if len({signature.inputs[EXAMPLES].name for signature, _ in planned.values()}) > 1:
+        raise invalid_argument("Input tensor must be the same for all Signatures.")
+    examples = serialized(request.input)
+    return [_plan(name, *of, examples) for name, of in planned.items()]
 
 
 def result_of(
@@ -80,35 +93,11 @@ def result_of(
     return result
 
 
-def _check_tasks(known: Signatures, request: MultiInferenceRequest, check_method: bool) -> None:
-    """Refuse tasks that do not go together before any of them runs."""
-    signatures: dict[str, SignatureDef] = {}
-    for task in request.tasks:
-        if not task.model_spec.name:
-            raise invalid_argument("Found ModelSpec with an empty model name.")
-        if task.model_spec.name != request.tasks[0].model_spec.name:
-            raise invalid_argument(
-                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
-            )
-        name = task.model_spec.signature_name or predict.DEFAULT_SIGNATURE
-        if name in signatures:
-            raise invalid_argument(f"Duplicate evaluation of signature: {name}")
-        signature = _signature(known, name, "Requested signature not found in model graph: ")
-        if task.method_name == CLASSIFY:
-            _classes_and_scores(signature, check_method)
-        elif task.method_name == REGRESS:
-            _check_regression(signature, check_method)
-        else:
-            raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
-        signatures[name] = signature
-    if len({signature.inputs[EXAMPLES].name for signature in signatures.values()}) > 1:
-        raise invalid_argument("Input tensor must be the same for all Signatures.")
-
-
-def _signature(signatures: Signatures, name: str, unknown: str) -> SignatureDef:
+def _signature(signatures: Signatures, spec: ModelSpec, unknown: str) -> tuple[str, SignatureDef]:
+    name = spec.signature_name or predict.DEFAULT_SIGNATURE
     if name not in signatures:
         raise invalid_argument(f"{unknown}{name}")
-    return signatures[name]
+    return name, signatures[name]
 
 
 def _classes_and_scores(signature: SignatureDef, check_method: bool) -> list[str]:
@@ -128,13 +117,15 @@ def _classes_and_scores(signature: SignatureDef, check_method: bool) -> list[str
     return wanted
 
 
-def _check_regression(signature: SignatureDef, check_method: bool) -> None:
+def _regression_outputs(signature: SignatureDef, check_method: bool) -> list[str]:
+    """The outputs of a signature that Regress runs."""
     _check_method("regression", REGRESS, signature, check_method)
     _check_input("regression", signature)
     if len(signature.outputs) != 1:
         raise invalid_argument("Expected one output Tensor.")
     if OUTPUTS not in signature.outputs:
         raise invalid_argument(f"No regression outputs found in SignatureDef: {_shown(signature)}")
+    return [OUTPUTS]
 
 
 def _check_method(kind: str, method: str, signature: SignatureDef, check_method: bool) -> None:
@@ -175,8 +166,7 @@ def serialized(source: Input) -> np.ndarray:
     return array
 
 
-def _plan(name: str, signature: SignatureDef, source: Input, outputs: list[str]) -> Run:
-    examples = serialized(source)
+def _plan(name: str, signature: SignatureDef, outputs: list[str], examples: np.ndarray) -> Run:
     inputs = predict.fed({EXAMPLES: (examples, types_pb2.DT_STRING)}, signature)
     return Run(signature_name=name, inputs=inputs, outputs=outputs, examples=len(examples))
 

@@ -24,7 +24,6 @@ from ..batching.runner import Runner
 from ..common import memory
 from ..common.errors import (
     ServingError,
-    deadline_exceeded,
     from_exception,
     invalid_argument,
     not_found,
@@ -217,7 +216,8 @@ class Manager:
         with self._changed:
             timeout = None if deadline is None else max(deadline - time.monotonic(), 0)
             if not self._changed.wait_for(settled, timeout):
-                raise deadline_exceeded("The models are still loading")
+                text = "The models are still loading"
+                raise ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, text)
             if self._stopping:
                 raise shutting_down()
 

@@ -28,6 +28,7 @@ REFLECTION_SECONDS = 60.0
 """A reflection stream that asks nothing for so long is ended."""
 
 HEALTH = "grpc.health.v1.Health"
+REFLECTION: str = reflection.SERVICE_NAME
 
 
 class Health:
@@ -45,10 +46,10 @@ class Health:
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         return {
-            f"/{HEALTH}/Check": grpc.stream_unary_rpc_method_handler(
+            "Check": grpc.stream_unary_rpc_method_handler(
                 self._check, HealthCheckRequest.FromString, HealthCheckResponse.SerializeToString
             ),
-            f"/{HEALTH}/Watch": grpc.stream_stream_rpc_method_handler(
+            "Watch": grpc.stream_stream_rpc_method_handler(
                 self._watch, HealthCheckRequest.FromString, HealthCheckResponse.SerializeToString
             ),
         }
@@ -89,17 +90,15 @@ class Reflection:
     def __init__(self, names: Sequence[str]) -> None:
         self.limit = CallLimit(REFLECTIONS, seconds=REFLECTION_SECONDS)
         self._servicer = reflection.aio.ReflectionServicer(
-            [*names, reflection.SERVICE_NAME], pool=_Descriptors()
+            [*names, REFLECTION], pool=_Descriptors()
         )
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         return {
-            f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": (
-                grpc.stream_stream_rpc_method_handler(
-                    self._info,
-                    ServerReflectionRequest.FromString,
-                    ServerReflectionResponse.SerializeToString,
-                )
+            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                self._info,
+                ServerReflectionRequest.FromString,
+                ServerReflectionResponse.SerializeToString,
             )
         }
 

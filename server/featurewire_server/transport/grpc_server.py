@@ -24,10 +24,12 @@ from .._tfs.ssl_config_pb2 import SSLConfig
 from ..api import BULK, CLASS, Api, Call
 from ..common.errors import ServingError, invalid_argument
 from ..common.loop import by_size, run
-from .grpc_extras import HEALTH, Health, Reflection
+from .grpc_extras import HEALTH, REFLECTION, Health, Reflection
 from .grpc_limits import CallLimit
 from .ports import UnixSocket
 
+PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 MAX_MESSAGE_BYTES = (1 << 31) - 1
 MAX_DETAILS = 1024  # characters; HTTP/2 trailers are bounded
 WORK_CALLS = 1024
@@ -85,18 +87,16 @@ class GrpcServer:
         self._control = CallLimit(CONTROL_CALLS, seconds=CONTROL_BODY_SECONDS, shared=True)
         self._reload = CallLimit(RELOAD_CALLS, seconds=CONTROL_BODY_SECONDS, working=1)
         self._limits = [self._work, self._control, self._reload]
-        services = [prediction_service_pb2, model_service_pb2]
-        by_name = [service.DESCRIPTOR.services_by_name for service in services]
-        names = [service.full_name for each in by_name for service in each.values()]
-        handlers = self._handlers()
+        services = self._services()
         self._health: Health | None = None
         if config.health:
-            names.append(HEALTH)
-            self._health = Health([*names, *(name for each in by_name for name in each)])
-            handlers |= self._health.handlers()
-        handlers |= Reflection(names).handlers()
+            short = [name.rpartition(".")[2] for name in services]
+            self._health = Health([*services, HEALTH, *short])
+            services[HEALTH] = self._health.handlers()
+        services[REFLECTION] = Reflection([*services]).handlers()
         self._server = grpc.aio.server(options=_options(api.admission.limit, config.options))
-        self._server.add_generic_rpc_handlers(_by_service(handlers))
+        handlers = [grpc.method_handlers_generic_handler(*each) for each in services.items()]
+        self._server.add_generic_rpc_handlers(handlers)
         self._socket: UnixSocket | None = None
         self.port = self._listen(config)
         await self._server.start()
@@ -150,8 +150,8 @@ class GrpcServer:
         self.drain(grace)
         run(self._server.stop(None))
 
-    def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
-        api = self._api
+    def _services(self) -> dict[str, dict[str, grpc.RpcMethodHandler]]:
+        api, work, control = self._api, self._work, self._control
 
         async def status(request: Any, call: Call) -> Message:
             return api.get_model_status(request, call)
@@ -168,30 +168,30 @@ class GrpcServer:
             finally:  # a caller who has gone leaves its place only when its thread is free
                 await asyncio.wait({work})
 
-        prediction = "/tensorflow.serving.PredictionService/"
-        model = "/tensorflow.serving.ModelService/"
-        status_request = get_model_status_pb2.GetModelStatusRequest
         reload_request = model_management_pb2.ReloadConfigRequest
-        methods: dict[str, tuple[type[Message], Method, CallLimit]] = {
-            prediction + "Predict": (PredictRequest, api.predict, self._work),
-            prediction + "Classify": (ClassificationRequest, api.classify, self._work),
-            prediction + "Regress": (RegressionRequest, api.regress, self._work),
-            prediction + "MultiInference": (
-                MultiInferenceRequest,
-                api.multi_inference,
-                self._work,
-            ),
-            prediction + "GetModelMetadata": (GetModelMetadataRequest, metadata, self._control),
-            model + "GetModelStatus": (status_request, status, self._control),
-            model + "HandleReloadConfigRequest": (reload_request, reload, self._reload),
+        methods: dict[str, dict[str, tuple[type[Message], Method, CallLimit]]] = {
+            PREDICTION: {
+                "Predict": (PredictRequest, api.predict, work),
+                "Classify": (ClassificationRequest, api.classify, work),
+                "Regress": (RegressionRequest, api.regress, work),
+                "MultiInference": (MultiInferenceRequest, api.multi_inference, work),
+                "GetModelMetadata": (GetModelMetadataRequest, metadata, control),
+            },
+            MODEL: {
+                "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, status, control),
+                "HandleReloadConfigRequest": (reload_request, reload, self._reload),
+            },
         }
-        return {path: self._handler(path, *method) for path, method in methods.items()}
+        return {
+            service: {name: self._handler(name, *each) for name, each in of.items()}
+            for service, of in methods.items()
+        }
 
     def _handler(
-        self, path: str, kind: type[Message], method: Method, limit: CallLimit
+        self, name: str, kind: type[Message], method: Method, limit: CallLimit
     ) -> grpc.RpcMethodHandler:
         """Bytes in, bytes out: what arrives is admitted by its size before it is parsed."""
-        name, admission = path.rpartition("/")[2], self._api.admission
+        admission = self._api.admission
 
         async def answer(context: grpc.aio.ServicerContext, call: Call) -> bytes:
             limit.enter(context)
@@ -228,14 +228,6 @@ class GrpcServer:
     def _count(self, name: str, call: Call, code: grpc.StatusCode) -> None:
         if not call.read:  # else it was counted where it failed
             self._api.count_refused(name, code)
-
-
-def _by_service(handlers: dict[str, grpc.RpcMethodHandler]) -> list[grpc.GenericRpcHandler]:
-    services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
-    for path, handler in handlers.items():
-        _, service, method = path.split("/")
-        services.setdefault(service, {})[method] = handler
-    return [grpc.method_handlers_generic_handler(*each) for each in services.items()]
 
 
 def _call(context: grpc.aio.ServicerContext, api: Api) -> Call:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...api import BULK, CLASS, Call
 from ...common.admission import Admission, Hold
-from ...common.errors import ServingError, deadline_exceeded, resource_exhausted
+from ...common.errors import ServingError, deadline_exceeded
 from .handler import Answer, Request, failure, refusal
 
 #: A body's bytes are admitted as they come, those of a trickle in steps: announcing a length
@@ -49,9 +49,12 @@ class Application:
         self._timeout = timeout
         # Clients choose how slowly a body comes, and its bytes are held meanwhile: half of the
         # limit is out of their reach, for gRPC and for parsing the bodies that are there.
-        self._bodies_limit = admission.limit // 2
-        self._bodies_held = 0
-        self._max_body_bytes = min(max_body_bytes, self._bodies_limit)
+        self._bodies = Admission(
+            admission.limit // 2,
+            what="bytes of REST requests",
+            source="half of --max_inflight_bytes",
+        )
+        self._max_body_bytes = min(max_body_bytes, self._bodies.limit)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -77,14 +80,14 @@ class Application:
             return refusal(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
         limit = self._max_body_bytes
         announced = int(headers.get(b"content-length", limit))
-        body = _Body(min(announced, limit))
+        body, holds = bytearray(), (self._bodies.hold(), request.call.held)
         try:
-            if announced > limit or not await self._receive(body, request.call.held, receive):
+            if announced > limit or not await self._receive(body, announced, holds, receive):
                 return refusal(413, f"The body is larger than {limit} bytes")
             if request.encoding not in ("", "identity", "gzip"):
                 text = f"Content-Encoding {request.encoding} is not supported; gzip is"
                 return refusal(415, text)
-            request.body = bytes(body.data)
+            request.body = bytes(body)
             request.call.deadline = time.monotonic() + self._timeout
             return await self._answer(request, receive)
         except ServingError as error:
@@ -92,9 +95,11 @@ class Application:
         except TimeoutError:
             return replace(refusal(408, "The body did not come within its time"), headers=CLOSE)
         finally:
-            self._bodies_held -= body.held
+            holds[0].resize(0)
 
-    async def _receive(self, body: _Body, held: Hold, receive: Receive) -> bool:
+    async def _receive(
+        self, body: bytearray, announced: int, holds: tuple[Hold, ...], receive: Receive
+    ) -> bool:
         """Take the whole body in, within the limits; False where it is too large."""
         async with asyncio.timeout(BODY_SECONDS):
             more = True
@@ -103,27 +108,15 @@ class Application:
                     message = await receive()
                 if message["type"] == "http.disconnect":
                     raise _Gone
-                if len(body.data) + len(message["body"]) > self._max_body_bytes:
+                wanted = len(body) + len(message["body"])
+                if wanted > self._max_body_bytes:
                     return False
-                self._admit(body, len(message["body"]), held)
-                body.data += message["body"]
+                for hold in holds:
+                    if wanted > hold.size:
+                        hold.resize(max(wanted, min(hold.size + ADMIT_BYTES, announced)))
+                body += message["body"]
                 more = message.get("more_body", False)
         return True
-
-    def _admit(self, body: _Body, more: int, held: Hold) -> None:
-        wanted = len(body.data) + more
-        if wanted <= body.held:
-            return
-        wanted = max(wanted, min(body.held + ADMIT_BYTES, body.announced))
-        step = wanted - body.held
-        if self._bodies_held + step > self._bodies_limit:
-            raise resource_exhausted(
-                f"The server holds {self._bodies_held} bytes of REST requests; {step} more would "
-                f"exceed their limit of {self._bodies_limit} (half of --max_inflight_bytes)"
-            )
-        held.resize(wanted)
-        self._bodies_held += step
-        body.held = wanted
 
     async def _answer(self, request: Request, receive: Receive) -> Answer:
         """The handler's answer, unless the client leaves meanwhile."""
@@ -170,15 +163,6 @@ class Application:
         )
         await send({"type": "http.response.body", "body": answer.body, "more_body": True})
         await send({"type": "http.response.body", "body": b""})  # once the first has been sent
-
-
-class _Body:
-    """What has come of a body, and how many bytes are admitted for it."""
-
-    def __init__(self, announced: int) -> None:
-        self.data = bytearray()
-        self.announced = announced
-        self.held = 0
 
 
 class _Gone(Exception):

@@ -7,7 +7,7 @@ import math
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -222,17 +222,18 @@ class Handler:
         """The request's JSON document; what it takes in memory is admitted for the body."""
         if request.call.late():
             raise deadline_exceeded()
-        admission = self._api.admission
-        with ExitStack() as admitted:
-            body = request.body
+        body, hold = request.body, self._api.admission.hold()
+        try:
             if request.encoding == "gzip":
                 chunks = []
                 for chunk in gunzip(body, self._max_body_bytes):
-                    admitted.enter_context(admission.admit(len(chunk)))
+                    hold.resize(hold.size + len(chunk))
                     chunks.append(chunk)
                 body = b"".join(chunks)
-            admitted.enter_context(admission.admit(document.footprint(body)))
+            hold.resize(hold.size + document.footprint(body))
             yield document.parse(body)
+        finally:
+            hold.resize(0)
 
     @contextmanager
     def _counted_if_unread(self, route: routes.Route) -> Iterator[None]:
