@@ -1,10 +1,11 @@
-"""A server inside the test's process, a stub to call it with, and engines to put in it."""
+"""A server inside the test's process, a client outside of it, and engines to put in it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,9 @@ from featurewire_server.messages import tensors
 from featurewire_server.models.loading import Loader
 from featurewire_server.models.manager import Manager, ManagerConfig
 from featurewire_server.transport.grpc_server import GrpcConfig, GrpcServer
+from tests.server.caller import Call, Channel, caller
 from tests.support.process import free_port
+from tests.support.waiting import wait_until
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
 MODEL = "/tensorflow.serving.ModelService/"
@@ -72,23 +75,37 @@ def predict_request(model_spec: ModelSpec | None = None, **inputs: object) -> Pr
     return request
 
 
-class Stub:
-    """Every RPC as a method over one channel."""
+class Started:
+    """A call that is under way, and the kind of its answer; None: bytes."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
-        self.channel = channel
+    def __init__(self, call: Call, response) -> None:
+        self._call = call
+        self._response = response
+
+    def result(self):
+        data = self._call.result()
+        return self._response.FromString(data) if self._response else data
+
+    def __getattr__(self, name: str):
+        return getattr(self._call, name)
+
+
+class Stub:
+    """Every RPC as a method over one channel of the caller's process."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.open = channel.open
 
     def call(self, path: str, request, response, timeout: float | None = TIMEOUT):
         return self.start(path, request, response, timeout).result()
 
-    def start(self, path: str, request, response, timeout: float | None = TIMEOUT):
+    def start(
+        self, path: str, request, response=None, timeout: float | None = TIMEOUT, metadata=()
+    ) -> Started:
         """The call as a future; `request` may be raw bytes."""
-        stub = self.channel.unary_unary(
-            path,
-            request_serializer=lambda m: m if isinstance(m, bytes) else m.SerializeToString(),
-            response_deserializer=response.FromString if response else None,
-        )
-        return stub.future(request, timeout=timeout)
+        data = request if isinstance(request, bytes) else request.SerializeToString()
+        return Started(self._channel.start(path, data, timeout, metadata), response)
 
     def predict(self, request: PredictRequest, timeout: float | None = TIMEOUT) -> PredictResponse:
         return self.call(PREDICTION + "Predict", request, PredictResponse, timeout)
@@ -119,17 +136,8 @@ class Stub:
 
 
 @contextlib.contextmanager
-def stub_for(target: str, credentials: grpc.ChannelCredentials | None = None) -> Iterator[Stub]:
-    options = [
-        ("grpc.max_receive_message_length", -1),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.use_local_subchannel_pool", 1),  # a channel a test, not shared by address
-    ]
-    if credentials is None:
-        channel = grpc.insecure_channel(target, options)
-    else:
-        channel = grpc.secure_channel(target, credentials, options)
-    with channel:
+def stub_for(target: str, tls: dict[str, bytes] | None = None) -> Iterator[Stub]:
+    with contextlib.closing(caller().Channel(target, tls)) as channel:
         yield Stub(channel)
 
 
@@ -147,7 +155,8 @@ def served(
     engine: EngineConfig | None = None,
     check_method_names: bool = False,
 ) -> Iterator[Stub]:
-    """A server in this process, with `first` loaded; `load` replaces the real loader."""
+    """A server in this process, with `first` loaded, and a client in another; `load` replaces the
+    real loader."""
     scheduler = BatchScheduler(batching.threads, unbatched=1) if batching else unbatched()
     made = Manager(
         load
@@ -159,8 +168,6 @@ def served(
         ),
         manager or ManagerConfig(poll_seconds=0.1, max_load_retries=0),
     )
-    made.reload(first)
-    made.start()
     api = Api(
         made,
         admission=Admission(limit),
@@ -168,18 +175,22 @@ def served(
         check_method_names=check_method_names,
     )
     options = {"port": free_port(), "host": "127.0.0.1", "max_threads": 32} | (grpc_config or {})
-    server = GrpcServer(api, GrpcConfig(**options))
-    try:
-        with stub_for(f"127.0.0.1:{server.port}") as stub:
-            stub.port = server.port
-            stub.server = server
-            stub.manager = made
-            stub.api = api
-            yield stub
-    finally:
-        server.stop(5)
-        made.stop()
-    assert left_behind(server, api) == []
+    with leaves_nothing() as counts:
+        made.reload(first)
+        made.start()
+        server = GrpcServer(api, GrpcConfig(**options))
+        counts.append(lambda: api.admission.held)
+        counts += [lambda limit=limit: limit.places.taken for limit in server._limits]
+        try:
+            with stub_for(f"127.0.0.1:{server.port}") as stub:
+                stub.port = server.port
+                stub.server = server
+                stub.manager = made
+                stub.api = api
+                yield stub
+        finally:
+            server.stop(5)
+            made.stop()
 
 
 @functools.cache
@@ -193,12 +204,33 @@ def direct(engine: Engine) -> Runner:
     return Runner("m", engine, None, unbatched())
 
 
-def left_behind(server: GrpcServer, api: Api) -> list[str]:
-    """What calls have left in a server that has stopped."""
-    tasks = [task.get_name() for task in asyncio.all_tasks(event_loop())]
-    found = [name for name in tasks if name == "rpc_task" or "HandleExceptions" in name]
-    found += [f"{limit.places.taken} calls" for limit in server._limits if limit.places.taken]
-    return found + [f"{api.admission.held} bytes"] * bool(api.admission.held)
+STAYING = re.compile(r"event-loop|worker_\d+|batch-\d+|poll|.*\(_poll_wrapper\)")
+"""Threads of servers, not of calls."""
+CALLS = re.compile(r"rpc_task|.*HandleExceptions.*|Application.*|.*run_asgi.*")
+"""Tasks of calls, by their names or by those of their coroutines."""
+
+
+@contextlib.contextmanager
+def leaves_nothing() -> Iterator[list[Callable[[], int]]]:
+    """For a server that runs and stops in the block, whatever its callers do: afterwards what the
+    functions on the list count is zero, no task of a call is left and no thread has been added."""
+    before = {*threading.enumerate()}
+    counts: list[Callable[[], int]] = []
+    yield counts
+
+    def left() -> list[str]:
+        tasks = asyncio.all_tasks(event_loop())
+        names = [name for task in tasks for name in (task.get_name(), task.get_coro().__qualname__)]
+        threads = [thread.name for thread in {*threading.enumerate()} - before]
+        return [
+            *filter(CALLS.fullmatch, names),
+            *(name for name in threads if not STAYING.fullmatch(name)),
+            *(f"{count()} counted" for count in counts if count()),
+        ]
+
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not left())
+    assert left() == []
 
 
 class FakeEngine:

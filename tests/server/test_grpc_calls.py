@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from featurewire_server.transport import grpc_extras, grpc_limits, grpc_server
 from tests.server.slow_line import slow_line
@@ -21,6 +19,7 @@ from tests.server.support import (
     PREDICTION,
     TIMEOUT,
     FakeEngine,
+    Stub,
     config,
     direct,
     model,
@@ -34,6 +33,8 @@ from tests.support.waiting import wait_until
 Code = grpc.StatusCode
 STATUS, PREDICT = MODEL + "GetModelStatus", PREDICTION + "Predict"
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+ASKED = HealthCheckRequest().SerializeToString()
 
 
 @pytest.fixture
@@ -63,18 +64,12 @@ def request(size: int = 4):
 class HalfOpen:
     """Calls that have sent their headers and send nothing more until the end of the block."""
 
-    def __init__(self, made) -> None:
+    def __init__(self, made: Stub) -> None:
         self._made = made
-        self._end = threading.Event()
         self.calls: list = []
 
     def open(self, path: str, count: int) -> None:
-        for _ in range(count):
-            self.calls.append(self._made.channel.stream_unary(path).future(self._silence()))
-
-    def _silence(self) -> Iterator[bytes]:
-        self._end.wait(60)
-        yield from ()
+        self.calls += [self._made.open(path) for _ in range(count)]
 
     def __enter__(self) -> HalfOpen:
         return self
@@ -82,24 +77,24 @@ class HalfOpen:
     def __exit__(self, *_: object) -> None:
         for call in self.calls:
             call.cancel()
-        self._end.set()
+
+
+def healthy(made: Stub) -> bool:
+    return made.call(CHECK, HealthCheckRequest(), HealthCheckResponse).status == 1
+
+
+def told(watch) -> int:
+    """The next status that a watch of the health is told."""
+    return HealthCheckResponse.FromString(watch.next()).status
 
 
 def test_calls_without_a_message_hold_up_nobody(serve) -> None:
     with serve(grpc_config={"max_threads": 2, "health": True}) as made, HalfOpen(made) as half:
-        for path in (STATUS, PREDICT, MODEL + "HandleReloadConfigRequest"):
+        for path in (STATUS, PREDICT, MODEL + "HandleReloadConfigRequest", REFLECT):
             half.open(path, 8)
-        streams = [
-            reflection_pb2_grpc.ServerReflectionStub(made.channel).ServerReflectionInfo(
-                half._silence()
-            )
-            for _ in range(8)
-        ]
-        half.calls += streams
         assert made.states("m") == {1: "AVAILABLE"}
         assert made.start(PREDICT, request(), None).code() is Code.OK
-        health = health_pb2_grpc.HealthStub(made.channel)
-        assert health.Check(health_pb2.HealthCheckRequest(), timeout=20).status == 1
+        assert healthy(made)
         made.reload(config(model("m", made.manager.use(spec("m")).__enter__().path.parent)))
 
 
@@ -119,8 +114,7 @@ def test_a_crowd_of_calls_without_a_message_holds_up_nobody(serve, path, monkeyp
         half.open(path, 100)
         assert made.start(PREDICT, request(), None).code() is Code.OK
         assert made.states("m") == {1: "AVAILABLE"}
-        health = health_pb2_grpc.HealthStub(made.channel)
-        assert health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT).status == 1
+        assert healthy(made)
         assert not any(call.done() for call in half.calls)
 
 
@@ -145,8 +139,7 @@ def test_health_and_reflection_do_not_wait_for_ever_either(serve, monkeypatch) -
     with serve(grpc_config={"health": True}) as made, HalfOpen(made) as half:
         half.open(CHECK, 2)
         half.open(WATCH, 2)
-        stub = reflection_pb2_grpc.ServerReflectionStub(made.channel)
-        half.calls.append(stub.ServerReflectionInfo(half._silence()))
+        half.open(REFLECT, 1)
         wait_until(lambda: all(call.done() for call in half.calls))
         assert {call.code() for call in half.calls} == {Code.CANCELLED}
 
@@ -154,32 +147,28 @@ def test_health_and_reflection_do_not_wait_for_ever_either(serve, monkeypatch) -
 def test_watchers_do_not_take_the_places_of_those_who_check(serve, monkeypatch) -> None:
     monkeypatch.setattr(grpc_extras, "WATCHES", 3)
     with serve(grpc_config={"health": True}) as made:
-        health = health_pb2_grpc.HealthStub(made.channel)
-        asked = health_pb2.HealthCheckRequest()
-        watches = [health.Watch(asked) for _ in range(3)]
-        assert [next(watch).status for watch in watches] == [1, 1, 1]
+        watches = [made.open(WATCH, ASKED) for _ in range(3)]
+        assert [told(watch) for watch in watches] == [1, 1, 1]
         with pytest.raises(grpc.RpcError) as caught:
-            next(health.Watch(asked))
+            told(made.open(WATCH, ASKED))
         assert caught.value.code() is Code.RESOURCE_EXHAUSTED
-        assert health.Check(asked, timeout=TIMEOUT).status == 1
+        assert healthy(made)
         watches.pop().cancel()  # its place is free again
         wait_until(lambda: made.server._health.watches.places.taken == 2)
-        watches.append(health.Watch(asked))
-        assert next(watches[-1]).status == 1
+        watches.append(made.open(WATCH, ASKED))
+        assert told(watches[-1]) == 1
         for watch in watches:
             watch.cancel()
 
 
 def test_watchers_who_leave_do_not_bring_the_server_to_a_stand(serve) -> None:
     with serve(grpc_config={"health": True}) as made:
-        health = health_pb2_grpc.HealthStub(made.channel)
-        asked = health_pb2.HealthCheckRequest()
         watches = []
         for number in range(300):  # some go while others come
-            watches.append(health.Watch(asked))
+            watches.append(made.open(WATCH, ASKED))
             if number % 3:
                 watches.pop(0).cancel()
-        assert health.Check(asked, timeout=TIMEOUT).status == 1
+        assert healthy(made)
         for watch in watches:
             watch.cancel()
         made.server.stop(5)
@@ -187,7 +176,7 @@ def test_watchers_who_leave_do_not_bring_the_server_to_a_stand(serve) -> None:
 
 def test_a_call_that_ends_without_a_message_is_refused(serve) -> None:
     with serve() as made:
-        call = made.channel.stream_unary(PREDICT).future(iter(()))
+        call = made.open(PREDICT, ends=True)
         assert call.code() is Code.INVALID_ARGUMENT
         assert "without a request" in call.details()
 
@@ -238,11 +227,9 @@ def test_a_waiting_call_that_is_cancelled_or_late_gives_back_its_bytes(serve, en
 def test_open_health_and_reflection_streams_do_not_hold_up_the_stop(serve, engine) -> None:
     engine.gate.clear()
     with serve(grpc_config={"health": True}) as made:
-        watch = health_pb2_grpc.HealthStub(made.channel).Watch(health_pb2.HealthCheckRequest())
-        assert next(watch).status == 1
+        assert told(made.open(WATCH, ASKED)) == 1
         half = HalfOpen(made)
-        stub = reflection_pb2_grpc.ServerReflectionStub(made.channel)
-        half.calls.append(stub.ServerReflectionInfo(half._silence()))
+        half.open(REFLECT, 1)
         working = made.start(PREDICT, request(), None)
         wait_until(lambda: engine.running == 1)
         threading.Timer(0.5, engine.gate.set).start()

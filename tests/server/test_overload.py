@@ -30,6 +30,7 @@ from tests.server.support import (
     predict_request,
     served,
     spec,
+    stub_for,
 )
 from tests.support.waiting import wait_until
 
@@ -55,8 +56,7 @@ class Server:
 
     def start(self, value: float = 1.0, *, rows: int = 1, timeout=TIMEOUT, metadata=()):
         request = predict_request(spec("m"), x=np.full((rows, 1), value, np.float32))
-        call = self.stub.channel.unary_unary(PREDICT)
-        return call.future(request.SerializeToString(), timeout=timeout, metadata=metadata)
+        return self.stub.start(PREDICT, request, timeout=timeout, metadata=metadata)
 
     def hold(self) -> None:
         """Let a batch run until the gate opens."""
@@ -171,10 +171,9 @@ def test_another_connection_does_not_wait_for_all_calls_of_the_first(serve) -> N
     server.hold()
     first = [server.start(1.0, timeout=None) for _ in range(20)]
     wait_until(lambda: server.waiting() == 20)
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    with grpc.insecure_channel(f"127.0.0.1:{server.stub.port}", options) as channel:
+    with stub_for(f"127.0.0.1:{server.stub.port}") as another:
         request = predict_request(spec("m"), x=np.full((1, 1), 2.0, np.float32))
-        second = channel.unary_unary(PREDICT).future(request.SerializeToString(), timeout=TIMEOUT)
+        second = another.start(PREDICT, request)
         wait_until(lambda: server.waiting() == 21)
         server.engine.gate.set()
         assert second.code() is grpc.StatusCode.OK

@@ -12,13 +12,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
+from featurewire._tfs.predict_pb2 import PredictRequest
 from featurewire_server.messages import tensors
 from tests.server.support import stub_for
 from tests.server.test_inference import write_half_plus_two
@@ -160,13 +159,8 @@ def test_rest_answers_what_grpc_answers(rest):
     request = PredictRequest()
     request.model_spec.name = "tiny"
     request.inputs["image_bytes"].CopyFrom(tensors.encode(np.array(images, dtype=object)))
-    with grpc.insecure_channel(rest.server.target) as channel:
-        call = channel.unary_unary(
-            "/tensorflow.serving.PredictionService/Predict",
-            PredictRequest.SerializeToString,
-            PredictResponse.FromString,
-        )
-        outputs = call(request, timeout=20).outputs
+    with stub_for(rest.server.target) as stub:
+        outputs = stub.predict(request).outputs
     _, answer = rest.post(PREDICT, {"inputs": [b64(image) for image in images]})
     for name, proto in outputs.items():
         expected = tensors.decode(name, proto)

@@ -17,7 +17,6 @@ import pytest
 
 from featurewire_server.api import Api
 from featurewire_server.common.admission import Admission
-from featurewire_server.common.loop import event_loop
 from featurewire_server.common.metrics import Metrics
 from featurewire_server.transport import rest
 from featurewire_server.transport.rest import app as rest_app
@@ -25,6 +24,7 @@ from featurewire_server.transport.rest import connection as rest_connection
 from featurewire_server.transport.rest.app import ADMIT_BYTES, Application
 from featurewire_server.transport.rest.handler import Answer, Request, failure
 from featurewire_server.transport.rest.server import HttpServer, listen
+from tests.server.support import leaves_nothing
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
@@ -96,17 +96,11 @@ until = partial(wait_until, timeout=10)
 
 @pytest.fixture
 def running() -> Iterator[Running]:
-    running = Running()
-    yield running
-    running.http.stop(1)
-    until(lambda: left_behind(running) == [])
-
-
-def left_behind(running: Running) -> list[str]:
-    """What requests have left in a server that has stopped."""
-    names = [task.get_coro().__qualname__ for task in asyncio.all_tasks(event_loop())]
-    found = [name for name in names if "Application" in name or "run_asgi" in name]
-    return found + [f"{running.admission.held} bytes"] * bool(running.admission.held)
+    with leaves_nothing() as counts:
+        running = Running()
+        counts.append(lambda: running.admission.held)
+        yield running
+        running.http.stop(1)
 
 
 def test_a_connection_serves_one_request_after_the_other(running):

@@ -132,7 +132,7 @@ class Handler:
 
     async def _answer(self, request: Request) -> Answer:
         metrics = self._api.metrics
-        if request.path == metrics.path:
+        if metrics.path and request.path == metrics.path:
             if request.method != "GET":
                 raise routes.malformed(request.method, request.path)
             return Answer(status=200, body=metrics.page(), content_type=metrics.content_type)
