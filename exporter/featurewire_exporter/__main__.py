@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in ("-h", "--help"):
         print(usage)
         for name, command in _COMMANDS.items():
-            print(f"  {name:<8} {command.__doc__.splitlines()[0]}")
+            print(f"  {name:<8} {(command.__doc__ or '').splitlines()[0]}")
         return 0
     print(usage, file=sys.stderr)
     return 2

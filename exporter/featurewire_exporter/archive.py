@@ -37,6 +37,7 @@ def extract(file: IO[bytes], destination: Path, *, name: str, report: Report | N
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = archive.extractfile(member)
+                assert source is not None  # a file, as all members that are not directories
                 with open(target, "wb") as out:
                     while chunk := source.read(_CHUNK_BYTES):
                         out.write(chunk)

@@ -8,6 +8,7 @@ is guarded by structure: what does not match stays as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -117,11 +118,11 @@ def _fold_constants(graph: Graph) -> None:
     graph.prune()
 
 
-def _bytes(node) -> int:
+def _bytes(node: Any) -> int:
     return node.attr["value"].tensor.ByteSize() if node.op == "Const" else 0
 
 
-def _is_pure(node) -> bool:
+def _is_pure(node: Any) -> bool:
     op = op_def_registry.get(node.op)
     return (
         bool(node.input)
@@ -140,7 +141,7 @@ def _fold_into_convolutions(graph: Graph) -> None:
         if conv is None or not _is_convolution(graph, conv):
             continue
         affine, last = _SAME, name
-        channels = _output_channels(conv.op, graph.constant(conv.input[1]))
+        channels = _output_channels(conv.op, graph.array(conv.input[1]))
         while len(consumers[last]) == 1 and consumers[last][0]:
             step = _affine_step(graph, graph.nodes[consumers[last][0]], last)
             if step is None or not step.fits(channels):
@@ -151,8 +152,8 @@ def _fold_into_convolutions(graph: Graph) -> None:
     graph.prune()
 
 
-def _apply(graph: Graph, conv, affine: _Affine, last: str) -> None:
-    weights = graph.constant(conv.input[1])
+def _apply(graph: Graph, conv: Any, affine: _Affine, last: str) -> None:
+    weights = graph.array(conv.input[1])
     channels = _output_channels(conv.op, weights)
     scale = np.broadcast_to(affine.scale, [channels])
     offset = np.broadcast_to(affine.offset, [channels]).astype(np.float32)
@@ -180,7 +181,7 @@ def _fold_from_inputs(graph: Graph, images: str) -> None:
         while (step := _affine_of_producer(graph, source)) is not None:
             before, source = step
             affine = before.then(affine)
-        channels = graph.constant(conv.input[1]).shape[2]
+        channels = graph.array(conv.input[1]).shape[2]
         if affine is _SAME or not affine.fits(channels if node_of(source) == images else 1):
             continue
         # Zero padding comes after the shift, so a shift cannot move behind it.
@@ -193,7 +194,7 @@ def _fold_from_inputs(graph: Graph, images: str) -> None:
         bias = graph.constant(bias_add.input[1])
         if bias is None:
             continue
-        weights = graph.constant(conv.input[1])
+        weights = graph.array(conv.input[1])
         shift = np.broadcast_to(affine.offset, [channels])
         moved = bias + np.einsum("hwio,i->o", weights, shift)
         scaled = (
@@ -214,7 +215,7 @@ def _affine_of_producer(graph: Graph, tensor: str) -> tuple[_Affine, str] | None
     return None
 
 
-def _affine_step(graph: Graph, node, source: str) -> _Affine | None:
+def _affine_step(graph: Graph, node: Any, source: str) -> _Affine | None:
     """What `node` does to the output of `source`, if that is affine and one entry a channel."""
     if has_control_inputs(node) or type_of(node) != tf.float32:
         return None
@@ -245,7 +246,7 @@ def _affine_step(graph: Graph, node, source: str) -> _Affine | None:
     return replace(_SAME, scale=1.0 / value) if position == 0 and value.all() else None
 
 
-def _norm_step(graph: Graph, node, source: str) -> _Affine | None:
+def _norm_step(graph: Graph, node: Any, source: str) -> _Affine | None:
     if (
         node.attr["is_training"].b
         or data_format(node) == b"NCHW"
@@ -253,14 +254,15 @@ def _norm_step(graph: Graph, node, source: str) -> _Affine | None:
     ):
         return None
     values = [graph.constant(tensor) for tensor in node.input[1:5]]
-    if any(value is None for value in values):
+    known = [value.astype(np.float64) for value in values if value is not None]
+    if len(known) < len(values):
         return None
-    gamma, beta, mean, variance = (value.astype(np.float64) for value in values)
+    gamma, beta, mean, variance = known
     scale = gamma / np.sqrt(variance + node.attr["epsilon"].f)
     return _Affine(scale=scale, offset=beta - mean * scale)
 
 
-def _is_convolution(graph: Graph, node) -> bool:
+def _is_convolution(graph: Graph, node: Any) -> bool:
     return (
         node.op in _CONVOLUTIONS
         and type_of(node) == tf.float32
@@ -280,7 +282,7 @@ def _scale_weights(op: str, weights: np.ndarray, scale: np.ndarray) -> np.ndarra
     return weights * (scale if op == "Conv2D" else scale.reshape(weights.shape[2:]))
 
 
-def _set_weights(graph: Graph, conv, weights: np.ndarray) -> None:
+def _set_weights(graph: Graph, conv: Any, weights: np.ndarray) -> None:
     """Weights may be shared with another node, so they are replaced, not changed."""
     conv.input[1] = graph.add_constant(f"{conv.name}/weights_folded", weights.astype(np.float32))
 

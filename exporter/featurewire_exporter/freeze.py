@@ -36,7 +36,7 @@ class FrozenNetwork:
         graph = Graph(self.graph_def, output=self.output)
         for name, node in graph.nodes.items():
             if node.op == "Const":
-                yield graph.constant(name)
+                yield graph.array(name)
 
 
 def freeze(module: Module) -> FrozenNetwork:

@@ -71,6 +71,12 @@ class Graph:
             self._arrays[node.name] = tf.make_ndarray(node.attr["value"].tensor)
         return self._arrays[node.name]
 
+    def array(self, tensor: str) -> np.ndarray:
+        """The value of a tensor that a Const node makes."""
+        value = self.constant(tensor)
+        assert value is not None
+        return value
+
     def add_constant(self, name: str, value: np.ndarray, dtype: tf.DType | None = None) -> str:
         """Add a Const node under `name` or, where that is taken, a name made from it."""
         dtype = tf.as_dtype(dtype or value.dtype)
@@ -146,7 +152,8 @@ def data_format(node: Any) -> bytes:
 def typed_inputs(node: Any, attr: str) -> list[int]:
     """Positions of the inputs whose type is the attribute `attr`."""
     op = op_def_registry.get(node.op)
-    positions, at = [], 0
+    positions: list[int] = []
+    at = 0
     for argument in op.input_arg if op else ():
         count = node.attr[argument.number_attr].i if argument.number_attr else 1
         if argument.type_attr == attr:

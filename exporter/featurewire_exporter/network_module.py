@@ -47,7 +47,9 @@ def _meta_graph(*, training: bool) -> tuple[Any, dict[str, tuple[int, ...]]]:
         return meta, shapes
 
 
-def _signatures(images: tf.Tensor, network: Network) -> dict[str, tuple[dict, dict]]:
+def _signatures(
+    images: tf.Tensor, network: Network
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     features = {"default": network.features}
     end_points = {f"{SCOPE}/{name}": point for name, point in network.end_points.items()}
     return {

@@ -59,7 +59,9 @@ def jpeg_within(
 
 def probe_images(count: int, size: tuple[int, int]) -> np.ndarray:
     """float32 [count, height, width, 3] in [0, 1]: photos, and uniform noise as the last."""
-    images = [photo(*size, seed=i).astype(np.float32) / 255 for i in range(count - 1)]
+    images: list[np.ndarray] = [
+        photo(*size, seed=i).astype(np.float32) / 255 for i in range(count - 1)
+    ]
     images.append(np.random.default_rng(count).random([*size, 3], dtype=np.float32))
     return np.stack(images)
 

@@ -47,11 +47,13 @@ class Staging:
     @property
     def version(self) -> Path:
         """Fill this directory: it becomes the version."""
+        assert self._directory is not None
         return self._directory / "version"
 
     @property
     def scratch(self) -> Path:
         """For anything else; it goes when the export ends."""
+        assert self._directory is not None
         return self._directory / "scratch"
 
     def __enter__(self) -> Staging:

@@ -99,7 +99,7 @@ def _messages() -> dict[str, Any]:
     file = descriptor_pb2.FileDescriptorProto(
         name="featurewire_exporter/tf1_hub.proto", package="tf1_hub", syntax="proto3"
     )
-    layout = {
+    layout: dict[str, list[tuple[str, Any]]] = {
         "Attachment": [("key", field.TYPE_STRING), ("value", field.TYPE_BYTES)],
         "ImageSize": [("height", field.TYPE_UINT32), ("width", field.TYPE_UINT32)],
         "ImageModuleInfo": [("default_image_size", ".tf1_hub.ImageSize")],

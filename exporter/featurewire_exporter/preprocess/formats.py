@@ -55,11 +55,13 @@ def _merged(read: list[tuple[tf.Tensor, Header]]) -> Header:
     _, merged = read[0]
     for (mine, header), first in zip(read[1:], _FIRST_DECODERS, strict=False):
         header = header._replace(decoder=header.decoder + first)
-        merged = Header(
-            *(tf.where(mine, new, old) for new, old in zip(header[:4], merged[:4], strict=True)),
-            tf.where(mine[:, tf.newaxis], header.extra, merged.extra),
-            merged.level_shift,
-            merged.scans,
+        fields = ("height", "width", "orientation", "decoder")
+        merged = merged._replace(
+            **{
+                name: tf.where(mine, getattr(header, name), getattr(merged, name))
+                for name in fields
+            },
+            extra=tf.where(mine[:, tf.newaxis], header.extra, merged.extra),
         )
     return merged
 
