@@ -47,7 +47,11 @@ def rollout(argv: list[str]) -> int:
         elif args.step == "start":
             status = made.start(args.version)
         elif args.step == "promote":
-            status = made.promote(args.version, accept_new_space=args.accept_new_space)
+            status = made.promote(
+                args.version,
+                accept_new_space=args.accept_new_space,
+                accept_bridge=args.accept_bridge,
+            )
         elif args.step == "rollback":
             status = made.rollback(args.version)
         else:
@@ -90,6 +94,7 @@ def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | Non
             seconds=args.watch, max_latency_ratio=max(WATCH_RATIO, args.max_latency_ratio)
         ),
         accept_new_space=args.accept_new_space,
+        accept_bridge=args.accept_bridge,
         judged=lambda found: write_outputs(args, found),
         **options,
     )

@@ -86,6 +86,11 @@ def _add_options(step: CommandParser, name: str) -> None:
             action="store_true",
             help="though the new vectors cannot be compared with the old ones",
         )
+        step.add_argument(
+            "--accept-bridge",
+            action="store_true",
+            help="a new space, where the version has a bridge to the old one",
+        )
     if name in ("start", "run"):
         step.add_argument("--base-path", metavar="DIR", help="where this machine sees the versions")
         step.add_argument("--no-memory-check", action="store_true", help="load in any case")

@@ -33,6 +33,7 @@ class Pipeline:
         *,
         watch: WatchConfig,
         accept_new_space: bool,
+        accept_bridge: bool,
         judged: Callable[[Report], None],
         **options: Any,
     ) -> int:
@@ -51,7 +52,7 @@ class Pipeline:
             else:
                 self._say(f"start: version {version}")
                 steps.start(version)
-                status = self._judge(images, judged, accept_new_space, options)
+                status = self._judge(images, judged, (accept_new_space, accept_bridge), options)
                 if status:
                     self._undo(version)
                     return status
@@ -70,25 +71,28 @@ class Pipeline:
         self,
         images: Path,
         judged: Callable[[Report], None],
-        accept_new_space: bool,
+        accept: tuple[bool, bool],
         options: dict[str, Any],
     ) -> int:
-        """0, or the status that the run ends with."""
+        """0, or the status that the run ends with. `accept`: a new space, one with a bridge."""
         self._say("check: stable and canary")
         report = self._steps.check(images, **options)
         judged(report)
         self._say(f"check: {report.verdict.outcome}: {report.verdict.text}")
         stable, canary = report.pairs.stable, report.pairs.canary
+        bridged = stable.vector_space in canary.bridges
         if None not in (stable.vector_space, canary.vector_space) and (
             stable.vector_space != canary.vector_space
         ):
             self._say(
                 f"check: the manifests name two vector spaces: {stable.vector_space} (version "
                 f"{stable.version}) and {canary.vector_space} (version {canary.version}); clients "
-                "that ask for the first will refuse the second"
+                "that ask for the first will "
+                + ("be answered through the bridge" if bridged else "refuse the second")
             )
-        accepted = accept_new_space and report.verdict.space == "new" and report.verdict.fit
-        return 0 if accepted else report.exit_status
+        verdict = report.verdict
+        accepted = accept[0] or (accept[1] and verdict.bridge is not None)
+        return 0 if accepted and verdict.space == "new" and verdict.fit else report.exit_status
 
     @contextmanager
     def _back_on_failure(self, version: int) -> Iterator[None]:

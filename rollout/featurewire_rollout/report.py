@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from featurewire_rollout.phase import Status
+from featurewire_rollout.spaces import bridge_notes
+from featurewire_rollout.view import Manifest
 
 __all__ = ["as_dict", "as_text"]
 
@@ -35,6 +37,7 @@ def as_dict(status: Status) -> dict[str, Any]:
                         "state": found.state,
                         "error": found.error_message or None,
                         "vector_space": _manifest(replica.manifests.get(number), "vector_space"),
+                        "bridged_spaces": _bridges(replica.manifests.get(number)),
                         "manifest": _manifest(replica.manifests.get(number), "digest"),
                     }
                     for number, found in sorted(replica.versions.items())
@@ -58,6 +61,8 @@ def as_text(status: Status) -> str:
         for number, found in sorted(replica.versions.items()):
             labels = ",".join(sorted(k for k, v in replica.labels.items() if v == number))
             space = _manifest(replica.manifests.get(number), "vector_space") or "-"
+            for bridged in _bridges(replica.manifests.get(number)):
+                space += f", bridge to {bridged}"
             rows.append((replica.address, str(number), found.state, labels, space))
             if found.error_message:
                 notes.append(f"{replica.address}, version {number}: {found.error_message}")
@@ -71,13 +76,17 @@ def as_text(status: Status) -> str:
             f"{', '.join(names)}: {digest or 'none'}" for digest, names in digests.items()
         )
         notes.append(f"replicas serve different bytes as version {version} (manifests: {listed})")
-    lines += notes
+    lines += notes + bridge_notes(status.fleet)
     lines += [f"not as the config says: {text}" for text in status.phase.differences]
     lines.append(status.phase.text)
     if status.phase.next:
         commands = ", or ".join(f"featurewire rollout {each}" for each in status.phase.next)
         lines.append(f"next: {commands}")
     return "\n".join(lines)
+
+
+def _bridges(manifest: Manifest | None) -> dict[str, float]:
+    return {} if manifest is None else dict(sorted(manifest.bridges.items()))
 
 
 def _manifest(manifest: Any, name: str) -> str | None:

@@ -124,10 +124,17 @@ class Rollout:
         self._say(f"version {version} is AVAILABLE; labelling it canary")
         self._reconciler.apply(text, goal.with_labels(**{CANARY: version}))
 
-    def promote(self, version: int | None = None, *, accept_new_space: bool = False) -> Status:
+    def promote(
+        self,
+        version: int | None = None,
+        *,
+        accept_new_space: bool = False,
+        accept_bridge: bool = False,
+    ) -> Status:
         """Move `stable` to the version on trial; the old one stays loaded.
 
-        Raises `SpaceError` when the vectors of the two cannot be compared, as far as is known.
+        Raises `SpaceError` when the vectors of the two cannot be compared, as far as is known, and
+        that is not accepted: in any case, or because the new version has a bridge to the old space.
         """
         with self._reconciler.step("promote", version):
             text, entry = self._reconciler.read()
@@ -138,7 +145,8 @@ class Rollout:
                 self._reconciler.apply(text, as_goal(entry))
                 fleet = self._reconciler.gather(entry)
                 old, new = goal.labels[PREVIOUS], goal.labels[STABLE]
-                self._say(check_space(fleet, old, new, accept=accept_new_space))
+                accept = {"accept_new_space": accept_new_space, "accept_bridge": accept_bridge}
+                self._say(check_space(fleet, old, new, **accept))
                 self._say(f"moving stable from {old} to {new}")
             self._reconciler.apply(text, goal)
         return self.status()
@@ -194,6 +202,7 @@ class Rollout:
         *,
         watch: WatchConfig = WatchConfig(),  # noqa: B008
         accept_new_space: bool = False,
+        accept_bridge: bool = False,
         judged: Callable[[Report], None] = lambda report: None,
         **options: Any,
     ) -> int:
@@ -210,6 +219,7 @@ class Rollout:
                 images,
                 watch=watch,
                 accept_new_space=accept_new_space,
+                accept_bridge=accept_bridge,
                 judged=judged,
                 **options,
             )

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from featurewire_rollout.errors import FleetError, SpaceError
 from featurewire_rollout.view import FleetView, Manifest
 
-__all__ = ["check_space", "compare_spaces"]
+__all__ = ["bridge_notes", "check_space", "compare_spaces", "retention"]
+
+
+def retention(kept: float) -> str:
+    """What a bridge keeps of recall@10, in words; rounded down: that much is sure."""
+    return f"retention {math.floor(kept * 100 + 1e-9) / 100:.2f} at 10"
 
 
 def compare_spaces(new: Manifest, fleet: FleetView, current: int) -> str:
@@ -15,13 +22,21 @@ def compare_spaces(new: Manifest, fleet: FleetView, current: int) -> str:
         return "vector space: not known; `check` measures it"
     if spaces == {new.vector_space}:
         return f"vector space: {new.vector_space}, as version {current}"
-    return (
-        f"vector space: {new.vector_space}, version {current} has {', '.join(sorted(spaces))}: "
-        "`promote` will need --accept-new-space"
-    )
+    text = f"vector space: {new.vector_space}, version {current} has {', '.join(sorted(spaces))}"
+    kept = [new.bridges[space] for space in spaces if space in new.bridges]
+    if len(kept) == len(spaces):
+        return f"{text}, bridged: {retention(min(kept))}: `promote` will need --accept-bridge"
+    return f"{text}: `promote` will need --accept-new-space"
 
 
-def check_space(fleet: FleetView, old: int, new: int, *, accept: bool) -> str:
+def check_space(
+    fleet: FleetView,
+    old: int,
+    new: int,
+    *,
+    accept_new_space: bool = False,
+    accept_bridge: bool = False,
+) -> str:
     """What is known of the two versions' spaces, in words.
 
     Raises `SpaceError` for a new or an unknown space that nobody accepted, `FleetError` when
@@ -41,13 +56,50 @@ def check_space(fleet: FleetView, old: int, new: int, *, accept: bool) -> str:
     before, after = fleet.spaces(old), fleet.spaces(new)
     if before and before == after:
         return f"versions {old} and {new} share the vector space {before.pop()}"
+    kept = None
     if not before or not after:
         unknown = new if not after else old
         text = f"version {unknown} says nothing of its vector space"
         advice = "`check` measures it"
     else:
-        text = f"version {new} has the vector space {after.pop()}, version {old} {before.pop()}"
+        space = before.pop()
+        text = f"version {new} has the vector space {after.pop()}, version {old} {space}"
         advice = "an index of the old vectors has to be rebuilt"
-    if not accept:
-        raise SpaceError(f"{text}; {advice}; --accept-new-space promotes all the same")
-    return text
+        if (kept := fleet.bridge(new, space)) is not None:
+            text += f"; version {new} has a bridge to it: {retention(kept)}"
+            advice = f"--accept-bridge promotes for clients with vector_space={space}"
+    if accept_new_space or (accept_bridge and kept is not None):
+        return text
+    if accept_bridge:
+        text += f"; --accept-bridge: version {new} has no bridge to the space of version {old}"
+    raise SpaceError(f"{text}; {advice}; --accept-new-space promotes all the same")
+
+
+def bridge_notes(fleet: FleetView) -> list[str]:
+    """Which spaces are still needed by older indexes, and who answers in them, in words."""
+    bridged: dict[str, set[int]] = {}
+    native: dict[str, set[int]] = {}
+    for replica in fleet.reached:
+        for version, manifest in replica.manifests.items():
+            if manifest.vector_space is not None:
+                native.setdefault(manifest.vector_space, set()).add(version)
+            for space in manifest.bridges:
+                bridged.setdefault(space, set()).add(version)
+    notes = []
+    for space, versions in sorted(bridged.items()):
+        ways = [
+            f"version {version} by a bridge ({retention(kept)})"
+            for version in sorted(versions)
+            if (kept := fleet.bridge(version, space)) is not None
+        ]
+        ways += [
+            f"version {version} by a bridge on some replicas only"
+            for version in sorted(versions)
+            if fleet.bridge(version, space) is None
+        ]
+        ways += [f"version {version} itself" for version in sorted(native.get(space, ()))]
+        notes.append(
+            f"the old vector space {space} is still served, for indexes that are not re-embedded: "
+            + ", ".join(ways)
+        )
+    return notes

@@ -10,7 +10,23 @@ from typing import Any
 
 from featurewire import VersionStatus
 
-__all__ = ["FleetView", "Manifest", "ReplicaView"]
+__all__ = ["FleetView", "Manifest", "ReplicaView", "bridges_of"]
+
+
+def bridges_of(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """The spaces that a version has bridges to, and the share of recall@10 that each keeps.
+
+    The share was measured when the version was exported.
+    """
+    listed = manifest.get("vector_spaces")
+    kept = {}
+    for each in listed if isinstance(listed, list) else []:
+        try:
+            if each["bridged"] is True:
+                kept[str(each["vector_space"])] = float(each["retention"]["recall_at_10"])
+        except (KeyError, TypeError, ValueError):
+            continue
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +37,9 @@ class Manifest:
     """SHA-256 of the manifest, shortened: differs where the bytes of two replicas do."""
     vector_space: str | None
     """None where the version has no manifest, or one without a space."""
+    bridges: Mapping[str, float] = field(default_factory=dict)
+    """The older spaces in which the version answers as well, and what each bridge keeps of
+    recall@10."""
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any] | None) -> Manifest:
@@ -31,6 +50,7 @@ class Manifest:
         return cls(
             digest=hashlib.sha256(text).hexdigest()[:16],
             vector_space=space if isinstance(space, str) and space else None,
+            bridges=bridges_of(manifest),
         )
 
 
@@ -79,6 +99,16 @@ class FleetView:
         """The vector spaces that replicas name for a version; several are a fault."""
         manifests = [replica.manifests.get(version) for replica in self.reached]
         return {each.vector_space for each in manifests if each and each.vector_space}
+
+    def bridge(self, version: int, space: str) -> float | None:
+        """What the version's bridge to `space` keeps; None where some replica has none."""
+        kept = [
+            manifest.bridges.get(space)
+            for replica in self.reached
+            if (manifest := replica.manifests.get(version)) is not None
+        ]
+        known = [each for each in kept if each is not None]
+        return min(known) if known and len(known) == len(kept) else None
 
     def mixed_versions(self) -> dict[int, dict[str, list[str]]]:
         """Versions of which replicas serve different bytes: digest to addresses."""

@@ -24,6 +24,7 @@ def judged(
     errors=(),
     limits=None,
     crops=True,
+    bridge=None,
 ):
     times = 0.1 * np.exp(0.1 * np.random.default_rng(2).standard_normal(COUNT))
     sides = []
@@ -40,7 +41,7 @@ def judged(
                 latencies=times * (slower if version == 2 else 1),
                 errors=failed,
                 crops=rows + 0.1 if crops else None,
-                manifest=None if space is None else {"vector_space": space},
+                manifest=None if space is None else {"vector_space": space} | (bridge or {}),
             )
         )
     names = tuple(f"{row}.jpg" for row in range(COUNT))
@@ -87,6 +88,23 @@ def test_the_same_order_on_other_axes_is_a_new_space_that_a_bridge_may_reach():
     report = judged(turned)
     assert said(report).startswith("1 new space: rebuild the index")
     assert "a bridge may do" in notes(report)
+
+
+def test_a_new_space_with_a_bridge_to_the_old_one_says_what_it_keeps():
+    kept = {"recall_at_1": 0.93, "recall_at_10": 0.989}
+    bridge = {
+        "vector_spaces": [{"vector_space": "a", "bridged": True, "retention": kept}],
+    }
+    report = judged(NOISE, spaces=("a", "b"), bridge=bridge)
+    assert said(report) == "1 new space, bridged: retention 0.98 at 10"
+    assert report.to_json()["verdict"]["bridge"] == 0.989
+    assert "--accept-bridge" in notes(report)
+    slow = judged(NOISE, spaces=("a", "b"), bridge=bridge, slower=2.0)
+    assert "bridged: retention 0.98 at 10; not fit to serve: latency" in said(slow)
+    # To another space than stable's, or without a figure, it is none.
+    assert said(judged(NOISE, spaces=("c", "b"), bridge=bridge)).startswith("1 new space: rebuild")
+    del bridge["vector_spaces"][0]["retention"]
+    assert said(judged(NOISE, spaces=("a", "b"), bridge=bridge)).startswith("1 new space: rebuild")
 
 
 def test_other_dimensions_are_a_new_space_with_what_can_still_be_measured():

@@ -23,15 +23,22 @@ KEPT = Entry(versions=(0, 1), labels={"stable": 1, "canary": 1, "previous": 0})
 
 
 def report(
-    status: int, space: Space, *, fit: bool = True, spaces: tuple[str, str] = ("a", "a")
+    status: int,
+    space: Space,
+    *,
+    fit: bool = True,
+    spaces: tuple[str, str] = ("a", "a"),
+    bridge: float | None = None,
 ) -> Any:
     outcomes: dict[int, Outcome] = {0: "pass", 1: "fail", 3: "inconclusive"}
     return SimpleNamespace(
         exit_status=status,
-        verdict=Verdict(outcome=outcomes[status], space=space, text="told", fit=fit),
+        verdict=Verdict(outcome=outcomes[status], space=space, text="told", fit=fit, bridge=bridge),
         pairs=SimpleNamespace(
             stable=SimpleNamespace(version=1, vector_space=spaces[0]),
-            canary=SimpleNamespace(version=2, vector_space=spaces[1]),
+            canary=SimpleNamespace(
+                version=2, vector_space=spaces[1], bridges={"a": bridge} if bridge else {}
+            ),
         ),
     )
 
@@ -77,12 +84,13 @@ class Steps:
     def retire(self, version: int) -> None:
         self._do(f"retire {version}", REST)
 
-    def run(self, *, accept: bool = False) -> int:
+    def run(self, *, accept: bool = False, accept_bridge: bool = False) -> int:
         return Pipeline(self, self.said.append).run(  # type: ignore[arg-type]
             2,
             Path(),
             watch=WatchConfig(),
             accept_new_space=accept,
+            accept_bridge=accept_bridge,
             judged=lambda report: None,
         )
 
@@ -111,6 +119,24 @@ def test_the_check_decides_whether_it_is_promoted(found: Any, accept: bool, stat
     assert steps.at == (PROMOTED if status == 0 else REST)
     told = any("name two vector spaces: a (version 1) and b" in text for text in steps.said)
     assert told == (found.pairs.canary.vector_space == "b")
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        (report(1, "new", spaces=("a", "b"), bridge=0.98), 0),
+        (report(1, "new", spaces=("a", "b"), bridge=0.98, fit=False), 1),
+        (report(1, "new", spaces=("a", "b")), 1),
+        (report(3, "unknown", spaces=("a", "b"), bridge=0.98), 3),
+    ],
+)
+def test_a_bridge_is_accepted_where_there_is_one(found: Any, status: int) -> None:
+    steps = Steps(found=found)
+    assert steps.run(accept_bridge=True) == status
+    assert steps.done == (WAY if status == 0 else ["start", "check", *UNDONE])
+    answered = any("be answered through the bridge" in text for text in steps.said)
+    assert answered == (found.verdict.bridge is not None)
+    assert Steps(found=found).run() == found.exit_status
 
 
 def test_a_fault_in_the_watch_rolls_back() -> None:

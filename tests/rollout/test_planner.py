@@ -118,13 +118,13 @@ def spaces(*pairs: tuple[str | None, str | None]) -> FleetView:
 
 
 def test_only_a_known_equal_space_needs_no_consent() -> None:
-    assert "share" in check_space(spaces(("x", "x")), 1, 2, accept=False)
+    assert "share" in check_space(spaces(("x", "x")), 1, 2)
     for pair in (("x", "y"), (None, "y"), ("x", None)):
         with pytest.raises(SpaceError, match="--accept-new-space"):
-            check_space(spaces(pair), 1, 2, accept=False)
-        assert check_space(spaces(pair), 1, 2, accept=True)
+            check_space(spaces(pair), 1, 2)
+        assert check_space(spaces(pair), 1, 2, accept_new_space=True)
     with pytest.raises(FleetError, match="different vector spaces as version 2"):
-        check_space(spaces(("x", "x"), ("x", "y")), 1, 2, accept=True)
+        check_space(spaces(("x", "x"), ("x", "y")), 1, 2, accept_new_space=True)
     assert spaces(("x", "x"), ("x", "y")).mixed_versions() == {2: {"x": ["0"], "y": ["1"]}}
 
 

@@ -8,13 +8,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from featurewire_rollout import settle
+from featurewire import Client
+from featurewire_rollout import SpaceError, settle
 from featurewire_rollout.command import rollout
 from tests.rollout.killed import Commands
 from tests.rollout.stack import Stack
-from tests.support.models import write_tiny_model
+from tests.support.models import expected_vector, write_tiny_model
 
 IMAGES = 70
 CALLS = IMAGES + 3
@@ -124,6 +126,55 @@ def test_run_promotes_a_new_space_only_where_that_is_accepted_and_it_serves(
     assert state(stack) == ("at rest", {1})
     assert rollout([*argv, "--accept-new-space"]) == 0
     assert state(stack) == ("promoted", {1, 2})
+
+
+def test_a_new_space_with_a_bridge_is_checked_promoted_and_shown_as_such(
+    stack: Stack, images: Path, tmp_path: Path, capsys
+) -> None:
+    """By `run`, and step by step; clients that ask for the old space go on."""
+    write_tiny_model(tmp_path, 2, bridge_to=1).rename(stack.base / "2")
+    argv = ["run", *options(stack, images, "--version=2", "--watch=0.5")]
+    assert rollout(argv) == 1
+    assert "check: fail: new space, bridged: retention 0.98 at 10" in capsys.readouterr().err
+    assert state(stack) == ("at rest", {1})
+    target = stack.servers[0].target
+    with Client(target, model="tiny", label="stable", vector_space="tiny-1") as client:
+        assert not client.embed(b"\xff\xd8\xff").bridged
+        assert rollout([*argv, "--accept-bridge"]) == 0
+        assert state(stack) == ("promoted", {1, 2})
+        assert client.embed(b"\xff\xd8\xff").bridged
+        assert rollout(["rollback", *stack.options()]) == 0
+        assert not client.embed(b"\xff\xd8\xff").bridged
+        assert rollout(["start", *stack.options(), "--version=2"]) == 0
+        with pytest.raises(SpaceError, match=r"has a bridge to it: retention 0.98 at 10; --accept"):
+            rollout(["promote", *stack.options()])
+        assert rollout(["promote", *stack.options(), "--accept-bridge"]) == 0
+        assert rollout(["retire", *stack.options()]) == 0
+        embedding = client.embed(b"\xff\xd8\xff")
+        assert (embedding.version, embedding.bridged) == (2, True)
+        assert np.array_equal(embedding.vector, expected_vector(b"\xff\xd8\xff", version=1))
+    capsys.readouterr()
+    assert rollout(["status", *stack.options()]) == 0
+    assert "tiny-2, bridge to tiny-1" in (shown := capsys.readouterr().out)
+    assert "tiny-1 is still served" in shown
+    assert "version 2 by a bridge (retention 0.98 at 10)" in shown
+    assert rollout(["status", *stack.options(), "--json"]) == 0
+    versions = json.loads(capsys.readouterr().out)["replicas"][0]["versions"]
+    assert [each["bridged_spaces"] for each in versions if each["version"] == 2] == [
+        {"tiny-1": 0.98}
+    ]
+    with stack.rollout() as step:  # back to rest: version 1, as the next test expects it
+        step.start(1)
+        step.promote(accept_new_space=True)
+        step.retire()
+
+
+def test_a_bridge_is_not_accepted_where_there_is_none(stack: Stack) -> None:
+    stack.publish(2)
+    with stack.rollout() as step:
+        step.start(2)
+        with pytest.raises(SpaceError, match="version 2 has no bridge to the space of version 1"):
+            step.promote(accept_bridge=True)
 
 
 def test_run_rolls_back_by_itself_when_the_promoted_version_fails_in_the_watch(

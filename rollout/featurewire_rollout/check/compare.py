@@ -72,6 +72,7 @@ def judge(pairs: Pairs, thresholds: Thresholds, *, seed: int = 0) -> Report:
         images=int(pairs.usable.sum()),
         same_dimension=pairs.same_dimension,
         spaces=(pairs.stable.vector_space, pairs.canary.vector_space),
+        bridge=pairs.canary.bridges.get(pairs.stable.vector_space or ""),
     )
     remarks = []
     if pairs.stable.crops is None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featurewire_rollout.view import bridges_of
+
 __all__ = ["Pairs", "Side", "Vectors"]
 
 Vectors = npt.NDArray[np.float64]
@@ -36,6 +38,11 @@ class Side:
     def vector_space(self) -> str | None:
         space = (self.manifest or {}).get("vector_space")
         return space if isinstance(space, str) else None
+
+    @property
+    def bridges(self) -> dict[str, float]:
+        """See `bridges_of`."""
+        return bridges_of(self.manifest or {})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,7 @@ class Report:
                 "exit_status": self.exit_status,
                 "space": self.verdict.space,
                 "fit": self.verdict.fit,
+                "bridge": self.verdict.bridge,
                 "text": self.verdict.text,
                 "more_images": self.verdict.more_images,
                 "notes": [*self.verdict.notes, *self.remarks],

@@ -9,6 +9,7 @@ from typing import Literal
 from featurewire_rollout.check.bootstrap import unseen
 from featurewire_rollout.check.measures import Measure
 from featurewire_rollout.check.thresholds import Thresholds
+from featurewire_rollout.spaces import retention
 
 __all__ = ["EXIT_STATUS", "Space", "Verdict", "decide"]
 
@@ -29,11 +30,14 @@ class Verdict:
     outcome: Outcome
     space: Space
     text: str
-    """One line: `same space`, `compatible within …`, `new space: rebuild the index` or
-    `inconclusive: N more images would tell`, and what else keeps the version from passing."""
+    """One line: `same space`, `compatible within …`, `new space: rebuild the index`,
+    `new space, bridged: retention R at 10` or `inconclusive: N more images would tell`, and what
+    else keeps the version from passing."""
     notes: tuple[str, ...] = ()
     fit: bool = True
     """Whether it is fast enough and takes the images, whatever its space is."""
+    bridge: float | None = None
+    """Of a new space that the version has a bridge from: the share of recall@10 that this keeps."""
     more_images: int | None = None
     """For an inconclusive one: about how many more images would decide it, where that helps."""
 
@@ -45,8 +49,10 @@ def decide(
     images: int,
     same_dimension: bool,
     spaces: tuple[str | None, str | None] = (None, None),
+    bridge: float | None = None,
 ) -> Verdict:
-    """`images`: those with a vector on both sides. `spaces`: the manifests' digests."""
+    """`images`: those with a vector on both sides. `spaces`: the manifests' digests. `bridge`: what
+    the canary's manifest says that its bridge to stable's space keeps, if it has one."""
     by_name = {each.name: each for each in measures}
     about_vectors = [each for each in measures if _of_vectors(each)]
     others = [each for each in measures if not _of_vectors(each) and each.outcome == "broken"]
@@ -61,7 +67,13 @@ def decide(
         text = "new space: rebuild the index"
         text += f" ({_list(broken)})" if broken else " (the dimensions differ)"
         ranks = by_name.get("rank_correlation")
-        if ranks is not None and ranks.interval.estimate >= BRIDGEABLE:
+        if bridge is not None:
+            text = f"new space, bridged: {retention(bridge)}"
+            notes.append(
+                "The retention was measured at the export. Clients that ask for stable's "
+                "vector_space are answered through the bridge: promote with --accept-bridge."
+            )
+        elif ranks is not None and ranks.interval.estimate >= BRIDGEABLE:
             notes.append("Much of the order of similarities is kept: a bridge may do.")
         return Verdict(
             outcome="fail",
@@ -69,6 +81,7 @@ def decide(
             text=_with(text, others),
             notes=tuple(notes),
             fit=not others,
+            bridge=bridge,
         )
     vectors_open = [each for each in still_open if _of_vectors(each)]
     known = "cosine_p5" in by_name and not vectors_open
