@@ -1,4 +1,4 @@
-"""Run the Compose stack for real: build, export, serve, embed, roll out, scrape, switch, stop.
+"""Run the Compose stack for real: build, export, serve, embed, search, roll out, scrape, switch.
 
 What is done is what docs/compose.md tells a user to do, with the same commands, on free ports and
 in a project of its own, which is removed at the end. Run by `make test-stack`. Where there is no
@@ -32,6 +32,7 @@ FEATUREWIRE = Path(sys.executable).with_name("featurewire")
 PHOTOS = ROOT / "samples" / "photos"
 MODEL = "inception_resnet_v2"
 OTHER = "https://hub.example.com/another/module"
+PROFILES = ("cpu", "embedded", "tools", "search", "monitoring")
 SLOW = 1800.0  # seconds; only a safeguard
 
 
@@ -66,7 +67,7 @@ class Stack:
         shutil.copytree(ROOT / "serving_config", self.config)
         for path in (self.config, *self.config.rglob("*")):
             path.chmod(0o777 if path.is_dir() else 0o666)  # whoever the containers run as
-        self.grpc, self.rest, self.prometheus = free_ports(3)
+        self.grpc, self.rest, self.prometheus, self.search = free_ports(4)
         self.name = f"featurewire-test-{os.getpid()}"
         self.environment = os.environ | {
             "COMPOSE_PROJECT_NAME": self.name,
@@ -75,6 +76,7 @@ class Stack:
             "GRPC_PORT": str(self.grpc),
             "REST_PORT": str(self.rest),
             "PROMETHEUS_PORT": str(self.prometheus),
+            "SEARCH_PORT": str(self.search),
             "MODULE": self.first,
             "MODULE_DIR": str(self.modules),
             "PHOTOS": str(self.photos),
@@ -148,7 +150,7 @@ def project(stand_in: bool) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="featurewire-stack-") as folder:
         Path(folder).chmod(0o755)
         stack = Stack(Path(folder), stand_in)
-        everything = [f"--profile={name}" for name in ("cpu", "embedded", "tools", "monitoring")]
+        everything = [f"--profile={name}" for name in PROFILES]
         try:
             yield stack
         except Failed:
@@ -176,8 +178,8 @@ def prepare(stack: Stack) -> None:
 
 
 def build(stack: Stack) -> None:
-    stack.compose("--profile", "embedded", "--profile", "tools", "build")
-    for image in ("exporter", "serving-embedded", "rollout"):
+    stack.compose("--profile=embedded", "--profile=tools", "--profile=search", "build")
+    for image in ("exporter", "serving-embedded", "rollout", "search"):
         size = stack.run(
             ["docker", "image", "inspect", "--format={{.Size}}", f"{stack.name}-{image}"]
         )
@@ -202,6 +204,29 @@ def confined(stack: Stack) -> None:
     expect(found.startswith("1000\n"), "user 1000")
     expect("CapEff:\t0000000000000000" in found, "no capabilities")
     expect(found.count("Read-only file system") == 2, "nothing to write to but /tmp")
+
+
+def search(stack: Stack) -> None:
+    """The page indexes the photos, and finds a photo that is sent to it."""
+    stack.compose("--profile", "search", "up", "-d", "--wait", "search")
+    address = f"http://127.0.0.1:{stack.search}"
+    photos = len(list(stack.photos.iterdir()))
+    deadline = time.monotonic() + 120
+    while True:
+        with urllib.request.urlopen(f"{address}/api/status", timeout=10) as answer:
+            status = json.load(answer)
+        if status["index"] and status["index"]["photos"] == photos:
+            break
+        if time.monotonic() > deadline:
+            raise Failed(f"{photos} photos are not indexed: {status}")
+        time.sleep(1)
+    photo = min(stack.photos.iterdir())
+    with urllib.request.urlopen(f"{address}/api/search", photo.read_bytes(), 30) as answer:
+        nearest = json.load(answer)["neighbours"][0]
+    expect(nearest["path"] == photo.name, f"{photo.name} to be its own nearest, not {nearest}")
+    with urllib.request.urlopen(f"{address}/", timeout=10) as answer:
+        expect(b"<html" in answer.read(), "the page itself")
+    stack.compose("--profile", "search", "rm", "--stop", "--force", "search")
 
 
 def other_module(stack: Stack) -> None:
@@ -303,6 +328,7 @@ STEPS = [
     start,
     confined,
     scrape,
+    search,
     other_module,
     second_version,
     rollout,
