@@ -185,6 +185,18 @@ def test_the_rest_of_a_split_task_is_answered_where_padding_makes_it_as_long_as_
     assert task.outputs.result(0)["y"].ravel().tolist() == [2, 4, 6, 8]
 
 
+def test_a_split_task_whose_parts_do_not_fit_together_fails_alone() -> None:
+    options = BatchingConfig(max_batch_size=2, split=True)
+    queue = Queue(options)
+    split, other = (Task({"x": np.zeros((rows, 1), np.float32)}) for rows in (2, 1))
+    Batch(queue, pieces=[Piece(split, 0, 1)], size=1).deliver({"y": np.zeros((1, 1))})
+    pieces = [Piece(split, 1, 2), Piece(other, 0, 1)]
+    Batch(queue, pieces=pieces, size=2).deliver({"y": np.zeros((2, 3))})
+    assert other.outputs.result(0)["y"].shape == (1, 3)
+    with pytest.raises(ServingError, match="ValueError"):
+        split.outputs.result(0)
+
+
 def test_a_task_larger_than_a_batch_is_split_when_asked_for(scheduler) -> None:
     bench = Bench(scheduler, max_batch_size=10, max_execution_batch_size=4, split=True)
     values = [float(value) for value in range(10)]

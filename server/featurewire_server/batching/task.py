@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 
-from ..common.errors import ServingError, failed_precondition, invalid_argument
+from ..common.errors import ServingError, failed_precondition, from_exception, invalid_argument
 
 if TYPE_CHECKING:
     from .queue import Queue
@@ -76,9 +76,13 @@ class Task:
             self._missing -= rows
             if self._missing:
                 return
-        if len(self._pieces) > 1:
-            pieces = [self._pieces[start] for start in sorted(self._pieces)]
-            values = {name: np.concatenate([piece[name] for piece in pieces]) for name in values}
+        pieces = [self._pieces[start] for start in sorted(self._pieces)]
+        try:
+            if len(pieces) > 1:
+                values = {name: np.concatenate([each[name] for each in pieces]) for name in values}
+        except ValueError as error:  # pieces of different shapes: no fault of the batch's others
+            self.fail(from_exception(error))
+            return
         with contextlib.suppress(InvalidStateError):  # its caller has left, or a piece has failed
             self.outputs.set_result(values)
 
