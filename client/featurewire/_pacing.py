@@ -6,212 +6,165 @@ Pure decisions, fed with what happened.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
 
 from featurewire._config import RetryConfig, StreamConfig
 from featurewire._retry import backoff
 
 __all__ = ["Outage", "Window"]
 
-GAIN = 1.03
-"""A step up pays when it raises throughput by this factor, or by half of what it adds."""
-LOSS = 0.98
-"""A step down stands when it keeps this much of the throughput."""
-PRICE = 0.8
-"""The share of a step that throughput must follow where requests wait: see `Window._needs`."""
-ALONE = 0.35
-"""Where throughput follows a step by less than this share, hardly anybody else is there."""
-WAIT_ALONE = 1.25
-"""Requests that may wait where we are alone: one keeps the server busy."""
-WAIT = 0.5
-"""Those that may wait beside others."""
-ROUNDS = 2.5
-"""A request that is answered within so many rounds of replies waits for nobody but its like."""
-RISEN = 1.15
-"""Latency over the least, up to which it may be chance."""
-FORGET = 1.002
-"""By how much the least latency rises with each epoch, because servers change."""
-TURNS = 4
-"""An epoch's replies, over requests in flight."""
-FEWEST = 12
-"""An epoch's replies at least."""
-SHORTEST = 0.25
-"""Seconds an epoch lasts at least."""
+WAITING = 1.5
+"""Requests that may wait at the server: with one there the server never waits for us. Of replies
+that come in bunches, those of one bunch count as one, and by `MERGED` fewer may wait."""
+MERGED = 0.5
+RANDOM = 1 / 12
+"""The share of those in flight that may wait besides: not all requests take the same time."""
+CUT = 0.05
+"""What a window gives up at a time, one request at least. Shares come together because it is a
+share of what there is and a step up is not: Chiu, Jain, "Analysis of the Increase and Decrease
+Algorithms", Computer Networks and ISDN Systems 17(1), 1989."""
+ROUNDS = 2
+"""A window's replies are judged after so many rounds of them,"""
+FEWEST = 6
+"""and after so many replies at least."""
 TOGETHER = 0.06
 """Replies closer than this share of their usual distance come from one batch of the server."""
 AT_ONCE = 0.0003
 """So do those closer than these seconds."""
-REST = 4
-"""Epochs from a step that did not pay to the next try; doubles up to `LONGEST_REST`."""
-LONGEST_REST = 16
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    limit: int
-    rate: float
-    """Images a second."""
-    latency: float
-    """Seconds, the least."""
-    rounds: float
-    """In how many bunches `limit` replies come."""
-
-    def waiting(self, least: float) -> float:
-        """Requests in flight beyond what the least latency needs.
-
-        Brakmo, Peterson, "TCP Vegas", IEEE JSAC 13(8), 1995.
-        """
-        return self.limit * (1 - least / self.latency) if self.latency else 0.0
+REFRESH = 12.0
+"""Seconds between two looks at the least latency, or twice, four times … as many:"""
+LATENCIES = 40
+"""so that at least so many latencies lie between."""
+CONFIRMED = 1.1
+"""A latency within this of the least that is known ends a look,"""
+RISEN = 1
+"""or so many in a row that are above one before: the others have drained too."""
+ONE_QUEUE = 0.25
+"""Seconds in which refusals come from the same full queue."""
 
 
 class Window:
-    """How many requests a stream keeps in flight.
+    """How many requests a stream keeps in flight: as many as the server works on and one more.
 
-    Throughput rises with requests in flight until the server is saturated; from there on a larger
-    window only makes requests wait, those of others too. So the window tries a step up and a step
-    down in turn, measures images a second over an epoch of replies, and takes the step back when it
-    does not pay. A full queue halves the window; an outage shrinks it to a probe of one request
-    until somebody answers.
+    What a request takes above the least latency, it waited; so a share of those in flight waits:
+    Brakmo, Peterson, "TCP Vegas", IEEE JSAC 13(8), 1995. A server that merges requests takes
+    longer for more of them without letting any wait, and its replies come in bunches: of what it
+    works on, a bunch is always in flight, and a whole bunch may wait.
+
+    The least latency cannot be seen beside others who keep requests waiting. So at the same time,
+    by the clock, all streams let the server drain and send single requests: Cardwell, Cheng, Gunn,
+    Yeganeh, Jacobson, "BBR", ACM Queue 14(5), 2016, section 4.
+
+    A full queue halves the window; an outage shrinks it to a probe of one request until somebody
+    answers.
     """
 
-    def __init__(self, config: StreamConfig) -> None:
+    def __init__(self, config: StreamConfig, *, clock: float | None = None) -> None:
+        """`clock`: what makes the time of day of `now`; None: the machine's."""
         self._low = config.min_in_flight
         self._high = config.max_in_flight
         self._limit = min(self._high, max(self._low, config.initial_in_flight))
-        self._base: _Epoch | None = None
-        """What the size before the step on trial reached; None while none is on trial."""
-        self._kept = 0.0
-        """The rate from which a row of steps down began: they may not lose it bit by bit."""
-        self._up = True
-        self._coarse = True
-        """No step has failed yet: they are large."""
-        self._rest = 0
-        self._rests = REST
+        self._starting = True
+        """It grows by halves, until requests wait for the first time."""
         self._least = math.inf
         """Seconds that a request takes which waits for nothing."""
+        self._clock = time.time() - time.monotonic() if clock is None else clock
+        self._turn = math.inf
+        """The number of the last turn to look."""
+        self._looked = False
+        """The least comes from a look; until then the next turn is near."""
+        self._looks: list[float] | None = None
+        """The latencies of a look at the least; None while there is none."""
         self._probing = False
-        self._halved_at: float | None = None
-        self._skip = 0
+        self._halved_at = -math.inf
         self._last = -math.inf
-        self._latency = math.inf
-        self._begin(None)
+        self._move(self._limit)
 
     @property
     def limit(self) -> int:
         """Requests that may be in flight now."""
-        return 1 if self._probing else self._limit
+        if self._probing:
+            return 1
+        return self._limit if self._looks is None else self._low
 
-    def replied(self, *, images: int, latency: float, now: float, saturated: bool) -> None:
-        """A request of `images` images was answered after `latency` seconds.
+    def replied(self, *, latency: float, now: float, saturated: bool) -> None:
+        """A request was answered after `latency` seconds.
 
         `saturated`: the stream had more to send than the window let it.
         """
         if self._probing:
-            self._probing = False
-            self._move(max(self._low, self._limit // 2))
+            self._probing, self._looks = False, None
+            self._move(self._limit // 2)
             return
         apart = now - self._last > max(AT_ONCE, TOGETHER * latency / self._limit)
         self._last = now
-        self._least = min(latency, self._least)
-        if not saturated or self._skip:
-            # The source is the limit, or it was sent under the size before: nothing to be learned.
-            self._skip = max(0, self._skip - 1) if saturated else self._skip
-            self._begin(None)
+        if self._skip:  # sent under the size before
+            self._skip -= 1
             return
-        if self._since is None:
-            self._begin(now)
+        if self._looks is not None:
+            self._look(latency)
+            return
+        self._least = min(self._least, latency)
+        if not saturated:
+            self._move(self._limit, skip=0)
+            return
+        if self._is_turn(now):
+            self._looks, self._skip = [], self._limit - 1
             return
         self._replies += 1
-        self._images += images
         self._bunches += apart
         self._latency = min(self._latency, latency)
-        elapsed = now - self._since
-        if self._replies >= max(FEWEST, TURNS * self._limit) and elapsed >= SHORTEST:
-            rounds = self._limit * max(1, self._bunches) / self._replies
-            seen = _Epoch(self._limit, self._images / elapsed, self._latency, rounds)
-            self._least *= FORGET
-            self._judge(seen)
-            self._begin(now)
+        if self._replies >= max(FEWEST, ROUNDS * self._limit):
+            self._judge()
+
+    def _judge(self) -> None:
+        bunch = self._replies / max(1, self._bunches)
+        flying = self._limit / bunch
+        waiting = flying - max(1.0, flying * self._least / max(self._latency, AT_ONCE))
+        if waiting <= WAITING - MERGED * (1 - 1 / bunch) + RANDOM * flying:
+            self._move(self._limit + (max(1, self._limit // 2) if self._starting else 1))
+        else:
+            self._starting = False
+            self._move(min(self._limit - 1, round(self._limit * (1 - CUT))))
+
+    def _is_turn(self, now: float) -> bool:
+        """It is time for a look at the least latency."""
+        every = REFRESH
+        while self._looked and every < LATENCIES * self._least:
+            every *= 2
+        turn = (now + self._clock) // every
+        due, self._turn = turn > self._turn, turn
+        return due and self._low < self._high and self._limit > 1
+
+    def _look(self, latency: float) -> None:
+        assert self._looks is not None
+        self._looks.append(latency)
+        least = min(self._looks)
+        if latency <= CONFIRMED * self._least:
+            least = min(self._least, latency)
+        elif len(self._looks) - self._looks.index(least) <= RISEN:
+            return
+        self._least, self._looks, self._looked = least, None, True
+        self._move(self._limit)
 
     def overloaded(self, now: float) -> None:
         """The server's queue is full."""
-        if self._halved_at is not None and now - self._halved_at < SHORTEST:
-            return  # the same full queue, seen by other requests
+        if now - self._halved_at < ONE_QUEUE:
+            return
         self._halved_at = now
-        self._rest = REST
-        self._move(max(self._low, self._limit // 2))
+        self._starting = False
+        self._move(self._limit // 2)
 
     def unreachable(self) -> None:
         """Nobody answers: probe with one request at a time."""
         self._probing = True
 
-    def _begin(self, now: float | None) -> None:
-        self._since = now
-        self._replies = self._images = self._bunches = 0
+    def _move(self, limit: int, *, skip: int | None = None) -> None:
+        """Another size, for which replies to what is in flight say nothing."""
+        before, self._limit = self._limit, min(self._high, max(self._low, limit))
+        self._skip = before if skip is None else skip
+        self._replies = self._bunches = 0
         self._latency = math.inf
-
-    def _move(self, limit: int) -> None:
-        """Another size, not on trial."""
-        self._skip = self._limit
-        self._limit = limit
-        self._base = None
-        self._begin(None)
-
-    def _judge(self, seen: _Epoch) -> None:
-        base, self._base = self._base, None
-        if base is None:
-            if self._rest:
-                self._rest -= 1
-            else:
-                self._step(seen)
-        elif seen.rate >= self._needs(base, seen):
-            self._kept = 0.0 if self._up else max(self._kept, base.rate)
-            self._rests = REST
-            self._step(seen)
-        else:
-            self._move(base.limit)
-            self._turn()
-
-    def _needs(self, base: _Epoch, seen: _Epoch) -> float:
-        """The rate at which the step on trial pays.
-
-        Beside other streams a larger window takes from theirs: throughput follows the step by the
-        share that they have. Where requests wait already, that is no gain. So it has to follow
-        nearly in full, and more so the more of ours are in flight: then those who have much give
-        it up, and streams beside each other meet at equal shares. Where it follows hardly at all
-        we are alone, and may keep one waiting.
-        """
-        larger = seen if self._up else base
-        growth, waiting = seen.limit / base.limit, larger.waiting(self._least)
-        alone = abs(math.log(seen.rate / base.rate)) <= ALONE * abs(math.log(growth))
-        if (
-            larger.rounds > ROUNDS
-            and waiting > (WAIT_ALONE if alone else WAIT)
-            and larger.latency > RISEN * self._least
-        ):
-            return float(base.rate * growth ** max(PRICE, 1 - 0.5 / larger.rounds))
-        if self._up:
-            return base.rate * min(GAIN, math.sqrt(growth))
-        return LOSS * max(base.rate, self._kept)
-
-    def _step(self, seen: _Epoch) -> None:
-        """Try the next size: by a batch of the server's, or an eighth."""
-        step = max(1, round(self._limit / seen.rounds), self._limit // 8)
-        if self._up and self._coarse:
-            step = max(step, self._limit // 2)
-        size = self._limit + step if self._up else max(1, self._limit - step)
-        size = min(self._high, max(self._low, size))
-        if size == self._limit:
-            self._turn()
-        else:
-            self._move(size)
-            self._base = seen
-
-    def _turn(self) -> None:
-        """Try the other way, after a rest."""
-        self._up, self._coarse, self._kept = not self._up, False, 0.0
-        self._rest = self._rests
-        self._rests = min(LONGEST_REST, self._rests * 2)
 
 
 class Outage:

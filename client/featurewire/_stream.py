@@ -238,7 +238,6 @@ class Stream:
             return
         waiting = self._packing.front is not None
         self._window.replied(
-            images=len(pack.images),
             latency=now - attempt.started,
             now=now,
             saturated=waiting or len(self._active) + 1 >= self._window.limit,

@@ -71,9 +71,7 @@ class Server:
                     flying[stream] -= 1
                     answered[stream] += now > seconds / 2
                     reply = now + place * 1e-4
-                    windows[stream].replied(
-                        images=16, latency=reply - sent, now=reply, saturated=True
-                    )
+                    windows[stream].replied(latency=reply - sent, now=reply, saturated=True)
                     send(stream, reply)
             while waiting and busy < self.workers:
                 batch, waiting = waiting[: self.merge], waiting[self.merge :]
@@ -86,7 +84,7 @@ class Server:
 
 
 def own(count, **config):
-    return [Window(StreamConfig(**config)) for _ in range(count)]
+    return [Window(StreamConfig(**config), clock=2.3) for _ in range(count)]
 
 
 def best(server, streams, seconds):
@@ -162,7 +160,7 @@ def test_the_window_goes_back_when_others_have_come():
 def test_a_slow_source_teaches_the_window_nothing():
     window = Window(StreamConfig(initial_in_flight=5))
     for second in range(1000):
-        window.replied(images=16, latency=0.1, now=float(second), saturated=False)
+        window.replied(latency=0.1, now=float(second), saturated=False)
         assert window.limit == 5
 
 
@@ -170,7 +168,7 @@ def test_an_outage_shrinks_the_window_to_a_probe_until_somebody_answers():
     window = Window(StreamConfig(initial_in_flight=16))
     window.unreachable()
     assert window.limit == 1
-    window.replied(images=1, latency=0.1, now=1.0, saturated=True)
+    window.replied(latency=0.1, now=1.0, saturated=True)
     assert window.limit == 8
 
 
