@@ -78,7 +78,8 @@ class Window:
         self._probing = False
         self._halved_at = -math.inf
         self._last = -math.inf
-        self._move(self._limit)
+        self._replies = self._bunches = self._skip = 0
+        self._latency = math.inf
 
     @property
     def limit(self) -> int:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from featurewire._cli.arguments import positive_int as positive_int
     from featurewire._cli.arguments import positive_seconds as positive_seconds
     from featurewire._cli.arguments import quiet_grpc as quiet_grpc
+    from featurewire._cli.sources import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
     from featurewire._cli.wording import in_options as in_options
     from featurewire._server import Server as Server
 
 _HOMES = {
     "CommandParser": "_cli.arguments",
+    "IMAGE_EXTENSIONS": "_cli.sources",
     "Server": "_server",
     "in_options": "_cli.wording",
     "is_local": "_channel",

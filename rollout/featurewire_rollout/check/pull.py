@@ -14,14 +14,12 @@ import numpy as np
 
 import featurewire
 from featurewire import FeaturewireError, ImageError
+from featurewire.plugin import IMAGE_EXTENSIONS
 from featurewire_rollout.check import crops
 from featurewire_rollout.check.pairs import Pairs, Side
 
 __all__ = ["CheckError", "Source", "find_images", "pull"]
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".mpo")
-)
 UNTIMED = 3
 """Requests to each version before the clock counts: connections open, caches fill."""
 
@@ -48,7 +46,7 @@ def find_images(directory: Path) -> list[Path]:
         Path(folder) / name
         for folder, _, names in os.walk(directory)
         for name in names
-        if Path(name).suffix.lower() in EXTENSIONS
+        if Path(name).suffix.lower() in IMAGE_EXTENSIONS
     ]
     if not found:
         raise CheckError(f"--images {directory}: no images in it")
