@@ -138,6 +138,13 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
         help="pictures such as the index holds, some 600, to fit and test the bridge with",
     )
     group.add_argument(
+        "--bridge-max-images",
+        type=_count,
+        default=BridgeConfig.max_images,
+        metavar="N",
+        help="of more pictures, draw so many (default: %(default)s)",
+    )
+    group.add_argument(
         "--bridge-views",
         type=_views,
         default=BridgeConfig.views,
@@ -219,6 +226,7 @@ def export(argv: Sequence[str]) -> int:
             bridge = BridgeConfig(
                 versions=tuple(arguments.bridge_from),
                 images=arguments.bridge_images,
+                max_images=arguments.bridge_max_images,
                 views=arguments.bridge_views,
                 min_recall_at_1=at_1,
                 min_recall_at_10=at_10,

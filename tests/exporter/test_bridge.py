@@ -121,7 +121,21 @@ def test_each_content_counts_once(tmp_path, photos_jpeg):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(photos_jpeg[0])
     (tmp_path / "notes.txt").write_text("no picture")
-    assert find_pictures(tmp_path) == [photos_jpeg[0]]
+    assert list(find_pictures(tmp_path)) == [photos_jpeg[0]]
+
+
+def test_of_many_pictures_so_many_are_drawn_and_read_when_they_are_needed(tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number:02}.jpg").write_bytes(b"%d" % (number // 2))
+    drawn = find_pictures(tmp_path, 10)
+    assert len(set(drawn)) == len(drawn) == 10
+    assert list(find_pictures(tmp_path, 10)) == list(drawn)
+    assert list(drawn[:2]) == [drawn[0], drawn[1]]
+    assert len(find_pictures(tmp_path)) == 15
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"another")
+    with pytest.raises(ExportError, match="changed during the export"):
+        drawn[0]
 
 
 @pytest.fixture(scope="module")

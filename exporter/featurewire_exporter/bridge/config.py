@@ -14,6 +14,8 @@ class BridgeConfig:
     """Directories of older versions: one bridge each."""
     images: Path
     """A folder of pictures such as the index holds."""
+    max_images: int = 2000
+    """Of more pictures, so many are drawn."""
     views: int = 4
     """Of each picture: itself and crops."""
     min_recall_at_1: float = 0.8

@@ -113,7 +113,7 @@ def gather(config: BridgeConfig, native_space: str) -> Materials:
         if any(space == other["vector_space"] for other in manifests):
             raise ExportError(f"{directory} has the vector space of another --bridge-from")
         manifests.append(about)
-    pictures = find_pictures(config.images)
+    pictures = find_pictures(config.images, config.max_images)
     _check_count(len(pictures), f"{config.images} holds {len(pictures)} pictures")
     return Materials(config=config, manifests=tuple(manifests), pictures=pictures)
 
@@ -136,7 +136,7 @@ def fit_bridges(materials: Materials, version: Path, say: Say) -> list[Bridge]:
 
 def check_served(bridges: Sequence[Bridge], version: Path, materials: Materials) -> None:
     """Raises `ParityError` where the graph in `version` does not compute what was measured."""
-    images = np.array(materials.pictures[:CHECKED], dtype=object)
+    images = np.array(list(materials.pictures[:CHECKED]), dtype=object)
     with ArtifactSession(version) as session:
         native = session.run("serving_default", image_bytes=images)
         fine = native["status"] == 0

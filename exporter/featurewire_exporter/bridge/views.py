@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import tensorflow as tf
@@ -18,8 +20,38 @@ AREA = (0.4, 1.0)
 _QUALITY = 95
 
 
-def find_pictures(folder: Path) -> list[bytes]:
-    """The encoded pictures below `folder`, each content once, by name. Raises `ExportError`."""
+class Pictures(Sequence[bytes]):
+    """Encoded pictures that are read from their files when they are needed."""
+
+    def __init__(self, files: Sequence[tuple[Path, bytes]]) -> None:
+        """`files`: paths, and the SHA-256 of what they hold."""
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, row: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> Pictures: ...
+
+    def __getitem__(self, row: int | slice) -> bytes | Pictures:
+        """Raises `ExportError` for a file that is gone or has changed."""
+        if isinstance(row, slice):
+            return Pictures(self._files[row])
+        path, digest = self._files[row]
+        data = _read(path)
+        if hashlib.sha256(data).digest() != digest:
+            raise ExportError(f"{path} changed during the export; export again")
+        return data
+
+
+def find_pictures(folder: Path, limit: int = 2000, *, seed: int = 0) -> Pictures:
+    """The pictures below `folder`, each content once, by name; of more than `limit` a drawn part.
+
+    Raises `ExportError`.
+    """
     if not folder.is_dir():
         raise ExportError(f"{folder} is no folder; give one with pictures such as your index holds")
     paths = sorted(
@@ -28,14 +60,21 @@ def find_pictures(folder: Path) -> list[bytes]:
         for name in names
         if Path(name).suffix.lower() in EXTENSIONS
     )
-    found: dict[bytes, bytes] = {}
+    if len(paths) > limit:
+        random.Random(seed).shuffle(paths)
+    found: dict[bytes, Path] = {}
     for path in paths:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ExportError(f"{path} cannot be read ({error.strerror})") from error
-        found.setdefault(hashlib.sha256(data).digest(), data)
-    return list(found.values())
+        if len(found) == limit:
+            break
+        found.setdefault(hashlib.sha256(_read(path)).digest(), path)
+    return Pictures(sorted((path, digest) for digest, path in found.items()))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def views(picture: bytes, count: int) -> Iterator[bytes]:
@@ -48,11 +87,11 @@ def views(picture: bytes, count: int) -> Iterator[bytes]:
     except tf.errors.OpError:
         return
     yield picture
-    random = np.random.default_rng(list(hashlib.sha256(picture).digest()))
+    drawn = np.random.default_rng(list(hashlib.sha256(picture).digest()))
     height, width = pixels.shape[:2]
     for _ in range(count - 1):
-        side = np.sqrt(random.uniform(*AREA))
+        side = np.sqrt(drawn.uniform(*AREA))
         rows, columns = max(1, round(height * side)), max(1, round(width * side))
-        top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
+        top, left = drawn.integers(height - rows + 1), drawn.integers(width - columns + 1)
         crop = pixels[top : top + rows, left : left + columns]
         yield tf.io.encode_jpeg(crop, quality=_QUALITY).numpy()
