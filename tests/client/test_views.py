@@ -161,6 +161,15 @@ def test_a_bridge_answers_for_the_space_that_is_wanted(connect, server):
     assert {each.model_spec.signature_name for each in server.requests[:2]} == {BRIDGE}
 
 
+def test_a_view_that_wants_a_space_asks_which_version_answers_at_present(server):
+    with featurewire.Client(server.target, model="tiny", label="stable") as client:
+        assert client.embed(image(1)).version == 1
+        server.stable = 2
+        assert client.with_options(vector_space="new").embed(image(1)).version == 2
+        with pytest.raises(featurewire.VectorSpaceError, match="version 2 has"):
+            client.with_options(vector_space="old").embed(image(1))
+
+
 def test_a_signature_that_is_a_bridge_is_no_other_space(connect, server):
     server.stable = 3
     server.signatures = ("serving_default", BRIDGE)
