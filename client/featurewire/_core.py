@@ -222,7 +222,7 @@ class Core:
         if names is None:
             names = yield from self._asked(deadline)
             if self.settings.vector_space is not None and names.version:
-                # Of the version that answers at present: the tensors may be known from an older one.
+                # The tensors may be known from a version that answers no more.
                 names, _ = yield from self._resolve(0, deadline)
         return names
 
