@@ -14,7 +14,7 @@ current() {
 }
 
 if ! current; then
-    echo "Creating $venv (Ray, Beam, LanceDB; a minute)"
+    echo "Creating $venv (Ray, Beam, LanceDB, FAISS; a minute)"
     "$python" -m venv --clear "$venv"
     if ! timeout 300 "$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check \
         -e ./client -r "$requirements" >"$venv/log" 2>&1; then
@@ -25,6 +25,6 @@ if ! current; then
     touch "$venv/.installed"
 fi
 # Beam has types, but not everywhere.
-MYPYPATH=samples/visual_search:samples/bulk "$venv/bin/mypy" --allow-untyped-calls \
-    samples/visual_search/visual_search samples/bulk
+MYPYPATH=samples/visual_search:samples/bulk:samples/reindex "$venv/bin/mypy" \
+    --allow-untyped-calls samples/visual_search/visual_search samples/bulk samples/reindex
 exec "$venv/bin/python" -m pytest tests/samples

@@ -108,3 +108,66 @@ def write_tiny_model(
     target = base_path / str(version)
     tf.saved_model.save(module, str(target), signatures=signatures)
     return target
+
+
+def write_turned_model(base_path: Path, version: int, *, bridge_to: int | None = None) -> Path:
+    """Write `base_path/<version>` and return it: vectors whose directions tell images apart.
+
+    Each version turns the 16 numbers of an image in a way of its own, so its vectors are another
+    space; a bridge turns them as the version does that it leads to.
+    """
+    import tensorflow as tf
+
+    size = 16
+
+    def rotation(of: int):
+        drawn = tf.random.stateless_normal([size, size], seed=[of, 1])
+        return tf.Variable(tf.linalg.qr(drawn)[0], name=f"rotation_{of}")
+
+    module = tf.Module()
+    module.rotations = {str(of): rotation(of) for of in {version, bridge_to or version}}
+
+    def serving(of: int):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        def serve(image_bytes):
+            def one(image):
+                seed = tf.strings.to_hash_bucket_fast(image, 1 << 30)
+                return tf.random.stateless_normal([size], seed=tf.stack([seed, 0]))
+
+            drawn = tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)
+            features = tf.matmul(drawn, module.rotations[str(of)])
+            status = tf.zeros(tf.shape(image_bytes), tf.int32)
+            return {"features": tf.ensure_shape(features, [None, size]), "status": status}
+
+        return serve
+
+    about = {
+        "featurewire_version": "0.1.0",
+        "module": {"handle": "turned", "stand_in": True},
+        "vector_space": f"turned-{version}",
+        "dimension": size,
+    }
+    signatures = {"serving_default": serving(version)}
+    if bridge_to is not None:
+        space = f"turned-{bridge_to}"
+        signatures[f"bridge_{space}"] = serving(bridge_to)
+        about["vector_spaces"] = [
+            {"vector_space": f"turned-{version}", "signature": "serving_default", "bridged": False},
+            {
+                "vector_space": space,
+                "signature": f"bridge_{space}",
+                "dimension": size,
+                "bridged": True,
+                "retention": {"recall_at_1": 1.0, "recall_at_10": 1.0},
+            },
+        ]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="request")])
+    def describe(request):
+        return {"manifest": tf.fill(tf.shape(request), json.dumps(about))}
+
+    signatures["manifest"] = describe
+    module.parts = list(signatures.values())
+    target = base_path / str(version)
+    tf.saved_model.save(module, str(target), signatures=signatures)
+    return target
