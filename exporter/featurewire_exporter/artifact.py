@@ -14,7 +14,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from featurewire_exporter.bridge.graph import build_map
 from featurewire_exporter.bridge.maps import Map
 from featurewire_exporter.freeze import FrozenNetwork
-from featurewire_exporter.preprocess import PreprocessConfig, build_preprocess
+from featurewire_exporter.preprocess import PreprocessConfig, build_decode
+from featurewire_exporter.preprocess.batch import spread
 
 tf1 = tf.compat.v1
 
@@ -91,25 +92,31 @@ def _build(
     size = [config.height, config.width]
     with tf.device("/CPU:0"):
         image_bytes = tf1.placeholder(tf.string, [None], name="image_bytes")
-        preprocessed, status = build_preprocess(config)(image_bytes)
+        good, status = build_decode(config)(image_bytes)
         status = tf.identity(status, name="status")
-        # Its output is the one place where images enter the network: `serving_default` lets the
-        # preprocessed ones through, `image_feature_vector` feeds others in their stead.
-        images = tf1.placeholder_with_default(preprocessed, [None, *size, 3], name="images")
+        preprocessed = spread(good, status, 0.0)
+        # Its output is the one place where images enter the network: `serving_default` lets those
+        # through that have pixels, `image_feature_vector` feeds others in their stead.
+        images = tf1.placeholder_with_default(good, [None, *size, 3], name="images")
+        # Of no images nothing is computed: the dead branch reaches to the merge. Not `tf.cond`,
+        # whose functions would keep the network from being optimised as one graph.
+        some = tf.raw_ops.Switch(data=images, pred=tf.shape(images)[0] > 0)
+        entering = tf.identity(some.output_true, name="entering")
     (default,) = tf.graph_util.import_graph_def(
         network.graph_def,
-        input_map={network.input: images},
+        input_map={network.input: entering},
         return_elements=[network.output],
         name=_NETWORK,
     )
-    default = tf.ensure_shape(default, [None, dimension])
     with tf.device("/CPU:0"):
-        usable = tf.equal(status, 0)[:, tf.newaxis]
-        features = tf.where(usable, default, np.float32("nan"), name="features")
+        none = tf.zeros([tf.shape(some.output_false)[0], dimension])
+        default = tf.raw_ops.Merge(inputs=[default, none]).output
+        default = tf.ensure_shape(default, [None, dimension])
+        features = tf.identity(spread(default, status, np.nan), name="features")
         request = tf1.placeholder(tf.string, [None], name="request")
         manifest = tf.fill(tf.shape(request), tf.constant("", name=_MANIFEST))
         bridged = {
-            name: tf.where(usable, build_map(bridge, default), np.float32("nan"), name=name)
+            name: tf.identity(spread(build_map(bridge, default), status, np.nan), name=name)
             for name, bridge in bridges.items()
         }
     served = {

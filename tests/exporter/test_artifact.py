@@ -358,3 +358,18 @@ def _pillow(rgb: np.ndarray, form: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, form)
     return buffer.getvalue()
+
+
+def test_only_good_images_enter_the_network(session, good):
+    feed = {"image_bytes:0": strings(good[0], b"", b"no image", good[1])}
+    assert session._session.run("images:0", feed).shape == (2, *SIZE, 3)
+
+
+def test_of_bad_images_alone_nothing_is_computed(session):
+    result = session.run("serving_default", image_bytes=strings(b"", b"no image"))
+
+    assert result["status"].tolist() == [1, 2]
+    assert np.isnan(result["features"]).all()
+    assert result["features"].shape == (2, DIMENSION)
+    no_images = np.zeros((0, *SIZE, 3), np.float32)
+    assert session.run("image_feature_vector", images=no_images)["default"].shape == (0, DIMENSION)

@@ -237,6 +237,8 @@ class FakeEngine:
     """Doubles `x`; a test can hold it, make it fail and see what it was given."""
 
     name = "fake"
+    precision = "float32"
+    pads = True
     side_by_side = True
 
     def __init__(self, signatures=("serving_default",)) -> None:

@@ -17,7 +17,7 @@ from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
 from featurewire_server.batching.config import BatchingConfig
 from featurewire_server.batching.queue import Queue
 from featurewire_server.batching.runner import BatchScheduler, Runner
-from featurewire_server.batching.task import Batch, Piece, Task, merge
+from featurewire_server.batching.task import Batch, Piece, Task, merge, refused_rows
 from featurewire_server.common.errors import ServingError
 from featurewire_server.common.loop import event_loop, run
 from featurewire_server.common.metrics import Metrics
@@ -56,9 +56,10 @@ class Bench:
     """A runner over a fake engine, called many times at once."""
 
     def __init__(
-        self, scheduler, signatures=("serving_default", "other"), metrics=None, **options
+        self, scheduler, signatures=("serving_default", "other"), metrics=None, pads=True, **options
     ) -> None:
         self.engine = FakeEngine(signatures)
+        self.engine.pads = pads
         config = BatchingConfig(**options)
         self.runner = Runner("m", self.engine, config, scheduler, metrics)
 
@@ -111,6 +112,12 @@ def test_batches_are_padded_with_their_first_row(scheduler) -> None:
     bench = Bench(scheduler, max_batch_size=8, allowed_sizes=(2, 8), timeout=0)
     assert bench.submit(5, 6, 7).result(TIMEOUT)["y"].ravel().tolist() == [10, 12, 14]
     assert bench.engine.calls[0][1].ravel().tolist() == [5, 6, 7, 5, 5, 5, 5, 5]
+
+
+def test_an_engine_that_gains_nothing_from_padding_gets_the_rows_there_are(scheduler) -> None:
+    bench = Bench(scheduler, pads=False, max_batch_size=8, allowed_sizes=(2, 8), timeout=0)
+    assert bench.submit(5, 6, 7).result(TIMEOUT)["y"].ravel().tolist() == [10, 12, 14]
+    assert bench.engine.calls[0][1].ravel().tolist() == [5, 6, 7]
 
 
 def test_rows_wait_for_the_next_batch_rather_than_be_padded_while_another_runs(
@@ -318,6 +325,13 @@ def test_scalars_and_unequal_inputs_cannot_be_batched(scheduler) -> None:
 def test_no_rows_at_all_are_answered(scheduler) -> None:
     bench = Bench(scheduler, max_batch_size=2, allowed_sizes=(1, 2))
     assert bench.submit().result(TIMEOUT)["y"].shape == (0, 1)
+
+
+def test_rows_of_refused_images_do_not_count_as_computed() -> None:
+    features = np.array([[1, 2], [np.nan, np.nan], [3, 4]], np.float32)
+    status = np.array([0, 2, 0], np.int32)
+    assert refused_rows({"features": features, "status": status}) == 1
+    assert refused_rows({"status": status}) == 0
 
 
 def test_merging_keeps_strings() -> None:

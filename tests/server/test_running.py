@@ -46,3 +46,13 @@ def test_a_late_batch_and_one_of_unknown_time_add_nothing_to_what_is_left() -> N
     running.start(new_batch(side_by_side=False, seconds=None), 0.0)
     assert running.left(5.0) == 0.0
     assert len(running) == running.count(merge=True) == 2
+
+
+def test_a_size_that_was_never_measured_takes_what_measured_sizes_take() -> None:
+    rates = Rates()
+    for size, seconds in ((1, 1.0), (8, 6.0)):
+        for _ in range(2):
+            rates.observe(size, seconds)
+    assert rates.seconds(9) == pytest.approx(7.0)
+    assert rates.seconds(17) == pytest.approx(13.0)
+    assert rates.seconds(4) == pytest.approx(4.0)

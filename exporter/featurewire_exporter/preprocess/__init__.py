@@ -16,6 +16,7 @@ __all__ = [
     "RESIZE_METHODS",
     "STATUS",
     "PreprocessConfig",
+    "build_decode",
     "build_preprocess",
 ]
 
@@ -31,8 +32,22 @@ def build_preprocess(
 
     Raises ValueError for settings that cannot work.
     """
+    decode = build_decode(config)
+    from .batch import spread
+
+    def preprocess(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, status = decode(image_bytes)
+        return spread(images, status, 0.0), status
+
+    return preprocess
+
+
+def build_decode(
+    config: PreprocessConfig,
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """The same, but `images` holds those rows alone whose status is 0, in their order."""
     # Here, not above: reading the settings' defaults must not load TensorFlow.
-    from .batch import batch_preprocess
+    from .batch import batch_decode
 
     config.validate()
-    return batch_preprocess(config)
+    return batch_decode(config)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import tensorflow as tf
 
 from .config import (
@@ -32,13 +33,13 @@ from .resize import resize
 _CPU = "/CPU:0"
 
 
-def batch_preprocess(
+def batch_decode(
     config: PreprocessConfig,
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """The function that `build_preprocess` returns, for settings that were checked."""
+    """The function that `build_decode` returns, for settings that were checked."""
 
     @tf.autograph.experimental.do_not_convert
-    def preprocess(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def decode_good(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Explicitly: string work that lands on a GPU fails with a "non-DMA-copy" error.
         with tf.device(_CPU):
             data = tf.convert_to_tensor(image_bytes, tf.string)
@@ -64,17 +65,34 @@ def batch_preprocess(
                 # One image by itself is not worth the thread that hands out several.
                 lambda: _collect(rows.map(survivor), most, config),
             )
-            count = tf.size(status, out_type=tf.int64)
-            pixels, status = tf.cond(
-                tf.equal(tf.size(survivors, out_type=tf.int64), count),
-                lambda: (pixels, status),
-                lambda: _with_gaps(survivors, pixels, status),
+            survived = tf.scatter_nd(
+                survivors[:, tf.newaxis],
+                tf.ones_like(survivors, tf.int32),
+                tf.shape(status, out_type=tf.int64),
             )
-            pixels.set_shape([data.shape[0], config.height, config.width, 3])
+            broken = tf.equal(status, OK) & tf.equal(survived, 0)
+            status = tf.where(broken, CORRUPT, status)
+            pixels.set_shape([None, config.height, config.width, 3])
             status.set_shape([data.shape[0]])
         return pixels, status
 
-    return preprocess
+    return decode_good
+
+
+def spread(rows: tf.Tensor, status: tf.Tensor, fill: float) -> tf.Tensor:
+    """float32 `[N, …]`: `rows`, float32 `[M, …]`, at the M places where `status`, int32 `[N]`,
+    is 0, and `fill` at the others."""
+
+    def with_gaps() -> tf.Tensor:
+        at = tf.where(tf.equal(status, OK))
+        shape = tf.concat([tf.shape(status), tf.shape(rows)[1:]], 0)
+        return tf.tensor_scatter_nd_update(tf.fill(shape, np.float32(fill)), at, rows)
+
+    with tf.device(_CPU):
+        complete = tf.equal(tf.shape(rows)[0], tf.shape(status)[0])
+        spread = tf.cond(complete, lambda: rows, with_gaps)
+        spread.set_shape([status.shape[0], *rows.shape[1:]])
+    return spread
 
 
 def _judge(data: tf.Tensor, images: Images, config: PreprocessConfig) -> tf.Tensor:
@@ -122,16 +140,3 @@ def _collect(
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     return tf.data.Dataset.get_single_element(rows.with_options(options))
-
-
-def _with_gaps(
-    survivors: tf.Tensor, pixels: tf.Tensor, status: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The batch, with zeros and a status where an image has not survived."""
-    at = survivors[:, tf.newaxis]
-    count = tf.size(status, out_type=tf.int64)
-    rows = tf.concat([count[tf.newaxis], tf.shape(pixels, out_type=tf.int64)[1:]], 0)
-    marks = tf.scatter_nd(at, tf.ones_like(survivors, tf.int32), count[tf.newaxis])
-    decoded = tf.equal(marks, 1)
-    status = tf.where(tf.equal(status, OK) & ~decoded, CORRUPT, status)
-    return tf.scatter_nd(at, pixels, rows), status

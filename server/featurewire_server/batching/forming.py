@@ -99,7 +99,7 @@ def _fill(queue: Queue, line: Line, choice: Choice, now: float) -> list[Piece]:
     more: list[Piece] = []
     if line.bulk or not queue.splits:
         return more
-    room = queue.config.padded(choice.rows) - choice.rows
+    room = queue.padded(choice.rows) - choice.rows
     shape = queue.shape(choice.pieces[0].task)
     for task in queue.lines[True].turns():
         if room <= 0:
@@ -114,6 +114,8 @@ def _fill(queue: Queue, line: Line, choice: Choice, now: float) -> list[Piece]:
 def _whole_sizes(queue: Queue, choice: Choice, alone: bool) -> list[Piece]:
     """Without what only padding could round up to an allowed size, where that saves time."""
     rows = choice.rows
+    if not queue.pads:
+        return choice.pieces
     full = max((size for size in queue.config.allowed_sizes if size <= rows), default=rows)
     if full == rows or (alone and not _parts_are_faster(queue, rows, full)):
         return choice.pieces

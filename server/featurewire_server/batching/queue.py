@@ -59,11 +59,23 @@ class Rates:
         """
         if not self._base:
             return None
-        smaller = [base * -(-size // rows) for rows, base in self._base.items() if rows <= size]
+        smaller = [
+            base * (size // rows) + self._at_most(size % rows)
+            for rows, base in self._base.items()
+            if rows <= size
+        ]
         if smaller:
             return min(smaller) * self._speed()
         rows = min(self._base)
         return self._base[rows] * size / rows * self._speed()
+
+    def _at_most(self, size: int) -> float:
+        """For `size` rows, in measured sizes, the largest first."""
+        seconds = 0.0
+        for rows in sorted(self._base, reverse=True):
+            count, size = divmod(size, rows)
+            seconds += count * self._base[rows]
+        return seconds + (self._base[min(self._base)] if size else 0.0)
 
     def _speed(self) -> float:
         return sorted(self._speeds)[-2] if len(self._speeds) > 1 else 1.0
@@ -159,6 +171,7 @@ class Queue:
         rates: Rates | None = None,
         splits: bool = False,
         side_by_side: bool = False,
+        pads: bool = True,
         owner: Any = None,
         key: Any = None,
     ) -> None:
@@ -168,6 +181,8 @@ class Queue:
         """Whether rows are independent, so that a task may run in parts."""
         self.side_by_side = side_by_side
         """Whether its batches compute at once, not one after the other; see `engine`."""
+        self.pads = pads
+        """Whether batches are padded to an allowed size; see `engine`."""
         self.owner = owner
         self.key = key
         self.lines = {bulk: Line(bulk=bulk) for bulk in (False, True)}
@@ -222,7 +237,11 @@ class Queue:
         )
 
     def seconds(self, rows: int) -> float | None:
-        return self.rates.seconds(self.config.padded(rows))
+        return self.rates.seconds(self.padded(rows))
+
+    def padded(self, rows: int) -> int:
+        """Rows that a batch of `rows` computes."""
+        return self.config.padded(rows) if self.pads else rows
 
     def sizes(self) -> tuple[int, ...]:
         """Sizes of batches to choose from, the smallest first."""

@@ -26,7 +26,7 @@ from ..messages.predict import Run
 from .config import BatchingConfig
 from .queue import Queue
 from .schedule import Schedule
-from .task import Batch, Task, common_rows
+from .task import Batch, Task, common_rows, refused_rows
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +61,14 @@ class BatchScheduler:
     def _work(self) -> None:
         while True:
             batch = self._next()
-            runner, ok = batch.queue.owner, False
+            runner, computed = batch.queue.owner, 0
             try:
-                ok = runner.process(batch)
+                computed = runner.process(batch)
             except Exception:  # `process` reports to its tasks; a thread must outlive the rest
                 log.exception("a batch failed")
             finally:
                 with self.changed:
-                    self.schedule.finished(batch, time.monotonic(), ok=ok)
+                    self.schedule.finished(batch, time.monotonic(), computed=computed)
                     runner.running -= 1
                     self.ended.notify_all()
             del runner, batch  # not to keep an unloaded version alive while waiting
@@ -108,7 +108,9 @@ class Runner:
         self._engine = engine
         self._config = config or BatchingConfig.unbatched()
         # Rows of a batch come from several requests, so none depends on another.
-        independent = self._config.merge or getattr(engine, "independent_rows", False)
+        self._independent = getattr(engine, "independent_rows", False)
+        independent = self._config.merge or self._independent
+        self._pads = getattr(engine, "pads", True)
         self._splits = independent and not self._config.pad_variable_length
         self._scheduler = scheduler
         self._metrics = metrics or Metrics()
@@ -181,6 +183,7 @@ class Runner:
                 self._config,
                 splits=self._splits,
                 side_by_side=self._engine.side_by_side,
+                pads=self._pads,
                 owner=self,
                 key=key,
             )
@@ -201,8 +204,8 @@ class Runner:
             model=self._name, batches=sum(len(queue) for queue in self.queues.values())
         )
 
-    def process(self, batch: Batch) -> bool:
-        """Run a batch and tell every task of it how that went; whether it went well."""
+    def process(self, batch: Batch) -> int:
+        """Run a batch and tell every task of it how that went; how many rows were computed."""
         signature_name, outputs = batch.queue.key
         if self._config.merge:
             started = time.monotonic()
@@ -214,11 +217,12 @@ class Runner:
                 model=self._name, size=batch.rows, padding=batch.size - batch.rows
             )
         try:
-            batch.deliver(self._engine.run(signature_name, batch.inputs(), outputs))
+            values = self._engine.run(signature_name, batch.inputs(), outputs)
+            batch.deliver(values)
         except Exception as failure:
             batch.fail(from_exception(failure))
-            return False
-        return True
+            return 0
+        return batch.size - (refused_rows(values) if self._independent else 0)
 
     def close(self) -> None:
         """Wait for the batch that runs for callers who have left, then free the engine."""

@@ -158,11 +158,12 @@ class Schedule:
                 return batch
         return None
 
-    def finished(self, batch: Batch, now: float, *, ok: bool = True) -> None:
-        """A batch has run; `ok`: to its end, so that its time counts."""
+    def finished(self, batch: Batch, now: float, *, computed: int | None = None) -> None:
+        """A batch has run; its time counts for `computed` rows (None: for all of them)."""
+        rows = batch.size if computed is None else computed
         self._running.end(batch, now)
-        if ok and batch.spent > 0:
-            batch.queue.rates.observe(batch.size, batch.spent)
+        if rows and batch.spent > 0:
+            batch.queue.rates.observe(rows, batch.spent)
             batch.queue.measured_at = now
 
     def _tidy(self, queue: Queue) -> None:
@@ -233,7 +234,7 @@ class Schedule:
         for piece in choice.pieces:
             queue.lines[piece.task.bulk].take(piece.task, piece.rows)
         batch = Batch(queue, pieces=choice.pieces, bulk=line.bulk)
-        batch.size = queue.config.padded(batch.rows)
+        batch.size = queue.padded(batch.rows)
         return batch
 
     def _most_rows(self, queue: Queue, line: Line, now: float) -> int:

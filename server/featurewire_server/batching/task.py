@@ -202,3 +202,9 @@ def _check_outputs(values: Mapping[str, np.ndarray], rows: int) -> None:
                 f"dimension sizes of the input tensors: {name} has the shape "
                 f"{list(array.shape)}, the batch {rows} rows"
             )
+
+
+def refused_rows(values: Mapping[str, np.ndarray]) -> int:
+    """Rows of an artifact's vectors that are NaN: images that were refused cost no network."""
+    vectors = [array for array in values.values() if array.dtype.kind == "f" and array.ndim == 2]
+    return max((int(np.isnan(array[:, :1]).sum()) for array in vectors), default=0)

@@ -28,6 +28,7 @@ class ChunkedEngine:
     def __init__(self, engine: Engine) -> None:
         self.name = engine.name
         self.side_by_side = engine.side_by_side
+        self.pads = engine.pads
         self.signatures: Mapping[str, SignatureDef] = engine.signatures
         self._engine = engine
         self.independent_rows = True

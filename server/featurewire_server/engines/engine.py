@@ -51,6 +51,9 @@ class Engine(Protocol):
     side_by_side: bool
     """Whether several batches compute at once, each with a part of the machine; else one after the
     other, in the order in which they came."""
+    pads: bool
+    """Whether batches have to be, or are faster, of an allowed size. On a processor neither is so:
+    every row costs what an image costs."""
     signatures: Mapping[str, SignatureDef]
     """Every signature of the version by its key."""
 

@@ -76,6 +76,7 @@ class OpenVinoEngine:
 
     name = "openvino"
     side_by_side = False
+    pads = False
 
     def __init__(
         self, path: Path, config: EngineConfig, split: Split, *, beside: bool = False
@@ -169,9 +170,10 @@ class _Around:
         self, signature_name: str, inputs: Mapping[str, np.ndarray], others: Sequence[str]
     ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The network's input, the outputs `others` of the signature that do not need the
-        network, and every output of the preprocessing by its tensor's name; in one run."""
+        network, and what the others need of the preprocessing by its tensor's name; in one run."""
         signature = self.signatures[signature_name]
-        known = {info.name for info in self.signatures[self._preprocess].outputs.values()}
+        tails = self._parts.tails[signature_name].values()
+        known = {self._parts.network_source}.union(*tails)
         fetches = {f":{name}": signature.outputs[name].name for name in others}
         fetches |= {name: name for name in known}
         feeds = {signature.inputs[name].name: array for name, array in inputs.items()}

@@ -20,7 +20,8 @@ from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from .engine import Split, Unsuitable
 
 _PLACEHOLDERS = {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"}
-_PASS_THROUGH = {"Identity", "EnsureShape"}
+_PASS_THROUGH = {"Identity", "EnsureShape", "Merge"}
+"""A Merge takes the network's output first, and second what stands for that of no images."""
 
 
 @dataclass(kw_only=True)
@@ -81,7 +82,9 @@ def take_apart(path: Path, tags: Iterable[str], split: Split) -> Halves:
         raise Unsuitable(f"its graph has no signature {error}") from None
     graph = _Graph(meta.graph_def)
     entry = graph.nodes[node_of(source)]
-    if entry.op != "PlaceholderWithDefault" or normal(entry.input[0]) not in known:
+    if entry.op != "PlaceholderWithDefault" or not _needs_only(
+        graph, entry.input[0], signatures[split.preprocess]
+    ):
         raise Unsuitable("its network does not begin where its preprocessing ends")
     shape = tuple(dim.size for dim in entry.attr["shape"].shape.dim[1:])
     if not shape or min(shape) < 1:
@@ -154,11 +157,29 @@ class _Graph:
         self.nodes[name] = placeholder
 
 
+def _behind_switch(graph: _Graph, entry: Any) -> Any:
+    """Where the network begins: behind the switch that skips it for no images, if there is one."""
+    for node in graph.nodes.values():
+        if node.op == "Identity":
+            before = graph.nodes[node_of(node.input[0])]
+            if before.op == "Switch" and node_of(before.input[0]) == entry.name:
+                return node
+    return entry
+
+
+def _needs_only(graph: _Graph, tensor: str, signature: SignatureDef) -> bool:
+    """Whether what the signature takes is all that `tensor` is made from."""
+    given = {node_of(info.name) for info in signature.inputs.values()}
+    names = graph.ancestors([tensor])
+    return {name for name in names if graph.nodes[name].op in _PLACEHOLDERS} <= given
+
+
 def _network(graph: _Graph, entry: Any, output: str, shape: tuple[int, ...]) -> bytes:
     """The nodes from `entry` to `output` as a GraphDef that stands alone."""
     end = graph.nodes[node_of(output)]
     while end.op in _PASS_THROUGH:  # they say something to TensorFlow and nothing to OpenVINO
         end = graph.nodes[node_of(end.input[0])]
+    entry = _behind_switch(graph, entry)
     names = graph.ancestors([end.name], stop=[entry.name])
     if entry.name not in names:
         raise Unsuitable("its network's output does not depend on its input")
@@ -168,7 +189,7 @@ def _network(graph: _Graph, entry: Any, output: str, shape: tuple[int, ...]) -> 
         node = graph.nodes[name]
         if name == entry.name:
             placeholder = alone.node.add(name=name, op="Placeholder")
-            placeholder.attr["dtype"].CopyFrom(entry.attr["dtype"])
+            placeholder.attr["dtype"].type = tf.float32.as_datatype_enum
             for size in (-1, *shape):
                 placeholder.attr["shape"].shape.dim.add(size=size)
             continue

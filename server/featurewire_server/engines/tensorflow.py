@@ -81,6 +81,12 @@ class TensorFlowEngine:
             for key, signature in meta_graph.signature_def.items()
             if not key.startswith("__")  # init and train ops of TF2, not for callers
         }
+        fixed = any(
+            info.tensor_shape.dim and info.tensor_shape.dim[0].size >= 0
+            for signature in self.signatures.values()
+            for info in signature.inputs.values()
+        )
+        self.pads = fixed or bool(tf.config.list_physical_devices("GPU"))
 
     def run(
         self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
