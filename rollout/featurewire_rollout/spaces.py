@@ -87,16 +87,11 @@ def bridge_notes(fleet: FleetView) -> list[str]:
                 bridged.setdefault(space, set()).add(version)
     notes = []
     for space, versions in sorted(bridged.items()):
-        ways = [
-            f"version {version} by a bridge ({retention(kept)})"
-            for version in sorted(versions)
-            if (kept := fleet.bridge(version, space)) is not None
-        ]
-        ways += [
-            f"version {version} by a bridge on some replicas only"
-            for version in sorted(versions)
-            if fleet.bridge(version, space) is None
-        ]
+        ways = []
+        for version in sorted(versions):
+            kept = fleet.bridge(version, space)
+            where = "on some replicas only" if kept is None else f"({retention(kept)})"
+            ways.append(f"version {version} by a bridge {where}")
         ways += [f"version {version} itself" for version in sorted(native.get(space, ()))]
         notes.append(
             f"the old vector space {space} is still served, for indexes that are not re-embedded: "
