@@ -128,7 +128,9 @@ def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
     from featurewire_server.engines.engine import EngineConfig
     from featurewire_server.engines.load import load_engine
 
-    engine = load_engine(version, EngineConfig(engine=name, mixed_precision=precision))
+    mixed = "" if precision == "int8" else precision
+    config = EngineConfig(engine=name, mixed_precision=mixed, int8=precision == "int8")
+    engine = load_engine(version, config)
     contents = jpegs()
 
     def run(count: int, first: int = 0) -> float:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.errors import ExportError, one_line
+from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.preprocess import MAX_TARGET_SIDE, RESIZE_METHODS, PreprocessConfig
 from featurewire_exporter.publish import LARGEST_VERSION
 from featurewire_exporter.quiet import quiet_tensorflow
@@ -117,9 +118,33 @@ def export_parser() -> argparse.ArgumentParser:
         help="largest batch the server merges; powers of two below it are allowed sizes "
         "(default: 32)",
     )
+    _add_int8_options(parser)
     _add_bridge_options(parser)
     parser.add_argument("--json", action="store_true", help="print path and manifest as JSON")
     return parser
+
+
+def _add_int8_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("int8: also a network in 8 bits, for OpenVINO")
+    group.add_argument(
+        "--int8",
+        action="store_true",
+        help="put a quantised network beside the float one; needs featurewire-exporter[int8]",
+    )
+    group.add_argument(
+        "--calibration-images",
+        type=Path,
+        metavar="DIR",
+        help="some hundreds of pictures such as will be embedded (default: samples)",
+    )
+    group.add_argument(
+        "--int8-min-agreement",
+        type=_shares,
+        default=(Int8Config.min_cosine, Int8Config.min_overlap_at_10),
+        metavar="COSINE,OVERLAP",
+        help="median cosine and overlap@10 with float32 that it must reach to be published "
+        f"(default: {Int8Config.min_cosine:g},{Int8Config.min_overlap_at_10:g})",
+    )
 
 
 def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
@@ -154,7 +179,7 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--bridge-min-recall",
-        type=_recalls,
+        type=_shares,
         default=(BridgeConfig.min_recall_at_1, BridgeConfig.min_recall_at_10),
         metavar="AT_1,AT_10",
         help="shares of recall@1 and recall@10 that a bridge must keep, or nothing is published "
@@ -213,12 +238,15 @@ def export(argv: Sequence[str]) -> int:
             f"--max-image-bytes is {arguments.max_image_bytes}, at least {_SMALLEST_IMAGE}: "
             "no photo has fewer"
         )
+    if arguments.calibration_images and not arguments.int8:
+        parser.error("--calibration-images is for --int8")
     if bool(arguments.bridge_from) != bool(arguments.bridge_images):
         parser.error("--bridge-from and --bridge-images go together")
 
     def work(stderr: Any) -> None:
         from featurewire_exporter.bridge.report import report
         from featurewire_exporter.export import ExportConfig, export_module
+        from featurewire_exporter.int8.config import SAMPLES_ONLY, int8_line
 
         bridge = None
         if arguments.bridge_from:
@@ -231,6 +259,16 @@ def export(argv: Sequence[str]) -> int:
                 min_recall_at_1=at_1,
                 min_recall_at_10=at_10,
             )
+        int8 = None
+        if arguments.int8:
+            cosine, overlap = arguments.int8_min_agreement
+            int8 = Int8Config(
+                images=arguments.calibration_images,
+                min_cosine=cosine,
+                min_overlap_at_10=overlap,
+            )
+            if int8.images is None:
+                print(f"{parser.prog}: warning: {SAMPLES_ONLY}", file=stderr)
         published = export_module(
             ExportConfig(
                 module=arguments.module,
@@ -242,6 +280,7 @@ def export(argv: Sequence[str]) -> int:
                 max_batch_size=arguments.max_batch_size,
                 preprocess=preprocess,
                 bridge=bridge,
+                int8=int8,
             ),
             _progress(stderr, arguments.json),
         )
@@ -250,6 +289,8 @@ def export(argv: Sequence[str]) -> int:
         else:
             if published.manifest["module"]["stand_in"]:
                 _say("This is the stand-in: random weights, vectors without learned meaning.")
+            if int8 is not None:
+                _say(int8_line(published.manifest["int8"]))
             for made in published.bridges:
                 _say(report(made))
             _say(str(published.path))
@@ -387,7 +428,7 @@ def _views(text: str) -> int:
     return value
 
 
-def _recalls(text: str) -> tuple[float, float]:
+def _shares(text: str) -> tuple[float, float]:
     parts = [_share(part) for part in text.split(",")]
     if len(parts) != 2:
         raise argparse.ArgumentTypeError(f"{text!r} is no two shares such as 0.8,0.95")

@@ -16,6 +16,8 @@ from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.errors import PublishError
 from featurewire_exporter.fold import fold
 from featurewire_exporter.freeze import FrozenNetwork, freeze
+from featurewire_exporter.int8 import make
+from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.module import Module, load_module
 from featurewire_exporter.precision import lower
 from featurewire_exporter.preprocess import MIN_TENSORFLOW, PreprocessConfig
@@ -46,6 +48,8 @@ class ExportConfig:
     """Settings of `PreprocessConfig` besides height and width."""
     bridge: BridgeConfig | None = None
     """Which older versions' spaces to serve, too."""
+    int8: Int8Config | None = None
+    """How to make a quantised network beside the float one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,8 @@ def export_module(config: ExportConfig, progress: Progress) -> Published:
 
 
 def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Published:
+    if config.int8 is not None:
+        make.require_packages()
     source = fetch(config.module, staging.scratch, progress, kind=config.kind)
     progress.step("Loading the module")
     module = load_module(source.directory, image_size=config.image_size)
@@ -108,6 +114,10 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     artifact.write(staging.version, about)
     if materials is not None:
         fit.check_served(bridges, staging.version, materials)
+    if config.int8 is not None:
+        int8 = make.add_int8(config.int8, folded, staging.version, staging.scratch, progress.step)
+        about["int8"] = int8
+        artifact.write(staging.version, about)
     _write_extras(staging.version, about, preprocess)
     about = digests.seal(staging.version, about, artifact.write)
     path = staging.publish()
@@ -159,7 +169,7 @@ def _write_extras(version: Path, about: Mapping[str, Any], preprocess: Preproces
     sizes = about["allowed_batch_sizes"]
     (version / batching.FILE).write_text(batching.batching_params(sizes[-1]))
     extras = version / manifest.DIRECTORY
-    extras.mkdir()
+    extras.mkdir(exist_ok=True)
     bridges = [bridge["signature"] for bridge in manifest.bridges(about)]
     warmup.write_warmup(extras / warmup.FILE, sizes, preprocess, bridges=bridges)
     (extras / manifest.FILE).write_text(manifest.dumps(about))

@@ -11,6 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from featurewire_exporter import manifest, warmup
 from featurewire_exporter.errors import ExportError
+from featurewire_exporter.int8.config import int8_line
 
 
 def describe(version_directory: Path) -> dict[str, Any]:
@@ -57,6 +58,8 @@ def card(description: dict[str, Any]) -> str:
         "size": f"{size / 1e6:.1f} MB",
     }
     text = [f"{key:<13}{value}" for key, value in lines.items()]
+    if "int8" in about:
+        text.append(f"{'int8':<13}{int8_line(about['int8'])}")
     for bridge in manifest.bridges(about):
         kept = bridge["retention"]
         text.append(

@@ -61,7 +61,9 @@ def engine_config(flags: argparse.Namespace) -> EngineConfig:
         engine=flags.engine,
         tags=tuple(filter(None, flags.saved_model_tags.split(","))),
         session_config=session.SerializeToString(),
-        mixed_precision=flags.mixed_precision,
+        mixed_precision=flags.mixed_precision
+        or (flags.engine_precision if flags.engine_precision == "bfloat16" else ""),
+        int8=flags.engine_precision == "int8",
     )
 
 

@@ -104,6 +104,13 @@ FLAGS = [
         "tensorflow for any SavedModel, auto to choose",
         choices=("auto", "tensorflow", "openvino"),
     ),
+    Flag(
+        "engine_precision",
+        "",
+        "what the network computes in (this server's own flag): int8 for versions exported with "
+        "--int8, by OpenVINO; empty: what --mixed_precision says",
+        choices=("float32", "bfloat16", "int8"),
+    ),
     Flag("mixed_precision", "", "bfloat16 on a CPU, float16 on a GPU; empty: float32"),
     Flag(
         "tensorflow_session_parallelism", 0, "threads within and between operations; 0: all cores"
@@ -223,6 +230,10 @@ def _problem(flags: argparse.Namespace) -> str:
         return "--batching_parameters_file is set without --enable_batching"
     if flags.mixed_precision not in ("", "bfloat16", "float16"):
         return "--mixed_precision must be bfloat16 or float16"
+    if flags.mixed_precision and flags.engine_precision not in ("", flags.mixed_precision):
+        return "--engine_precision and --mixed_precision contradict each other: give one of them"
+    if flags.engine_precision == "int8" and flags.engine == "tensorflow":
+        return "--engine_precision=int8 is for OpenVINO: give --engine=openvino"
     for argument in filter(None, flags.grpc_channel_arguments.split(",")):
         if "=" not in argument:
             return f"--grpc_channel_arguments: {argument!r} is not KEY=VALUE"

@@ -47,6 +47,7 @@ def observe_everything(observed: Metrics) -> None:
     observed.observe_runtime(model="m", api="Predict", seconds=0.5)
     observed.observe_examples(model="m", count=16)
     observed.observe_load(model="m", version=1, path="/m/1", ok=True, seconds=1.0)
+    observed.observe_engine(model="m", version=1, engine="openvino", precision="int8")
     observed.observe_warmup(model="m", path="/m/1", ok=True, seconds=1.0)
     observed.observe_state(model="m", version=1, state="AVAILABLE")
     observed.observe_labels(labels={"m": {"stable": 1, "canary": 2}, "n": {"old": 1}})
@@ -79,6 +80,8 @@ def test_every_observation_shows_under_tensorflow_servings_name():
     labels = [name for name in samples if name.startswith("featurewire_server_label_version")]
     assert labels == ['featurewire_server_label_version{model_name="m",label="stable"}']
     assert samples[labels[0]] == 2
+    engine = 'model_name="m",version="1",engine="openvino",precision="int8"'
+    assert samples[f"featurewire_server_version_engine{{{engine}}}"] == 1
     assert samples['featurewire_server_rows_inflight{model_name="m"}'] == 3
     assert samples["featurewire_server_inflight_bytes"] == 1000
     assert samples["process_resident_memory_bytes"] > 1e6
@@ -129,6 +132,9 @@ def test_versions_that_come_and_go_leave_nothing_on_the_page():
             if state == "LOADING":
                 path = f"/m/{version}"
                 observed.observe_load(model="m", version=version, path=path, ok=True, seconds=1)
+                observed.observe_engine(
+                    model="m", version=version, engine="openvino", precision="float32"
+                )
                 observed.observe_warmup(model="m", path=path, ok=True, seconds=1)
             observed.observe_state(model="m", version=version, state=state)
     assert not any("version" in name or "model_path" in name for name in page_of(observed))

@@ -135,6 +135,11 @@ class Metrics:
             ("model_name", "label"),
             "The version that a label points to.",
         )
+        self._engine = Gauge(
+            "featurewire_server_version_engine",
+            ("model_name", "version", "engine", "precision"),
+            "1 for what computes a version, and in which precision; none after it is unloaded.",
+        )
         self._resident = Gauge("process_resident_memory_bytes", (), "Resident memory.")
         self._start_time = Gauge("process_start_time_seconds", (), "Unix time of the start.")
         self._states: dict[tuple[str, int], str] = {}
@@ -169,6 +174,10 @@ class Metrics:
         if ok:
             self._load_latency.add(path, amount=int(seconds * 1e6))
 
+    def observe_engine(self, *, model: str, version: int, engine: str, precision: str) -> None:
+        self._engine.forget(model, str(version))  # it may have been loaded differently before
+        self._engine.set(model, str(version), engine, precision, value=1)
+
     def observe_warmup(self, *, model: str, path: str, ok: bool, seconds: float) -> None:
         self._warmup_latency.observe(path, "OK" if ok else "UNKNOWN", value=seconds * 1e6)
 
@@ -177,6 +186,7 @@ class Metrics:
             before = self._states.pop((model, version), None)
             if state == "END":  # its series leave with it, or versions would fill the page
                 self._version_state.forget(model, str(version))
+                self._engine.forget(model, str(version))
             if state == "END" and before == "UNLOADING":
                 self._forget_path(self._paths.pop((model, version), None))
                 return

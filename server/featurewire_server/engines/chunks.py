@@ -7,6 +7,7 @@ in 2 KB, and took gigabytes in one piece.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
 from .engine import Engine
 
+MANIFEST_SIGNATURE = "manifest"
+"""An artifact's signature that describes it, as JSON."""
 ROWS = 32
 """The exporter's largest batch, which is warmed up; larger ones gain nothing on a CPU."""
 
@@ -27,6 +30,7 @@ class ChunkedEngine:
 
     def __init__(self, engine: Engine) -> None:
         self.name = engine.name
+        self.precision = engine.precision
         self.side_by_side = engine.side_by_side
         self.pads = engine.pads
         self.signatures: Mapping[str, SignatureDef] = engine.signatures
@@ -38,6 +42,9 @@ class ChunkedEngine:
     ) -> dict[str, np.ndarray]:
         counts = {array.shape[0] if array.ndim else 0 for array in inputs.values()}
         rows = max(counts, default=0)
+        if signature_name == MANIFEST_SIGNATURE:
+            found = self._engine.run(signature_name, inputs, outputs)
+            return {name: self._as_served(texts) for name, texts in found.items()}
         if rows <= ROWS or len(counts) > 1:  # the graph refuses inputs that do not match
             return self._engine.run(signature_name, inputs, outputs)
         chunks = []
@@ -45,6 +52,14 @@ class ChunkedEngine:
             chunk = {name: array[start : start + ROWS] for name, array in inputs.items()}
             chunks.append(self._engine.run(signature_name, chunk, outputs))
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in outputs}
+
+    def _as_served(self, texts: np.ndarray) -> np.ndarray:
+        """The manifest in every row, with what runs here."""
+        if not texts.size:
+            return texts
+        served = {"engine": self.name, "precision": self.precision}
+        text = json.dumps(json.loads(texts.flat[0]) | {"served": served}, sort_keys=True)
+        return np.full(texts.shape, text.encode(), object)
 
     def close(self) -> None:
         self._engine.close()

@@ -27,6 +27,8 @@ class EngineConfig:
     """A serialized `tensorflow.ConfigProto`: the session file and the parallelism flags merged."""
     mixed_precision: str = ""
     """Empty (float32), `bfloat16` (CPU) or `float16` (GPU)."""
+    int8: bool = False
+    """Compute with the quantised network of a version, in OpenVINO; one without is not loaded."""
 
 
 class Unsuitable(Exception):
@@ -48,6 +50,8 @@ class Engine(Protocol):
 
     name: str
     """`tensorflow` or `openvino`, for logs."""
+    precision: str
+    """What its networks compute in: `float32`, `bfloat16`, `float16` or `int8`."""
     side_by_side: bool
     """Whether several batches compute at once, each with a part of the machine; else one after the
     other, in the order in which they came."""

@@ -9,6 +9,7 @@ Neither TensorFlow nor OpenVINO is imported until a version is loaded.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -23,6 +24,7 @@ from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
 from ..common import cgroup
 from ..common.errors import failed_precondition, from_run, internal
+from ..common.processor import has_vnni
 from .engine import MANIFEST, EngineConfig, Split, Unsuitable
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def load(path: Path, config: EngineConfig, *, beside: bool = False) -> OpenVinoE
         split = suitable_split(path, config)
         return OpenVinoEngine(path, config, split, beside=beside)
     except Unsuitable as reason:
-        if config.engine == "openvino":
+        if config.engine == "openvino" or config.int8:
             raise failed_precondition(f"OpenVINO cannot run {path}: {reason}") from reason
         log.info("%s: the TensorFlow engine runs it, because %s", path, reason)
         return None
@@ -60,9 +62,32 @@ def suitable_split(path: Path, config: EngineConfig) -> Split:
         raise Unsuitable(f"it has no manifest ({MANIFEST})") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Unsuitable(f"its manifest does not say how it splits ({error})") from None
-    if config.engine == "auto" and _has_gpu():
+    if config.engine == "auto" and not config.int8 and _has_gpu():
         raise Unsuitable("there is a GPU")
     return split
+
+
+def int8_network(path: Path) -> Path:
+    """Where the version's quantised network is. Raises Unsuitable where there is none, or another
+    than its manifest says, or one that this processor computes wrongly."""
+    about = json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("int8")
+    if not isinstance(about, dict):
+        raise Unsuitable("it has no network in 8 bits (export it with --int8)")
+    network = path / str(about.get("network"))
+    digest = hashlib.sha256()
+    try:
+        for file in (network, network.with_suffix(".bin")):
+            digest.update(file.read_bytes())
+    except OSError as error:
+        raise Unsuitable(f"its network in 8 bits cannot be read ({error.strerror})") from None
+    if digest.hexdigest() != about.get("digest"):
+        raise Unsuitable("its network in 8 bits is not what its manifest says (SHA-256)")
+    if not about.get("any_processor", True) and not has_vnni():
+        raise Unsuitable(
+            "its network in 8 bits was made on a processor with VNNI and this one has none (export "
+            "it on a machine such as this)"
+        )
+    return network
 
 
 def _has_gpu() -> bool:
@@ -90,6 +115,8 @@ class OpenVinoEngine:
         from . import openvino_network as engine_openvino_network
 
         with tempfile.TemporaryDirectory(prefix="featurewire-") as folder:
+            quantised = int8_network(path) if config.int8 else None
+            self.precision = "int8" if quantised else config.mixed_precision or "float32"
             if beside:
                 halves = engine_openvino_child.take_apart(path, config.tags, split, Path(folder))
             else:
@@ -99,9 +126,9 @@ class OpenVinoEngine:
             self._around = _Around(halves, config, split.preprocess)
             self._tails = halves.tails
             self._network: Network = engine_openvino_network.Network(
-                halves.network or Path(folder, engine_openvino_child.NETWORK),
+                quantised or halves.network or Path(folder, engine_openvino_child.NETWORK),
                 input_shape=halves.network_input_shape,
-                precision=config.mixed_precision or "float32",
+                precision=self.precision,
                 threads=self._around.threads or cgroup.cores(),
                 beside=beside,
             )

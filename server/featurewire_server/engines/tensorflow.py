@@ -64,6 +64,7 @@ class TensorFlowEngine:
             raise not_found(
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
             )
+        self.precision = config.mixed_precision or "float32"
         self._lock = threading.Lock()
         self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., list[Any]]] = {}
         graph = tf.Graph()

@@ -52,11 +52,15 @@ class Loader:
             engine = load_engine(path, self.engine, beside=beside)
         runner = Runner(name, engine, batching, self.scheduler, self.metrics)
         log.info(
-            "%s version %d: %s engine, %s",
+            "%s version %d: %s engine in %s, %s",
             name,
             version,
             engine.name,
+            engine.precision,
             f"batches of up to {batching.execution_size}" if batching else "no batching",
+        )
+        self.metrics.observe_engine(
+            model=name, version=version, engine=engine.name, precision=engine.precision
         )
         memory.give_back()
         if self.warm_up:

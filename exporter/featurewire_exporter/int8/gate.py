@@ -1,0 +1,68 @@
+"""What search loses in 8 bits, measured with pictures that the calibration has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from featurewire_exporter.bridge.maps import unit
+from featurewire_exporter.bridge.retention import overlap, recall
+from featurewire_exporter.int8.config import Int8Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Vectors in 8 bits looked for in an index of float32 vectors: they share a vector space."""
+
+    pictures: int
+    queries: int
+    cosine: float
+    """Between the two vectors of a picture or crop, in the median."""
+    least_cosine: float
+    overlap_at_10: float
+    """Share of the ten nearest that both vectors of a picture have in common."""
+    recall_at_1: float
+    """How often a crop in 8 bits finds its own picture."""
+    float32_recall_at_1: float
+
+    def passes(self, config: Int8Config) -> bool:
+        return (
+            self.cosine >= config.min_cosine
+            and self.overlap_at_10 >= config.min_overlap_at_10
+            and self.float32_recall_at_1 - self.recall_at_1 <= config.max_recall_loss + 1e-9
+        )
+
+    def as_manifest(self) -> dict[str, Any]:
+        return {
+            key: round(value, 5) if isinstance(value, float) else value
+            for key, value in asdict(self).items()
+        }
+
+    def text(self) -> str:
+        return (
+            f"cosine {self.cosine:.4f} in the median, {self.least_cosine:.4f} at least; "
+            f"overlap@10 {self.overlap_at_10:.3f}; recall@1 {self.recall_at_1:.4f}, "
+            f"float32 {self.float32_recall_at_1:.4f}"
+        )
+
+
+def measure(exact: np.ndarray, quantised: np.ndarray) -> Measured:
+    """`exact`, `quantised`: float32 `[pictures, 1 + crops, dimension]`, each picture first."""
+    pictures, each = exact.shape[:2]
+    cosines = (unit(exact) * unit(quantised)).sum(axis=-1)
+    index, own = exact[:, 0], np.repeat(np.arange(pictures), each - 1)
+    found = [
+        recall(vectors[:, 1:].reshape(-1, vectors.shape[-1]), own, index).at_1
+        for vectors in (quantised, exact)
+    ]
+    return Measured(
+        pictures=pictures,
+        queries=len(own),
+        cosine=float(np.median(cosines)),
+        least_cosine=float(cosines.min()),
+        overlap_at_10=overlap(index, quantised[:, 0], index),
+        recall_at_1=found[0],
+        float32_recall_at_1=found[1],
+    )

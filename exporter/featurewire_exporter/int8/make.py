@@ -1,0 +1,104 @@
+"""The first setting whose network passes the gate, written beside the version."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from featurewire_exporter import manifest
+from featurewire_exporter.errors import ExportError, ParityError, one_line
+from featurewire_exporter.freeze import FrozenNetwork
+from featurewire_exporter.int8.config import Int8Config
+from featurewire_exporter.int8.pictures import FEW, Pictures, gather
+
+NETWORK = f"{manifest.DIRECTORY}/int8.xml"
+"""Within the version; its weights lie beside it, in a .bin."""
+VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
+Say = Callable[[str], None]
+
+
+def require_packages() -> None:
+    """Raises `ExportError` where `nncf` or `openvino` is not installed."""
+    missing = [name for name in ("nncf", "openvino") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"--int8 needs {' and '.join(missing)}: pip install 'featurewire-exporter[int8]'"
+        )
+
+
+def add_int8(
+    config: Int8Config, network: FrozenNetwork, version: Path, scratch: Path, say: Say
+) -> dict[str, Any]:
+    """Quantise `network` and write it into `version`, which can be run; what the manifest says.
+
+    Raises `ParityError` with the numbers where no setting passes the gate.
+    """
+    say("Reading pictures for 8 bits")
+    pictures = gather(config.images, version)
+    from featurewire_exporter.int8 import quantise
+    from featurewire_exporter.int8.gate import measure
+
+    judged = pictures.judged
+    flat = judged.reshape(-1, *judged.shape[2:])
+    size = (judged.shape[2], judged.shape[3])
+    try:
+        model = quantise.read(network, size, scratch)
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO cannot read this network ({one_line(error)})") from error
+    say("Computing what float32 gives for pictures kept out of calibration")
+    exact = quantise.Runner(model).vectors(flat).reshape(*judged.shape[:2], -1)
+    tried = []
+    for setting in quantise.SETTINGS:
+        say(f"Quantising to 8 bits: {setting.name}")
+        quantised = quantise.quantise(model, setting, pictures.calibration)
+        vectors = quantise.Runner(quantised).vectors(flat).reshape(exact.shape)
+        measured = measure(exact, vectors)
+        tried.append((setting.name, measured))
+        say(f"In 8 bits, {setting.name}: {measured.text()}")
+        if not measured.passes(config):
+            continue
+        target = version / NETWORK
+        target.parent.mkdir(exist_ok=True)
+        quantise.save(quantised, target)
+        return {
+            "network": NETWORK,
+            "digest": digest(target),
+            "setting": setting.name,
+            "any_processor": setting.overflow_fix or not _has_vnni(),
+            "calibration": {"images": len(pictures.calibration), "source": pictures.source},
+            "gate": measured.as_manifest(),
+            **quantise.versions(),
+        }
+    raise ParityError(_refusal(config, pictures, tried))
+
+
+def digest(network: Path) -> str:
+    """SHA-256 of the network's two files, one after the other."""
+    found = hashlib.sha256()
+    for path in (network, network.with_suffix(".bin")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _refusal(config: Int8Config, pictures: Pictures, tried: list[tuple[str, Any]]) -> str:
+    name, best = max(tried, key=lambda each: each[1].overlap_at_10)
+    few = len(pictures.calibration) < FEW * 2
+    return (
+        f"no setting for 8 bits passes: the nearest is {name!r} with {best.text()}, where cosine "
+        f">= {config.min_cosine:g}, overlap@10 >= {config.min_overlap_at_10:g} and recall@1 at "
+        f"most {config.max_recall_loss:g} below float32's are needed; nothing was published; "
+        + ("give --calibration-images more pictures, or " if few else "")
+        + "lower --int8-min-agreement if your search can do with less, or leave --int8 out"
+    )
+
+
+def _has_vnni() -> bool:
+    """Whether 8-bit products do not saturate on this processor."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split()
+    except (OSError, IndexError):
+        return False
+    return any(flag in flags for flag in VNNI)

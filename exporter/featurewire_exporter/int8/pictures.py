@@ -1,0 +1,108 @@
+"""Pictures to calibrate with, and others, kept out, to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from featurewire_exporter import photos
+from featurewire_exporter.artifact import ArtifactSession
+from featurewire_exporter.bridge.views import find_pictures, views
+from featurewire_exporter.errors import ExportError, one_line
+
+SAMPLES = Path(__file__).resolve().parents[3] / "samples" / "photos"
+"""In a clone of the repository; elsewhere pictures are drawn."""
+DRAWN = 12
+FEWEST = 3
+"""Pictures: one of them is kept out."""
+FEW = 40
+"""Pictures below which each is cut into `TILES` x `TILES`, so that search has something to find."""
+TILES = 3
+KEPT_OUT = 0.3
+MOST_CALIBRATED, MOST_JUDGED = 300, 170
+QUERIES = 2
+"""Crops of each picture kept out that are looked for."""
+_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pictures:
+    """The network's input, preprocessed as it is served: float32, rows in [0, 1]."""
+
+    source: str
+    """Where they come from, for people."""
+    calibration: np.ndarray
+    """`[C, height, width, 3]`"""
+    judged: np.ndarray
+    """`[P, 1 + QUERIES, height, width, 3]`: pictures and their crops, none used to calibrate."""
+
+
+def gather(folder: Path | None, version: Path) -> Pictures:
+    """Read the pictures, preprocessed by the artifact in `version`. Raises `ExportError`."""
+    source, found = _find(folder)
+    # Whole pictures are kept out, not tiles: two tiles of one picture are too much alike.
+    at = np.random.default_rng(0).permutation(len(found))
+    kept = max(1, round(len(found) * KEPT_OUT))
+    judged = [found[i] for i in sorted(at[:kept])]
+    calibrated = [found[i] for i in sorted(at[kept:])]
+    if len(found) < FEW:
+        judged, calibrated = _tiles(judged), _tiles(calibrated)
+    try:
+        with ArtifactSession(version) as session:
+            calibration = _pixels(session, calibrated[:MOST_CALIBRATED])
+            rows = [list(views(each, 1 + QUERIES)) for each in judged[:MOST_JUDGED]]
+            complete = [row for row in rows if len(row) == 1 + QUERIES]
+            pixels = _pixels(session, [view for row in complete for view in row], strict=True)
+    except (tf.errors.OpError, ValueError) as error:
+        raise ExportError(f"the pictures cannot be preprocessed ({one_line(error)})") from error
+    if not len(calibration) or len(complete) < 2:
+        raise ExportError(f"{source} hold too few pictures that decode; give a folder with more")
+    shape = (len(complete), 1 + QUERIES, *pixels.shape[1:])
+    return Pictures(source=source, calibration=calibration, judged=pixels.reshape(shape))
+
+
+def _find(folder: Path | None) -> tuple[str, Sequence[bytes]]:
+    if folder is not None:
+        found = find_pictures(folder)
+        if len(found) < FEWEST:
+            raise ExportError(
+                f"{folder} holds {len(found)} pictures, and at least {FEWEST} are needed; "
+                "give --calibration-images some hundreds such as will be embedded"
+            )
+        return f"{len(found)} pictures of {folder.name}", found
+    if SAMPLES.is_dir():
+        return "the sample photos", find_pictures(SAMPLES)
+    return "drawn pictures", [photos.jpeg(480, 640, seed=seed) for seed in range(DRAWN)]
+
+
+def _tiles(pictures: Sequence[bytes]) -> list[bytes]:
+    """Parts of pictures as JPEGs."""
+    parts = []
+    for picture in pictures:
+        try:
+            pixels = tf.io.decode_image(picture, channels=3, expand_animations=False).numpy()
+        except tf.errors.OpError:
+            continue
+        height, width = (max(side // TILES, 1) for side in pixels.shape[:2])
+        for row in range(TILES):
+            for column in range(TILES):
+                tile = pixels[row * height :, column * width :][:height, :width]
+                if tile.size:
+                    parts.append(tf.io.encode_jpeg(tile, quality=95).numpy())
+    return parts
+
+
+def _pixels(
+    session: ArtifactSession, encoded: Sequence[bytes], *, strict: bool = False
+) -> np.ndarray:
+    """float32 `[N, height, width, 3]`; bad ones are left out, or, with `strict`, zeros."""
+    found = []
+    for start in range(0, len(encoded), _BATCH):
+        batch = np.array([*encoded[start : start + _BATCH]], dtype=object)
+        values = session.run("preprocess", image_bytes=batch)
+        found.append(values["images"] if strict else values["images"][values["status"] == 0])
+    return np.concatenate(found) if found else np.empty((0,))
