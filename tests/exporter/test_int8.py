@@ -7,20 +7,26 @@ import json
 import numpy as np
 import pytest
 
+from featurewire_exporter import photos
+from featurewire_exporter.artifact import ArtifactSession
+from featurewire_exporter.bridge.maps import unit
 from featurewire_exporter.commands import export, inspect
 from featurewire_exporter.int8 import make, quantise
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.gate import measure
-from tests.exporter.modules import SIZE
 
 LOW = "0.9,0.5"
 """What a network of six floats reaches."""
+LENIENT = Int8Config.__init__.__kwdefaults__ | {"max_recall_loss": 0.5}
 
 
 @pytest.fixture(scope="module")
 def version(tf2_module, tmp_path_factory):
     base = tmp_path_factory.mktemp("int8") / "model"
-    assert export([str(tf2_module), str(base), "--int8", "--int8-min-agreement", LOW]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # A crop finds its picture by luck among vectors of six floats.
+        patch.setattr(Int8Config.__init__, "__kwdefaults__", LENIENT)
+        assert export([str(tf2_module), str(base), "--int8", "--int8-min-agreement", LOW]) == 0
     return base / "1"
 
 
@@ -67,13 +73,13 @@ def test_the_version_holds_the_network_and_says_what_was_measured(version, capsy
 def test_the_network_gives_vectors_of_the_same_space(version):
     import openvino as ov
 
-    images = np.random.default_rng(0).random((3, *SIZE, 3), np.float32)
     runner = quantise.Runner(ov.Core().read_model(version / make.NETWORK))
-    from featurewire_exporter.artifact import ArtifactSession
-
+    encoded = np.array([photos.jpeg(60, 80, seed=seed) for seed in range(4)], dtype=object)
     with ArtifactSession(version) as session:
-        exact = session.run("image_feature_vector", images=images)["default"]
-    np.testing.assert_allclose(runner.vectors(images), exact, atol=0.1 * np.abs(exact).max())
+        images = session.run("preprocess", image_bytes=encoded)["images"]
+        exact = session.run("serving_default", image_bytes=encoded)["features"]
+    cosines = (unit(exact) * unit(runner.vectors(images))).sum(axis=1)
+    assert cosines.min() > 0.98
 
 
 def test_nothing_is_published_below_the_gate(tf2_module, tmp_path, capsys, monkeypatch):
