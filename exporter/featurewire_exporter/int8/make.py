@@ -16,7 +16,8 @@ from featurewire_exporter.int8.pictures import FEW, Pictures, gather
 
 NETWORK = f"{manifest.DIRECTORY}/int8.xml"
 """Within the version; its weights lie beside it, in a .bin."""
-VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
+VNNI = frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
+"""Instruction sets whose sums of 8-bit products do not saturate."""
 Say = Callable[[str], None]
 
 
@@ -95,10 +96,10 @@ def _refusal(config: Int8Config, pictures: Pictures, tried: list[tuple[str, Any]
     )
 
 
-def _has_vnni() -> bool:
-    """Whether 8-bit products do not saturate on this processor."""
+def _has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     try:
-        flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split()
-    except (OSError, IndexError):
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
         return False
-    return any(flag in flags for flag in VNNI)
+    found = (line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Feat")))
+    return not VNNI.isdisjoint(next(found, ()))

@@ -1,6 +1,6 @@
 """A frozen network to 8 bits, by NNCF's post-training quantisation, run by OpenVINO.
 
-Importing this module imports both; `Unavailable` says which one is not installed.
+Importing this module imports both.
 """
 
 from __future__ import annotations
