@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+PACKAGES = ("tensorflow", "openvino", "onnxruntime", "grpcio", "bentoml", "litserve", "numpy")
+
+
+def machine() -> dict[str, object]:
+    """What the figures of a run were measured on."""
+    name, flags = _processor()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "processor": name,
+        "cores": usable_cores(),
+        "instruction sets": flags,
+        "memory GiB": round(memory / 2**30),
+        "versions": versions,
+    }
 
 
 def describe(*packages: str) -> str:
     """One line: processor, usable cores, the instruction sets that matter, package versions."""
+    name, flags = _processor()
+    parts = [f"{name}, {usable_cores()} cores", " ".join(flags)]
+    parts += [f"{package} {importlib.metadata.version(package)}" for package in packages]
+    return "; ".join(part for part in parts if part)
+
+
+def _processor() -> tuple[str, list[str]]:
+    """Its name, and those instruction sets that it has and that matter."""
     name, flags = platform.machine(), set()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -22,10 +50,17 @@ def describe(*packages: str) -> str:
             if line.startswith("flags"):
                 flags = set(line.split())
                 break
-    cores = len(os.sched_getaffinity(0))
-    parts = [f"{name}, {cores} cores", " ".join(flag for flag in FLAGS if flag in flags)]
-    parts += [f"{package} {importlib.metadata.version(package)}" for package in packages]
-    return "; ".join(part for part in parts if part)
+    return name, [flag for flag in FLAGS if flag in flags]
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def child_seconds() -> float:
+    """Processor time of this process and of all its children that have ended."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(sum(resource.getrusage(each)[:2]) for each in who)
 
 
 def busy_seconds() -> float:

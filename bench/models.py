@@ -1,0 +1,64 @@
+"""The models that benchmarks measure, made once into `build/bench`.
+
+Each is made by a process of its own: TensorFlow keeps the memory that it takes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from bench._plain_module import plain_module
+from bench._published import ROOT
+
+FOLDER = ROOT / "build" / "bench"
+
+
+def stand_in(*, int8: bool = False) -> Path:
+    """The newest version of the stand-in: the network of the project with random weights."""
+    return _exported("stand-in", FOLDER / ("stand-in-int8" if int8 else "stand-in"))
+
+
+def plain() -> Path:
+    """The version that TensorFlow Serving would serve without this project."""
+    return plain_module(FOLDER / "plain") / "1"
+
+
+def module() -> Path:
+    """The stand-in's module itself, in TF1 Hub format."""
+    plain()
+    return FOLDER / "plain-module"
+
+
+def learned_module() -> Path:
+    """EfficientNet-Lite0 with its learned weights, a TF2 SavedModel."""
+    folder = FOLDER / "lite0-module"
+    if not folder.is_dir():
+        code = "import sys, pathlib; from tests.support.learned import write_learned_module as w; "
+        _run("-c", code + "w(pathlib.Path(sys.argv[1]))", str(folder))
+    return folder
+
+
+def learned() -> Path:
+    """The newest version made of `learned_module`."""
+    return _exported(str(learned_module()), FOLDER / "lite0")
+
+
+def _exported(module: str, base_path: Path) -> Path:
+    if not newest(base_path):
+        _run("-m", "featurewire_exporter", "export", module, str(base_path))
+    version = newest(base_path)
+    assert version is not None
+    return version
+
+
+def newest(base_path: Path) -> Path | None:
+    """The version directory with the highest number."""
+    entries = base_path.iterdir() if base_path.is_dir() else ()
+    versions = [entry for entry in entries if entry.name.isdigit()]
+    return max(versions, key=lambda entry: int(entry.name), default=None)
+
+
+def _run(*arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)

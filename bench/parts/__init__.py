@@ -1,0 +1,4 @@
+"""The parts of `make bench`: a module each, whose `measure(quick)` gives its figures."""
+
+NAMES = ("network", "decode", "image", "serving", "peers", "clients", "loadgen", "accuracy")
+"""In the order in which they run and stand in the report."""

@@ -1,0 +1,178 @@
+"""The limit, and how close each way to run the network comes to it: ready tensors, in process.
+
+The network's convolutions take so many operations an image; the limit is as many images a second
+as they would be at the rate of one large matrix product in the same precision. `plain TensorFlow`
+is the hub module's own graph, which is what TensorFlow Serving would execute.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import models
+from bench._openvino_network import convolutions, executed, read_network, write_onnx
+from bench.results import Figure
+from bench.timing import in_turns
+from featurewire_server.common import cgroup
+from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.load import load_engine
+
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "i8"}
+PRODUCT = (4096, 2048, 2048)
+"""Rows, depth and columns of the matrix product: 34 GFLOP, too large for the caches."""
+PLAIN = "plain TensorFlow, float32"
+Run = Callable[[], object]
+
+
+def measure(quick: bool) -> list[Figure]:
+    version = models.stand_in()
+    model = read_network(version)
+    count, work = convolutions(model)
+    products, computed = _products()
+    figures = [
+        Figure(
+            table="Limits",
+            name="operations an image",
+            unit="GFLOP",
+            values=[work / 1e9],
+            more={"how": f"{count} convolutions of the network's graph, two for each weight used"},
+        )
+    ]
+    rounds = 2 if quick else 5
+    times = in_turns(products, 2 * rounds)
+    for precision, text in computed.items():
+        rows, depth, columns = PRODUCT
+        figures.append(
+            Figure(
+                table="Limits",
+                name=f"matrix product, {precision}",
+                unit="GFLOP/s",
+                values=[2e-9 * rows * depth * columns / seconds for seconds in times[precision]],
+                peers={"of float32": "matrix product, float32"},
+                more={"how": f"{rows}x{depth} by {depth}x{columns}, OpenVINO, computed in {text}"},
+            )
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        ways = _ways(version, model, write_onnx(model, Path(folder, "network.onnx")))
+        for batch in (16,) if quick else (1, 16):
+            figures += _compared(ways, products, batch, work, rounds)
+    return figures
+
+
+def _compared(
+    ways: dict[str, Callable[[np.ndarray], object]],
+    products: dict[str, Run],
+    batch: int,
+    work: float,
+    rounds: int,
+) -> list[Figure]:
+    images = np.random.default_rng(0).random([batch, 299, 299, 3], dtype=np.float32)
+    runs = {name: lambda run=run: run(images) for name, run in ways.items()}
+    times = in_turns({**products, **runs}, rounds)
+    table = f"Batch of {batch}"
+    figures = []
+    for name, seconds in times.items():
+        peers = {"of plain TensorFlow": PLAIN}
+        if name in products:
+            rate = 2 * np.prod(PRODUCT, dtype=float) / work
+            title, values = f"limit, {name}", [rate / each for each in seconds]
+        else:
+            title, values = name, [batch / each for each in seconds]
+            peers["of the limit"] = f"limit, {name.rsplit(', ', 1)[1]}"
+        figures.append(
+            Figure(table=table, name=title, unit="images/s", values=values, peers=peers)
+        )
+    return figures
+
+
+def _ways(version: Path, model: Any, onnx: Path) -> dict[str, Callable[[np.ndarray], object]]:
+    """How to run the network on images: name, which ends with the precision, and function."""
+    import onnxruntime
+    import tensorflow as tf
+    import tensorflow_hub as hub
+
+    plain = hub.load(str(models.module())).signatures["image_feature_vector"]
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    ways: dict[str, Callable[[np.ndarray], object]] = {
+        PLAIN: lambda images: plain(images=tf.constant(images))["default"].numpy(),
+        "ONNX Runtime, float32": lambda images: session.run(None, {entry.name: images}),
+        "OpenVINO itself, float32": _openvino(model, "f32"),
+        "OpenVINO itself, bfloat16": _openvino(model, "bf16"),
+    }
+    for engine, precision in (
+        ("tensorflow", "float32"),
+        ("tensorflow", "bfloat16"),
+        ("openvino", "float32"),
+        ("openvino", "bfloat16"),
+    ):
+        mixed = "" if precision == "float32" else precision
+        loaded = load_engine(version, EngineConfig(engine=engine, mixed_precision=mixed))
+        title = {"tensorflow": "TensorFlow", "openvino": "OpenVINO"}[engine]
+        ways[f"Featurewire's {title} engine, {precision}"] = (
+            lambda images, loaded=loaded: loaded.run(
+                "image_feature_vector", {"images": images}, ["default"]
+            )
+        )
+    return ways
+
+
+def _openvino(model: Any, precision: str) -> Callable[[np.ndarray], object]:
+    """OpenVINO without this project, compiled for each batch size as its guide to latency says."""
+    import openvino as ov
+
+    requests: dict[int, Any] = {}
+
+    def run(images: np.ndarray) -> object:
+        if len(images) not in requests:
+            fixed = model.clone()
+            fixed.reshape(list(images.shape))
+            settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+            compiled = ov.Core().compile_model(fixed, "CPU", settings)
+            requests[len(images)] = compiled.create_infer_request()
+        return requests[len(images)].infer({0: images}, share_inputs=True)
+
+    return run
+
+
+def _products() -> tuple[dict[str, Run], dict[str, str]]:
+    """A matrix product by precision, and what the processor computes it in.
+
+    In 8 bits one operand is quantised on the way, as in a network.
+    """
+    import openvino as ov
+
+    matrix = np.random.default_rng(0).standard_normal(PRODUCT[:2], np.float32)
+    runs: dict[str, Run] = {}
+    computed = {}
+    for precision, short in PRECISIONS.items():
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if short == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": cgroup.cores(),
+            "NUM_STREAMS": 1,
+        }
+        compiled = ov.Core().compile_model(_product(quantised=short == "i8"), "CPU", settings)
+        request = compiled.create_infer_request()
+        runs[precision] = lambda request=request: request.infer({0: matrix}, share_inputs=True)
+        (computed[precision],) = executed(compiled)
+    return runs, computed
+
+
+def _product(*, quantised: bool) -> Any:
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    rows, depth, columns = PRODUCT
+    entry = ops.parameter([rows, depth], np.float32)
+    weights = np.random.default_rng(1).standard_normal((depth, columns), np.float32)
+    left, right = entry, ops.constant(weights)
+    if quantised:
+        bounds = [np.float32(value) for value in (-4, 4, -4, 4)]
+        left = ops.fake_quantize(left, *bounds, 256)
+        right = ops.fake_quantize(right, *bounds, 255)
+    return ov.Model([ops.matmul(left, right, False, False)], [entry])
