@@ -52,11 +52,11 @@ protos: .venv-protos/.installed ## regenerate the _tfs packages from protos/
 check-protos: .venv-protos/.installed
 	.venv-protos/bin/python scripts/generate_protos.py --check
 
-bench: $(VENV)/.installed $(VENV)/.dev ## the benchmarks
-	$(BIN)/python -m bench
+bench: .venv-bench/.installed ## the speed of everything beside its limit and peers (PARTS=, QUICK=1)
+	@.venv-bench/bin/python -m bench $(PARTS) $(if $(QUICK),--quick)
 
 clean: ## remove environments, models and caches
-	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples build
+	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples .venv-bench build
 
 $(VENV)/.installed: constraints.txt $(wildcard */pyproject.toml)
 	@echo "Creating $(VENV) (TensorFlow is a large download; a minute or two)"
@@ -73,6 +73,13 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
 	@echo "Creating .venv-search for the sample"
 	@$(PYTHON) -m venv .venv-search
 	@$(SHOWN) .venv-search/bin/pip install --disable-pip-version-check -e ./client -r $<
+	@touch $@
+
+.venv-bench/.installed: bench/requirements.txt $(wildcard */pyproject.toml)
+	@echo "Creating .venv-bench (TensorFlow and the peers are large downloads; some minutes)"
+	@$(PYTHON) -m venv .venv-bench
+	@$(SHOWN) .venv-bench/bin/pip install --disable-pip-version-check -r $< \
+	    -e ./client -e ./exporter -e ./server[openvino] -e ./rollout
 	@touch $@
 
 # The oldest supported generator: its output also runs on newer protobuf runtimes.

@@ -14,19 +14,17 @@ import time
 from pathlib import Path
 
 from bench import report, results
+from bench._published import ROOT
 from bench.machine import busy_seconds, child_seconds, machine, usable_cores
 from bench.parts import NAMES
 
-ROOT = Path(__file__).resolve().parent.parent
 QUICK = ROOT / "build" / "bench" / "quick"
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"among {', '.join(NAMES)}")
-    parser.add_argument(
-        "--quick", action="store_true", help=f"fewer rounds, kept apart in {QUICK}"
-    )
+    parser.add_argument("--quick", action="store_true", help=f"fewer rounds, kept apart in {QUICK}")
     parser.add_argument("--report", action="store_true", help="only write the report again")
     options = parser.parse_args(argv)
     if unknown := sorted(set(options.parts) - set(NAMES)):
@@ -45,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         print(report.of_part(name, results.load(file)[name]), flush=True)
     page = QUICK / "performance.md" if options.quick else report.PAGE
     parts = results.load(file)
+    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(report.page(parts))
     if parts:
         from bench import plots

@@ -82,18 +82,25 @@ class Grpc:
             await channel.close()
 
 
-class Rest:
-    """Calls over kept connections, as many as are needed; the server's timeout is its flag's."""
+def rest_body(image: bytes) -> bytes:
+    """The body of TensorFlow Serving's REST API for one image."""
+    row = {"b64": base64.b64encode(image).decode()}
+    return json.dumps({"instances": [row]}).encode()
 
-    def __init__(self, port: int, model: str, images: list[bytes]) -> None:
+
+class Http:
+    """POST over kept connections, as many as are needed; the server's timeout is its own."""
+
+    def __init__(self, port: int, path: str, bodies: list[bytes], kind: str = "") -> None:
+        """`kind`: the content type."""
         self._port = port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._bodies = []
-        for image in images:
-            row = {"b64": base64.b64encode(image).decode()}
-            body = json.dumps({"instances": [row]}).encode()
-            head = f"POST /v1/models/{model}:predict HTTP/1.1\r\nHost: a\r\nContent-Length: "
-            self._bodies.append(f"{head}{len(body)}\r\n\r\n".encode() + body)
+        for body in bodies:
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+            if kind:
+                head += f"Content-Type: {kind}\r\n"
+            self._bodies.append(f"{head}\r\n".encode() + body)
 
     async def __call__(self, number: int, timeout: float | None) -> bool:
         async with asyncio.timeout(timeout):
@@ -120,6 +127,11 @@ class Rest:
     async def close(self) -> None:
         for _, writer in self._idle:
             writer.close()
+
+
+def rest(port: int, model: str, images: list[bytes]) -> Http:
+    """Calls of TensorFlow Serving's REST API, an image each."""
+    return Http(port, f"/v1/models/{model}:predict", [rest_body(image) for image in images])
 
 
 async def one(send: Send, number: int, timeout: float | None, tally: Tally) -> None:
@@ -149,6 +161,25 @@ async def steady(send: Send, seconds: float, *, callers: int, skip: float = 0.0)
 
     await asyncio.gather(*(caller() for _ in range(callers)))
     return sum(skip <= end < seconds for end in ends) / (seconds - skip)
+
+
+async def closed_loop(send: Send, seconds: float, callers: int) -> tuple[float, list[float]]:
+    """Images a second, and latencies in seconds, of `callers` who wait for one answer each.
+
+    Nobody calls after `seconds`; the rate counts until the last answer. Raises RuntimeError if
+    a call was refused.
+    """
+    began = time.perf_counter()
+    numbers, tally = itertools.count(), Tally()
+
+    async def caller() -> None:
+        while time.perf_counter() - began < seconds:
+            await one(send, next(numbers), 60.0, tally)
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    if tally.refused or tally.late:
+        raise RuntimeError(f"{len(tally.refused)} calls were refused, {tally.late} timed out")
+    return len(tally.answered) / (time.perf_counter() - began), tally.answered
 
 
 async def crowd(send: Send, seconds: float, *, per_second: float, timeout: float) -> Tally:

@@ -37,7 +37,8 @@ def convolutions(model: Any) -> tuple[int, float]:
     that the network computes is below a hundredth of it.
     """
     one = model.clone()
-    one.reshape([1, *(dimension.get_length() for dimension in list(one.input(0).partial_shape)[1:])])
+    sizes = list(one.input(0).partial_shape)[1:]
+    one.reshape([1, *(size.get_length() for size in sizes)])
     nodes = [node for node in one.get_ops() if node.get_type_name() == "Convolution"]
     work = (
         2 * np.prod(list(node.output(0).shape)) * np.prod(list(node.input(1).get_shape())[1:])
@@ -55,17 +56,15 @@ def write_onnx(model: Any, path: Path) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    names: dict[Any, str] = {}
     nodes, weights, inputs, outputs = [], [], [], []
     for node in model.get_ordered_ops():
         name, kind = node.get_friendly_name(), node.get_type_name()
-        sources = [names[source.get_source_output().get_node().get_friendly_name()]
-                   for source in node.inputs()]  # fmt: skip
-        names[name] = name
-        shape = [str(size) if size.is_dynamic else size.get_length() for size in
-                 (node.output(0).partial_shape if node.outputs() else [])]  # fmt: skip
+        sources = [
+            source.get_source_output().get_node().get_friendly_name() for source in node.inputs()
+        ]
         if kind == "Parameter":
-            inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape[1:]]))
+            sizes = [size.get_length() for size in list(node.output(0).partial_shape)[1:]]
+            inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *sizes]))
         elif kind == "Result":
             outputs.append(helper.make_tensor_value_info(sources[0], TensorProto.FLOAT, None))
         elif kind == "Constant":
@@ -82,8 +81,8 @@ def write_onnx(model: Any, path: Path) -> Path:
 def _onnx_operation(node: Any, kind: str) -> tuple[str, dict[str, Any], int]:
     """The ONNX operation of a node, its attributes, and how many of the inputs it takes."""
     found = node.get_attributes()
-    window = {"strides": found.get("strides"), "pads": [*found.get("pads_begin", ())] +
-              [*found.get("pads_end", ())]}  # fmt: skip
+    pads = [*found.get("pads_begin", ()), *found.get("pads_end", ())]
+    window = {"strides": found.get("strides"), "pads": pads}
     match kind:
         case "Add" | "Relu":
             return kind, {}, 2

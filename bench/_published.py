@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,21 +35,32 @@ def published(scratch: Path) -> Path:
 @contextlib.contextmanager
 def serving(base_path: Path, model: str, *flags: str) -> Iterator[str]:
     """`featurewire serve` with batching on a free loopback port; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
+    command = [
+        *("-m", "featurewire_server", f"--port={port}", f"--model_name={model}"),
+        f"--model_base_path={base_path.absolute()}",
+        *("--enable_batching", f"--batching_parameters_file={BATCHING}", *flags),
+    ]
+    with running(command, port):
+        yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def running(
+    arguments: Sequence[str | Path], port: int, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that listens on a loopback port, from then until it is told to end.
+
+    Raises RuntimeError with the end of its output if it does not listen.
+    """
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "featurewire_server", f"--port={port}"]
-            + [
-                f"--model_name={model}",
-                f"--model_base_path={base_path.absolute()}",
-                "--enable_batching",
-            ]
-            + [f"--batching_parameters_file={ROOT / 'serving_config' / 'batching.config'}", *flags],
+            [sys.executable, *arguments],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+            cwd=ROOT,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"} | dict(environment or {}),
+            start_new_session=True,
         )
         try:
             deadline = time.monotonic() + START_SECONDS
@@ -58,7 +69,7 @@ def serving(base_path: Path, model: str, *flags: str) -> Iterator[str]:
                     log.seek(0)
                     raise RuntimeError(f"no server: {log.read()[-500:].decode(errors='replace')}")
                 time.sleep(0.1)
-            yield f"127.0.0.1:{port}"
+            yield server
         finally:
             server.send_signal(signal.SIGTERM)
             try:
@@ -66,6 +77,15 @@ def serving(base_path: Path, model: str, *flags: str) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+            # Workers that outlive the server that started them: it leads a group of its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

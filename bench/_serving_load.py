@@ -128,7 +128,7 @@ def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
     from featurewire_server.engines.engine import EngineConfig
     from featurewire_server.engines.load import load_engine
 
-    mixed = "" if precision == "int8" else precision
+    mixed = precision if precision == "bfloat16" else ""
     config = EngineConfig(engine=name, mixed_precision=mixed, int8=precision == "int8")
     engine = load_engine(version, config)
     contents = jpegs()

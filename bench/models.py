@@ -15,9 +15,17 @@ from bench._published import ROOT
 FOLDER = ROOT / "build" / "bench"
 
 
-def stand_in(*, int8: bool = False) -> Path:
+def stand_in() -> Path:
     """The newest version of the stand-in: the network of the project with random weights."""
-    return _exported("stand-in", FOLDER / ("stand-in-int8" if int8 else "stand-in"))
+    return _exported("stand-in", FOLDER / "stand-in")
+
+
+def stand_in_with(precision: str) -> Path | None:
+    """A version of the stand-in that can be computed in `precision`.
+
+    One in 8 bits takes long to make: `python -m bench.models int8` does. None before that.
+    """
+    return stand_in() if precision != "int8" else newest(FOLDER / "stand-in-int8")
 
 
 def plain() -> Path:
@@ -45,9 +53,9 @@ def learned() -> Path:
     return _exported(str(learned_module()), FOLDER / "lite0")
 
 
-def _exported(module: str, base_path: Path) -> Path:
+def _exported(module: str, base_path: Path, *options: str) -> Path:
     if not newest(base_path):
-        _run("-m", "featurewire_exporter", "export", module, str(base_path))
+        _run("-m", "featurewire_exporter", "export", module, str(base_path), *options)
     version = newest(base_path)
     assert version is not None
     return version
@@ -62,3 +70,8 @@ def newest(base_path: Path) -> Path | None:
 
 def _run(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    extra = ("--int8",) if "int8" in sys.argv[1:] else ()
+    print(_exported("stand-in", FOLDER / ("stand-in-int8" if extra else "stand-in"), *extra))

@@ -17,14 +17,14 @@ PLOTS = {
     "serving": ["throughput-concurrency", "throughput-latency"],
 }
 """Names of the plots below a part's tables."""
-HEAD = """<!-- Written by `python -m bench --report` from bench/results/latest.json. Do not edit. -->
+HEAD = """<!-- `python -m bench --report` writes this from bench/results/latest.json. Do not edit. -->
 # Performance
 
-`make bench` measured this; [bench/](../bench/README.md) says how to run it. Machines differ and drift,
-so a figure stands beside a peer or a limit of the same run, and the ratio is what to keep. The
-median of all rounds comes first, then the lowest and the highest. Ratios are taken round by round.
-A part is measured in one run, on the machine that it names; `others` is what other programs took of
-its processors.
+`make bench` measured this; [bench/](../bench/README.md) says how to run it. Machines differ and
+drift, so a figure stands beside a peer or a limit of the same run, and the ratio is what to keep.
+The median of all rounds comes first, then the lowest and the highest. Ratios are taken round by
+round. A part is measured in one run, on the machine that it names; `others` is what other programs
+took of its processors.
 
 The network is the stand-in: the real structure with random weights, which cost what learned ones
 cost. Photos are the samples, as JPEGs of 640 pixels.
@@ -110,8 +110,8 @@ def _cell(value: float | str) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, four beyond a thousand, without an exponent."""
-    if value == 0 or abs(value) >= 100:
+    """Three digits that count, all before the point, without an exponent."""
+    if value == int(value) or abs(value) >= 100:
         return f"{value:.0f}"
     text = f"{value:#.3g}"
     return f"{value:.2g}" if "e" in text else text

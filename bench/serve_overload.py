@@ -16,13 +16,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import socket
 import tempfile
 import time
 from pathlib import Path
 
-from bench._crowd import Grpc, Rest, crowd, predict_request, steady
-from bench._published import published, serving
+from bench._crowd import Grpc, Http, crowd, predict_request, rest, steady
+from bench._published import free_port, published, serving
 from bench._serving_load import MODEL, cpu_seconds, jpegs, server_pid
 from bench.machine import busy_seconds, describe, print_table
 
@@ -49,17 +48,16 @@ def resident_mb(pid: int) -> float:
     return 0.0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def measure(
-    name: str, target: str, rest: int, contents: list[bytes], timeouts: list[float], seconds: float
+    name: str,
+    target: str,
+    rest_port: int,
+    contents: list[bytes],
+    timeouts: list[float],
+    seconds: float,
 ) -> list[list[object]]:
     if name == "rest":
-        send: Grpc | Rest = Rest(rest, MODEL, contents)
+        send: Grpc | Http = rest(rest_port, MODEL, contents)
     else:
         send = Grpc(target, [predict_request(MODEL, image) for image in contents])
     pid = server_pid(target)
@@ -114,12 +112,12 @@ def main(argv: list[str] | None = None) -> int:
         for name in options.rows or ROWS:
             # Over REST the timeout is a flag, counted from when the whole request is there.
             for each in [[timeout] for timeout in timeouts] if name == "rest" else [timeouts]:
-                rest = free_port()
-                flags = [f"--rest_api_port={rest}", *ROWS[name]]
+                rest_port = free_port()
+                flags = [f"--rest_api_port={rest_port}", *ROWS[name]]
                 if name == "rest":
                     flags.append(f"--rest_api_timeout_in_ms={int((each[0] - WAY) * 1000)}")
                 with serving(base_path, MODEL, *flags) as target:
-                    run = measure(name, target, rest, contents, each, options.seconds)
+                    run = measure(name, target, rest_port, contents, each, options.seconds)
                     table += asyncio.run(run)
     print_table(
         ["ten times too many", "capacity/s", "in time/s", "share", "crowd", "of the rest"]

@@ -84,9 +84,7 @@ def _compared(
         else:
             title, values = name, [batch / each for each in seconds]
             peers["of the limit"] = f"limit, {name.rsplit(', ', 1)[1]}"
-        figures.append(
-            Figure(table=table, name=title, unit="images/s", values=values, peers=peers)
-        )
+        figures.append(Figure(table=table, name=title, unit="images/s", values=values, peers=peers))
     return figures
 
 
@@ -97,6 +95,7 @@ def _ways(version: Path, model: Any, onnx: Path) -> dict[str, Callable[[np.ndarr
     import tensorflow_hub as hub
 
     plain = hub.load(str(models.module())).signatures["image_feature_vector"]
+    onnxruntime.set_default_logger_severity(3)  # it warns of constants that became attributes
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
     ways: dict[str, Callable[[np.ndarray], object]] = {
@@ -114,10 +113,8 @@ def _ways(version: Path, model: Any, onnx: Path) -> dict[str, Callable[[np.ndarr
         mixed = "" if precision == "float32" else precision
         loaded = load_engine(version, EngineConfig(engine=engine, mixed_precision=mixed))
         title = {"tensorflow": "TensorFlow", "openvino": "OpenVINO"}[engine]
-        ways[f"Featurewire's {title} engine, {precision}"] = (
-            lambda images, loaded=loaded: loaded.run(
-                "image_feature_vector", {"images": images}, ["default"]
-            )
+        ways[f"Featurewire's {title} engine, {precision}"] = lambda images, loaded=loaded: (
+            loaded.run("image_feature_vector", {"images": images}, ["default"])
         )
     return ways
 

@@ -1,0 +1,66 @@
+"""The embedded server over gRPC, by calls in flight, beside its engine without a server.
+
+A closed loop: each caller sends one image, waits for its vector and sends the next. The engine
+alone answers one image after the other, which is the peer of one call in flight, and full batches
+from two threads, the peer of all others. Processor time is that of one image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import models
+from bench._crowd import Grpc, predict_request
+from bench._published import serving
+from bench._serving_load import MODEL, InProcess, jpegs, server_pid
+from bench.loads import Row
+from bench.results import Figure
+from featurewire import Client
+
+ONE = "in process, one image after the other"
+FULL = "in process, full batches"
+SINGLES = 12
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+
+def measure(quick: bool) -> list[Figure]:
+    levels = (1, 48) if quick else (1, 4, 16, 48)
+    rounds, seconds = (1, 3.0) if quick else (3, 4.0)
+    figures = []
+    for precision in PRECISIONS[:2] if quick else PRECISIONS:
+        version = models.stand_in_with(precision)
+        if version is not None:
+            figures += _measured(version, precision, levels, rounds, seconds)
+    return figures
+
+
+def _measured(
+    version: Path, precision: str, levels: tuple[int, ...], rounds: int, seconds: float
+) -> list[Figure]:
+    requests = [predict_request(MODEL, image) for image in jpegs()]
+    rows = [Row(f"{level} in flight", level) for level in levels]
+    singles: list[float] = []
+    full: list[float] = []
+    flags = ("--engine=openvino", f"--engine_precision={precision}")
+    with (
+        InProcess(version, "openvino", precision) as alone,
+        serving(version.parent, MODEL, *flags) as target,
+    ):
+        with Client(target, model=MODEL) as client:
+            client.wait_until_ready(120)
+        pid = server_pid(target)
+        Row("warm-up", levels[-1]).run(lambda: Grpc(target, requests), 1.0, lambda: [pid])
+        alone.ask("batch", 1)
+        for _ in range(rounds):
+            singles.append(SINGLES / sum(alone.ask("single", at) for at in range(SINGLES)))
+            for row in rows:
+                row.run(lambda: Grpc(target, requests), seconds, lambda: [pid])
+            full.append(alone.rate(seconds)[1])
+    table = f"OpenVINO, {precision}"
+    alone_figures = [
+        Figure(table=table, name=name, unit="images/s", values=values)
+        for name, values in ((ONE, singles), (FULL, full))
+    ]
+    return alone_figures + [
+        row.figure(table, {"of in process": ONE if row.in_flight == 1 else FULL}) for row in rows
+    ]

@@ -1,0 +1,71 @@
+"""docs/performance.md is what the last run of `make bench` measured, and pages quote only that."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench import report, results
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *(path for path in sorted(ROOT.glob("*/*.md")) if path != report.PAGE),
+]
+QUOTE = re.compile(r"\[([^\]]*\d[^\]]*)\]\([^)\s]*performance\.md(?:#([\w-]*))?\)")
+"""A link to the page whose text holds a figure: `[1.03](docs/performance.md#serving)`."""
+
+
+def wrong_quotes(text: str, page: str) -> list[str]:
+    """Quotes in `text` with a number that the section of `page` that they link to does not have."""
+    sections = {"": page}
+    for section in page.split("\n## ")[1:]:
+        sections[section.split("\n", 1)[0].lower()] = section
+    wrong = []
+    for quote, anchor in QUOTE.findall(text):
+        numbers = set(re.findall(r"\d+(?:\.\d+)?", sections.get(anchor or "", "")))
+        if not set(re.findall(r"\d+(?:\.\d+)?", quote)) <= numbers:
+            wrong.append(quote)
+    return wrong
+
+
+def test_the_page_is_made_of_the_result_file():
+    assert report.PAGE.read_text() == report.page(results.load(results.LATEST))
+
+
+def test_every_plot_of_the_page_is_there():
+    plots = re.findall(r"\]\((performance/[\w-]+\.png)\)", report.PAGE.read_text())
+    assert plots
+    assert [plot for plot in plots if not (report.PAGE.parent / plot).is_file()] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_quote_only_figures_that_were_measured(path):
+    assert wrong_quotes(path.read_text(), report.PAGE.read_text()) == []
+
+
+def test_a_quote_of_another_figure_is_noticed():
+    page = "# P\n\n## Serving\n\n| 16 in flight | 1.03 |\n\n## Network\n\n| 0.97 |\n"
+    right = (
+        "serves at [1.03](performance.md#serving), the network at [0.97](performance.md#network)"
+    )
+    assert wrong_quotes(right, page) == []
+    assert wrong_quotes("[1.04](performance.md#serving)", page) == ["1.04"]
+    assert wrong_quotes("[1.03](../docs/performance.md#network)", page) == ["1.03"]
+    assert wrong_quotes("[2.0](performance.md#nowhere)", page) == ["2.0"]
+
+
+def test_a_figure_that_changes_changes_the_page():
+    figure = results.Figure(table="T", name="ours", unit="images/s", values=[10.0, 12.0, 11.0])
+    twice = results.Figure(
+        table="T",
+        name="twice",
+        unit="images/s",
+        values=[20.0, 18.0, 22.0],
+        peers={"of ours": "ours"},
+    )
+    part = {"figures": results.as_json([figure, twice])}
+    assert "| ours | 11 images/s | 10 to 12 |" in report.of_part("network", part)
+    assert "| 2.00 (1.50 to 2.00) |" in report.of_part("network", part)
