@@ -17,7 +17,7 @@ PLOTS = {
     "serving": ["throughput-concurrency", "throughput-latency"],
 }
 """Names of the plots below a part's tables."""
-HEAD = """<!-- `python -m bench --report` writes this from bench/results/latest.json. Do not edit. -->
+HEAD = """<!-- `python -m bench --report` writes this from bench/results/latest.json. -->
 # Performance
 
 `make bench` measured this; [bench/](../bench/README.md) says how to run it. Machines differ and
