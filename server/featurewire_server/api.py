@@ -32,6 +32,7 @@ from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
 from ._tfs.classification_pb2 import ClassificationRequest, ClassificationResponse
 from ._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
 from ._tfs.regression_pb2 import RegressionRequest, RegressionResponse
+from .batching.task import Terms
 from .common.admission import Admission, Hold
 from .common.errors import ServingError, from_exception, invalid_argument
 from .common.loop import NUMBERS, by_size
@@ -50,17 +51,11 @@ CLASS, BULK = "featurewire-class", "bulk"
 
 
 @dataclass(kw_only=True)
-class Call:
+class Call(Terms):
     """What a handler knows of a call besides its message."""
 
     held: Hold
     """What admission counts for it, until its answer has been sent."""
-    caller: object = None
-    """Whatever tells one connection from another."""
-    bulk: bool = False
-    """Whether nobody waits for its answer; see `schedule`."""
-    deadline: float | None = None
-    """In seconds of `time.monotonic()`; None: none."""
     entrypoint: str = "GRPC"
     """`GRPC` or `REST`, for the metrics."""
     read: bool = False
@@ -72,10 +67,6 @@ class Call:
         """Hold as much for the answer, too; raises RESOURCE_EXHAUSTED."""
         self.answer_bytes = size
         self.held.resize(self.held.size + size)
-
-    def terms(self) -> dict[str, Any]:
-        """What the order of requests goes by."""
-        return {"deadline": self.deadline, "caller": self.caller, "bulk": self.bulk}
 
     def cancellation_code(self) -> grpc.StatusCode:
         """Why it was cancelled: by its caller, or by its deadline."""
@@ -227,7 +218,7 @@ class Api:
                 name, signature = predict.signature_of(
                     servable.runner.signatures, spec.signature_name
                 )
-                servable.runner.require_time(name, [*signature.outputs], **call.terms())
+                servable.runner.require_time(name, [*signature.outputs], call)
         except ServingError as error:
             if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
@@ -241,7 +232,7 @@ class Api:
     ) -> list[dict[str, np.ndarray]]:
         """The outputs of each of `runs`, which share their examples."""
         started = time.monotonic()
-        values = [await servable.runner.run(run, **call.terms()) for run in runs]
+        values = [await servable.runner.run(run, call) for run in runs]
         self.metrics.observe_runtime(
             model=servable.name, api=api, seconds=time.monotonic() - started
         )

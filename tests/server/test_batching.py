@@ -17,7 +17,7 @@ from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
 from featurewire_server.batching.config import BatchingConfig
 from featurewire_server.batching.queue import Queue
 from featurewire_server.batching.runner import BatchScheduler, Runner
-from featurewire_server.batching.task import Batch, Piece, Task, merge, refused_rows
+from featurewire_server.batching.task import Batch, Piece, Task, Terms, merge, refused_rows
 from featurewire_server.common.errors import ServingError
 from featurewire_server.common.loop import event_loop, run
 from featurewire_server.common.metrics import Metrics
@@ -77,7 +77,9 @@ class Bench:
     def submit_array(self, array, signature="serving_default", wait=True, **options):
         before = self.enqueued(), len(self.engine.calls)
         run = asked(signature, x=array)
-        future = asyncio.run_coroutine_threadsafe(self.runner.run(run, **options), event_loop())
+        future = asyncio.run_coroutine_threadsafe(
+            self.runner.run(run, Terms(**options)), event_loop()
+        )
         if wait:
             wait_until(lambda: future.done() or (self.enqueued(), len(self.engine.calls)) != before)
         return future
@@ -184,7 +186,7 @@ def test_the_rest_of_a_split_task_is_answered_where_padding_makes_it_as_long_as_
     engine = FakeEngine()
     options = BatchingConfig(max_batch_size=4, allowed_sizes=(1, 4), split=True)
     runner = Runner("m", engine, options, single)
-    task = Task({"x": np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)})
+    task = Task({"x": np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)}, Terms())
     queue = Queue(options, owner=runner, key=("serving_default", ("y",)))
     for start, stop, size in [(0, 1, 1), (1, 4, 4)]:
         assert runner.process(Batch(queue, pieces=[Piece(task, start, stop)], size=size))
@@ -195,7 +197,7 @@ def test_the_rest_of_a_split_task_is_answered_where_padding_makes_it_as_long_as_
 def test_a_split_task_whose_parts_do_not_fit_together_fails_alone() -> None:
     options = BatchingConfig(max_batch_size=2, split=True)
     queue = Queue(options)
-    split, other = (Task({"x": np.zeros((rows, 1), np.float32)}) for rows in (2, 1))
+    split, other = (Task({"x": np.zeros((rows, 1), np.float32)}, Terms()) for rows in (2, 1))
     Batch(queue, pieces=[Piece(split, 0, 1)], size=1).deliver({"y": np.zeros((1, 1))})
     pieces = [Piece(split, 1, 2), Piece(other, 0, 1)]
     Batch(queue, pieces=pieces, size=2).deliver({"y": np.zeros((2, 3))})
@@ -317,9 +319,9 @@ def test_outputs_without_a_row_for_each_input_row_are_refused(scheduler) -> None
 def test_scalars_and_unequal_inputs_cannot_be_batched(scheduler) -> None:
     runner = Bench(scheduler).runner
     with pytest.raises(ServingError, match="at least one dimension"):
-        run(runner.run(asked("serving_default", x=np.array(1, np.float32))))
+        run(runner.run(asked("serving_default", x=np.array(1, np.float32)), Terms()))
     with pytest.raises(ServingError, match="equal 0th-dimension size"):
-        run(runner.run(asked("serving_default", x=np.zeros(1), z=np.zeros(2))))
+        run(runner.run(asked("serving_default", x=np.zeros(1), z=np.zeros(2)), Terms()))
 
 
 def test_no_rows_at_all_are_answered(scheduler) -> None:

@@ -15,6 +15,7 @@ from featurewire._tfs.predict_pb2 import PredictResponse
 from featurewire_server.api import Call
 from featurewire_server.batching.config import BatchingConfig
 from featurewire_server.batching.runner import BatchScheduler, Runner
+from featurewire_server.batching.task import Terms
 from featurewire_server.common.admission import Hold
 from featurewire_server.common.errors import resource_exhausted
 from featurewire_server.common.loop import run
@@ -205,7 +206,7 @@ def test_the_order_of_requested_outputs_makes_no_queue_of_its_own() -> None:
     for order in itertools.permutations(names):
         inputs = {"x": np.ones((1, 1))}
         asked = Run(signature_name="serving_default", inputs=inputs, outputs=order, examples=1)
-        values = run(runner.run(asked))
+        values = run(runner.run(asked, Terms()))
         assert sorted(values) == names
     assert set(seen) == {tuple(names)}
     assert len(runner.queues) == 1

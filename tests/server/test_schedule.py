@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from featurewire_server.batching.config import BatchingConfig
 from featurewire_server.batching.queue import Queue, Rates
 from featurewire_server.batching.schedule import BULK_SECONDS, Schedule
-from featurewire_server.batching.task import Batch, Task, TaskTooLarge
+from featurewire_server.batching.task import Batch, Task, TaskTooLarge, Terms
 from featurewire_server.common.errors import ServingError
 
 ONES = BatchingConfig(max_batch_size=1, max_enqueued_batches=10**6)
@@ -51,9 +51,11 @@ def new_task(
 ) -> Task:
     return Task(
         {"x": np.zeros((rows, 1))},
-        deadline=None if timeout is None else now + timeout,
-        caller=caller,
-        bulk=bulk,
+        Terms(
+            deadline=None if timeout is None else now + timeout,
+            caller=caller,
+            bulk=bulk,
+        ),
         enqueued=now,
     )
 

@@ -95,7 +95,3 @@ class BatchingConfig:
         if self.split and self.max_execution_batch_size is not None:
             return self.max_execution_batch_size
         return self.max_batch_size
-
-    def padded(self, rows: int) -> int:
-        """The allowed size that a batch of `rows` is padded to."""
-        return next((size for size in self.allowed_sizes if size >= rows), rows)

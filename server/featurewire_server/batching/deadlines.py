@@ -92,20 +92,20 @@ def check(
 def too_late(queue: Queue, task: Task) -> ServingError:
     return resource_exhausted(
         "The request has waited and cannot be answered before its deadline any more",
-        retry_after=queue.seconds(min(task.rows, queue.config.execution_size)),
+        retry_after=queue.seconds(min(task.rows, queue.largest)),
     )
 
 
 def _latest_start(queue: Queue, task: Task) -> float:
     assert task.deadline is not None
-    rows = min(task.left, queue.config.execution_size)
+    rows = min(task.left, queue.largest)
     return task.deadline - (needed(queue, rows) or 0.0)
 
 
 def lead(queue: Queue, line: Line) -> float:
     """Seconds before the end of what runs at which the next batch of a line starts, so that its
     decoding overlaps with it. Sooner would only fix what is in it."""
-    seconds = queue.seconds(min(line.rows, queue.config.execution_size))
+    seconds = queue.seconds(min(line.rows, queue.largest))
     if seconds is None:
         return MOST_LEAD
     return min(max(LEAD * seconds, LEAST_LEAD), MOST_LEAD)
@@ -189,7 +189,7 @@ def _between(other: Queue, line: Line, batches: int) -> float:
     waiting = other.batches(line)
     if not waiting:
         return 0.0
-    rows = min(-(-line.rows // waiting), other.config.execution_size)
+    rows = min(-(-line.rows // waiting), other.largest)
     return min(waiting, batches) * _time(other, rows)
 
 

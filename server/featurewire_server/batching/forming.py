@@ -117,7 +117,7 @@ def _whole_sizes(queue: Queue, choice: Choice, alone: bool) -> list[Piece]:
     if not queue.pads:
         return choice.pieces
     full = max((size for size in queue.config.allowed_sizes if size <= rows), default=rows)
-    if full == rows or (alone and not _parts_are_faster(queue, rows, full)):
+    if full == rows or (alone and not _two_are_faster(queue, rows, full)):
         return choice.pieces
     kept, have = [], 0
     for piece in choice.pieces:
@@ -128,7 +128,7 @@ def _whole_sizes(queue: Queue, choice: Choice, alone: bool) -> list[Piece]:
     return kept or choice.pieces
 
 
-def _parts_are_faster(queue: Queue, rows: int, full: int) -> bool:
+def _two_are_faster(queue: Queue, rows: int, full: int) -> bool:
     whole, first, second = map(queue.seconds, (rows, full, rows - full))
     if whole is None or first is None or second is None:
         return False

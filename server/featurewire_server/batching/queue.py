@@ -176,9 +176,11 @@ class Queue:
         key: Any = None,
     ) -> None:
         self.config = config
+        self.largest = config.execution_size
+        """Rows of the largest batch that runs."""
         self.rates = rates or Rates()
         self.splits = splits
-        """Whether rows are independent, so that a task may run in parts."""
+        """Whether rows are independent, so that a task may run in pieces."""
         self.side_by_side = side_by_side
         """Whether its batches compute at once, not one after the other; see `engine`."""
         self.pads = pads
@@ -217,7 +219,7 @@ class Queue:
     def _batches_with(self, line: Line, task: Task) -> int:
         if not self.config.merge:
             return len(line.tasks) + 1
-        return -(-(line.rows + task.rows) // self.config.execution_size)
+        return -(-(line.rows + task.rows) // self.largest)
 
     def __len__(self) -> int:
         """Batches enqueued."""
@@ -226,7 +228,7 @@ class Queue:
     def batches(self, line: Line) -> int:
         if not self.config.merge:
             return len(line.tasks)
-        return -(-line.rows // self.config.execution_size)
+        return -(-line.rows // self.largest)
 
     def shape(self, task: Task) -> object:
         """What tasks of one batch must share, so that none can make the others fail."""
@@ -241,10 +243,11 @@ class Queue:
 
     def padded(self, rows: int) -> int:
         """Rows that a batch of `rows` computes."""
-        return self.config.padded(rows) if self.pads else rows
+        allowed = self.config.allowed_sizes if self.pads else ()
+        return next((size for size in allowed if size >= rows), rows)
 
     def sizes(self) -> tuple[int, ...]:
         """Sizes of batches to choose from, the smallest first."""
-        largest = self.config.execution_size
-        powers = tuple(1 << bit for bit in range(largest.bit_length()) if 1 << bit < largest)
-        return self.config.allowed_sizes or (*powers, largest)
+        powers = (1 << bit for bit in range(self.largest.bit_length()))
+        below = (size for size in powers if size < self.largest)
+        return self.config.allowed_sizes or (*below, self.largest)

@@ -26,7 +26,7 @@ from ..messages.predict import Run
 from .config import BatchingConfig
 from .queue import Queue
 from .schedule import Schedule
-from .task import Batch, Task, common_rows, refused_rows
+from .task import Batch, Task, Terms, common_rows, refused_rows
 
 log = logging.getLogger(__name__)
 
@@ -115,38 +115,23 @@ class Runner:
         self._scheduler = scheduler
         self._metrics = metrics or Metrics()
 
-    async def run(
-        self,
-        run: Run,
-        *,
-        deadline: float | None = None,
-        caller: object = None,
-        bulk: bool = False,
-    ) -> dict[str, np.ndarray]:
-        """The outputs; raises ServingError. See Engine.run, and Task for the options."""
+    async def run(self, run: Run, terms: Terms) -> dict[str, np.ndarray]:
+        """The outputs; raises ServingError. See Engine.run."""
         key = _key(run.signature_name, run.outputs)
         rows = common_rows(run.inputs) if self._config.merge else max(run.examples, 1)
         if not rows:
             return await asyncio.to_thread(self._engine.run, key[0], run.inputs, key[1])
-        task = Task(run.inputs, rows=rows, deadline=deadline, caller=caller, bulk=bulk)
+        task = Task(run.inputs, terms, rows=rows)
         with self._queued(key, task):
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(terms.deadline):
                     return await asyncio.wrap_future(task.outputs)
             except TimeoutError:
                 raise deadline_exceeded() from None
 
-    def require_time(
-        self,
-        signature_name: str,
-        outputs: Sequence[str],
-        *,
-        deadline: float | None,
-        caller: object,
-        bulk: bool,
-    ) -> None:
+    def require_time(self, signature_name: str, outputs: Sequence[str], terms: Terms) -> None:
         """Raise RESOURCE_EXHAUSTED if not even one row could be answered in time."""
-        task = Task({}, rows=1, deadline=deadline, caller=caller, bulk=bulk)
+        task = Task({}, terms, rows=1)
         with self._scheduler.changed:
             queue = self.queues.get(_key(signature_name, outputs))
             if queue is not None:

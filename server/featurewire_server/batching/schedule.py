@@ -240,9 +240,9 @@ class Schedule:
     def _most_rows(self, queue: Queue, line: Line, now: float) -> int:
         """Rows of the largest batch now."""
         if not line.bulk or now - self._interactive_at > CALM:
-            return queue.config.execution_size
+            return queue.largest
         if queue.seconds(1) is None:
-            return min(BULK_ROWS, queue.config.execution_size)
+            return min(BULK_ROWS, queue.largest)
         short = [size for size in queue.sizes() if (queue.seconds(size) or 0.0) <= BULK_SECONDS]
         return max(short, default=queue.sizes()[0])
 
@@ -274,13 +274,13 @@ def _passing(due: list[Turn]) -> list[Turn]:
 def _due_at(queue: Queue, line: Line) -> float:
     if not line:
         return math.inf
-    if not queue.config.merge or line.rows >= queue.config.execution_size:
+    if not queue.config.merge or line.rows >= queue.largest:
         return -math.inf
     return line.oldest.enqueued + queue.config.timeout
 
 
 def _is_short(queue: Queue, line: Line) -> bool:
-    seconds = queue.seconds(min(line.rows, queue.config.execution_size))
+    seconds = queue.seconds(min(line.rows, queue.largest))
     return seconds is None or seconds <= SHORT
 
 

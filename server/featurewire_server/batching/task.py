@@ -29,25 +29,34 @@ class TaskTooLarge(ServingError):
         )
 
 
+@dataclass(kw_only=True)
+class Terms:
+    """What the order of requests goes by."""
+
+    deadline: float | None = None
+    """In seconds of `time.monotonic()`; None: none."""
+    caller: object = None
+    """Whatever tells one connection from another."""
+    bulk: bool = False
+    """Whether nobody waits for the answer; see `schedule`."""
+
+
 class Task:
     """One request's inputs; its caller waits for `outputs`, and cancels them when it leaves."""
 
     def __init__(
         self,
         inputs: Mapping[str, np.ndarray],
+        terms: Terms,
         *,
         rows: int | None = None,
-        deadline: float | None = None,
-        caller: object = None,
-        bulk: bool = False,
         enqueued: float | None = None,
     ) -> None:
-        """`caller`: whatever tells one connection from another; `bulk`: nobody waits for it."""
         self.inputs = inputs
         self.rows: int = next(iter(inputs.values())).shape[0] if rows is None else rows
-        self.deadline = deadline
-        self.caller = caller
-        self.bulk = bulk
+        self.deadline = terms.deadline
+        self.caller = terms.caller
+        self.bulk = terms.bulk
         self.enqueued = time.monotonic() if enqueued is None else enqueued
         self.outputs: Future[dict[str, np.ndarray]] = Future()
         self.order = 0

@@ -32,7 +32,7 @@ class ElementType:
     number: int
     dtype: np.dtype
     field: str
-    parts: int = 1
+    width: int = 1
     """Values of `field` that make an element: 2 for complex numbers."""
 
     @property
@@ -134,11 +134,11 @@ def _from_content(content: bytes, kind: ElementType, count: int) -> np.ndarray:
 
 def _from_field(proto: TensorProto, kind: ElementType, count: int) -> np.ndarray:
     field = getattr(proto, kind.field)
-    present = len(field) // kind.parts
+    present = len(field) // kind.width
     repeats = present == 1 and count > 1 and kind.dtype != object
-    if len(field) % kind.parts or (present != count and not repeats):
+    if len(field) % kind.width or (present != count and not repeats):
         raise invalid_argument(
-            f"{kind.field} holds {len(field)} values, the shape needs {count * kind.parts}"
+            f"{kind.field} holds {len(field)} values, the shape needs {count * kind.width}"
         )
     if repeats and count * kind.dtype.itemsize > MAX_REPEATED_BYTES:
         raise invalid_argument(

@@ -15,7 +15,7 @@ from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
 from .._tfs.prediction_log_pb2 import PredictionLog
 from ..batching.runner import Runner
-from ..batching.task import TaskTooLarge
+from ..batching.task import TaskTooLarge, Terms
 from ..common import loop
 from ..common.errors import ServingError, invalid_argument
 from ..engines.engine import Engine
@@ -34,7 +34,7 @@ Replay = Callable[[predict.Run], Mapping[str, np.ndarray]]
 
 def replayed_by(runner: Runner) -> Replay:
     """As for a caller."""
-    return lambda run: loop.run(runner.run(run))
+    return lambda run: loop.run(runner.run(run, Terms()))
 
 
 def first_rows(engine: Engine) -> Replay:
