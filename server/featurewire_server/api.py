@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -77,7 +78,7 @@ class Call(Terms):
 
 
 class Api:
-    """Every RPC as a method. Those that run an engine are coroutines."""
+    """Every RPC as a coroutine."""
 
     def __init__(
         self,
@@ -102,9 +103,9 @@ class Api:
                 call.held.size, predict.plan, signatures, request, check_method=self._check
             )
             call.reserve(run.answer_bytes)  # it can be larger than the request by any factor
-            values = await self._run(servable, "Predict", [run], call)
+            [values] = await self._run(servable, "Predict", [run], call)
             spec = _effective(servable, run.signature_name)
-            return await by_size(NUMBERS * run.answer_bytes, self._response, spec, values[0])
+            return await by_size(NUMBERS * run.answer_bytes, self._response, spec, values)
 
     def _response(self, spec: ModelSpec, values: Mapping[str, np.ndarray]) -> PredictResponse:
         response = PredictResponse(model_spec=spec)
@@ -113,24 +114,21 @@ class Api:
         return response
 
     async def classify(self, request: ClassificationRequest, call: Call) -> ClassificationResponse:
-        with self._serving(request, "Classify", call) as servable:
-            signatures = servable.runner.signatures
-            run = inference.plan_classify(signatures, request, check_method=self._check)
-            values = await self._run(servable, "Classify", [run], call)
-            return ClassificationResponse(
-                model_spec=_effective(servable, run.signature_name),
-                result=inference.classifications(values[0], run.examples),
-            )
+        spec, result = await self._infer("Classify", inference.CLASSIFY, request, call)
+        return ClassificationResponse(model_spec=spec, result=result)
 
     async def regress(self, request: RegressionRequest, call: Call) -> RegressionResponse:
-        with self._serving(request, "Regress", call) as servable:
+        spec, result = await self._infer("Regress", inference.REGRESS, request, call)
+        return RegressionResponse(model_spec=spec, result=result)
+
+    async def _infer(
+        self, api: str, method: inference.Method, request: Any, call: Call
+    ) -> tuple[ModelSpec, Any]:
+        with self._serving(request, api, call) as servable:
             signatures = servable.runner.signatures
-            run = inference.plan_regress(signatures, request, check_method=self._check)
-            values = await self._run(servable, "Regress", [run], call)
-            return RegressionResponse(
-                model_spec=_effective(servable, run.signature_name),
-                result=inference.regressions(values[0][inference.OUTPUTS], run.examples),
-            )
+            run = inference.plan(signatures, method, request, check_method=self._check)
+            [values] = await self._run(servable, api, [run], call)
+            return _effective(servable, run.signature_name), method.result(values, run.examples)
 
     async def multi_inference(
         self, request: MultiInferenceRequest, call: Call
@@ -149,7 +147,7 @@ class Api:
                 ]
             )
 
-    def get_model_metadata(
+    async def get_model_metadata(
         self, request: GetModelMetadataRequest, call: Call
     ) -> GetModelMetadataResponse:
         with self._observed(request, "GetModelMetadata", call):
@@ -172,7 +170,7 @@ class Api:
             packed.value = found.SerializeToString(deterministic=True)
             return response
 
-    def get_model_status(
+    async def get_model_status(
         self, request: GetModelStatusRequest, call: Call
     ) -> GetModelStatusResponse:
         with self._observed(request, "GetModelStatus", call):
@@ -181,20 +179,22 @@ class Api:
                 model_version_status=self.manager.statuses(request.model_spec)
             )
 
-    def reload_config(
-        self, request: ReloadConfigRequest, *, deadline: float | None = None
-    ) -> ReloadConfigResponse:
+    async def reload_config(self, request: ReloadConfigRequest, call: Call) -> ReloadConfigResponse:
         """Replace the whole model list; an OK response says that it has taken hold."""
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid_argument(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
+        reload = partial(self.manager.reload, request.config, deadline=call.deadline)
+        work = asyncio.create_task(asyncio.to_thread(reload))
         try:
-            self.manager.reload(request.config, deadline=deadline)
+            await asyncio.shield(work)
         except ServingError as error:
             log.error("HandleReloadConfigRequest failed: %s", error.message)
             raise
+        finally:  # a caller who has gone leaves its place only when its thread is free
+            await asyncio.wait({work})
         response = ReloadConfigResponse()
         response.status.SetInParent()
         return response

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +20,6 @@ from ..common.errors import ServingError, failed_precondition, invalid_argument,
 from . import predict
 from .predict import Run
 
-CLASSIFY = "tensorflow/serving/classify"
-REGRESS = "tensorflow/serving/regress"
 EXAMPLES = "inputs"  # the input alias of both kinds of signature
 CLASSES = "classes"
 SCORES = "scores"
@@ -27,23 +27,49 @@ OUTPUTS = "outputs"
 UNKNOWN = "No signature was found with the name: "
 
 Signatures = Mapping[str, SignatureDef]
+Arrays = Mapping[str, np.ndarray]
 
 
-def plan_classify(
-    signatures: Signatures, request: ClassificationRequest, *, check_method: bool = False
+@dataclass(frozen=True)
+class Method:
+    """What sets Classify and Regress apart."""
+
+    kind: str
+    """In messages."""
+    name: str
+    """The method name of signatures that are made for it."""
+    outputs: Callable[[SignatureDef], list[str]]
+    """The aliases to fetch; raises INVALID_ARGUMENT where the signature has others."""
+    result: Callable[[Arrays, int], Any]
+    """Makes the result message of the arrays fetched and the number of examples."""
+
+    def wanted(self, signature: SignatureDef, check_method: bool) -> list[str]:
+        """The outputs to fetch from a signature. Raises INVALID_ARGUMENT where it does not fit."""
+        # TF2 SavedModels carry the Predict method name on signatures that are meant for others.
+        if check_method and signature.method_name != self.name:
+            raise invalid_argument(
+                f"Expected {self.kind} signature method_name to be {self.name}. "
+                f"Was: {signature.method_name}"
+            )
+        if len(signature.inputs) != 1:
+            raise invalid_argument("Expected one input Tensor.")
+        if EXAMPLES not in signature.inputs:
+            raise invalid_argument(
+                f"No {self.kind} inputs found in SignatureDef: {_shown(signature)}"
+            )
+        return self.outputs(signature)
+
+
+def plan(
+    signatures: Signatures,
+    method: Method,
+    request: ClassificationRequest | RegressionRequest,
+    *,
+    check_method: bool = False,
 ) -> Run:
-    """What to run, for `classifications`. Raises ServingError."""
+    """What to run, for `method.result`. Raises ServingError."""
     name, signature = _signature(signatures, request.model_spec, UNKNOWN)
-    outputs = _classes_and_scores(signature, check_method)
-    return _plan(name, signature, outputs, serialized(request.input))
-
-
-def plan_regress(
-    signatures: Signatures, request: RegressionRequest, *, check_method: bool = False
-) -> Run:
-    """What to run, for `regressions`. Raises ServingError."""
-    name, signature = _signature(signatures, request.model_spec, UNKNOWN)
-    outputs = _regression_outputs(signature, check_method)
+    outputs = method.wanted(signature, check_method)
     return _plan(name, signature, outputs, serialized(request.input))
 
 
@@ -66,27 +92,23 @@ def plan_multi_inference(
             raise invalid_argument(f"Duplicate evaluation of signature: {name}")
         unknown = "Requested signature not found in model graph: "
         _, signature = _signature(signatures, task.model_spec, unknown)
-        if task.method_name == CLASSIFY:
-            planned[name] = signature, _classes_and_scores(signature, check_method)
-        elif task.method_name == REGRESS:
-            planned[name] = signature, _regression_outputs(signature, check_method)
-        else:
+        if task.method_name not in METHODS:
             raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
+        planned[name] = signature, METHODS[task.method_name].wanted(signature, check_method)
     if len({signature.inputs[EXAMPLES].name for signature, _ in planned.values()}) > 1:
         raise invalid_argument("Input tensor must be the same for all Signatures.")
     examples = serialized(request.input)
     return [_plan(name, *of, examples) for name, of in planned.items()]
 
 
-def result_of(
-    task: InferenceTask, run: Run, values: Mapping[str, np.ndarray], version: int
-) -> InferenceResult:
+def result_of(task: InferenceTask, run: Run, values: Arrays, version: int) -> InferenceResult:
     """The result of one task of a MultiInference."""
+    made = METHODS[task.method_name].result(values, run.examples)
     result = InferenceResult()
-    if task.method_name == CLASSIFY:
-        result.classification_result.CopyFrom(classifications(values, run.examples))
+    if task.method_name == CLASSIFY.name:
+        result.classification_result.CopyFrom(made)
     else:
-        result.regression_result.CopyFrom(regressions(values[OUTPUTS], run.examples))
+        result.regression_result.CopyFrom(made)
     result.model_spec.name = task.model_spec.name
     result.model_spec.signature_name = run.signature_name
     result.model_spec.version.value = version
@@ -100,10 +122,7 @@ def _signature(signatures: Signatures, spec: ModelSpec, unknown: str) -> tuple[s
     return name, signatures[name]
 
 
-def _classes_and_scores(signature: SignatureDef, check_method: bool) -> list[str]:
-    """The outputs of a signature that Classify runs."""
-    _check_method("classification", CLASSIFY, signature, check_method)
-    _check_input("classification", signature)
+def _classes_and_scores(signature: SignatureDef) -> list[str]:
     if len(signature.outputs) not in (1, 2):
         raise invalid_argument(
             f"Expected one or two output Tensors, found {len(signature.outputs)}"
@@ -117,30 +136,12 @@ def _classes_and_scores(signature: SignatureDef, check_method: bool) -> list[str
     return wanted
 
 
-def _regression_outputs(signature: SignatureDef, check_method: bool) -> list[str]:
-    """The outputs of a signature that Regress runs."""
-    _check_method("regression", REGRESS, signature, check_method)
-    _check_input("regression", signature)
+def _regression_outputs(signature: SignatureDef) -> list[str]:
     if len(signature.outputs) != 1:
         raise invalid_argument("Expected one output Tensor.")
     if OUTPUTS not in signature.outputs:
         raise invalid_argument(f"No regression outputs found in SignatureDef: {_shown(signature)}")
     return [OUTPUTS]
-
-
-def _check_method(kind: str, method: str, signature: SignatureDef, check_method: bool) -> None:
-    # TF2 SavedModels carry the Predict method name on signatures that are meant for others.
-    if check_method and signature.method_name != method:
-        raise invalid_argument(
-            f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}"
-        )
-
-
-def _check_input(kind: str, signature: SignatureDef) -> None:
-    if len(signature.inputs) != 1:
-        raise invalid_argument("Expected one input Tensor.")
-    if EXAMPLES not in signature.inputs:
-        raise invalid_argument(f"No {kind} inputs found in SignatureDef: {_shown(signature)}")
 
 
 def _shown(signature: SignatureDef) -> str:
@@ -171,7 +172,7 @@ def _plan(name: str, signature: SignatureDef, outputs: list[str], examples: np.n
     return Run(signature_name=name, inputs=inputs, outputs=outputs, examples=len(examples))
 
 
-def classifications(values: Mapping[str, np.ndarray], count: int) -> ClassificationResult:
+def classifications(values: Arrays, count: int) -> ClassificationResult:
     """`classes` (strings) and `scores` (floats), each [N, classes] or absent, as a result."""
     classes, scores = values.get(CLASSES), values.get(SCORES)
     for alias, array in values.items():
@@ -212,3 +213,15 @@ def _misshapen(alias: str, array: np.ndarray, wanted: str) -> ServingError:
     return failed_precondition(
         f"Expected output {alias} to have the shape {wanted}; got {list(array.shape)}"
     )
+
+
+CLASSIFY = Method(
+    "classification", "tensorflow/serving/classify", _classes_and_scores, classifications
+)
+REGRESS = Method(
+    "regression",
+    "tensorflow/serving/regress",
+    _regression_outputs,
+    lambda values, count: regressions(values[OUTPUTS], count),
+)
+METHODS = {method.name: method for method in (CLASSIFY, REGRESS)}

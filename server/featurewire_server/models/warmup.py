@@ -142,12 +142,10 @@ def _replay(signatures: Mapping[str, SignatureDef], run: Replay, record: Predict
     kind = record.WhichOneof("log_type")
     if kind == "predict_log":
         run(predict.plan(signatures, record.predict_log.request))
-    elif kind == "classify_log":
-        planned = inference.plan_classify(signatures, record.classify_log.request)
-        inference.classifications(run(planned), planned.examples)
-    elif kind == "regress_log":
-        planned = inference.plan_regress(signatures, record.regress_log.request)
-        inference.regressions(run(planned)[inference.OUTPUTS], planned.examples)
+    elif kind in ("classify_log", "regress_log"):
+        method = inference.CLASSIFY if kind == "classify_log" else inference.REGRESS
+        planned = inference.plan(signatures, method, getattr(record, kind).request)
+        method.result(run(planned), planned.examples)
     elif kind == "multi_inference_log":
         request = record.multi_inference_log.request
         runs = inference.plan_multi_inference(signatures, request)

@@ -12,8 +12,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from featurewire._tfs import get_model_status_pb2, model_management_pb2, model_service_pb2
+from featurewire._tfs import model_service_pb2
 from featurewire._tfs.get_model_metadata_pb2 import GetModelMetadataRequest
+from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest
+from featurewire._tfs.model_management_pb2 import ReloadConfigRequest
 from featurewire._tfs.predict_pb2 import PredictRequest
 
 from .._tfs import prediction_service_pb2
@@ -152,34 +154,17 @@ class GrpcServer:
 
     def _services(self) -> dict[str, dict[str, grpc.RpcMethodHandler]]:
         api, work, control = self._api, self._work, self._control
-
-        async def status(request: Any, call: Call) -> Message:
-            return api.get_model_status(request, call)
-
-        async def metadata(request: Any, call: Call) -> Message:
-            return api.get_model_metadata(request, call)
-
-        async def reload(request: Any, call: Call) -> Message:
-            work = asyncio.create_task(
-                asyncio.to_thread(api.reload_config, request, deadline=call.deadline)
-            )
-            try:
-                return await asyncio.shield(work)
-            finally:  # a caller who has gone leaves its place only when its thread is free
-                await asyncio.wait({work})
-
-        reload_request = model_management_pb2.ReloadConfigRequest
         methods: dict[str, dict[str, tuple[type[Message], Method, CallLimit]]] = {
             PREDICTION: {
                 "Predict": (PredictRequest, api.predict, work),
                 "Classify": (ClassificationRequest, api.classify, work),
                 "Regress": (RegressionRequest, api.regress, work),
                 "MultiInference": (MultiInferenceRequest, api.multi_inference, work),
-                "GetModelMetadata": (GetModelMetadataRequest, metadata, control),
+                "GetModelMetadata": (GetModelMetadataRequest, api.get_model_metadata, control),
             },
             MODEL: {
-                "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, status, control),
-                "HandleReloadConfigRequest": (reload_request, reload, self._reload),
+                "GetModelStatus": (GetModelStatusRequest, api.get_model_status, control),
+                "HandleReloadConfigRequest": (ReloadConfigRequest, api.reload_config, self._reload),
             },
         }
         return {

@@ -209,13 +209,13 @@ class Handler:
 
     async def _status(self, route: routes.Route, request: Request) -> str:
         message = GetModelStatusRequest(model_spec=route.model_spec())
-        return encode.status(self._api.get_model_status(message, request.call))
+        return encode.status(await self._api.get_model_status(message, request.call))
 
     async def _metadata(self, route: routes.Route, request: Request) -> str:
         message = GetModelMetadataRequest(
             model_spec=route.model_spec(), metadata_field=["signature_def"]
         )
-        return encode.metadata(self._api.get_model_metadata(message, request.call))
+        return encode.metadata(await self._api.get_model_metadata(message, request.call))
 
     @contextmanager
     def _document(self, request: Request) -> Iterator[dict[str, Any]]:
