@@ -39,8 +39,11 @@ def features(run, photos: list[Path]) -> np.ndarray:
 
 
 def test_it_answers_as_one_that_loads_alone(version: Path, photos: list[Path]) -> None:
-    with _compute:  # a request is being computed all the while
-        beside = load_engine(version, OPENVINO, beside=True)
+    loaded = threading.Event()
+    computing = _compute.submit(loaded.wait, 120)  # a request is being computed all the while
+    beside = load_engine(version, OPENVINO, beside=True)
+    assert not computing.done()
+    loaded.set()
     alone = load_engine(version, OPENVINO)
     assert beside.name == "openvino"
     assert beside.signatures == alone.signatures

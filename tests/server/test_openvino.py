@@ -14,7 +14,7 @@ import pytest
 
 from featurewire_server.common.errors import ServingError
 from featurewire_server.engines import openvino as engine_openvino
-from featurewire_server.engines.chunks import ROWS
+from featurewire_server.engines.artifact import ROWS
 from featurewire_server.engines.engine import EngineConfig
 from featurewire_server.engines.load import load_engine
 from tests.server.split_model import DIMENSION, SIZE, write_split_model

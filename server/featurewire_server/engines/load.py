@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .artifact import ArtifactEngine
 from .engine import MANIFEST, Engine, EngineConfig
 
 
@@ -14,11 +15,7 @@ def load_engine(path: Path, config: EngineConfig, *, beside: bool = False) -> En
     Raises ServingError when the directory cannot be loaded.
     """
     engine = _load(path, config, beside)
-    if not (path / MANIFEST).is_file():
-        return engine
-    from .chunks import ChunkedEngine
-
-    return ChunkedEngine(engine)
+    return ArtifactEngine(engine) if (path / MANIFEST).is_file() else engine
 
 
 def _load(path: Path, config: EngineConfig, beside: bool) -> Engine:

@@ -176,7 +176,7 @@ class _Around:
 
         proto = session_config(config)
         self.threads: int = proto.intra_op_parallelism_threads
-        self._parts = halves
+        self._halves = halves
         self._preprocess = preprocess
         graph = tf.Graph()
         with graph.as_default():
@@ -199,14 +199,14 @@ class _Around:
         """The network's input, the outputs `others` of the signature that do not need the
         network, and what the others need of the preprocessing by its tensor's name; in one run."""
         signature = self.signatures[signature_name]
-        tails = self._parts.tails[signature_name].values()
-        known = {self._parts.network_source}.union(*tails)
+        tails = self._halves.tails[signature_name].values()
+        known = {self._halves.network_source}.union(*tails)
         fetches = {f":{name}": signature.outputs[name].name for name in others}
         fetches |= {name: name for name in known}
         feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
         found = self._call(fetches, feeds)
         values = {name: found[f":{name}"] for name in others}
-        return found[self._parts.network_source], values, found
+        return found[self._halves.network_source], values, found
 
     def finish(
         self,
@@ -217,12 +217,12 @@ class _Around:
     ) -> dict[str, np.ndarray]:
         """`outputs`, from the network's output and what they need of the preprocessing."""
         signature = self.signatures[signature_name]
-        feeds = {self._parts.network_output: vectors, **needed}
+        feeds = {self._halves.network_output: vectors, **needed}
         return self._call({name: signature.outputs[name].name for name in outputs}, feeds)
 
     @property
     def signatures(self) -> Mapping[str, SignatureDef]:
-        return self._parts.signatures
+        return self._halves.signatures
 
     def close(self) -> None:
         self._callables.clear()

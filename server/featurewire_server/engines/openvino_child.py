@@ -1,19 +1,21 @@
 """Takes an artifact apart in a process of its own, for a server that answers meanwhile.
 
 Parsing a graph of hundreds of megabytes holds the interpreter's lock for a third of a second at a
-time, and leaves the heap in pieces. A child process does it at a lower priority. It hands over a
-folder: the network as OpenVINO's IR, which is mapped rather than read, and the small rest.
+time, and leaves the heap in pieces. A child process does it at a lower priority. It hands over the
+network as OpenVINO's IR in a file, which is mapped rather than read, and the small rest on its
+standard output.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import pickle
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..common.errors import internal, resource_exhausted
 from .engine import Split, Unsuitable
@@ -25,64 +27,53 @@ NICE = 10
 """A tenth of what a thread that answers gets, where both want a processor."""
 
 NETWORK = "network.xml"
-_REST = "rest.json"
 
 
 def take_apart(path: Path, tags: tuple[str, ...], split: Split, folder: Path) -> Halves:
-    """As `engine_openvino_graph.take_apart`, but with the network in `folder`/NETWORK."""
-    from .openvino_graph import Halves
-
-    task = {"path": str(path), "tags": tags, "split": vars(split), "folder": str(folder)}
+    """As `openvino_graph.take_apart`, but with the network in `folder`/NETWORK."""
     child = subprocess.Popen(
-        [sys.executable, "-m", __name__, json.dumps(task)],
-        stdin=subprocess.PIPE,  # its end tells the child that nobody waits any more
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,  # stays open: its end tells the child that nobody waits any more
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        bufsize=0,  # closing has nothing left to write to a child that has ended
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    try:
-        output, _ = child.stdout.read(), child.wait()
-    finally:
-        child.stdin.close()
-        child.stdout.close()
-    if child.returncode < 0:
+    with child.stdin, child.stdout:
+        with contextlib.suppress(BrokenPipeError):  # it has ended: its status says more
+            pickle.dump((path, tags, split, folder), child.stdin)
+        output, status = child.stdout.read(), child.wait()
+    if status < 0:
         raise resource_exhausted(
             f"Could not load {path}: the process that reads its graph was ended by signal "
-            f"{-child.returncode}; is there memory for a second version?"
+            f"{-status}; is there memory for a second version?"
         )
-    if child.returncode or not output:
+    if status or not output:
         raise internal(
-            f"Could not load {path}: the process that reads its graph ended with status "
-            f"{child.returncode}"
+            f"Could not load {path}: the process that reads its graph ended with status {status}"
         )
-    answer = json.loads(output)
-    if "error" in answer:
-        raise internal(f"Could not load {path}: {answer['error']}")
-    if "unsuitable" in answer:
-        raise Unsuitable(answer["unsuitable"])
-    return Halves.unpack(json.loads((folder / _REST).read_text()))
+    answer = pickle.loads(output)
+    if isinstance(answer, Unsuitable):
+        raise answer
+    if isinstance(answer, str):
+        raise internal(f"Could not load {path}: {answer}")
+    halves: Halves = answer
+    return halves
 
 
-def _main(task: dict[str, Any]) -> dict[str, Any]:
+def _take_apart(path: Path, tags: tuple[str, ...], split: Split, folder: Path) -> Halves:
     from .libraries import import_openvino, import_tensorflow
 
     import_tensorflow()
     ov = import_openvino()
-    from . import openvino_graph as engine_openvino_graph
-    from . import openvino_network as engine_openvino_network
+    from . import openvino_graph, openvino_network
 
-    folder = Path(task["folder"])
-    try:
-        halves = engine_openvino_graph.take_apart(
-            Path(task["path"]), task["tags"], Split(**task["split"])
-        )
-        model = engine_openvino_network.read(ov.Core(), halves.network)
-    except Unsuitable as reason:
-        return {"unsuitable": str(reason)}
+    halves = openvino_graph.take_apart(path, tags, split)
+    model = openvino_network.read(ov.Core(), halves.network)
     ov.save_model(model, folder / NETWORK, compress_to_fp16=False)
-    (folder / _REST).write_text(json.dumps(halves.pack()))
-    return {}
+    halves.network = b""
+    return halves
 
 
 def _end_with_the_parent() -> None:
@@ -90,12 +81,20 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-if __name__ == "__main__":
+def _main() -> None:
     os.nice(NICE)
+    task = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
-        answer = _main(json.loads(sys.argv[1]))
+        answer: Halves | Unsuitable | str = _take_apart(*task)
+    except Unsuitable as reason:
+        answer = reason
     except Exception as failure:  # the server says it in its log and status
-        answer = {"error": " ".join(f"{type(failure).__name__}: {failure}".split())}
-    print(json.dumps(answer), flush=True)
+        answer = " ".join(f"{type(failure).__name__}: {failure}".split())
+    pickle.dump(answer, sys.stdout.buffer)
+    sys.stdout.flush()
     os._exit(0)
+
+
+if __name__ == "__main__":
+    _main()

@@ -5,7 +5,6 @@ Importing this module imports TensorFlow.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,29 +41,6 @@ class Halves:
     tails: Mapping[str, Mapping[str, tuple[str, ...]]]
     """For each signature with outputs beyond the network, what each of these needs besides
     `network_output`: outputs of the preprocessing."""
-
-    def pack(self) -> dict[str, Any]:
-        """Everything but `network`, fit for JSON."""
-        return vars(self) | {
-            "network": "",
-            "signatures": {
-                key: base64.b64encode(signature.SerializeToString()).decode()
-                for key, signature in self.signatures.items()
-            },
-            "around": base64.b64encode(self.around.SerializeToString()).decode(),
-        }
-
-    @classmethod
-    def unpack(cls, packed: dict[str, Any]) -> Halves:
-        """What `pack` has packed; the network is elsewhere."""
-        signatures = {
-            key: SignatureDef.FromString(base64.b64decode(data))
-            for key, data in packed["signatures"].items()
-        }
-        around = graph_pb2.GraphDef.FromString(base64.b64decode(packed["around"]))
-        shape = tuple(packed["network_input_shape"])
-        changed = {"signatures": signatures, "around": around, "network_input_shape": shape}
-        return cls(**packed | changed | {"network": b""})
 
 
 def take_apart(path: Path, tags: Iterable[str], split: Split) -> Halves:

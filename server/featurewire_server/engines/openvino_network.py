@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..common.errors import invalid_argument
-from ..common.fair_lock import FairLock
 from .engine import Unsuitable
 from .libraries import import_openvino
 
@@ -22,9 +22,10 @@ else:
 #: size is up to a fifth faster than one for any, and each takes as much memory as the network.
 SIZES = (16, 4, 1)
 
-#: Computing takes every core: two batches at once would only make both of them late. A batch keeps
-#: it for all its pieces: those of another between them would make it late, too.
-_compute = FairLock()
+#: Computing takes every core: two batches at once would only make both of them late. So one thread
+#: computes them as they come, each with all its pieces: those of another between them would make it
+#: late, too.
+_compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
 
 
 class Network:
@@ -67,15 +68,16 @@ class Network:
         if images.shape[1:] != self._input_shape or images.ndim == 0:
             expected = ", ".join(map(str, self._input_shape))
             raise invalid_argument(f"images must be [N, {expected}], not {list(images.shape)}")
-        images = np.ascontiguousarray(images, np.float32)
+        return _compute.submit(self._run, np.ascontiguousarray(images, np.float32)).result()
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
         vectors = np.empty((len(images), self.dimension), np.float32)
         at = 0
-        with _compute:
-            for size in pieces(len(images)):
-                request = self._request(size)
-                request.infer({0: images[at : at + size]}, share_inputs=True)
-                vectors[at : at + size] = request.get_output_tensor().data
-                at += size
+        for size in pieces(len(images)):
+            request = self._request(size)
+            request.infer({0: images[at : at + size]}, share_inputs=True)
+            vectors[at : at + size] = request.get_output_tensor().data
+            at += size
         return vectors
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from ..batching.runner import BatchScheduler, Runner
 from ..common import memory
 from ..common.metrics import Metrics
 from ..common.text_files import read
-from ..engines.chunks import ChunkedEngine
+from ..engines.artifact import ArtifactEngine
 from ..engines.engine import EngineConfig
 from ..engines.load import load_engine
 from .warmup import first_rows, replayed_by, warm_up
@@ -64,7 +64,7 @@ class Loader:
         )
         memory.give_back()
         if self.warm_up:
-            spare = beside and isinstance(engine, ChunkedEngine)
+            spare = beside and isinstance(engine, ArtifactEngine)
             run = first_rows(engine) if spare else replayed_by(runner)
             try:
                 with _timed(partial(self.metrics.observe_warmup, model=name, path=str(path))):

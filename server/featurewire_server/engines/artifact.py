@@ -1,8 +1,9 @@
-"""Runs requests of many rows chunk by chunk, where rows are known to be independent.
+"""What holds for the exporter's artifacts, whichever engine computes.
 
-Encoded, a row may be empty; decoded it takes a megabyte, and ten more inside the network. So what
-a request brings says nothing of the memory that computing it takes: a thousand empty images fit
-in 2 KB, and took gigabytes in one piece.
+Their rows are independent, so many run chunk by chunk. Encoded, a row may be empty; decoded it
+takes a megabyte, and ten more inside the network. So what a request brings says nothing of the
+memory that computing it takes: a thousand empty images fit in 2 KB, and took gigabytes in one
+piece. And their manifest, as it is served, says what runs it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,9 @@ ROWS = 32
 """The exporter's largest batch, which is warmed up; larger ones gain nothing on a CPU."""
 
 
-class ChunkedEngine:
-    """Another engine, asked for at most `ROWS` rows at a time.
-
-    For artifacts of the exporter alone: in other models a row may depend on its neighbours.
-    """
+class ArtifactEngine:
+    """Another engine, asked for at most `ROWS` rows at a time. In other models a row may depend on
+    its neighbours."""
 
     def __init__(self, engine: Engine) -> None:
         self.name = engine.name
