@@ -81,6 +81,13 @@ class Grpc:
         for channel in self._channels:
             await channel.close()
 
+    @staticmethod
+    def answer(target: str, request: bytes) -> bytes:
+        """The reply to one call."""
+        with grpc.insecure_channel(target) as channel:
+            reply: bytes = channel.unary_unary(PREDICT)(request, timeout=60)
+            return reply
+
 
 def rest_body(image: bytes) -> bytes:
     """The body of TensorFlow Serving's REST API for one image."""

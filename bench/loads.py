@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench._crowd import Grpc, Http, closed_loop
 from bench._serving_load import cpu_seconds
 from bench.results import Figure
 from bench.timing import percentiles
 
-Caller = Callable[[], Grpc | Http]
-"""Opens the connections of one loop: they belong to its event loop."""
+Loop = Callable[[float, int], tuple[float, list[float]]]
+"""From seconds and callers to images a second and latencies in seconds."""
+
+
+def cheap(connect: Callable[[], Grpc | Http]) -> Loop:
+    """Callers in one event loop whose requests are made already and whose replies nobody reads."""
+
+    async def loop(seconds: float, callers: int) -> tuple[float, list[float]]:
+        send = connect()
+        try:
+            return await closed_loop(send, seconds, callers)
+        finally:
+            await send.close()
+
+    return lambda seconds, callers: asyncio.run(loop(seconds, callers))
+
+
+def threads(call: Callable[[int], object]) -> Loop:
+    """Callers on a thread each; `call` takes the number of an image and returns its vector."""
+
+    def run(seconds: float, callers: int) -> tuple[float, list[float]]:
+        numbers, latencies = itertools.count(), []
+        began = time.perf_counter()
+
+        def caller() -> None:
+            while (started := time.perf_counter()) - began < seconds:
+                call(next(numbers))
+                latencies.append(time.perf_counter() - started)
+
+        with futures.ThreadPoolExecutor(callers) as pool:
+            for done in [pool.submit(caller) for _ in range(callers)]:
+                done.result()
+        return len(latencies) / (time.perf_counter() - began), latencies
+
+    return run
 
 
 @dataclass
@@ -22,19 +58,24 @@ class Row:
 
     name: str
     in_flight: int
+    loop: Loop
+    pid: int
+    """The server's; its children's processor time is counted too."""
     rates: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     server_cpu: list[float] = field(default_factory=list)
     client_cpu: list[float] = field(default_factory=list)
 
-    def run(self, caller: Caller, seconds: float, pids: Callable[[], list[int]]) -> None:
-        """A round. `pids`: the server's processes."""
-        before, own = sum(map(cpu_seconds, pids())), time.process_time()
-        rate, latencies = asyncio.run(_loop(caller, seconds, self.in_flight))
+    def run(self, seconds: float) -> None:
+        before, own = tree_cpu_seconds(self.pid), time.process_time()
+        rate, latencies = self.loop(seconds, self.in_flight)
         self.rates.append(rate)
         self.latencies += latencies
         self.client_cpu.append((time.process_time() - own) / len(latencies))
-        self.server_cpu.append((sum(map(cpu_seconds, pids())) - before) / len(latencies))
+        self.server_cpu.append((tree_cpu_seconds(self.pid) - before) / len(latencies))
+
+    def warm_up(self) -> None:
+        self.loop(1.0, self.in_flight)
 
     def figure(self, table: str, peers: Mapping[str, str], **more: float | str) -> Figure:
         return Figure(
@@ -53,9 +94,7 @@ class Row:
         )
 
 
-async def _loop(caller: Caller, seconds: float, callers: int) -> tuple[float, list[float]]:
-    send = caller()
-    try:
-        return await closed_loop(send, seconds, callers)
-    finally:
-        await send.close()
+def tree_cpu_seconds(pid: int) -> float:
+    """Processor time so far of a process and of all below it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return cpu_seconds(pid) + sum(tree_cpu_seconds(int(child)) for child in children)

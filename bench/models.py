@@ -23,7 +23,8 @@ def stand_in() -> Path:
 def stand_in_with(precision: str) -> Path | None:
     """A version of the stand-in that can be computed in `precision`.
 
-    One in 8 bits takes long to make: `python -m bench.models int8` does. None before that.
+    One in 8 bits takes long to make: `python -m bench.models --calibration-images DIR` does. None
+    before that.
     """
     return stand_in() if precision != "int8" else newest(FOLDER / "stand-in-int8")
 
@@ -53,6 +54,11 @@ def learned() -> Path:
     return _exported(str(learned_module()), FOLDER / "lite0")
 
 
+def learned_with(precision: str) -> Path | None:
+    """As `stand_in_with`."""
+    return learned() if precision != "int8" else newest(FOLDER / "lite0-int8")
+
+
 def _exported(module: str, base_path: Path, *options: str) -> Path:
     if not newest(base_path):
         _run("-m", "featurewire_exporter", "export", module, str(base_path), *options)
@@ -73,5 +79,5 @@ def _run(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    extra = ("--int8",) if "int8" in sys.argv[1:] else ()
-    print(_exported("stand-in", FOLDER / ("stand-in-int8" if extra else "stand-in"), *extra))
+    for name, source in (("lite0", str(learned_module())), ("stand-in", "stand-in")):
+        print(_exported(source, FOLDER / f"{name}-int8", "--int8", *sys.argv[1:]))

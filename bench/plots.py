@@ -69,7 +69,7 @@ def _one_image(figures: Iterable[Mapping[str, Any]], file: Path) -> None:
     axes = _axes("ms", "")
     left: dict[str, float] = {}
     for figure in figures:
-        if figure["more"].get("adds") == "yes":
+        if "of the whole" in figure["more"]:
             start = left.get(figure["table"], 0.0)
             axes.barh(figure["table"], figure["median"], left=start, label=figure["name"])
             left[figure["table"]] = start + figure["median"]

@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--quality", type=int, default=90, help="of the JPEGs that are made")
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    runs = _runs()
+    ways = runs()
     print(describe("tensorflow"))
     rows, ratios = [], {}
     for name, picture in photos(args.photos):
@@ -43,14 +43,14 @@ def main() -> int:
             ("640 px", (640, 427), 8),
         ):
             image = jpeg(covering(picture, width, height), args.quality)
-            times = _milliseconds(runs, [image] * batch, 1 if width > 640 else 8)
+            times = _milliseconds(ways, [image] * batch, 1 if width > 640 else 8)
             peer, _ = LIMITS[kind]
             ratio = times["served"] / times[peer]
             ratios.setdefault((kind, batch), []).append(ratio)
-            figures = [f"{times[run]:.2f}" for run in runs]
+            figures = [f"{times[run]:.2f}" for run in ways]
             size = f"{len(image) / 1000:.0f} KB"
             rows.append([f"{name}, {kind}", batch, size, *figures, f"{ratio:.2f}"])
-    print_table(["CPU ms an image", "batch", "JPEG", *runs, "ratio"], rows)
+    print_table(["CPU ms an image", "batch", "JPEG", *ways, "ratio"], rows)
     print()
     for (kind, batch), values in ratios.items():
         peer, limit = LIMITS[kind]
@@ -61,7 +61,7 @@ def main() -> int:
     return 0
 
 
-def _runs() -> dict[str, Callable[[list[bytes]], object]]:
+def runs() -> dict[str, Callable[[list[bytes]], object]]:
     import tensorflow as tf
 
     from featurewire_exporter.preprocess import PreprocessConfig, build_preprocess

@@ -13,7 +13,7 @@ from bench import models
 from bench._crowd import Grpc, predict_request
 from bench._published import serving
 from bench._serving_load import MODEL, InProcess, jpegs, server_pid
-from bench.loads import Row
+from bench.loads import Row, cheap
 from bench.results import Figure
 from featurewire import Client
 
@@ -38,7 +38,6 @@ def _measured(
     version: Path, precision: str, levels: tuple[int, ...], rounds: int, seconds: float
 ) -> list[Figure]:
     requests = [predict_request(MODEL, image) for image in jpegs()]
-    rows = [Row(f"{level} in flight", level) for level in levels]
     singles: list[float] = []
     full: list[float] = []
     flags = ("--engine=openvino", f"--engine_precision={precision}")
@@ -48,13 +47,14 @@ def _measured(
     ):
         with Client(target, model=MODEL) as client:
             client.wait_until_ready(120)
-        pid = server_pid(target)
-        Row("warm-up", levels[-1]).run(lambda: Grpc(target, requests), 1.0, lambda: [pid])
+        pid, loop = server_pid(target), cheap(lambda: Grpc(target, requests))
+        rows = [Row(f"{level} in flight", level, loop, pid) for level in levels]
+        rows[-1].warm_up()
         alone.ask("batch", 1)
         for _ in range(rounds):
             singles.append(SINGLES / sum(alone.ask("single", at) for at in range(SINGLES)))
             for row in rows:
-                row.run(lambda: Grpc(target, requests), seconds, lambda: [pid])
+                row.run(seconds)
             full.append(alone.rate(seconds)[1])
     table = f"OpenVINO, {precision}"
     alone_figures = [

@@ -1,0 +1,192 @@
+"""What search notices of an engine and a precision: vectors beside those of the module itself.
+
+The module is run by `hub.load` in float32 behind TensorFlow's own full decode and antialiased
+resize. Four crops of each picture are looked for in the module's index of the pictures: recall@1 is
+how often a crop finds its picture, overlap@10 which part of a picture's ten nearest stay. The
+stand-in has random weights, so its recall says how faithful the arithmetic is and nothing about
+pictures; EfficientNet-Lite0 has learned weights. `scaled decode` sends the pictures and crops
+enlarged to 3 megapixels, and `EXIF-turned` stored on their side with a tag; both are compared with
+a full decode of the same pictures, upright.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from bench import models
+from bench._photos import SAMPLES, jpeg, of_pixels
+from bench.results import Figure
+from featurewire_exporter.int8.gate import measure as compare
+from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.load import load_engine
+from tests.support.pictures import on_white, stamps, write_tiles
+
+CROPS = 4
+BATCH = 16
+EXIF_TURN = 6
+QUALITY = 95
+ENGINES = {
+    "TensorFlow, float32": EngineConfig(engine="tensorflow"),
+    "TensorFlow, bfloat16": EngineConfig(engine="tensorflow", mixed_precision="bfloat16"),
+    "OpenVINO, float32": EngineConfig(engine="openvino"),
+    "OpenVINO, bfloat16": EngineConfig(engine="openvino", mixed_precision="bfloat16"),
+    "OpenVINO, int8": EngineConfig(engine="openvino", int8=True),
+}
+Embed = Callable[[Iterable[bytes]], np.ndarray]
+
+
+def measure(quick: bool) -> list[Figure]:
+    pictures = 12 if quick else 125
+    learned = _views(pictures)
+    figures = _engines(
+        "EfficientNet-Lite0, learned weights",
+        _module(models.learned_module(), 224),
+        {name: models.learned_with(_precision(name)) for name in ENGINES},
+        learned,
+    )
+    figures += _decodes(models.learned(), models.learned_module(), learned)
+    if quick:  # the large network takes minutes
+        return figures
+    return figures + _engines(
+        "The stand-in, random weights",
+        _module(models.module(), 299),
+        {name: models.stand_in_with(_precision(name)) for name in ENGINES},
+        learned,
+    )
+
+
+def _precision(name: str) -> str:
+    return name.rsplit(", ", 1)[1]
+
+
+def _views(count: int) -> list[list[bytes]]:
+    """So many pictures, each followed by its crops, as JPEGs.
+
+    Pictures of Debian's tuxpaint-stamps-default where it is installed, else parts of the samples.
+    """
+    import tempfile
+
+    from featurewire_exporter.bridge.views import views
+
+    paths = stamps()
+    if len(paths) >= count:
+        chosen = [on_white(path) for path in paths[:: len(paths) // count][:count]]
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            tiles = write_tiles(sorted(SAMPLES.glob("*.jpg")), Path(folder), count)
+            chosen = [path.read_bytes() for path in sorted(tiles.iterdir())]
+    found = [list(views(picture, 1 + CROPS)) for picture in chosen]
+    return [each for each in found if len(each) == 1 + CROPS]
+
+
+def _engines(
+    title: str, module: Embed, versions: dict[str, Path | None], pictures: list[list[bytes]]
+) -> list[Figure]:
+    exact = _vectors(module, pictures)
+    figures = []
+    for name, version in versions.items():
+        if version is not None:
+            found = _vectors(_engine(version, ENGINES[name]), pictures)
+            figures.append(_figure(title, name, exact, found))
+    return figures
+
+
+def _decodes(version: Path, folder: Path, pictures: list[list[bytes]]) -> list[Figure]:
+    """Ways to send the same pictures, beside a full decode of the same files."""
+    module, served = _module(folder, 224), _engine(version, ENGINES["OpenVINO, float32"])
+    title = "Decode and EXIF, EfficientNet-Lite0, OpenVINO, float32"
+    figures = []
+    for name, change in {"scaled decode": _enlarged, "EXIF-turned": _turned}.items():
+        upright, sent = [], []
+        for views in pictures:
+            pairs = [change(view) for view in views]
+            upright.append([pair[0] for pair in pairs])
+            sent.append([pair[1] for pair in pairs])
+        exact, found = _vectors(module, upright), _vectors(served, sent)
+        figures.append(_figure(title, name, exact, found))
+    return figures
+
+
+def _figure(table: str, name: str, exact: np.ndarray, found: np.ndarray) -> Figure:
+    measured = compare(exact, found)
+    return Figure(
+        table=table,
+        name=name,
+        unit="cosine",
+        values=[measured.cosine],
+        more={
+            "least cosine": f"{measured.least_cosine:.5f}",
+            "median cosine": f"{measured.cosine:.5f}",
+            "overlap@10": f"{measured.overlap_at_10:.4f}",
+            "recall@1": f"{measured.recall_at_1:.4f}",
+            "the module's": f"{measured.float32_recall_at_1:.4f}",
+            "crops": measured.queries,
+        },
+    )
+
+
+def _enlarged(image: bytes) -> tuple[bytes, bytes]:
+    """The same file twice: one large enough to be decoded at a fraction of its size."""
+    from PIL import Image
+
+    large = jpeg(of_pixels(Image.open(io.BytesIO(image)), 3e6), QUALITY)
+    return large, large
+
+
+def _turned(image: bytes) -> tuple[bytes, bytes]:
+    """The picture upright, and on its side with a tag that says so."""
+    from PIL import Image
+
+    tag = Image.Exif()
+    tag[0x0112] = EXIF_TURN
+    picture = Image.open(io.BytesIO(image))
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+    return jpeg(picture, QUALITY), jpeg(turned, QUALITY, exif=tag.tobytes())
+
+
+def _module(folder: Path, side: int) -> Embed:
+    """The module in float32, behind TensorFlow's own ops."""
+    import tensorflow as tf
+    import tensorflow_hub as hub
+
+    loaded = hub.load(str(folder))
+    if "image_feature_vector" in loaded.signatures:
+        signature = loaded.signatures["image_feature_vector"]
+        network = lambda images: signature(images=images)["default"]  # noqa: E731
+    else:
+        network = loaded
+
+    def embed(images: Iterable[bytes]) -> np.ndarray:
+        pixels = [
+            tf.image.resize(
+                tf.io.decode_image(image, channels=3, expand_animations=False),
+                [side, side],
+                antialias=True,
+            )
+            / 255
+            for image in images
+        ]
+        return np.asarray(network(tf.stack(pixels)))
+
+    return embed
+
+
+def _engine(version: Path, config: EngineConfig) -> Embed:
+    engine = load_engine(version, config)
+
+    def embed(images: Iterable[bytes]) -> np.ndarray:
+        encoded = np.array([*images], object)
+        return engine.run("serving_default", {"image_bytes": encoded}, ["features"])["features"]
+
+    return embed
+
+
+def _vectors(embed: Embed, pictures: list[list[bytes]]) -> np.ndarray:
+    """float32 `[pictures, 1 + CROPS, dimension]`"""
+    flat = [view for views in pictures for view in views]
+    found = [embed(flat[at : at + BATCH]) for at in range(0, len(flat), BATCH)]
+    return np.concatenate(found).reshape(len(pictures), 1 + CROPS, -1)

@@ -1,0 +1,96 @@
+"""What it costs to make the network's input of a JPEG: processor time of one image.
+
+`served` is the published graph, with its guards, its isolation of bad images and its antialiased
+resize. `plain TensorFlow` is `decode_image` and `tf.image.resize` as most exports have it; `the
+same in TensorFlow` resizes with antialias; both in a `map_fn` that isolates nothing. Pillow and
+OpenCV are what clients use; `JPEG codes alone` is a decode at an eighth, the least that reading a
+JPEG takes: the limit. The decode rate is in bytes of JPEG.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from bench._photos import SAMPLES, covering, jpeg, photos
+from bench.preprocess import SIZE, runs
+from bench.results import Figure
+
+SIZES = {"640x427": (640, 427), "4000x3000": (4000, 3000)}
+TITLES = {
+    "served": "served",
+    "plain": "plain TensorFlow",
+    "same": "the same in TensorFlow",
+    "floor": "JPEG codes alone",
+}
+Run = Callable[[list[bytes]], object]
+
+
+def measure(quick: bool) -> list[Figure]:
+    ways: dict[str, Run] = {TITLES[name]: run for name, run in runs().items()}
+    ways |= {"Pillow": _each(_pillow), "OpenCV": _each(_opencv)}
+    pictures = [picture for _, picture in photos(SAMPLES)]
+    figures = []
+    for size, (width, height) in SIZES.items():
+        images = [jpeg(covering(picture, width, height)) for picture in pictures]
+        for batch in (1, 8):
+            if batch == 8 and quick:
+                continue
+            rounds = max(1, (2 if quick else 8) // (4 if width > 640 else 1))
+            figures += _compared(ways, f"{size}, {batch} a request", images, batch, rounds)
+    return figures
+
+
+def _compared(
+    ways: dict[str, Run], table: str, images: list[bytes], batch: int, rounds: int
+) -> list[Figure]:
+    """Each round takes every photo; ways take turns photo by photo."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        spent = dict.fromkeys(ways, 0.0)
+        for image in images:
+            for name, run in ways.items():
+                before = time.process_time()
+                run([image] * batch)
+                spent[name] += time.process_time() - before
+        if turn:
+            for name, seconds in spent.items():
+                found[name].append(1000 * seconds / len(images) / batch)
+    megabytes = sum(map(len, images)) / len(images) / 1e6
+    return [
+        Figure(
+            table=table,
+            name=name,
+            unit="ms",
+            values=values,
+            peers={
+                "of plain TensorFlow": TITLES["plain"],
+                "of the same in TensorFlow": TITLES["same"],
+            },
+            more={"MB/s": 1000 * megabytes / float(np.median(values))},
+        )
+        for name, values in found.items()
+    ]
+
+
+def _each(one: Callable[[bytes], object]) -> Run:
+    return lambda images: [one(image) for image in images]
+
+
+def _pillow(image: bytes) -> object:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image)) as picture:
+        small = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(small, np.float32) / 255
+
+
+def _opencv(image: bytes) -> object:
+    import cv2
+
+    decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
+    small = cv2.resize(decoded, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return np.float32(small) / 255

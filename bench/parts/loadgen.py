@@ -1,0 +1,162 @@
+"""MLPerf's Offline and Server scenarios, by the real LoadGen, which drives the client.
+
+Offline: all images in one query. Server: images at Poisson times (an open loop), asked for at 0.93
+of the rate of Offline; latencies count from the time an image was due. The bound on the 99th
+percentile is the time of five full batches. Runs are shorter than MLPerf's ten minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from bench import models
+from bench._published import serving
+from bench._serving_load import BATCH, MODEL, jpegs
+from bench.results import Figure
+from featurewire import AsyncClient, Client
+
+BATCHES = 5
+SHARE = 0.93
+"""Of the rate of Offline, what the Server scenario asks for: a goal of 0.9 answered."""
+IN_FLIGHT = 64
+"""Of the Offline query, images sent at a time."""
+
+
+def measure(quick: bool) -> list[Figure]:
+    figures = []
+    for precision in ("bfloat16",) if quick else ("float32", "bfloat16", "int8"):
+        version = models.stand_in_with(precision)
+        if version is not None:
+            figures += _scenarios(version, precision, 6.0 if quick else 40.0)
+    return figures
+
+
+def _scenarios(version: Path, precision: str, seconds: float) -> list[Figure]:
+    flags = ("--engine=openvino", f"--engine_precision={precision}")
+    with serving(version.parent, MODEL, *flags) as target:
+        with Client(target, model=MODEL) as client:
+            client.wait_until_ready(120)
+        with Driver(target, jpegs()) as driver:
+            driver.offline(expected=5.0, seconds=3.0)
+            offline = driver.offline(expected=30.0, seconds=min(seconds / 4, 10.0))
+            rate = offline["Samples per second"]
+            bound = BATCHES * BATCH / rate
+            server = driver.server(SHARE * rate, bound, seconds)
+    table = f"OpenVINO, {precision}"
+    latencies = {
+        f"p{percent:g} ms": server[f"{percent:.2f} percentile latency (ns)"] / 1e6
+        for percent in (50, 90, 99, 99.9)
+    }
+    return [
+        Figure(table=table, name="Offline", unit="images/s", values=[rate]),
+        Figure(
+            table=table,
+            name="Server",
+            unit="images/s",
+            values=[server["Completed samples per second"]],
+            peers={"of Offline": "Offline"},
+            more={
+                "bound ms": 1000 * bound,
+                **latencies,
+                "p99 of the bound": latencies["p99 ms"] / (1000 * bound),
+                "LoadGen's verdict": "valid" if server["valid"] else "invalid",
+            },
+        ),
+    ]
+
+
+class Driver:
+    """LoadGen's system under test: an `AsyncClient` on an event loop of its own."""
+
+    def __init__(self, target: str, contents: list[bytes]) -> None:
+        self._target = target
+        self._contents = contents
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+
+    def __enter__(self) -> Driver:
+        self._thread.start()
+        self._client = AsyncClient(self._target, model=MODEL, timeout=120)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def offline(self, *, expected: float, seconds: float) -> dict[str, float]:
+        """LoadGen's summary. `expected`: images a second, by which the query is made."""
+        import mlperf_loadgen as lg
+
+        settings = self._settings(lg.TestScenario.Offline, seconds)
+        settings.offline_expected_qps = expected
+        return self._test(settings)
+
+    def server(self, rate: float, bound: float, seconds: float) -> dict[str, float]:
+        """The same; `rate`: images a second, `bound`: seconds of the 99th percentile."""
+        import mlperf_loadgen as lg
+
+        settings = self._settings(lg.TestScenario.Server, seconds)
+        settings.server_target_qps = rate
+        settings.server_target_latency_ns = int(1e9 * bound)
+        settings.server_target_latency_percentile = 0.99
+        return self._test(settings)
+
+    def _settings(self, scenario: Any, seconds: float) -> Any:
+        import mlperf_loadgen as lg
+
+        settings = lg.TestSettings()
+        settings.scenario = scenario
+        settings.mode = lg.TestMode.PerformanceOnly
+        settings.min_duration_ms = int(1000 * seconds)
+        settings.min_query_count = 1
+        return settings
+
+    def _test(self, settings: Any) -> dict[str, float]:
+        import mlperf_loadgen as lg
+
+        with tempfile.TemporaryDirectory() as folder:
+            logs = lg.LogSettings()
+            logs.log_output = lg.LogOutputSettings()
+            logs.log_output.outdir = folder
+            logs.log_output.copy_summary_to_stdout = False
+            logs.enable_trace = False
+            system = lg.ConstructSUT(self._issue, lambda: None)
+            count = len(self._contents)
+            library = lg.ConstructQSL(count, count, lambda _: None, lambda _: None)
+            try:
+                lg.StartTestWithLogSettings(system, library, settings, logs)
+            finally:
+                lg.DestroyQSL(library)
+                lg.DestroySUT(system)
+            return summary(Path(folder, "mlperf_log_summary.txt").read_text())
+
+    def _issue(self, samples: list[Any]) -> None:
+        """LoadGen hands over the images of a query, from a thread of its own."""
+        asyncio.run_coroutine_threadsafe(self._answer(samples), self._loop)
+
+    async def _answer(self, samples: list[Any]) -> None:
+        import mlperf_loadgen as lg
+
+        gate = asyncio.Semaphore(IN_FLIGHT)
+
+        async def one(sample: Any) -> None:
+            async with gate:
+                await self._client.embed(self._contents[sample.index])
+            lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0)])
+
+        await asyncio.gather(*map(one, samples))
+
+
+def summary(text: str) -> dict[str, float]:
+    """The numbers of LoadGen's summary by their names; `valid` is its verdict."""
+    found = re.findall(r"^(.+?)\s*: ([\d.e+]+)$", text, re.MULTILINE)
+    return {name.strip(): float(value) for name, value in found} | {
+        "valid": float("Result is : VALID" in text)
+    }

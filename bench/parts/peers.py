@@ -1,0 +1,131 @@
+"""The embedded server beside the servers that people install for this, and beside plain serving.
+
+All run the same OpenVINO network in float32, but for plain TensorFlow: the hub module's graph
+behind a plain decode, in process, which is what TensorFlow Serving would execute. LitServe and
+BentoML have OpenCV in front of the network, batches of up to 16 and one worker with all cores, as
+their guides to batching say. Bytes are those of one image's request and reply.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+
+from bench import models
+from bench._crowd import Grpc, Http, predict_request
+from bench._openvino_network import read_network
+from bench._published import free_port, running, serving
+from bench._serving_load import MODEL, InProcess, jpegs, server_pid
+from bench.loads import Row, cheap
+from bench.results import Figure
+from bench.servers.answers import first_answer
+from featurewire import Client
+
+PLAIN = "plain TensorFlow in process, full batches"
+CEILING = "OpenVINO in process, full batches"
+OURS = "Featurewire over gRPC"
+BOUNDARY = "8f3a61c4e0"
+
+
+def measure(quick: bool) -> list[Figure]:
+    levels = (32,) if quick else (1, 32)
+    rounds, seconds = (1, 3.0) if quick else (3, 4.0)
+    contents = jpegs()
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        alone = {
+            PLAIN: stack.enter_context(InProcess(models.plain(), "tensorflow", "")),
+            CEILING: stack.enter_context(InProcess(models.stand_in(), "openvino", "")),
+        }
+        rows, sizes = [], {}
+        for name, (row, size) in _servers(stack, scratch, contents).items():
+            sizes[name] = size
+            rows += [Row(name, level, row.loop, row.pid) for level in levels]
+        for each in rows:
+            each.warm_up()
+        rates: dict[str, list[float]] = {name: [] for name in alone}
+        for _ in range(rounds):
+            for name, engine in alone.items():
+                rates[name].append(engine.rate(seconds)[1])
+            for each in rows:
+                each.run(seconds)
+    figures = []
+    for level in levels:
+        table = f"{level} in flight"
+        figures += [
+            Figure(table=table, name=name, unit="images/s", values=values)
+            for name, values in rates.items()
+        ]
+        peers = {"of plain TensorFlow": PLAIN, "of OpenVINO": CEILING, "of Featurewire": OURS}
+        figures += [
+            row.figure(table, peers, **sizes[row.name]) for row in rows if row.in_flight == level
+        ]
+    return figures
+
+
+def _servers(
+    stack: contextlib.ExitStack, scratch: Path, contents: list[bytes]
+) -> dict[str, tuple[Row, dict[str, float | str]]]:
+    """Each server with the loop of its callers, and the bytes of an image there and back."""
+    import openvino as ov
+
+    network = scratch / "network.xml"
+    ov.save_model(read_network(models.stand_in()), network, compress_to_fp16=False)
+    environment = {
+        "FEATUREWIRE_BENCH_NETWORK": str(network),
+        "FEATUREWIRE_BENCH_PRECISION": "float32",
+        "BENTOML_DO_NOT_TRACK": "true",
+    }
+    found = {}
+    target = stack.enter_context(
+        serving(models.stand_in().parent, MODEL, "--engine=openvino", "--engine_precision=float32")
+    )
+    with Client(target, model=MODEL) as client:
+        client.wait_until_ready(120)
+    requests = [predict_request(MODEL, image) for image in contents]
+    reply = Grpc.answer(target, requests[0])
+    row = Row(OURS, 1, cheap(lambda: Grpc(target, requests)), server_pid(target))
+    found[OURS] = (row, _sizes(requests, reply))
+    for name, arguments, path, bodies, kind in (
+        (
+            "LitServe",
+            ["-m", "bench.servers.litserve_server"],
+            "/predict",
+            [_json(image) for image in contents],
+            "application/json",
+        ),
+        (
+            "BentoML",
+            ["-m", "bentoml", "serve", "bench.servers.bentoml_service:Images"]
+            + ["--host", "127.0.0.1", "--port"],
+            "/embed",
+            [_form(image) for image in contents],
+            f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+    ):
+        port = free_port()
+        server = stack.enter_context(running([*arguments, str(port)], port, environment))
+        reply = first_answer(port, path, bodies[0], kind)
+        loop = cheap(
+            lambda port=port, path=path, bodies=bodies, kind=kind: Http(port, path, bodies, kind)
+        )
+        found[name] = (Row(name, 1, loop, server.pid), _sizes(bodies, reply))
+    return found
+
+
+def _sizes(requests: list[bytes], reply: bytes) -> dict[str, float | str]:
+    there = sum(map(len, requests)) / len(requests)
+    return {"KB there": there / 1000, "KB back": len(reply) / 1000}
+
+
+def _json(image: bytes) -> bytes:
+    return json.dumps({"image_bytes": base64.b64encode(image).decode()}).encode()
+
+
+def _form(image: bytes) -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n'
+    start = (head + "Content-Type: image/jpeg\r\n\r\n").encode()
+    return start + image + f"\r\n--{BOUNDARY}--\r\n".encode()

@@ -1,0 +1,25 @@
+"""BentoML: `bentoml serve bench.servers.bentoml_service:Images`; POST /embed, an image as a form.
+
+The images arrive as files, and vectors leave as JSON: the forms that BentoML has for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bentoml
+import numpy as np
+
+from bench.servers.embedder import BATCH, Embedder
+
+
+@bentoml.service(workers=1, traffic={"timeout": 120})
+class Images:
+    """Requests are merged into batches by BentoML's adaptive batching."""
+
+    def __init__(self) -> None:
+        self._embedder = Embedder()
+
+    @bentoml.api(batchable=True, max_batch_size=BATCH, max_latency_ms=60000)
+    def embed(self, images: list[Path]) -> np.ndarray:
+        return self._embedder([path.read_bytes() for path in images])
