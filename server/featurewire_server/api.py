@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf.message import Message
 
 from featurewire._tfs.get_model_metadata_pb2 import (
     GetModelMetadataRequest,
@@ -59,8 +59,12 @@ class Call(Terms):
     """What admission counts for it, until its answer has been sent."""
     entrypoint: str = "GRPC"
     """`GRPC` or `REST`, for the metrics."""
-    read: bool = False
-    """Whether its message has been read, so that the Api counts how it ends."""
+    api: str = ""
+    """`Predict` and so on, for the metrics."""
+    model: str = ""
+    """What its message asks for; empty until it has been read."""
+    started: float = math.inf
+    """When the Api began with it, in seconds of `time.monotonic()`."""
     answer_bytes: int = 0
     """About how many the answer will take."""
 
@@ -97,13 +101,13 @@ class Api:
         self._check = check_method_names
 
     async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
-        with self._serving(request, "Predict", call) as servable:
+        with self._serving(request, call) as servable:
             signatures = servable.runner.signatures
             run = await by_size(
                 call.held.size, predict.plan, signatures, request, check_method=self._check
             )
             call.reserve(run.answer_bytes)  # it can be larger than the request by any factor
-            [values] = await self._run(servable, "Predict", [run], call)
+            [values] = await self._run(servable, [run], call)
             spec = _effective(servable, run.signature_name)
             return await by_size(NUMBERS * run.answer_bytes, self._response, spec, values)
 
@@ -114,20 +118,20 @@ class Api:
         return response
 
     async def classify(self, request: ClassificationRequest, call: Call) -> ClassificationResponse:
-        spec, result = await self._infer("Classify", inference.CLASSIFY, request, call)
+        spec, result = await self._infer(inference.CLASSIFY, request, call)
         return ClassificationResponse(model_spec=spec, result=result)
 
     async def regress(self, request: RegressionRequest, call: Call) -> RegressionResponse:
-        spec, result = await self._infer("Regress", inference.REGRESS, request, call)
+        spec, result = await self._infer(inference.REGRESS, request, call)
         return RegressionResponse(model_spec=spec, result=result)
 
     async def _infer(
-        self, api: str, method: inference.Method, request: Any, call: Call
+        self, method: inference.Method, request: Any, call: Call
     ) -> tuple[ModelSpec, Any]:
-        with self._serving(request, api, call) as servable:
+        with self._serving(request, call) as servable:
             signatures = servable.runner.signatures
             run = inference.plan(signatures, method, request, check_method=self._check)
-            [values] = await self._run(servable, api, [run], call)
+            [values] = await self._run(servable, [run], call)
             return _effective(servable, run.signature_name), method.result(values, run.examples)
 
     async def multi_inference(
@@ -136,10 +140,10 @@ class Api:
         """All tasks run on the version that the first one names."""
         if not request.tasks:
             raise invalid_argument("Inference request must contain at least one task")
-        with self._serving(request.tasks[0], "MultiInference", call) as servable:
+        with self._serving(request.tasks[0], call) as servable:
             signatures = servable.runner.signatures
             runs = inference.plan_multi_inference(signatures, request, check_method=self._check)
-            values = await self._run(servable, "MultiInference", runs, call)
+            values = await self._run(servable, runs, call)
             return MultiInferenceResponse(
                 results=[
                     inference.result_of(task, run, found, servable.version)
@@ -150,8 +154,7 @@ class Api:
     async def get_model_metadata(
         self, request: GetModelMetadataRequest, call: Call
     ) -> GetModelMetadataResponse:
-        with self._observed(request, "GetModelMetadata", call):
-            _require_spec(request)
+        with self._named(request, call):
             if not request.metadata_field:
                 raise invalid_argument(
                     "GetModelMetadataRequest must specify at least one metadata_field"
@@ -173,8 +176,7 @@ class Api:
     async def get_model_status(
         self, request: GetModelStatusRequest, call: Call
     ) -> GetModelStatusResponse:
-        with self._observed(request, "GetModelStatus", call):
-            _require_spec(request)
+        with self._named(request, call):
             return GetModelStatusResponse(
                 model_version_status=self.manager.statuses(request.model_spec)
             )
@@ -223,57 +225,46 @@ class Api:
             if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
 
-    def count_refused(self, api: str, code: grpc.StatusCode) -> None:
-        """A request that was refused before anybody read which model it is for."""
-        self.metrics.observe_request(model="", api=api, entrypoint="GRPC", code=code, seconds=0.0)
+    def count(self, call: Call, code: grpc.StatusCode) -> None:
+        """A call has ended: transports say so once of each, whatever became of it."""
+        self.metrics.observe_request(
+            model=call.model,
+            api=call.api,
+            entrypoint=call.entrypoint,
+            code=code,
+            seconds=max(time.monotonic() - call.started, 0.0),
+        )
 
     async def _run(
-        self, servable: Servable, api: str, runs: list[Run], call: Call
+        self, servable: Servable, runs: list[Run], call: Call
     ) -> list[dict[str, np.ndarray]]:
         """The outputs of each of `runs`, which share their examples."""
         started = time.monotonic()
         values = [await servable.runner.run(run, call) for run in runs]
         self.metrics.observe_runtime(
-            model=servable.name, api=api, seconds=time.monotonic() - started
+            model=servable.name, api=call.api, seconds=time.monotonic() - started
         )
         self.metrics.observe_examples(model=servable.name, count=runs[0].examples)
         return values
 
     @contextmanager
-    def _serving(self, request: Any, api: str, call: Call) -> Iterator[Servable]:
-        with self._observed(request, api, call):
-            _require_spec(request)
-            with self.manager.use(request.model_spec) as servable:
-                yield servable
+    def _serving(self, request: Any, call: Call) -> Iterator[Servable]:
+        with self._named(request, call), self.manager.use(request.model_spec) as servable:
+            yield servable
 
     @contextmanager
-    def _observed(self, request: Any, api: str, call: Call) -> Iterator[None]:
-        started = time.monotonic()
-        code = grpc.StatusCode.OK
+    def _named(self, request: Any, call: Call) -> Iterator[None]:
+        """Note what a call asks for, and when; every error in the block becomes a ServingError."""
+        call.model, call.started = request.model_spec.name, time.monotonic()
         try:
+            if not request.HasField("model_spec"):
+                raise invalid_argument("Missing ModelSpec")
             yield
-        except asyncio.CancelledError:
-            code = call.cancellation_code()
-            raise
         except Exception as failure:
             error = from_exception(failure)
-            code = error.code
-            if error is not failure and code is grpc.StatusCode.INTERNAL:
-                log.exception("%s failed", api)
+            if error is not failure and error.code is grpc.StatusCode.INTERNAL:
+                log.exception("%s failed", call.api)
             raise error from failure
-        finally:
-            self.metrics.observe_request(
-                model=request.model_spec.name,
-                api=api,
-                entrypoint=call.entrypoint,
-                code=code,
-                seconds=time.monotonic() - started,
-            )
-
-
-def _require_spec(request: Message) -> None:
-    if not request.HasField("model_spec"):
-        raise invalid_argument("Missing ModelSpec")
 
 
 def _effective(servable: Servable, signature_name: str = "") -> ModelSpec:

@@ -45,7 +45,7 @@ class Running:
             listen(0),
             Application(
                 self._answer,
-                refuse=lambda _method, _path, error: failure(error),
+                refuse=lambda _request, error: failure(error),
                 admission=self.admission,
                 working=2,
                 timeout=5,

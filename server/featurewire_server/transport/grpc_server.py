@@ -188,7 +188,6 @@ class GrpcServer:
                 async with limit.working():
                     request = await by_size(len(data), _parse, kind, data)
                     del data
-                    call.read = True
                     response = await method(request, call)
                     del request
                     answer = await by_size(call.answer_bytes, response.SerializeToString)
@@ -196,32 +195,31 @@ class GrpcServer:
                     return answer
 
         async def handle(_: object, context: grpc.aio.ServicerContext) -> bytes:
-            call = _call(context, self._api)
+            call, code = _call(context, self._api, name), grpc.StatusCode.OK
             context.add_done_callback(lambda _: call.held.resize(0))  # the answer has been sent
             try:
                 return await answer(context, call)
             except ServingError as error:
-                self._count(name, call, error.code)
-                await context.abort(error.code, _details(error.message), _push_back(error))
+                code = error.code
+                await context.abort(code, _details(error.message), _push_back(error))
                 raise  # not reached
             except asyncio.CancelledError:
-                self._count(name, call, call.cancellation_code())
+                code = call.cancellation_code()
                 raise
+            finally:
+                self._api.count(call, code)
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
-    def _count(self, name: str, call: Call, code: grpc.StatusCode) -> None:
-        if not call.read:  # else it was counted where it failed
-            self._api.count_refused(name, code)
 
-
-def _call(context: grpc.aio.ServicerContext, api: Api) -> Call:
+def _call(context: grpc.aio.ServicerContext, api: Api, name: str) -> Call:
     remaining = context.time_remaining()
     return Call(
         held=api.admission.hold(),
         deadline=None if remaining is None else time.monotonic() + remaining,
         caller=context.peer(),
         bulk=(CLASS, BULK) in context.invocation_metadata(),
+        api=name,
     )
 
 

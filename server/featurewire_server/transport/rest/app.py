@@ -12,7 +12,7 @@ from typing import Any
 from ...api import BULK, CLASS, Call
 from ...common.admission import Admission, Hold
 from ...common.errors import ServingError, deadline_exceeded
-from .handler import Answer, Request, failure, refusal
+from .handler import Answer, Request, refusal
 
 #: A body's bytes are admitted as they come, those of a trickle in steps: announcing a length
 #: holds nothing, and a client that has sent one byte holds no more than this.
@@ -33,7 +33,7 @@ class Application:
         self,
         handler: Callable[[Request], Awaitable[Answer]],
         *,
-        refuse: Callable[[str, str, ServingError], Answer],
+        refuse: Callable[[Request, ServingError], Answer],
         admission: Admission,
         working: int,
         timeout: float,
@@ -91,7 +91,7 @@ class Application:
             request.call.deadline = time.monotonic() + self._timeout
             return await self._answer(request, receive)
         except ServingError as error:
-            return self._refuse(request.method, request.path, error)
+            return self._refuse(request, error)
         except TimeoutError:
             return replace(refusal(408, "The body did not come within its time"), headers=CLOSE)
         finally:
@@ -141,7 +141,7 @@ class Application:
             async with asyncio.timeout_at(request.call.deadline):
                 await self._working.acquire()
         except TimeoutError:
-            return failure(deadline_exceeded())
+            return self._refuse(request, deadline_exceeded())
         try:
             return await self._handler(request)
         finally:

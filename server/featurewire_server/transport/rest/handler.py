@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -116,19 +116,34 @@ class Handler:
         try:
             answer = await self._answer(request)
             request.call.held.resize(len(answer.body))
+        except asyncio.CancelledError:
+            self._api.count(request.call, request.call.cancellation_code())
+            raise
         except Exception as error:
             found = from_exception(error)
             if found.code is grpc.StatusCode.INTERNAL and found is not error:
                 log.exception("%s %s failed", request.method, request.path)
-            answer = failure(found)
+            return self._failed(request, found)
+        self._api.count(request.call, grpc.StatusCode.OK)
+        return self._with_cors(answer)
+
+    def refuse(self, request: Request, error: ServingError) -> Answer:
+        """The answer to a request that is not read, because of `error`."""
+        with suppress(ServingError):
+            self._route(request)
+        return self._failed(request, error)
+
+    def _failed(self, request: Request, error: ServingError) -> Answer:
+        self._api.count(request.call, error.code)
+        return self._with_cors(failure(error))
+
+    def _with_cors(self, answer: Answer) -> Answer:
         return replace(answer, headers=(*answer.headers, *self._cors))
 
-    def refuse(self, method: str, path: str, error: ServingError) -> Answer:
-        """The answer to a request whose body was not taken, because of `error`."""
-        with suppress(ServingError), self._counted_if_unread(routes.find(method, path)):
-            raise error
-        answer = failure(error)
-        return replace(answer, headers=(*answer.headers, *self._cors))
+    def _route(self, request: Request) -> routes.Route:
+        route = routes.find(request.method, request.path)
+        request.call.api, request.call.model = route.verb.capitalize(), route.name
+        return route
 
     async def _answer(self, request: Request) -> Answer:
         metrics = self._api.metrics
@@ -138,12 +153,11 @@ class Handler:
             return Answer(status=200, body=metrics.page(), content_type=metrics.content_type)
         if request.method == "OPTIONS":
             return Answer(status=200)
-        route = routes.find(request.method, request.path)
+        route = self._route(request)
         return Answer(status=200, body=(await self._verbs[route.verb](route, request)).encode())
 
     async def _predict(self, route: routes.Route, request: Request) -> str:
-        with self._counted_if_unread(route):
-            self._require_time(route, request)
+        self._require_time(route, request)
         message, rows = await by_size(
             JSON * len(request.body), self._predict_request, route, request
         )
@@ -153,19 +167,15 @@ class Handler:
 
     def _require_time(self, route: routes.Route, request: Request) -> None:
         """Refuse before it is parsed what could not be answered in time anyhow."""
-        if request.encoding:
-            return
-        try:
+        names_signature = request.encoding or b'"signature_name"' in request.body
+        if not names_signature:  # else another one than the default may be meant
             self._api.require_time(route.model_spec(), request.call)
-        except ServingError:
-            if b'"signature_name"' not in request.body:  # else another signature may be meant
-                raise
 
     def _predict_request(
         self, route: routes.Route, request: Request
     ) -> tuple[PredictRequest, bool]:
         """The message, and whether the answer is to be in rows."""
-        with self._counted_if_unread(route), self._document(request) as found:
+        with self._document(request) as found:
             spec = route.model_spec(decode.signature_name(found))
             rows = decode.is_row_form(found)
             message = PredictRequest(model_spec=spec)
@@ -203,7 +213,7 @@ class Handler:
         route: routes.Route,
         request: Request,
     ) -> None:
-        with self._counted_if_unread(route), self._document(request) as found:
+        with self._document(request) as found:
             message.model_spec.CopyFrom(route.model_spec(decode.signature_name(found)))
             message.input.CopyFrom(examples.read(found))
 
@@ -234,22 +244,6 @@ class Handler:
             yield document.parse(body)
         finally:
             hold.resize(0)
-
-    @contextmanager
-    def _counted_if_unread(self, route: routes.Route) -> Iterator[None]:
-        """Count a request that fails before it reaches the Api, which counts the others."""
-        started = time.monotonic()
-        try:
-            yield
-        except Exception as error:
-            self._api.metrics.observe_request(
-                model=route.name,
-                api=route.verb.capitalize(),
-                entrypoint="REST",
-                code=from_exception(error).code,
-                seconds=time.monotonic() - started,
-            )
-            raise
 
 
 def gunzip(body: bytes, limit: int) -> Iterator[bytes]:
