@@ -1,4 +1,14 @@
 """The parts of `make bench`: a module each, whose `measure(quick)` gives its figures."""
 
-NAMES = ("network", "decode", "image", "serving", "peers", "clients", "loadgen", "accuracy")
+NAMES = (
+    "network",
+    "decode",
+    "image",
+    "front",
+    "serving",
+    "peers",
+    "clients",
+    "loadgen",
+    "accuracy",
+)
 """In the order in which they run and stand in the report."""
