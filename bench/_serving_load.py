@@ -125,12 +125,9 @@ class InProcess:
 def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
     import numpy as np
 
-    from featurewire_server.engines.engine import EngineConfig
-    from featurewire_server.engines.load import load_engine
+    from bench.engines import load
 
-    mixed = precision if precision == "bfloat16" else ""
-    config = EngineConfig(engine=name, mixed_precision=mixed, int8=precision == "int8")
-    engine = load_engine(version, config)
+    engine = load(version, name, precision)
     contents = jpegs()
 
     def run(count: int, first: int = 0) -> float:

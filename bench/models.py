@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench._plain_module import plain_module
 from bench._published import ROOT
+from tests.support.pictures import STAMPS
 
 FOLDER = ROOT / "build" / "bench"
 
@@ -23,8 +24,7 @@ def stand_in() -> Path:
 def stand_in_with(precision: str) -> Path | None:
     """A version of the stand-in that can be computed in `precision`.
 
-    One in 8 bits takes long to make: `python -m bench.models --calibration-images DIR` does. None
-    before that.
+    One in 8 bits takes minutes to make: `python -m bench.models` does. None before that.
     """
     return stand_in() if precision != "int8" else newest(FOLDER / "stand-in-int8")
 
@@ -79,5 +79,6 @@ def _run(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    for name, source in (("lite0", str(learned_module())), ("stand-in", "stand-in")):
-        print(_exported(source, FOLDER / f"{name}-int8", "--int8", *sys.argv[1:]))
+    pictures = ["--calibration-images", str(STAMPS)] if STAMPS.is_dir() else []
+    print(_exported(str(learned_module()), FOLDER / "lite0-int8", "--int8", *pictures))
+    print(_exported("stand-in", FOLDER / "stand-in-int8", "--int8"))

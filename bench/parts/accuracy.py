@@ -17,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import models
+from bench import engines, models
 from bench._photos import SAMPLES, jpeg, of_pixels
 from bench.results import Figure
 from featurewire_exporter.int8.gate import measure as compare
-from featurewire_server.engines.engine import EngineConfig
-from featurewire_server.engines.load import load_engine
 from tests.support.pictures import on_white, stamps, write_tiles
 
 CROPS = 4
@@ -30,11 +28,8 @@ BATCH = 16
 EXIF_TURN = 6
 QUALITY = 95
 ENGINES = {
-    "TensorFlow, float32": EngineConfig(engine="tensorflow"),
-    "TensorFlow, bfloat16": EngineConfig(engine="tensorflow", mixed_precision="bfloat16"),
-    "OpenVINO, float32": EngineConfig(engine="openvino"),
-    "OpenVINO, bfloat16": EngineConfig(engine="openvino", mixed_precision="bfloat16"),
-    "OpenVINO, int8": EngineConfig(engine="openvino", int8=True),
+    "TensorFlow": ("float32", "bfloat16"),
+    "OpenVINO": ("float32", "bfloat16", "int8"),
 }
 Embed = Callable[[Iterable[bytes]], np.ndarray]
 
@@ -45,7 +40,7 @@ def measure(quick: bool) -> list[Figure]:
     figures = _engines(
         "EfficientNet-Lite0, learned weights",
         _module(models.learned_module(), 224),
-        {name: models.learned_with(_precision(name)) for name in ENGINES},
+        models.learned_with,
         learned,
     )
     figures += _decodes(models.learned(), models.learned_module(), learned)
@@ -54,13 +49,9 @@ def measure(quick: bool) -> list[Figure]:
     return figures + _engines(
         "The stand-in, random weights",
         _module(models.module(), 299),
-        {name: models.stand_in_with(_precision(name)) for name in ENGINES},
+        models.stand_in_with,
         learned,
     )
-
-
-def _precision(name: str) -> str:
-    return name.rsplit(", ", 1)[1]
 
 
 def _views(count: int) -> list[list[bytes]]:
@@ -84,20 +75,25 @@ def _views(count: int) -> list[list[bytes]]:
 
 
 def _engines(
-    title: str, module: Embed, versions: dict[str, Path | None], pictures: list[list[bytes]]
+    title: str,
+    module: Embed,
+    version_with: Callable[[str], Path | None],
+    pictures: list[list[bytes]],
 ) -> list[Figure]:
     exact = _vectors(module, pictures)
     figures = []
-    for name, version in versions.items():
-        if version is not None:
-            found = _vectors(_engine(version, ENGINES[name]), pictures)
-            figures.append(_figure(title, name, exact, found))
+    for engine, precisions in ENGINES.items():
+        for precision in precisions:
+            version = version_with(precision)
+            if version is not None:
+                found = _vectors(_engine(version, engine.lower(), precision), pictures)
+                figures.append(_figure(title, f"{engine}, {precision}", exact, found))
     return figures
 
 
 def _decodes(version: Path, folder: Path, pictures: list[list[bytes]]) -> list[Figure]:
     """Ways to send the same pictures, beside a full decode of the same files."""
-    module, served = _module(folder, 224), _engine(version, ENGINES["OpenVINO, float32"])
+    module, served = _module(folder, 224), _engine(version, "openvino", "float32")
     title = "Decode and EXIF, EfficientNet-Lite0, OpenVINO, float32"
     figures = []
     for name, change in {"scaled decode": _enlarged, "EXIF-turned": _turned}.items():
@@ -175,8 +171,8 @@ def _module(folder: Path, side: int) -> Embed:
     return embed
 
 
-def _engine(version: Path, config: EngineConfig) -> Embed:
-    engine = load_engine(version, config)
+def _engine(version: Path, name: str, precision: str) -> Embed:
+    engine = engines.load(version, name, precision)
 
     def embed(images: Iterable[bytes]) -> np.ndarray:
         encoded = np.array([*images], object)

@@ -12,14 +12,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench import models
+from bench import engines, models
 from bench._published import serving
 from bench._serving_load import MODEL, jpegs
 from bench.results import Figure
 from bench.timing import in_turns
 from featurewire import Client
-from featurewire_server.engines.engine import EngineConfig
-from featurewire_server.engines.load import load_engine
+from featurewire_server.engines.engine import Engine
 
 WHOLE = "embed() over gRPC"
 STEPS = {
@@ -33,15 +32,11 @@ STEPS = {
 
 def measure(quick: bool) -> list[Figure]:
     figures = []
-    for precision in ("float32", "bfloat16", "int8"):
+    for precision in ("bfloat16",) if quick else ("float32", "bfloat16", "int8"):
         version = models.stand_in_with(precision)
         if version is None:
             continue
-        mixed = precision if precision == "bfloat16" else ""
-        engine = load_engine(
-            version,
-            EngineConfig(engine="openvino", mixed_precision=mixed, int8=precision == "int8"),
-        )
+        engine = engines.load(version, "openvino", precision)
         flags = ("--engine=openvino", f"--engine_precision={precision}")
         with (
             serving(version.parent, MODEL, *flags) as target,
@@ -54,7 +49,7 @@ def measure(quick: bool) -> list[Figure]:
     return figures
 
 
-def _runs(engine: object, client: Client) -> dict[str, Callable[[], object]]:
+def _runs(engine: Engine, client: Client) -> dict[str, Callable[[], object]]:
     image = jpegs()[0]
     encoded = np.array([image], object)
     images = engine.run("preprocess", {"image_bytes": encoded}, ["images"])["images"]

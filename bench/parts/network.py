@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from bench import models
+from bench import engines, models
 from bench._openvino_network import convolutions, executed, read_network, write_onnx
 from bench.results import Figure
 from bench.timing import in_turns
 from featurewire_server.common import cgroup
-from featurewire_server.engines.engine import EngineConfig
-from featurewire_server.engines.load import load_engine
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "i8"}
+ENGINES = {"TensorFlow": ("float32", "bfloat16"), "OpenVINO": ("float32", "bfloat16", "int8")}
 PRODUCT = (4096, 2048, 2048)
 """Rows, depth and columns of the matrix product: 34 GFLOP, too large for the caches."""
 PLAIN = "plain TensorFlow, float32"
@@ -30,8 +29,7 @@ Run = Callable[[], object]
 
 
 def measure(quick: bool) -> list[Figure]:
-    version = models.stand_in()
-    model = read_network(version)
+    model = read_network(models.stand_in())
     count, work = convolutions(model)
     products, computed = _products()
     figures = [
@@ -58,7 +56,7 @@ def measure(quick: bool) -> list[Figure]:
             )
         )
     with tempfile.TemporaryDirectory() as folder:
-        ways = _ways(version, model, write_onnx(model, Path(folder, "network.onnx")))
+        ways = _ways(model, write_onnx(model, Path(folder, "network.onnx")))
         for batch in (16,) if quick else (1, 16):
             figures += _compared(ways, products, batch, work, rounds)
     return figures
@@ -88,7 +86,7 @@ def _compared(
     return figures
 
 
-def _ways(version: Path, model: Any, onnx: Path) -> dict[str, Callable[[np.ndarray], object]]:
+def _ways(model: Any, onnx: Path) -> dict[str, Callable[[np.ndarray], object]]:
     """How to run the network on images: name, which ends with the precision, and function."""
     import onnxruntime
     import tensorflow as tf
@@ -104,18 +102,14 @@ def _ways(version: Path, model: Any, onnx: Path) -> dict[str, Callable[[np.ndarr
         "OpenVINO itself, float32": _openvino(model, "f32"),
         "OpenVINO itself, bfloat16": _openvino(model, "bf16"),
     }
-    for engine, precision in (
-        ("tensorflow", "float32"),
-        ("tensorflow", "bfloat16"),
-        ("openvino", "float32"),
-        ("openvino", "bfloat16"),
-    ):
-        mixed = "" if precision == "float32" else precision
-        loaded = load_engine(version, EngineConfig(engine=engine, mixed_precision=mixed))
-        title = {"tensorflow": "TensorFlow", "openvino": "OpenVINO"}[engine]
-        ways[f"Featurewire's {title} engine, {precision}"] = lambda images, loaded=loaded: (
-            loaded.run("image_feature_vector", {"images": images}, ["default"])
-        )
+    for title, precisions in ENGINES.items():
+        for precision in precisions:
+            found = models.stand_in_with(precision)
+            if found is not None:
+                engine = engines.load(found, title.lower(), precision)
+                ways[f"Featurewire's {title} engine, {precision}"] = lambda images, engine=engine: (
+                    engine.run("image_feature_vector", {"images": images}, ["default"])
+                )
     return ways
 
 

@@ -24,8 +24,8 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 def measure(quick: bool) -> list[Figure]:
-    levels = (1, 48) if quick else (1, 4, 16, 48)
-    rounds, seconds = (1, 3.0) if quick else (3, 4.0)
+    levels = (1, 32) if quick else (1, 4, 8, 16, 32)
+    rounds, seconds = (1, 2.0) if quick else (2, 3.0)
     figures = []
     for precision in PRECISIONS[:2] if quick else PRECISIONS:
         version = models.stand_in_with(precision)

@@ -1,0 +1,15 @@
+"""The engines of the embedded server in process, by the name and precision of a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from featurewire_server.engines.engine import Engine, EngineConfig
+from featurewire_server.engines.load import load_engine
+
+
+def load(version: Path, engine: str, precision: str) -> Engine:
+    """`engine`: `tensorflow` or `openvino`; `precision`: `float32`, `bfloat16` or `int8`."""
+    mixed = precision if precision == "bfloat16" else ""
+    config = EngineConfig(engine=engine, mixed_precision=mixed, int8=precision == "int8")
+    return load_engine(version, config)
