@@ -72,7 +72,8 @@ def _conditions(part: Mapping[str, Any]) -> str:
 
 def _table(figures: list[Mapping[str, Any]]) -> str:
     ratios = _in_order(title for figure in figures for title in figure["ratios"])
-    more = _in_order(title for figure in figures for title in figure["more"])
+    fullest_first = sorted(figures, key=lambda figure: -len(figure["more"]))
+    more = _in_order(title for figure in fullest_first for title in figure["more"])
     spread = any(len(figure["values"]) > 1 for figure in figures)
     header = ["", "median", *(["low to high"] if spread else []), *ratios, *more]
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
