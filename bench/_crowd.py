@@ -170,11 +170,10 @@ async def steady(send: Send, seconds: float, *, callers: int, skip: float = 0.0)
     return sum(skip <= end < seconds for end in ends) / (seconds - skip)
 
 
-async def closed_loop(send: Send, seconds: float, callers: int) -> tuple[float, list[float]]:
-    """Images a second, and latencies in seconds, of `callers` who wait for one answer each.
+async def closed_loop(send: Send, seconds: float, callers: int) -> list[float]:
+    """Latencies in seconds of `callers` who wait for one answer each, and end with the last one.
 
-    Nobody calls after `seconds`; the rate counts until the last answer. Raises RuntimeError if
-    a call was refused.
+    Nobody calls after `seconds`. Raises RuntimeError if a call was refused.
     """
     began = time.perf_counter()
     numbers, tally = itertools.count(), Tally()
@@ -186,7 +185,7 @@ async def closed_loop(send: Send, seconds: float, callers: int) -> tuple[float, 
     await asyncio.gather(*(caller() for _ in range(callers)))
     if tally.refused or tally.late:
         raise RuntimeError(f"{len(tally.refused)} calls were refused, {tally.late} timed out")
-    return len(tally.answered) / (time.perf_counter() - began), tally.answered
+    return tally.answered
 
 
 async def crowd(send: Send, seconds: float, *, per_second: float, timeout: float) -> Tally:

@@ -20,6 +20,7 @@ from bench._published import published, serving
 from bench._serving_load import MODEL, jpegs, server_pid
 from bench.machine import describe, print_table
 from bench.serve_start import resident
+from bench.timing import quantile
 from featurewire import Client
 
 EVERY = 0.15
@@ -84,11 +85,6 @@ def settled(client: Client, version: int) -> None:
             return
         time.sleep(0.2)
     raise RuntimeError("the old version was not unloaded")
-
-
-def quantile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
 def measure(engine: str, source: Path, seconds: float, swaps: int) -> list[str]:

@@ -11,23 +11,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench._crowd import Grpc, Http, closed_loop
-from bench._serving_load import cpu_seconds
+from bench._serving_load import cpu_seconds, stream_rate
 from bench.results import Figure
 from bench.timing import percentiles
+from featurewire import Client
 
-Loop = Callable[[float, int], tuple[float, list[float]]]
-"""From seconds and callers to images a second and latencies in seconds."""
+Loop = Callable[[float, int], tuple[int, list[float]]]
+"""From seconds and callers to how many images were answered when it ends, and latencies in seconds,
+which a stream does not have."""
 
 
 def cheap(connect: Callable[[], Grpc | Http]) -> Loop:
     """Callers in one event loop whose requests are made already and whose replies nobody reads."""
 
-    async def loop(seconds: float, callers: int) -> tuple[float, list[float]]:
+    async def loop(seconds: float, callers: int) -> tuple[int, list[float]]:
         send = connect()
         try:
-            return await closed_loop(send, seconds, callers)
+            latencies = await closed_loop(send, seconds, callers)
         finally:
             await send.close()
+        return len(latencies), latencies
 
     return lambda seconds, callers: asyncio.run(loop(seconds, callers))
 
@@ -35,7 +38,7 @@ def cheap(connect: Callable[[], Grpc | Http]) -> Loop:
 def threads(call: Callable[[int], object]) -> Loop:
     """Callers on a thread each; `call` takes the number of an image and returns its vector."""
 
-    def run(seconds: float, callers: int) -> tuple[float, list[float]]:
+    def run(seconds: float, callers: int) -> tuple[int, list[float]]:
         numbers, latencies = itertools.count(), []
         began = time.perf_counter()
 
@@ -47,7 +50,16 @@ def threads(call: Callable[[int], object]) -> Loop:
         with futures.ThreadPoolExecutor(callers) as pool:
             for done in [pool.submit(caller) for _ in range(callers)]:
                 done.result()
-        return len(latencies) / (time.perf_counter() - began), latencies
+        return len(latencies), latencies
+
+    return run
+
+
+def streaming(client: Client, contents: list[bytes]) -> Loop:
+    """One stream with its defaults, however many callers are asked for."""
+
+    def run(seconds: float, callers: int) -> tuple[int, list[float]]:
+        return stream_rate(client, contents, seconds)[0], []
 
     return run
 
@@ -68,11 +80,12 @@ class Row:
 
     def run(self, seconds: float) -> None:
         before, own = tree_cpu_seconds(self.pid), time.process_time()
-        rate, latencies = self.loop(seconds, self.in_flight)
-        self.rates.append(rate)
+        began = time.perf_counter()
+        images, latencies = self.loop(seconds, self.in_flight)
+        self.rates.append(images / (time.perf_counter() - began))
         self.latencies += latencies
-        self.client_cpu.append((time.process_time() - own) / len(latencies))
-        self.server_cpu.append((tree_cpu_seconds(self.pid) - before) / len(latencies))
+        self.client_cpu.append((time.process_time() - own) / images)
+        self.server_cpu.append((tree_cpu_seconds(self.pid) - before) / images)
 
     def warm_up(self) -> None:
         self.loop(1.0, self.in_flight)

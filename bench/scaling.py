@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.machine import describe, print_table
-from bench.serve_latency import open_loop, quantile
+from bench.serve_latency import open_loop
+from bench.timing import quantile
 from scripts.plan import Replica, quantiles, simulate
 from tests.support.models import write_tiny_model
 from tests.support.process import START_TIMEOUT, free_port, wait_for_port

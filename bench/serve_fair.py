@@ -26,7 +26,7 @@ from bench._crowd import Grpc, Tally, one, predict_request, steady
 from bench._published import published, serving
 from bench._serving_load import BATCH, MODEL, jpegs, single_time, stream_rate
 from bench.machine import describe, print_table
-from bench.serve_latency import quantile
+from bench.timing import quantile
 from featurewire import Client
 
 CALLERS = 24

@@ -21,6 +21,7 @@ from pathlib import Path
 from bench._published import published, serving
 from bench._serving_load import BATCH, MODEL, InProcess, jpegs, single_time, stream_rate
 from bench.machine import describe, print_table
+from bench.timing import quantile
 from featurewire import AsyncClient, Client, FeaturewireError, RetryConfig
 
 SINGLES = 48
@@ -63,10 +64,6 @@ async def open_loop(
             tasks.append(asyncio.create_task(one(client, image, due)))
         await asyncio.gather(*tasks)
     return latencies, failures
-
-
-def quantile(values: list[float], share: float) -> float:
-    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,5 +30,5 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {
         f"{name} ms": 1000 * quantile(seconds, share)
         for name, share in PERCENTILES.items()
-        if len(seconds) * (1 - share) >= 1 or share < 0.9
+        if seconds and (len(seconds) * (1 - share) >= 1 or share < 0.9)
     }

@@ -1,9 +1,10 @@
 """Ways for a program to get a vector from one and the same server: the client and its peers.
 
 Sixteen threads ask the embedded server (OpenVINO, bfloat16) for one image each and turn the reply
-into a float32 array. `tensorflow-serving-api` is what TensorFlow Serving's users install. The last
-two prepare the image themselves and send the network's input, 299x299x3 floats. Bytes are those of
-one image's request and reply, without the headers of HTTP.
+into a float32 array; `stream` is one thread with the defaults of `client.stream`.
+`tensorflow-serving-api` is what TensorFlow Serving's users install. The last two prepare the image
+themselves and send the network's input, 299x299x3 floats. Bytes are those of one image's request
+and reply, without the headers of HTTP.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from bench import models
 from bench._crowd import rest_body
 from bench._published import free_port, serving
 from bench._serving_load import MODEL, jpegs, server_pid
-from bench.loads import Row, threads
+from bench.loads import Row, streaming, threads
 from bench.results import Figure
 from featurewire import Client
 
 CALLERS = 16
 SIDE = 299
 OURS = "featurewire"
+STREAM = "featurewire, stream"
+TABLE = "Sixteen callers"
 Call = Callable[[int], np.ndarray]
 
 
@@ -58,13 +61,18 @@ def measure(quick: bool) -> list[Figure]:
                 raise RuntimeError("a client got another vector")
         pid = server_pid(target)
         rows = [Row(name, CALLERS, threads(call), pid) for name, call in ways.items()]
+        rows.insert(1, Row(STREAM, CALLERS, streaming(client, contents), pid))
         for row in rows:
             row.warm_up()
         for _ in range(rounds):
             for row in rows:
                 row.run(seconds)
     return [
-        row.figure(f"{CALLERS} in flight", {"of featurewire": OURS}, **sizes[row.name].columns())
+        row.figure(
+            TABLE,
+            {"of featurewire": OURS},
+            **(sizes[row.name].columns() if row.name in sizes else {}),
+        )
         for row in rows
     ]
 

@@ -18,6 +18,20 @@ QUOTE = re.compile(r"\[([^\]]*\d[^\]]*)\]\([^)\s]*performance\.md(?:#([\w-]*))?\
 """A link to the page whose text holds a figure: `[1.03](docs/performance.md#serving)`."""
 
 
+SPEED = re.compile(r"\d\s*(?:images/s|GFLOP/s)")
+OTHERS = {
+    "docs/client.md": "what python -m bench.client_stream measures",
+    "docs/commands.md": "an example of what is printed",
+    "docs/scaling.md": "what python -m bench.scaling measures",
+}
+"""Pages with figures of speed that `make bench` does not measure, and where they come from."""
+
+
+def unlinked_speeds(text: str) -> list[str]:
+    """Figures of speed in `text` that are no quotes."""
+    return SPEED.findall(re.sub(r"\[[^\]]*\]\([^)]*\)", "", text))
+
+
 def wrong_quotes(text: str, page: str) -> list[str]:
     """Quotes in `text` with a number that the section of `page` that they link to does not have."""
     sections = {"": page}
@@ -44,6 +58,17 @@ def test_every_plot_of_the_page_is_there():
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages_quote_only_figures_that_were_measured(path):
     assert wrong_quotes(path.read_text(), report.PAGE.read_text()) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_give_no_figure_of_speed_that_is_no_quote(path):
+    found = unlinked_speeds(path.read_text())
+    assert found == [] or str(path.relative_to(ROOT)) in OTHERS
+
+
+def test_a_figure_of_speed_without_a_link_is_noticed():
+    assert unlinked_speeds("It answers 15.2 images/s.") != []
+    assert unlinked_speeds("It answers [15.2 images/s](performance.md#serving).") == []
 
 
 def test_a_quote_of_another_figure_is_noticed():
