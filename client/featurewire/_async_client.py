@@ -1,4 +1,4 @@
-"""`AsyncClient`: the asyncio shell over `_core`."""
+"""`AsyncClient`: the I/O of a client in an event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import grpc
@@ -14,12 +13,12 @@ import grpc.aio
 
 from featurewire._async_driver import Driver
 from featurewire._call import Flow, Job, T
+from featurewire._core import Core
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import ConfigError
-from featurewire._images import Image, Source, check_image, check_images
-from featurewire._reading import Reading
+from featurewire._images import Image, Source
+from featurewire._reading import check_images
 from featurewire._settings import UNSET, Timeout
-from featurewire._shell import Shell
 from featurewire._status import ModelMetadata, ModelStatus
 from featurewire._stream import StreamProgress
 
@@ -28,7 +27,7 @@ __all__ = ["AsyncClient"]
 K = TypeVar("K")
 
 
-class AsyncClient(Shell):
+class AsyncClient(Core):
     """`Client` for asyncio: the same methods, as coroutines and async iterators.
 
     Belongs to the event loop in which it is first used. Use it as an async context manager, or
@@ -56,15 +55,13 @@ class AsyncClient(Shell):
 
     async def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
         """The feature vector of one image; see `Client.embed`."""
-        check_image(image)
-        return await self._run(self._core.embed(image, self._deadline(timeout)))
+        return await self._run(self._embed(image, timeout))
 
     async def embed_batch(
         self, images: Iterable[Image], *, timeout: Timeout = UNSET
     ) -> EmbeddingBatch:
         """The feature vectors of some images, all made by one version; see `Client.embed_batch`."""
-        check_images(images)
-        return await self._run(self._core.embed_batch(images, self._deadline(timeout)))
+        return await self._run(self._embed_batch(images, timeout))
 
     @overload
     def stream(
@@ -106,62 +103,42 @@ class AsyncClient(Shell):
         timeout: Timeout,
         progress: Callable[[StreamProgress], object] | None,
     ) -> AsyncIterator[Result[Any]]:
-        stream = await self._run(self._core.stream(timeout))
+        stream = await self._run(self._new_stream(timeout))
         driver = self._driver(stream)
-        reading = self._core.reading(stream, timeout, driver.deliver)
-        source: AsyncIterator[Any] | None = None
-        pending: asyncio.Future[None] | None = None
+        reading = self._reading(stream, timeout, driver)
+        source: asyncio.Task[None] | None = None
         if isinstance(images, AsyncIterable):
-            source = images.__aiter__()
+            source = reading.follow(images)
         else:
             reading.walk(images)
         try:
-            while True:
-                driver.collect()
-                if (question := self._core.question(stream)) is not None:
-                    await self._run(question)
-                if source is None:
-                    reading.ask()
-                elif pending is None and reading.wants():
-                    pending = asyncio.ensure_future(_next(source, reading))
-                    pending.add_done_callback(driver.wake)
-                while driver.start_due() and source is None:
-                    reading.ask()
-                await driver.wait(reading.wake_at())
-                if pending is not None and pending.done():
-                    pending.result()
-                    pending = None
-                reading.give_up(time.monotonic())
-                finished = stream.finished and stream.astray is None
-                if results := stream.take():
-                    if progress is not None:
-                        progress(stream.progress)
-                    given = time.monotonic()
-                    for result in results:
+            for step in self._steps(stream, reading, driver, progress):
+                if isinstance(step, list):
+                    for result in step:
                         yield result
-                    stream.excuse(time.monotonic() - given)
-                if finished:
-                    break
+                elif isinstance(step, float):
+                    await driver.wait(step)
+                else:
+                    await self._run(step)
         finally:
             reading.close(wait=False)
             driver.close()
-            if pending is not None:
-                pending.cancel()
-                await asyncio.wait([pending])
+            if source is not None:
+                source.cancel()
+                await asyncio.wait([source])
         stream.raise_error()
 
     async def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
         """The model's versions and their states (of the pinned version alone, if one is)."""
-        return await self._run(self._core.inquiry.status(self._deadline(timeout)))
+        return await self._run(self._inquiry.status(self._deadline(timeout)))
 
     async def wait_until_ready(self, timeout: float | None = 60.0) -> ModelStatus:
         """Wait until the model is AVAILABLE; see `Client.wait_until_ready`."""
-        self._connection.check_usable()
-        return await self._run(self._core.inquiry.wait_until_ready(self._deadline(timeout)))
+        return await self._run(self._inquiry.wait_until_ready(self._deadline(timeout)))
 
     async def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
         """The signatures of the version that answers, and its manifest where it has one."""
-        return await self._run(self._core.inquiry.metadata(self._deadline(timeout)))
+        return await self._run(self._inquiry.metadata(self._deadline(timeout)))
 
     async def aclose(self) -> None:
         """Close the connection; calls that are open end with an error."""
@@ -175,12 +152,7 @@ class AsyncClient(Shell):
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     async def _run(self, flow: Flow[T]) -> T:
@@ -207,13 +179,3 @@ class AsyncClient(Shell):
             return result
         finally:
             flow.close()
-
-
-async def _next(source: AsyncIterator[Any], reading: Reading) -> None:
-    """Bring the next item of an async source."""
-    try:
-        reading.came(*reading.pair(await source.__anext__()))
-    except StopAsyncIteration:
-        reading.end()
-    except Exception as exc:
-        reading.end(exc)

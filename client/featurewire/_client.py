@@ -1,4 +1,4 @@
-"""`Client`: the blocking shell over `_core`."""
+"""`Client`: the I/O of a client that blocks."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
-from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from featurewire import _channel
 from featurewire._call import Flow, T
+from featurewire._core import Core
 from featurewire._driver import Driver
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
-from featurewire._images import Image, Source, check_image, check_images
+from featurewire._images import Image, Source
+from featurewire._reading import check_images
 from featurewire._settings import UNSET, Timeout
-from featurewire._shell import Shell
 from featurewire._status import ModelMetadata, ModelStatus
 from featurewire._stream import StreamProgress
 
@@ -24,7 +24,7 @@ __all__ = ["Client"]
 K = TypeVar("K")
 
 
-class Client(Shell):
+class Client(Core):
     """A model on TensorFlow Serving (or any server with its API), for embedding images.
 
     Safe to share between threads, not between processes. Use it as a context manager, or `close`
@@ -59,8 +59,7 @@ class Client(Shell):
         Raises `ImageError` when the image gives none, other `FeaturewireError`s when the call
         fails, `TypeError` when `image` is no image.
         """
-        check_image(image)
-        return self._run(self._core.embed(image, self._deadline(timeout)))
+        return self._run(self._embed(image, timeout))
 
     def embed_batch(self, images: Iterable[Image], *, timeout: Timeout = UNSET) -> EmbeddingBatch:
         """The feature vectors of some images, all made by one version.
@@ -69,8 +68,7 @@ class Client(Shell):
         that gives no vector is in `errors` of the batch. Raises other `FeaturewireError`s when the
         call fails, `ValueError` when there are no images.
         """
-        check_images(images)
-        return self._run(self._core.embed_batch(images, self._deadline(timeout)))
+        return self._run(self._embed_batch(images, timeout))
 
     @overload
     def stream(
@@ -117,29 +115,18 @@ class Client(Shell):
         timeout: Timeout,
         progress: Callable[[StreamProgress], object] | None,
     ) -> Iterator[Result[Any]]:
-        stream = self._run(self._core.stream(timeout))
+        stream = self._run(self._new_stream(timeout))
         driver = Driver(self._method, self._connection, stream)
-        reading = self._core.reading(stream, timeout, driver.deliver).walk(images)
+        reading = self._reading(stream, timeout, driver)
+        reading.walk(images)
         try:
-            while True:
-                # First, so that what has its reply is not hedged after a long look at a result.
-                driver.collect()
-                if (question := self._core.question(stream)) is not None:
-                    self._run(question)
-                reading.ask()
-                while driver.start_due():
-                    reading.ask()
-                driver.wait(reading.wake_at())
-                reading.give_up(time.monotonic())
-                finished = stream.finished and stream.astray is None
-                if results := stream.take():
-                    if progress is not None:
-                        progress(stream.progress)
-                    given = time.monotonic()
-                    yield from results
-                    stream.excuse(time.monotonic() - given)
-                if finished:
-                    break
+            for step in self._steps(stream, reading, driver, progress):
+                if isinstance(step, list):
+                    yield from step
+                elif isinstance(step, float):
+                    driver.wait(step)
+                else:
+                    self._run(step)
         finally:
             reading.close()
             driver.close()
@@ -147,7 +134,7 @@ class Client(Shell):
 
     def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
         """The model's versions and their states (of the pinned version alone, if one is)."""
-        return self._run(self._core.inquiry.status(self._deadline(timeout)))
+        return self._run(self._inquiry.status(self._deadline(timeout)))
 
     def wait_until_ready(self, timeout: float | None = 60.0) -> ModelStatus:
         """Wait until the model (the pinned version, if one is) is AVAILABLE.
@@ -156,11 +143,11 @@ class Client(Shell):
         `DeadlineExceededError` when the model is not AVAILABLE by then, `ServerError` when it
         cannot be loaded.
         """
-        return self._run(self._core.inquiry.wait_until_ready(self._deadline(timeout)))
+        return self._run(self._inquiry.wait_until_ready(self._deadline(timeout)))
 
     def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
         """The signatures of the version that answers, and its manifest where it has one."""
-        return self._run(self._core.inquiry.metadata(self._deadline(timeout)))
+        return self._run(self._inquiry.metadata(self._deadline(timeout)))
 
     def close(self) -> None:
         """Close the connection; calls that are open end with an error."""
@@ -173,12 +160,7 @@ class Client(Shell):
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def _run(self, flow: Flow[T]) -> T:

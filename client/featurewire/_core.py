@@ -1,61 +1,153 @@
-"""The steps of a client's methods, without their I/O.
+"""All of a client but its I/O, which `Client` and `AsyncClient` add.
 
-A method with several steps is a generator that yields what it waits for, a `Job`, a number of
-seconds, or a future and until when, and returns the result; both shells run it the same way.
+A method with several steps is a `Flow`: a generator that yields what it waits for (a `Job`, a
+number of seconds, a future and until when) and returns the result. Both clients run it alike.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
+from featurewire import _channel
 from featurewire._call import Flow
-from featurewire._codec import PREDICT, Codec, Names
+from featurewire._codec import PREDICT, Codec
+from featurewire._config import Metadata
 from featurewire._connection import Connection
+from featurewire._driver import AnyDriver, Method
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import (
     DeadlineExceededError,
     FeaturewireError,
     ImageError,
-    ModelNotFoundError,
-    VectorSpaceError,
     lacks_signature,
 )
-from featurewire._images import Buffer, Image, load_all
+from featurewire._images import Buffer, Image
 from featurewire._inquiry import Inquiry
-from featurewire._reading import Deliver, Reading
+from featurewire._reading import Reading, check_images, load_all
 from featurewire._reply import Rows
+from featurewire._resolver import Resolver
 from featurewire._retry import is_transient
-from featurewire._settings import Settings, Timeout, Unset, check_timeout
-from featurewire._stream import Stream, can_split
+from featurewire._settings import UNSET, Settings, Timeout, Unset, check_timeout, made_with
+from featurewire._stats import Stats
+from featurewire._stream import Stream, StreamProgress, can_split
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["Core"]
 
 Loaded = Buffer | ImageError
-
-RESOLUTIONS = 5
-"""So often a version may be retired before its vector space is read."""
+Step: TypeAlias = Flow[None] | float | list[Result[Any]]
+"""Of a stream: a question to ask, until when to wait for an outcome, or results to hand out."""
 
 
 class Core:
-    def __init__(self, settings: Settings, connection: Connection) -> None:
-        self.settings = settings
-        self.connection = connection
-        self.inquiry = Inquiry(settings, connection)
-        self._codec: Codec | None = None
-        # What decides about the signature to call, and its tensors.
-        pinned, tensors = (settings.version, settings.label), (settings.input, settings.output)
-        self._key = (*pinned, settings.signature, *tensors, settings.vector_space)
+    """See `Client` for the arguments."""
 
-    def embed(self, image: Image, deadline: float) -> Flow[Embedding]:
-        batch = yield from self.embed_batch([image], deadline)
+    _is_view = False
+
+    @made_with(Settings)
+    def __init__(self, settings: Settings) -> None:
+        channels: list[Any] = []
+        self._channels = channels
+        self._method: Method = functools.cache(
+            lambda server, name: channels[server].unary_unary(name)
+        )
+        self._share(Connection(settings), settings)
+        self._connect()
+
+    def _share(self, connection: Connection, settings: Settings) -> None:
+        self._connection, self._settings = connection, settings
+        self._inquiry = Inquiry(settings, connection)
+        self._resolver = Resolver(settings, connection, self._inquiry)
+
+    def _connect(self) -> None:
+        """Make the channels, if that is to be done at once."""
+
+    def _open(self, aio: Any = None) -> None:
+        connection = self._connection
+        for server in connection.servers:
+            channel = _channel.open_channel(server, connection.channel, connection.tls, aio)
+            self._channels.append(channel)
+
+    def with_options(
+        self,
+        *,
+        timeout: Timeout = UNSET,
+        version: int | Unset | None = UNSET,
+        label: str | Unset | None = UNSET,
+        vector_space: str | Unset | None = UNSET,
+        metadata: Metadata = (),
+    ) -> Self:
+        """The same client with other options: a view that shares the connection, and costs nothing.
+
+        `version` and `label` replace each other. `metadata` is sent besides the client's own; the
+        same keys replace it. Close the client that was made first: that ends its views too.
+        """
+        given = {
+            "timeout": timeout,
+            "version": version,
+            "label": label,
+            "vector_space": vector_space,
+        }
+        changes: dict[str, Any] = {
+            name: value for name, value in given.items() if not isinstance(value, Unset)
+        }
+        if changes.get("version") is not None:
+            changes.setdefault("label", None)
+        if changes.get("label") is not None:
+            changes.setdefault("version", None)
+        view = object.__new__(type(self))
+        vars(view).update(vars(self))
+        view._is_view = True
+        view._share(self._connection.view(metadata), replace(self._settings, **changes))
+        return view
+
+    def stats(self) -> Stats:
+        """What this client has seen so far."""
+        return self._connection.stats()
+
+    def __repr__(self) -> str:
+        settings = self._settings
+        parts = [repr(settings.target), f"model={settings.model!r}"]
+        for name in ("version", "label", "vector_space"):
+            if (value := getattr(settings, name)) is not None:
+                parts.append(f"{name}={value!r}")
+        closed = " (closed)" if self._connection.life.closed else ""
+        return f"{type(self).__name__}({', '.join(parts)}){closed}"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled: its connection belongs to this process; "
+            "make one in each process, such as in a pool's initializer"
+        )
+
+    def _seconds(self, timeout: Timeout) -> float | None:
+        return self._settings.timeout if isinstance(timeout, Unset) else check_timeout(timeout)
+
+    def _deadline(self, timeout: Timeout) -> float:
+        """When a call that begins now has to end."""
+        self._connection.check_usable()
+        seconds = self._seconds(timeout)
+        return math.inf if seconds is None else time.monotonic() + seconds
+
+    # One image, or some.
+
+    def _embed(self, image: Image, timeout: Timeout) -> Flow[Embedding]:
+        batch = yield from self._embed_batch([image], timeout)
         return batch[0]
 
-    def embed_batch(self, given: Iterable[Image], deadline: float) -> Flow[EmbeddingBatch]:
+    def _embed_batch(self, given: Iterable[Image], timeout: Timeout) -> Flow[EmbeddingBatch]:
+        check_images(given)
+        deadline = self._deadline(timeout)
         images = load_all(given)
         if isinstance(images, Future):
             yield images, deadline
@@ -69,14 +161,14 @@ class Core:
                 "embed_batch got no images; leave the call out when there are none, or use "
                 "stream(), which takes an empty iterable"
             )
-        names = yield from self._names(deadline)
-        codec, refusal = self._codec_for(names), None
+        connection, settings, refusal = self._connection, self._settings, None
+        codec = yield from self._codec(deadline)
         if (loaded := self._one_request(images)) is not None:
-            call = self.connection.call(
+            call = connection.call(
                 PREDICT,
                 codec.build(loaded),
                 hedged=True,
-                decide=self.connection.policy,
+                decide=connection.policy,
                 deadline=deadline,
             )
             yield call
@@ -84,28 +176,31 @@ class Core:
                 assert call.reply is not None
                 rows = codec.read(call.reply, len(loaded))
                 if codec.fits(rows.version):
-                    self.connection.count(images=len(loaded), image_errors=len(rows.reasons))
-                    return _batch_of_rows(rows, self.settings.model, names.bridged)
-                names, _ = yield from self._resolve(rows.version, deadline)
-            elif names.bridged and self.settings.version is None and lacks_signature(call.error):
-                names, _ = yield from self._resolve(0, deadline)
+                    connection.count(images=len(loaded), image_errors=len(rows.reasons))
+                    return _batch_of_rows(rows, settings.model, codec.names.bridged)
+                codec, _ = yield from self._resolver.resolve(rows.version, deadline)
+            elif codec.names.bridged and settings.version is None and lacks_signature(call.error):
+                codec, _ = yield from self._resolver.resolve(0, deadline)
             elif not can_split(call.error):
                 raise call.error
             else:
                 refusal = call.error
-        codec = self._codec_for(names)
         results = yield from self._results(images, codec, deadline, refusal)
         versions = {each.embedding.version for each in results if each.embedding is not None}
         if len(versions) > 1:
             # The server changed its version between two requests: one batch, one version.
-            names, pinned = yield from self._resolve(max(versions), deadline)
-            codec = self._codec_for(names, pinned)
+            _, codec = yield from self._resolver.resolve(max(versions), deadline)
             results = yield from self._results(images, codec, deadline)
-        return _batch_of_results(results, self.settings.model, names.dimension or 0)
+        return _batch_of_results(results, settings.model, codec.names.dimension or 0)
+
+    def _codec(self, deadline: float) -> Flow[Codec]:
+        """What to call, as far as is known: a reply tells whether it is right."""
+        codec = self._connection.codecs.get(self._resolver.key)
+        return (yield from self._resolver.codec(deadline)) if codec is None else codec
 
     def _one_request(self, images: Sequence[Loaded]) -> list[Buffer] | None:
         """The images, where a stream would send them all as one request; else None."""
-        config = self.settings.stream
+        config = self._settings.stream
         loaded = [image for image in images if not isinstance(image, ImageError)]
         if not len(loaded) == len(images) <= config.images_per_request:
             return None
@@ -121,145 +216,77 @@ class Core:
         refusal: FeaturewireError | None = None,
     ) -> Flow[list[Result[int]]]:
         """By a stream; `refusal`: what the server said to all images in one request."""
-        stream = Stream(self.connection, codec, self.settings.stream, deadline=deadline)
+        stream = Stream(self._connection, codec, self._settings.stream, deadline=deadline)
         for position, image in enumerate(images):
-            stream.add(position, image, 0.0)
+            stream.fill(stream.open(position), image, 0.0)
         stream.end()
         if refusal is not None:
             stream.refused(refusal)
         yield stream
-        while (question := self.question(stream, deadline)) is not None:
-            yield from question
+        while stream.astray is not None:
+            yield from self._redirect(stream, deadline)
             yield stream
         stream.raise_error()
         return stream.take()
 
-    def stream(self, timeout: Timeout) -> Flow[Stream]:
+    # Any number of images.
+
+    def _new_stream(self, timeout: Timeout) -> Flow[Stream]:
         """A stream without images yet."""
-        deadline, config = self.deadline(timeout), self.settings.stream
-        names = yield from self._names(deadline)
-        pinned = None
-        if config.pin_version and self.settings.version is None:
-            names, pinned = yield from self._resolve(0, deadline)
-        codec = self._codec_for(names, pinned)
-        return Stream(self.connection, codec, config, timeout=self._seconds(timeout))
+        deadline, config = self._deadline(timeout), self._settings.stream
+        codec = yield from self._codec(deadline)
+        if config.pin_version and self._settings.version is None:
+            _, codec = yield from self._resolver.resolve(0, deadline)
+        return Stream(self._connection, codec, config, timeout=self._seconds(timeout))
 
-    def reading(self, stream: Stream, timeout: Timeout, deliver: Deliver) -> Reading:
+    def _reading(self, stream: Stream, timeout: Timeout, driver: AnyDriver) -> Reading:
         """What reads the stream's source."""
-        return Reading(stream, self.settings.stream.readers, self._seconds(timeout), deliver)
+        readers = self._settings.stream.readers
+        return Reading(stream, readers, self._seconds(timeout), driver.deliver)
 
-    def question(self, stream: Stream, deadline: float | None = None) -> Flow[None] | None:
-        """What is to be asked before the stream can go on, if anything."""
-        return None if stream.astray is None else self._redirect(stream, deadline)
+    def _steps(
+        self,
+        stream: Stream,
+        reading: Reading,
+        driver: AnyDriver,
+        progress: Callable[[StreamProgress], object] | None,
+    ) -> Iterator[Step]:
+        """A stream from its first image to its last result."""
+        finished = False
+        while not finished:
+            # First, so that what has its reply is not hedged after a long look at a result.
+            driver.collect()
+            if stream.astray is not None:
+                yield self._redirect(stream, None)
+            reading.ask()
+            while driver.start_due():
+                reading.ask()
+            yield reading.wake_at()
+            reading.give_up(time.monotonic())
+            finished = stream.finished and stream.astray is None
+            if results := stream.take():
+                if progress is not None:
+                    progress(stream.progress)
+                given = time.monotonic()
+                yield results
+                stream.excuse(time.monotonic() - given)
 
     def _redirect(self, stream: Stream, deadline: float | None) -> Flow[None]:
+        """Find a version with vectors of the space that is wanted; without one, end the stream."""
         patient_until = time.monotonic()
         if deadline is None:
-            patient_until += self.settings.stream.patience
+            patient_until += self._settings.stream.patience
         while stream.astray is not None:
-            until = self.deadline(self.settings.timeout) if deadline is None else deadline
+            until = self._deadline(UNSET) if deadline is None else deadline
             try:
-                names, version = yield from self._resolve(stream.astray, until)
+                codec, pinned = yield from self._resolver.resolve(stream.astray, until)
             except FeaturewireError as error:
                 if is_transient(error) and time.monotonic() < patient_until:
-                    yield self.settings.retry.max_backoff
+                    yield self._settings.retry.max_backoff
                     continue
                 stream.lose(error)
             else:
-                stream.redirect(self._codec_for(names), self._codec_for(names, pinned=version))
-
-    def _resolve(self, version: int, deadline: float) -> Flow[tuple[Names, int]]:
-        """What to call, and a version that answers it with vectors of the space that is wanted.
-
-        `version`: what answered the last time, 0 for not known. Raises `VectorSpaceError` where
-        this version, or the one that the label has moved to, has no such space.
-        """
-        for left in reversed(range(RESOLUTIONS)):
-            version = version or (yield from self.inquiry.current(deadline))
-            try:
-                names = yield from self._names_of(version, deadline)
-            except ModelNotFoundError:  # it was retired meanwhile
-                if not left:
-                    raise
-                version = 0
-            else:
-                self.connection.names[self._key] = names
-                return names, version
-        raise AssertionError
-
-    def _names_of(self, version: int, deadline: float) -> Flow[Names]:
-        """What to call of this version. Raises `VectorSpaceError`."""
-        asked, wanted = (yield from self._asked(deadline)), self.settings.vector_space
-        if wanted is None:
-            return asked
-        connection = self.connection
-        if version not in connection.spaces:
-            connection.spaces[version] = yield from self.inquiry.spaces(version, deadline)
-        names = connection.spaces[version].names(wanted, asked, version)
-        if names is not None:
-            connection.answering.setdefault((wanted, names.signature), set()).add(version)
-            return names
-        # A version may be replaced by another under its number.
-        has = connection.spaces.pop(version).native
-        says = "names no vector space" if has is None else f"has the vector space {has!r}"
-        raise VectorSpaceError(
-            f"{connection.target}, model {self.settings.model!r}: version {version} {says}, and "
-            f"{wanted!r} is wanted, to which it has no bridge; pin a version of that space, or "
-            "build the index anew"
-        )
-
-    def deadline(self, timeout: Timeout) -> float:
-        """When a call that begins now has to end."""
-        seconds = self._seconds(timeout)
-        return math.inf if seconds is None else time.monotonic() + seconds
-
-    def _seconds(self, timeout: Timeout) -> float | None:
-        return self.settings.timeout if isinstance(timeout, Unset) else check_timeout(timeout)
-
-    def _names(self, deadline: float) -> Flow[Names]:
-        """What to call, as far as is known: a reply tells whether it is right."""
-        names = self.connection.names.get(self._key)
-        if names is None:
-            names = yield from self._asked(deadline)
-            if self.settings.vector_space is not None and names.version:
-                # The tensors may be known from a version that answers no more.
-                names, _ = yield from self._resolve(0, deadline)
-        return names
-
-    def _asked(self, deadline: float) -> Flow[Names]:
-        """The tensors of the signature that the client was made with, asked for once."""
-        connection, key = self.connection, (*self._key[:-1], None)
-        while (names := connection.names.get(key)) is None:
-            with connection.lock:
-                asked = connection.asking.get(key)
-                if asked is None:
-                    asking = connection.asking[key] = Future()
-            if asked is not None:
-                yield asked, deadline
-                continue
-            try:
-                names = connection.names[key] = yield from self.inquiry.names(deadline)
-            finally:
-                del connection.asking[key]
-                asking.set_result(None)
-        return names
-
-    def _codec_for(self, names: Names, pinned: int | None = None) -> Codec:
-        codec = self._codec
-        if pinned is None and codec is not None and codec.names is names:
-            return codec
-        spec = self.inquiry.spec(names.signature, pinned=pinned)
-        connection = self.connection
-        origin = f"{connection.target}, model {connection.model!r}"
-        versions, wanted = None, self.settings.vector_space
-        if wanted is not None:
-            versions = connection.answering.setdefault((wanted, names.signature), set())
-        codec = Codec(
-            spec, names, origin=origin, dimensions=connection.dimensions, versions=versions
-        )
-        if pinned is None:
-            self._codec = codec
-        return codec
+                stream.redirect(codec, pinned)
 
 
 def _batch_of_rows(rows: Rows, model: str, bridged: bool) -> EmbeddingBatch:

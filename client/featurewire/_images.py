@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import os
-import stat
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from typing import Any
+from collections.abc import Callable
 
-from featurewire._errors import ImageError
-
-__all__ = [
-    "Buffer",
-    "Image",
-    "Source",
-    "check_image",
-    "check_images",
-    "load_all",
-    "read_file",
-    "try_load",
-]
+__all__ = ["KINDS", "Buffer", "Image", "Source", "advice"]
 
 Buffer = bytes | bytearray | memoryview
 Image = Buffer | os.PathLike[str]
 Source = Image | Callable[[], Buffer]
 """An image of a stream: also a function that gets its bytes."""
-
-MAX_FILE_BYTES = 256 << 20
-"""More is no image, and a mistake should not fill the memory."""
+KINDS = (bytes, bytearray, memoryview, os.PathLike)
+"""What an `Image` is an instance of."""
 
 _EXPECTED = "an image is bytes, bytearray, memoryview or a pathlib.Path of a file"
 
 
-def check_image(image: object) -> Image:
-    """Return `image`; raises a `TypeError` that says what to do when it is none."""
-    if isinstance(image, (bytes, bytearray, memoryview, os.PathLike)):
-        return image
-    raise TypeError(_advice(image))
-
-
-def _advice(image: object) -> str:
+def advice(image: object) -> str:
+    """What to do with what is no image."""
     kind = type(image)
     if isinstance(image, str):
         if "://" in image[:16] or image.startswith("data:"):
@@ -65,98 +43,6 @@ def _advice(image: object) -> str:
     if image is None:
         return f"{_EXPECTED}, not None"
     return f"{_EXPECTED}, not {kind.__module__}.{kind.__qualname__}"
-
-
-def check_images(images: object, *, asynchronous: bool = False) -> None:
-    """Raise a helpful `TypeError` when `images` is not an iterable of images."""
-    if isinstance(images, (list, tuple)):
-        return
-    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)):
-        raise TypeError(
-            f"expected an iterable of images, not one {type(images).__name__}: "
-            "use embed(image) for one image, or put it in a list"
-        )
-    if isinstance(images, Mapping):
-        raise TypeError(
-            "expected an iterable of images, not a mapping: pass its .items() to stream"
-        )
-    if hasattr(images, "__array_interface__"):
-        raise TypeError(_advice(images))
-    if asynchronous and hasattr(images, "__aiter__"):
-        return
-    if hasattr(images, "__aiter__"):
-        raise TypeError("an async iterable needs AsyncClient; this Client takes plain iterables")
-    if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
-        raise TypeError(f"expected an iterable of images, not {type(images).__name__}")
-
-
-def load(image: Source) -> Buffer:
-    """The image's encoded bytes; reads a path, calls a callable. Raises `ImageError`."""
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, (bytearray, memoryview)):
-        # A copy: the caller may reuse the buffer while the request waits for its retry.
-        return bytes(image)
-    try:
-        if isinstance(image, os.PathLike):
-            return read_file(image)
-        data = image()
-    except Exception as exc:  # whatever a callable raises fails its image alone
-        if isinstance(image, os.PathLike) and not isinstance(exc, (OSError, ValueError)):
-            raise
-        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-        raise ImageError(f"{_name(image)}: {reason}", reason="unreadable") from exc
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    raise ImageError(
-        f"{_name(image)}: gave a {type(data).__name__}, not bytes", reason="unreadable"
-    )
-
-
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file. Raises `OSError`."""
-    # Not blocking: opening a named pipe would wait for its writer.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise OSError(0, "not a regular file")
-        if info.st_size > MAX_FILE_BYTES:
-            raise OSError(0, f"larger than {MAX_FILE_BYTES >> 20} MiB")
-        return file.read()
-
-
-def try_load(image: Source) -> Buffer | ImageError:
-    try:
-        return load(image)
-    except ImageError as error:
-        return error
-
-
-def load_all(given: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
-    """What `try_load` gives for each; a future of it where something is to be read.
-
-    Raises a `TypeError` for what is no image.
-    """
-    images = [image if type(image) is bytes else check_image(image) for image in given]
-    if not any(isinstance(image, os.PathLike) for image in images if type(image) is not bytes):
-        return [try_load(image) for image in images]
-    # On a thread: a file on a network disk may take for ever, and the call has a deadline.
-    future: Future[Any] = Future()
-
-    def read() -> None:
-        try:
-            future.set_result([try_load(image) for image in images])
-        except BaseException as exc:
-            future.set_exception(exc)
-
-    threading.Thread(target=read, daemon=True, name="featurewire-read").start()
-    return future
-
-
-def _name(image: Source) -> str:
-    if isinstance(image, os.PathLike):
-        return repr(os.fspath(image))
-    return str(getattr(image, "__qualname__", None) or image)
 
 
 def _shorten(text: str) -> str:

@@ -17,14 +17,12 @@ from featurewire._errors import (
     FeaturewireError,
     InvalidRequestError,
     ModelNotFoundError,
-    ResponseError,
     ServerError,
     ServerUnavailableError,
 )
 from featurewire._reply import read_strings
 from featurewire._retry import is_transient
 from featurewire._settings import Settings
-from featurewire._spaces import Spaces
 from featurewire._status import (
     GET_METADATA,
     GET_STATUS,
@@ -68,7 +66,7 @@ class Inquiry:
         settings = self._settings
         wanted = {"input": settings.input, "output": settings.output}
         try:
-            metadata = yield from self._signatures(deadline)
+            metadata = yield from self.signatures(deadline)
         except (ServerError, InvalidRequestError) as exc:
             if exc.code not in ("UNIMPLEMENTED", "INVALID_ARGUMENT"):
                 raise
@@ -85,7 +83,7 @@ class Inquiry:
     def current(self, deadline: float) -> Flow[int]:
         """The version that answers at present: the label's, else the newest AVAILABLE one."""
         try:
-            metadata = yield from self._signatures(deadline)
+            metadata = yield from self.signatures(deadline)
             if metadata.version:
                 return metadata.version
         except ServerError as exc:
@@ -97,37 +95,33 @@ class Inquiry:
                 return version.version
         raise ModelNotFoundError(f"{self._origin}: no version is AVAILABLE; wait_until_ready()")
 
-    def spaces(self, version: int, deadline: float) -> Flow[Spaces]:
-        """The vector spaces in which a version answers; none where it has no manifest."""
-        try:
-            manifest = yield from self._manifest(version, deadline)
-        except (InvalidRequestError, ResponseError):  # no such signature
-            manifest = {}
-        return Spaces.of(manifest)
-
-    def _manifest(self, version: int, deadline: float) -> Flow[dict[str, Any]]:
+    def manifest(
+        self, version: int, deadline: float, *, once: bool = False
+    ) -> Flow[dict[str, Any]]:
+        """A version's manifest, which is there or the call fails."""
         names = Names(signature="manifest", input="request", output="manifest", status=None)
         request = Codec(self.spec("manifest", pinned=version), names).build([b""])
-        reply = yield from self._unary(PREDICT, request, deadline)
+        reply = yield from self.unary(PREDICT, request, deadline, once=once)
         return parse_manifest(read_strings(reply, "manifest"))
 
     def status(self, deadline: float, *, once: bool = False) -> Flow[ModelStatus]:
         request = status_request(self.spec())
-        reply = yield from self._unary(GET_STATUS, request, deadline, once=once)
+        reply = yield from self.unary(GET_STATUS, request, deadline, once=once)
         return parse_status(reply, model=self._settings.model)
 
-    def _signatures(self, deadline: float, *, once: bool = False) -> Flow[ModelMetadata]:
+    def signatures(self, deadline: float, *, once: bool = False) -> Flow[ModelMetadata]:
+        """The metadata without the manifest, which is another call."""
         request = metadata_request(self.spec())
-        reply = yield from self._unary(GET_METADATA, request, deadline, once=once)
+        reply = yield from self.unary(GET_METADATA, request, deadline, once=once)
         metadata = parse_metadata(reply)
         return metadata if metadata.model else replace(metadata, model=self._settings.model)
 
-    def metadata(self, deadline: float) -> Flow[ModelMetadata]:
-        metadata = yield from self._signatures(deadline)
+    def metadata(self, deadline: float, *, once: bool = False) -> Flow[ModelMetadata]:
+        metadata = yield from self.signatures(deadline, once=once)
         signature = metadata.signatures.get("manifest")
         if signature is None or {"request"} != set(signature.inputs):
             return metadata
-        manifest = yield from self._manifest(metadata.version, deadline)
+        manifest = yield from self.manifest(metadata.version, deadline, once=once)
         return replace(metadata, manifest=manifest)
 
     def wait_until_ready(self, deadline: float) -> Flow[ModelStatus]:
@@ -143,7 +137,7 @@ class Inquiry:
                 status = yield from self.status(deadline, once=True)
                 if status.available and self._settings.label is not None:
                     # TensorFlow Serving's status knows no labels; its metadata does.
-                    yield from self._signatures(deadline, once=True)
+                    yield from self.signatures(deadline, once=True)
             except (ModelNotFoundError, DeadlineExceededError) as exc:
                 seen, cause = str(exc), exc
             except FeaturewireError as exc:
@@ -161,9 +155,10 @@ class Inquiry:
             raise cause
         raise DeadlineExceededError(f"{self._origin} is not ready in time: {seen}") from cause
 
-    def _unary(
+    def unary(
         self, method: str, request: bytes, deadline: float, *, once: bool = False
     ) -> Flow[bytes]:
+        """Any call, by its full name `/package.Service/Method`; `once`: with no retry."""
         decide: Decide = (lambda *_: None) if once else self._connection.policy
         call = self._connection.call(method, request, decide=decide, deadline=deadline)
         yield call

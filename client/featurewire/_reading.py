@@ -1,4 +1,4 @@
-"""A stream's source: read ahead of what is sent, as far as the stream asks for it.
+"""Reads images: files, what functions give, and a stream's source, ahead of what is sent.
 
 A plain iterable is walked on a thread of its own, so that one that waits for its next image holds
 up no result; what takes time to read (a path, a callable) is read on `readers` threads. The threads
@@ -7,33 +7,127 @@ hand over what they have by `deliver`, and all else happens where that calls it.
 
 from __future__ import annotations
 
+import asyncio
 import math
+import os
 import queue
+import stat
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from featurewire._errors import ImageError
-from featurewire._images import Source, check_image, try_load
+from featurewire._images import KINDS, Buffer, Image, Source, advice
 from featurewire._packing import Slot
 from featurewire._stream import Stream
 
-__all__ = ["Deliver", "Reading"]
+__all__ = ["Reading", "check_images", "load_all", "read_file"]
 
-Deliver = Callable[[Callable[[], None]], None]
-"""From any thread: have this called on the stream's."""
+MAX_FILE_BYTES = 256 << 20
+"""More is no image, and a mistake should not fill the memory."""
 
 LEAVING = 0.05
 """Seconds that a stream which is left waits for its source's thread."""
+
+
+def check_images(images: object, *, asynchronous: bool = False) -> None:
+    """Raise a helpful `TypeError` when `images` is not an iterable of images."""
+    if isinstance(images, (list, tuple)):
+        return
+    if isinstance(images, (str, *KINDS)):
+        raise TypeError(
+            f"expected an iterable of images, not one {type(images).__name__}: "
+            "use embed(image) for one image, or put it in a list"
+        )
+    if isinstance(images, Mapping):
+        raise TypeError(
+            "expected an iterable of images, not a mapping: pass its .items() to stream"
+        )
+    if hasattr(images, "__array_interface__"):
+        raise TypeError(advice(images))
+    if isinstance(images, AsyncIterable):
+        if asynchronous:
+            return
+        raise TypeError("an async iterable needs AsyncClient; this Client takes plain iterables")
+    if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
+        raise TypeError(f"expected an iterable of images, not {type(images).__name__}")
+
+
+def load(image: Source) -> Buffer:
+    """The image's encoded bytes; reads a path, calls a callable. Raises `ImageError`."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, (bytearray, memoryview)):
+        # A copy: the caller may reuse the buffer while the request waits for its retry.
+        return bytes(image)
+    name = getattr(image, "__qualname__", None) or str(image)
+    if isinstance(image, os.PathLike):
+        name = repr(os.fspath(image))
+    try:
+        data = read_file(image) if isinstance(image, os.PathLike) else image()
+    except Exception as exc:  # whatever it is, it fails this image alone
+        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        raise ImageError(f"{name}: {reason}", reason="unreadable") from exc
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise ImageError(f"{name}: gave a {type(data).__name__}, not bytes", reason="unreadable")
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file. Raises `OSError`."""
+    # Not blocking: opening a named pipe would wait for its writer.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(0, "not a regular file")
+        if info.st_size > MAX_FILE_BYTES:
+            raise OSError(0, f"larger than {MAX_FILE_BYTES >> 20} MiB")
+        return file.read()
+
+
+def try_load(image: Source) -> Buffer | ImageError:
+    try:
+        return load(image)
+    except ImageError as error:
+        return error
+
+
+def load_all(given: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
+    """What `try_load` gives for each; a future of it where something is to be read.
+
+    Raises a `TypeError` for what is no image.
+    """
+    images = list(given)
+    for image in images:
+        if not isinstance(image, KINDS):
+            raise TypeError(advice(image))
+    if not any(isinstance(image, os.PathLike) for image in images):
+        return [try_load(image) for image in images]
+    # On a thread: a file on a network disk may take for ever, and the call has a deadline.
+    future: Future[Any] = Future()
+
+    def read() -> None:
+        try:
+            future.set_result([try_load(image) for image in images])
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    threading.Thread(target=read, daemon=True, name="featurewire-read").start()
+    return future
 
 
 class Reading:
     """Reads the images of one stream. `timeout`: seconds that one may take to be read."""
 
     def __init__(
-        self, stream: Stream, readers: int, timeout: float | None, deliver: Deliver
+        self,
+        stream: Stream,
+        readers: int,
+        timeout: float | None,
+        deliver: Callable[[Callable[[], None]], None],
     ) -> None:
         self._stream = stream
         self._readers = readers
@@ -44,67 +138,82 @@ class Reading:
         """Images that were asked for and have not come."""
         self._loading: dict[Slot, float] = {}
         """Since when; infinity while in the queue."""
-        self._ended: tuple[Exception | None] | None = None
+        self._ended: tuple[BaseException | None] | None = None
         self._next: Callable[[], object] = lambda: None
         self._closed = False
         self._walker: threading.Thread | None = None
         self._jobs: queue.SimpleQueue[tuple[Slot, Source] | None] = queue.SimpleQueue()
         self._threads = 0
 
-    def walk(self, images: Iterable[Any]) -> Reading:
+    def walk(self, images: Iterable[Any]) -> None:
         """Read from this iterable."""
         source = iter(images)
         if isinstance(images, (list, tuple)):  # which never wait
-            self._next = lambda: self._walk_one(source, lambda event: event())
-            return self
+            self._next = lambda: self._take(source, lambda event: event())
+            return
         tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
 
         def walk() -> None:
-            while self._ended is None:
+            while True:
                 tokens.get()
-                if self._closed or not self._walk_one(source, self._deliver):
+                if self._closed or not self._take(source, self._deliver):
                     return
 
         self._next = lambda: tokens.put(None)
         self._walker = threading.Thread(target=walk, daemon=True, name="featurewire-source")
         self._walker.start()
-        return self
 
-    def _walk_one(self, source: Any, deliver: Deliver) -> bool:
+    def _take(self, source: Iterator[Any], deliver: Callable[[Callable[[], None]], None]) -> bool:
         """Take the next image; False at the end."""
         try:
-            pair = self.pair(next(source))
-        except StopIteration:
-            deliver(self.end)
+            pair = self._pair(next(source))
+        except BaseException as exc:
+            deliver(partial(self._end, exc))
+            if not isinstance(exc, Exception):
+                raise
             return False
-        except Exception as exc:
-            deliver(partial(self.end, exc))
-            return False
-        deliver(partial(self.came, *pair))
+        deliver(partial(self._came, *pair))
         return True
+
+    def follow(self, images: AsyncIterable[Any]) -> asyncio.Task[None]:
+        """Read from this iterable, in a task of the event loop that is to be cancelled."""
+        source, tokens = aiter(images), asyncio.Semaphore(0)
+
+        async def follow() -> None:
+            while True:
+                await tokens.acquire()
+                try:
+                    pair = self._pair(await anext(source))
+                except BaseException as exc:
+                    self._deliver(partial(self._end, exc))
+                    return
+                self._deliver(partial(self._came, *pair))
+
+        self._next = tokens.release
+        return asyncio.ensure_future(follow())
 
     def ask(self) -> None:
         """Ask for as many images as the stream wants."""
-        while self.wants():
+        while self._wants():
             self._asked += 1
             self._next()
 
-    def wants(self) -> bool:
+    def _wants(self) -> bool:
         pending = self._asked + len(self._loading)
         if self._ended is not None or pending >= max(self._stream.per_request, 2 * self._readers):
             return False
         return self._stream.wants(self._asked)
 
-    def pair(self, item: object) -> tuple[Any, Source]:
-        """Key and image of the source's next item, to be called before it gives the one after.
+    def _pair(self, item: object) -> tuple[Any, Source]:
+        """Key and image of the source's next item.
 
-        It may reuse a buffer for that.
+        A copy, where the source may reuse a buffer for the item after it.
         """
         key, image = _split_pair(item, self._position)
         self._position += 1
         return key, bytes(image) if isinstance(image, (bytearray, memoryview)) else image
 
-    def came(self, key: Any, image: Source) -> None:
+    def _came(self, key: Any, image: Source) -> None:
         """The source gave this."""
         self._asked = max(0, self._asked - 1)
         if self._ended is not None:
@@ -147,10 +256,11 @@ class Reading:
             self._stream.fill(slot, image, time.monotonic())
             self._end_if_done()
 
-    def end(self, error: Exception | None = None) -> None:
+    def _end(self, error: BaseException) -> None:
         """The source ended, or raised."""
         if self._ended is None:
-            self._ended = (error,)
+            is_stop = isinstance(error, (StopIteration, StopAsyncIteration))
+            self._ended = (None if is_stop else error,)
             self._end_if_done()
 
     def _end_if_done(self) -> None:
@@ -185,6 +295,7 @@ class Reading:
 
 def _split_pair(item: object, position: int) -> tuple[Any, Source]:
     """The key and the image of one item of a stream: a pair, or an image keyed by position."""
+    key, image = position, item
     if isinstance(item, tuple):
         if len(item) != 2:
             raise TypeError(
@@ -192,11 +303,6 @@ def _split_pair(item: object, position: int) -> tuple[Any, Source]:
                 f"not a tuple of {len(item)}"
             )
         key, image = item
-    else:
-        key, image = position, item
-    if isinstance(image, bytes):
+    if isinstance(image, KINDS) or callable(image):
         return key, image
-    try:
-        return key, image if callable(image) else check_image(image)
-    except TypeError as exc:
-        raise TypeError(f"item {position}: {exc}") from None
+    raise TypeError(f"item {position}: {advice(image)}")

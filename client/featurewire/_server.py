@@ -5,31 +5,18 @@ Each call is made once, with no retry: whoever looks again in a moment is the re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import grpc
-
-from featurewire import _channel as channels
-from featurewire._codec import PREDICT, Codec, Names, model_spec
+from featurewire._client import Client
 from featurewire._config import ChannelConfig, TLSConfig
-from featurewire._errors import ModelNotFoundError, from_rpc_error
-from featurewire._reply import read_strings
-from featurewire._status import (
-    GET_METADATA,
-    GET_STATUS,
-    VersionStatus,
-    metadata_request,
-    parse_manifest,
-    parse_metadata,
-    parse_status,
-    status_request,
-)
+from featurewire._errors import ModelNotFoundError
+from featurewire._settings import UNSET, Timeout
+from featurewire._status import VersionStatus
 
 __all__ = ["Server"]
 
 
-class Server:
+class Server(Client):
     """Thread-safe; `close` it. Calls raise `FeaturewireError`."""
 
     def __init__(
@@ -42,57 +29,35 @@ class Server:
         timeout: float = 10.0,
     ) -> None:
         """`address` is one `host:port`; `timeout`: seconds a call. Raises `ConfigError`."""
-        self.address = address
-        self._model = model
-        self._timeout = timeout
-        config = ChannelConfig(token=token, connect_timeout=5.0, max_reconnect_backoff=1.0)
-        channels.check_token(config, tls, [address])
-        self._metadata = [("authorization", f"Bearer {token}")] if token is not None else []
-        loaded = tls.loaded() if tls is not None else None
-        self._channel = channels.open_channel(address, config, loaded)
+        channel = ChannelConfig(token=token, connect_timeout=5.0, max_reconnect_backoff=1.0)
+        super().__init__(address, model=model, tls=tls, channel=channel, timeout=timeout)
 
     def versions(self) -> dict[int, VersionStatus]:
         """The versions that it lists; empty where it does not know the model."""
         try:
-            reply = self.call(GET_STATUS, status_request(model_spec(self._model)))
+            status = self._run(self._inquiry.status(self._deadline(UNSET), once=True))
         except ModelNotFoundError:
             return {}
-        status = parse_status(reply, model=self._model)
         return {each.version: each for each in status.versions}
 
     def labelled(self, label: str) -> int | None:
         """The version that carries a label; None where none does."""
         # Status knows no labels with TensorFlow Serving; metadata does.
+        view = self.with_options(label=label)
         try:
-            reply = self.call(GET_METADATA, metadata_request(model_spec(self._model, label=label)))
+            metadata = self._run(view._inquiry.signatures(self._deadline(UNSET), once=True))
         except ModelNotFoundError:
             return None
-        return parse_metadata(reply).version or None
+        return metadata.version or None
 
-    def manifest(self, version: int, *, timeout: float | None = None) -> dict[str, Any] | None:
+    def manifest(self, version: int, *, timeout: Timeout = UNSET) -> dict[str, Any] | None:
         """The manifest of an AVAILABLE version; None where it has none."""
+        inquiry = self.with_options(version=version)._inquiry
         try:
-            reply = self.call(
-                GET_METADATA, metadata_request(model_spec(self._model, version=version))
-            )
-            signature = parse_metadata(reply).signatures.get("manifest")
-            if signature is None or set(signature.inputs) != {"request"}:
-                return None
-            spec = model_spec(self._model, version=version, signature="manifest")
-            names = Names(signature="manifest", input="request", output="manifest", status=None)
-            reply = self.call(PREDICT, Codec(spec, names).build([b""]), timeout=timeout)
-            return parse_manifest(read_strings(reply, "manifest"))
+            return self._run(inquiry.metadata(self._deadline(timeout), once=True)).manifest
         except ModelNotFoundError:  # unloaded since its status was read
             return None
 
-    def call(self, method: str, request: bytes, *, timeout: float | None = None) -> bytes:
+    def call(self, method: str, request: bytes, *, timeout: Timeout = UNSET) -> bytes:
         """Any unary call, by its full name `/package.Service/Method`; messages as bytes."""
-        send: Callable[..., bytes] = self._channel.unary_unary(method)
-        seconds = self._timeout if timeout is None else timeout
-        try:
-            return send(request, timeout=seconds, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.address, model=self._model) from error
-
-    def close(self) -> None:
-        channels.close_all([self._channel])
+        return self._run(self._inquiry.unary(method, request, self._deadline(timeout), once=True))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import inspect
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from featurewire._config import ChannelConfig, RetryConfig, StreamConfig, TLSConfig
 from featurewire._errors import ConfigError
 
-__all__ = ["DEFAULT_TIMEOUT", "UNSET", "Settings", "Timeout", "Unset", "check_timeout"]
+__all__ = ["DEFAULT_TIMEOUT", "UNSET", "Settings", "Timeout", "Unset", "check_timeout", "made_with"]
 
 DEFAULT_TIMEOUT = 60.0
 
@@ -24,23 +26,24 @@ UNSET = Unset()
 Timeout = float | None | Unset
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Settings:
     """See `Client`."""
 
     target: str
+    _: KW_ONLY
     model: str
-    version: int | None
-    label: str | None
-    vector_space: str | None
-    timeout: float | None
-    retry: RetryConfig
-    tls: TLSConfig | None
-    channel: ChannelConfig
-    stream: StreamConfig
-    signature: str
-    input: str | None
-    output: str | None
+    version: int | None = None
+    label: str | None = None
+    vector_space: str | None = None
+    timeout: float | None = DEFAULT_TIMEOUT
+    retry: RetryConfig = RetryConfig()  # noqa: RUF009
+    tls: TLSConfig | None = None
+    channel: ChannelConfig = ChannelConfig()  # noqa: RUF009
+    stream: StreamConfig = StreamConfig()  # noqa: RUF009
+    signature: str = "serving_default"
+    input: str | None = None
+    output: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
@@ -70,3 +73,26 @@ def check_timeout(timeout: Any) -> float | None:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise ConfigError(f"timeout={timeout!r}: expected seconds > 0, or None for no limit")
     return float(timeout)
+
+
+Made = TypeVar("Made")
+Kind = TypeVar("Kind")
+P = ParamSpec("P")
+
+
+def made_with(
+    kind: Callable[P, Kind],
+) -> Callable[[Callable[[Made, Kind], None]], Callable[Concatenate[Made, P], None]]:
+    """Let an `__init__` that takes one `kind` be called with the arguments of `kind` itself."""
+
+    def decorate(init: Callable[[Made, Kind], None]) -> Callable[Concatenate[Made, P], None]:
+        def __init__(self: Made, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            init(self, kind(*args, **kwargs))
+
+        signature = inspect.signature(kind)
+        made = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = [made, *signature.parameters.values()]
+        __init__.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return __init__
+
+    return decorate

@@ -1,6 +1,7 @@
 """Many images through Predict. Decides; the shells send.
 
-Images come in by `add`, are packed, sent as the window lets them, and leave by `take`, in order.
+Images come in by `open` and `fill`, are packed, sent as the window lets them, and leave in order by
+`take`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class StreamProgress:
 
 
 class Stream:
-    """A `Job` (see `_call`) that also takes images (`add`, `end`) and gives results (`take`).
+    """A `Job` (see `_call`) that takes images (`open`, `fill`, `end`) and gives results (`take`).
 
     With a `deadline` it is one bounded call, retried as such. Without one it is patient: once the
     client has had a reply it rides out an outage for `StreamConfig.patience` seconds.
@@ -85,7 +86,7 @@ class Stream:
         self._bytes_limit = config.bytes_in_flight
         self._obsolete: list[Attempt] = []
         self._ended = False
-        self._source_error: Exception | None = None
+        self._source_error: BaseException | None = None
         self._error: FeaturewireError | None = None
         self._cut = 0
         self._replied = False
@@ -112,10 +113,6 @@ class Stream:
             return False
         return len(self._order) + asked < (2 * self._window.limit + 2) * self.per_request
 
-    def add(self, key: Any, image: Buffer | ImageError, now: float) -> None:
-        """The next image, or why it could not be read."""
-        self.fill(self.open(key), image, now)
-
     def open(self, key: Any) -> Slot:
         """The place of the next image, which `fill` brings."""
         return self._order.open(key)
@@ -135,7 +132,7 @@ class Stream:
             in_flight=sum(len(pack.images) for pack in self._active.values()),
         )
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """The source ended, or raised: then what it gave is delivered before the error."""
         self._ended = True
         self._source_error = error

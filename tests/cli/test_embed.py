@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from featurewire import _images
+from featurewire import _reading
 from featurewire._cli.embed import embed as run
 from tests.cli.conftest import jpeg
 from tests.cli.fake_serving import FakeServing, Version, vector_of
@@ -502,14 +502,14 @@ def test_a_file_that_never_gives_its_bytes_ends_with_the_timeout(
     images, server, tmp_path, monkeypatch, capsys
 ):
     """In this process, so that the disk can be made to hang."""
-    gate, read = threading.Event(), _images.read_file
+    gate, read = threading.Event(), _reading.read_file
 
     def read_file(path):
         if str(path).endswith("02.jpg"):
             gate.wait(60)
         return read(path)
 
-    monkeypatch.setattr(_images, "read_file", read_file)
+    monkeypatch.setattr(_reading, "read_file", read_file)
     monkeypatch.chdir(tmp_path)
     where = ("--server", server.target, "--model", "tiny")
     status = run(["photos/a", "--output", "out.npy", "--timeout", "2", *where])

@@ -220,8 +220,8 @@ def test_the_hint_to_the_allocator_may_find_no_memory():
         """
         import resource
         import featurewire
-        from featurewire import _memory
-        _memory.LARGEST = 1 << 50
+        from featurewire import _connection
+        _connection.LARGEST = 1 << 50
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
         featurewire.Client("127.0.0.1:1", model="tiny").close()
         print("made")

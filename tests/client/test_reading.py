@@ -140,7 +140,7 @@ def test_patience_does_not_count_the_time_of_the_consumer():
         StreamConfig(images_per_request=1, min_in_flight=2, max_in_flight=2, patience=10.0),
     )
     for number in range(2):
-        stream.add(number, image(number), 0.0)
+        stream.fill(stream.open(number), image(number), 0.0)
     first, second = stream.due(0.0)
     gone = featurewire.ServerUnavailableError("gone")
     stream.replied(first, reply_to([image(0)]).SerializeToString(), 1.0)

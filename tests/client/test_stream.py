@@ -29,9 +29,9 @@ def stream_of(count: int, **config):
         stream=StreamConfig(images_per_request=1, **config),
     )
     codec = Codec(model_spec("tiny"), NAMES)
-    stream = Stream(client._connection, codec, client._core.settings.stream, timeout=60)
+    stream = Stream(client._connection, codec, client._settings.stream, timeout=60)
     for number in range(count):
-        stream.add(number, image(number), 0.0)
+        stream.fill(stream.open(number), image(number), 0.0)
     return stream
 
 

@@ -306,9 +306,9 @@ def test_a_view_shares_the_connection_and_has_its_own_options(connect, server):
     ))  # fmt: skip
     base = getattr(client, "client", client)
     view = base.with_options(timeout=5, version=2, metadata={"trace": "2"})
-    assert (view._core.settings.timeout, view._core.settings.label) == (5, None)
+    assert (view._settings.timeout, view._settings.label) == (5, None)
     assert view._channels is base._channels
-    assert base.with_options(label="canary")._core.settings.label == "canary"
+    assert base.with_options(label="canary")._settings.label == "canary"
     with pytest.raises(featurewire.ConfigError):
         base.with_options(timeout=-1)
 

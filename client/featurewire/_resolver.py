@@ -1,0 +1,163 @@
+"""What to call: a signature, its tensors, and a version whose vectors are of the space wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+from featurewire._call import Flow
+from featurewire._codec import Codec, Names
+from featurewire._connection import Connection
+from featurewire._errors import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    ResponseError,
+    VectorSpaceError,
+)
+from featurewire._inquiry import Inquiry
+from featurewire._settings import Settings
+
+__all__ = ["Resolver", "Spaces"]
+
+RESOLUTIONS = 5
+"""So often a version may be retired before its vector space is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spaces:
+    """A version's own vector space, and those that it has bridges to, by its manifest."""
+
+    native: str | None
+    """None where the manifest names none, or there is no manifest."""
+    bridges: Mapping[str, tuple[str, int | None]]
+    """By space: the signature that answers in it, and the vectors' dimension."""
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Spaces:
+        native, listed = manifest.get("vector_space"), manifest.get("vector_spaces")
+        return cls(
+            native=native if isinstance(native, str) else None,
+            bridges={
+                each["vector_space"]: (each["signature"], each.get("dimension"))
+                for each in (listed if isinstance(listed, list) else [])
+                if isinstance(each, dict) and each.get("bridged") is True
+                if {"vector_space", "signature"} <= each.keys()
+            },
+        )
+
+    def names(self, wanted: str, asked: Names, version: int) -> Names | None:
+        """What to call for vectors of the space `wanted`; None where the version has no such.
+
+        `asked`: the tensors of the signature that the client was made with.
+        """
+        for space, (signature, _) in self.bridges.items():
+            if signature == asked.signature:  # the client's own signature is a bridge
+                return replace(asked, bridged=True) if space == wanted else None
+        if self.native == wanted:
+            return asked
+        if wanted not in self.bridges:
+            return None
+        signature, dimension = self.bridges[wanted]
+        return replace(
+            asked, signature=signature, dimension=dimension, version=version, bridged=True
+        )
+
+
+class Resolver:
+    """Finds what to call; `Connection` remembers it, under `key`."""
+
+    def __init__(self, settings: Settings, connection: Connection, inquiry: Inquiry) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._inquiry = inquiry
+        pinned, tensors = (settings.version, settings.label), (settings.input, settings.output)
+        self._signature = (*pinned, settings.signature, *tensors)
+        self.key = (*self._signature, settings.vector_space)
+
+    def codec(self, deadline: float) -> Flow[Codec]:
+        """What to call, where nothing is known: a reply tells whether it is right."""
+        names = yield from self._asked(deadline)
+        if self._settings.vector_space is not None and names.version:
+            # The tensors may be known from a version that answers no more.
+            codec, _ = yield from self.resolve(0, deadline)
+            return codec
+        codec = self._connection.codecs[self.key] = self._codec(names)
+        return codec
+
+    def resolve(self, version: int, deadline: float) -> Flow[tuple[Codec, Codec]]:
+        """What to call for vectors of the space that is wanted, and the same of one version alone.
+
+        `version`: what answered the last time, 0 for not known. Raises `VectorSpaceError` where
+        this version, or the one that the label has moved to, has no such space.
+        """
+        for left in reversed(range(RESOLUTIONS)):
+            version = version or (yield from self._inquiry.current(deadline))
+            try:
+                names = yield from self._names_of(version, deadline)
+            except ModelNotFoundError:  # it was retired meanwhile
+                if not left:
+                    raise
+                version = 0
+            else:
+                codec = self._connection.codecs.get(self.key)
+                if codec is None or codec.names != names:
+                    codec = self._connection.codecs[self.key] = self._codec(names)
+                return codec, self._codec(names, pinned=version)
+        raise AssertionError
+
+    def _names_of(self, version: int, deadline: float) -> Flow[Names]:
+        """What to call of this version. Raises `VectorSpaceError`."""
+        asked, wanted = (yield from self._asked(deadline)), self._settings.vector_space
+        if wanted is None:
+            return asked
+        connection = self._connection
+        if version not in connection.spaces:
+            try:
+                manifest = yield from self._inquiry.manifest(version, deadline)
+            except (InvalidRequestError, ResponseError):  # no such signature
+                manifest = {}
+            connection.spaces[version] = Spaces.of(manifest)
+        names = connection.spaces[version].names(wanted, asked, version)
+        if names is not None:
+            connection.answering.setdefault((wanted, names.signature), set()).add(version)
+            return names
+        # A version may be replaced by another under its number.
+        has = connection.spaces.pop(version).native
+        says = "names no vector space" if has is None else f"has the vector space {has!r}"
+        raise VectorSpaceError(
+            f"{connection.target}, model {self._settings.model!r}: version {version} {says}, and "
+            f"{wanted!r} is wanted, to which it has no bridge; pin a version of that space, or "
+            "build the index anew"
+        )
+
+    def _asked(self, deadline: float) -> Flow[Names]:
+        """The tensors of the signature that the client was made with, asked for once."""
+        connection, key = self._connection, self._signature
+        while (names := connection.names.get(key)) is None:
+            with connection.lock:
+                asked = connection.asking.get(key)
+                if asked is None:
+                    asking = connection.asking[key] = Future()
+            if asked is not None:
+                yield asked, deadline
+                continue
+            try:
+                names = connection.names[key] = yield from self._inquiry.names(deadline)
+            finally:
+                del connection.asking[key]
+                asking.set_result(None)
+        return names
+
+    def _codec(self, names: Names, *, pinned: int | None = None) -> Codec:
+        connection, wanted, versions = self._connection, self._settings.vector_space, None
+        if wanted is not None:
+            versions = connection.answering.setdefault((wanted, names.signature), set())
+        return Codec(
+            self._inquiry.spec(names.signature, pinned=pinned),
+            names,
+            origin=f"{connection.target}, model {connection.model!r}",
+            dimensions=connection.dimensions,
+            versions=versions,
+        )
