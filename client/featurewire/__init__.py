@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from featurewire._stream import StreamProgress as StreamProgress
 
 __version__ = "0.1.0"
+_DEFAULT_TIMEOUT = 60.0
+"""Seconds of a whole call; here, where the command's help reads it without the library."""
 
 _HOMES = {
     name: module

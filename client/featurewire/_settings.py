@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from featurewire import _DEFAULT_TIMEOUT
 from featurewire._config import ChannelConfig, RetryConfig, StreamConfig, TLSConfig
 from featurewire._errors import ConfigError
 
-__all__ = ["DEFAULT_TIMEOUT", "UNSET", "Settings", "Timeout", "Unset", "check_timeout", "made_with"]
-
-DEFAULT_TIMEOUT = 60.0
+__all__ = ["UNSET", "Settings", "Timeout", "Unset", "check_timeout", "made_with"]
 
 
 class Unset:
@@ -36,7 +35,7 @@ class Settings:
     version: int | None = None
     label: str | None = None
     vector_space: str | None = None
-    timeout: float | None = DEFAULT_TIMEOUT
+    timeout: float | None = _DEFAULT_TIMEOUT
     retry: RetryConfig = RetryConfig()  # noqa: RUF009
     tls: TLSConfig | None = None
     channel: ChannelConfig = ChannelConfig()  # noqa: RUF009

@@ -42,7 +42,8 @@ def connect(args: argparse.Namespace, **instead: Any) -> Client:
         if (value := getattr(args, name, None)) is not None:
             settings[setting] = value
     if hasattr(args, "patience"):
-        settings["stream"] = StreamConfig(patience=args.patience, readers=READERS)
+        patience = {} if args.patience is None else {"patience": args.patience}
+        settings["stream"] = StreamConfig(**patience, readers=READERS)
     if args.tls or args.tls_ca is not None:
         settings["tls"] = TLSConfig(
             ca=args.tls_ca,

@@ -97,7 +97,6 @@ def embed_parser() -> CommandParser:
         "--patience",
         metavar="SECONDS",
         type=positive_seconds,
-        default=300.0,
         help="how long to go on trying when the server is gone or overloaded in mid-run "
         "(default: 300)",
     )

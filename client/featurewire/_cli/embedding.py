@@ -11,11 +11,10 @@ from featurewire import FeaturewireError, Result
 from featurewire._cli.arguments import CommandFailure, path_text
 from featurewire._cli.availability import wait
 from featurewire._cli.connection import connect, describe
-from featurewire._cli.failures import Failures, counted
 from featurewire._cli.interrupts import Interrupts
 from featurewire._cli.origins import Origins
 from featurewire._cli.outputs import Output
-from featurewire._cli.progress import Known, Progress, Waiting, duration
+from featurewire._cli.progress import Known, Progress, Screen, counted, duration
 from featurewire._cli.rows import Origin
 from featurewire._cli.sources import Listing, reason_of
 from featurewire._cli.wording import in_options
@@ -34,8 +33,7 @@ class Run:
                 args.vector_space or describe(args, version).vector_space
             ),
         )
-        self._progress = Progress(name="featurewire embed", quiet=args.quiet)
-        self._failures = Failures(self._progress.say)
+        self._progress = Progress("featurewire embed", quiet=args.quiet)
         self._interrupts = Interrupts()
         self._new = 0
 
@@ -58,7 +56,7 @@ class Run:
         if answers.version is not None:
             self._origins.of(answers.version)
         listing = Listing(
-            self._args.paths, listed=listed, known=self._known, on_failure=self._failures.add
+            self._args.paths, listed=listed, known=self._known, on_failure=self._progress.fail
         )
         self._progress.start(listing)
         client = connect(self._args)
@@ -90,19 +88,15 @@ class Run:
     def _publish(self) -> None:
         """A large output takes a while to be written."""
         name = f"featurewire embed: writing {self._args.output}"
-        progress = Progress(name=name, unit="rows", quiet=self._args.quiet)
-        progress.start(Known(self._output.rows))
-        try:
+        with Progress(name, unit="rows", quiet=self._args.quiet) as progress:
+            progress.start(Known(self._output.rows))
             self._output.publish(progress.advance)
-        finally:
-            progress.close()
 
     def _wait(self) -> None:
         """Wait for the model. Raises `CommandFailure` when it is not AVAILABLE in time."""
-        quiet = self._args.quiet
         try:
-            with Waiting(name="featurewire embed", lines=True, quiet=quiet) as waiting:
-                report = wait(self._args, self._args.wait, on_look=waiting.show)
+            with Screen("featurewire embed", quiet=self._args.quiet) as screen:
+                report = wait(self._args, self._args.wait, on_look=screen.wait)
         except FeaturewireError as exc:
             raise CommandFailure(in_options(str(exc))) from exc
         if not report.available:
@@ -126,26 +120,30 @@ class Run:
                 self._output.append(path, origin, result.embedding.vector)
                 self._new += 1
         elif isinstance(cause := result.error.__cause__, OSError):
-            self._failures.add(path, reason_of(cause))
+            self._progress.fail(path, reason_of(cause))
         else:
             text = in_options(str(result.error)).removeprefix(f"{result.key!r}: ")
-            self._failures.add(path, result.error.reason, text)
-        self._progress.advance(failed=result.error is not None)
+            self._progress.fail(path, result.error.reason, text)
+        self._progress.advance()
 
     def _end(self, listing: Listing, seconds: float) -> int:
         if not self._output.rows:
-            if self._failures.count:
-                raise CommandFailure(f"no image gave a vector ({self._failures.summary()})")
+            if self._progress.failed:
+                raise CommandFailure(f"no image gave a vector ({self._failures()})")
             raise CommandFailure(f"nothing to embed: no images found{_skipped(listing)}")
         if not self._args.quiet:
             self._progress.say(self._summary(listing, seconds))
-        return 1 if self._failures.count else 0
+        return 1 if self._progress.failed else 0
+
+    def _failures(self) -> str:
+        failed = self._progress.failed
+        return f"{failed.total()} failed ({counted(failed)})"
 
     def _summary(self, listing: Listing, seconds: float) -> str:
         files = " and ".join(str(path) for path in self._output.files)
         parts = [f"{files}: {self._output.rows} rows, {self._new} of them new"]
-        if self._failures.count:
-            parts.append(self._failures.summary())
+        if self._progress.failed:
+            parts.append(self._failures())
         if listing.duplicates:
             parts.append(f"{listing.duplicates} paths given twice")
         rate = self._new / seconds if seconds else 0.0

@@ -29,12 +29,10 @@ class Origins:
         """Take note of a row that is in the file."""
         if origin in self._loaded:
             return
-        if self._first is None:
-            self._first = origin
-        elif not self._first.comparable(origin):
+        if (first := self._unlike(origin)) is not None:
             raise MixedVectors(
-                f"the output holds vectors of {self._first} and of {origin}, which do not "
-                f"compare{_by_number(self._first, origin)}; start over with --overwrite"
+                f"the output holds vectors of {first} and of {origin}, which do not "
+                f"compare{_by_number(first, origin)}; start over with --overwrite"
             )
         self._loaded.add(origin)
 
@@ -45,18 +43,20 @@ class Origins:
         origin = Origin(
             model=self._model, version=version, vector_space=self._vector_space_of(version)
         )
-        if self._first is None:
-            self._first = origin
-        elif not self._first.comparable(origin):
-            pinned = f"ask for --version {self._first.version}, or "
+        if (first := self._unlike(origin)) is not None:
+            pinned = f"ask for --version {first.version}, or " if version != first.version else ""
             raise MixedVectors(
-                f"the server answers with {origin}, the rows so far are of {self._first}: they do "
-                f"not compare{_by_number(self._first, origin)}; "
-                f"{pinned if version != self._first.version else ''}"
-                "choose another --output"
+                f"the server answers with {origin}, the rows so far are of {first}: they do not "
+                f"compare{_by_number(first, origin)}; {pinned}choose another --output"
             )
         self._accepted[version] = origin
         return origin
+
+    def _unlike(self, origin: Origin) -> Origin | None:
+        """The first origin, where vectors of this one do not compare with it."""
+        if self._first is None:
+            self._first = origin
+        return None if self._first.comparable(origin) else self._first
 
 
 def _by_number(*origins: Origin) -> str:

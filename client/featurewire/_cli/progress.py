@@ -7,11 +7,13 @@ import shutil
 import sys
 import threading
 import time
-from collections import deque
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TextIO
+from collections import Counter, deque
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from featurewire._cli.arguments import printable
+
+if TYPE_CHECKING:
+    from typing import Self
 
 BAR_SECONDS = 0.2
 LINE_SECONDS = 30.0
@@ -21,8 +23,7 @@ WINDOW_SECONDS = 15.0
 _CLEAR = "\r\x1b[K"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """How far a job is. `total` counts what is known so far, all of it once `complete`."""
 
     done: int
@@ -33,84 +34,85 @@ class Snapshot:
     """A second, lately."""
     unit: str = "images"
 
-    @property
-    def seconds_left(self) -> float | None:
-        if not self.complete or self.rate <= 0:
-            return None
-        return (self.total - self.done) / self.rate
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    def parts(self) -> list[str]:
+        """The rate, the failures and the time that is left, as far as they are known."""
+        parts = [f"{self.rate:.1f} {self.unit}/s"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.complete and self.rate > 0:
+            parts.append(f"{duration((self.total - self.done) / self.rate)} left")
+        return parts
 
 
 def duration(seconds: float) -> str:
     """`42s`, `3m05s`, `2h07m`, `5d03h`."""
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+    for unit, size, below, part in ("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // part:02}{below}"
+    return f"{whole}s"
 
 
 def line(now: Snapshot) -> str:
     """One sentence of a snapshot, for a log."""
     total = f"{now.total}" if now.complete else f"{now.total} or more"
-    parts = [f"{now.done} of {total} {now.unit}", f"{now.rate:.1f} {now.unit}/s"]
-    if now.failed:
-        parts.append(f"{now.failed} failed")
-    if now.seconds_left is not None:
-        parts.append(f"{duration(now.seconds_left)} left")
-    return ", ".join(parts)
+    return ", ".join([f"{now.done} of {total} {now.unit}", *now.parts()])
 
 
 def bar(now: Snapshot, columns: int) -> str:
     """The same as one line of at most `columns` characters, with a bar where there is room."""
     total = f"{now.total}" if now.complete else f"{now.total}+"
-    text = f" {now.done}/{total}  {now.rate:.1f} {now.unit}/s"
-    if now.failed:
-        text += f"  {now.failed} failed"
-    if now.seconds_left is not None:
-        text += f"  {duration(now.seconds_left)} left"
-    width = min(40, columns - len(text) - 3)
+    text = "  ".join([f"{now.done}/{total}", *now.parts()])
+    width = min(40, columns - len(text) - 4)
     if width < 8 or not now.complete:
-        return text[1:columns]
+        return text[: columns - 1]
     filled = width if now.done >= now.total else width * now.done // now.total
-    return f"[{'#' * filled}{'.' * (width - filled)}]{text}"
+    return f"[{'#' * filled}{'.' * (width - filled)}] {text}"
 
 
-class Waiting:
-    """What is waited for, on standard error: a line that changes on a terminal.
+class Screen:
+    """Standard error: lines that stay, and on a terminal one that changes below them. Thread-safe.
 
-    Elsewhere, with `lines`, a line at first and then every 30 seconds. A context manager.
+    A context manager, which takes the line that changes away. `quiet`: only what is said is shown.
     """
 
-    def __init__(self, *, name: str, lines: bool, quiet: bool = False) -> None:
+    def __init__(self, name: str, *, quiet: bool = False) -> None:
         self._name = name
-        self._lines = lines and not quiet
-        self._terminal = _is_terminal(sys.stderr) and not quiet
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet
+        self._lock = threading.Lock()
         self._next = time.monotonic()
 
-    def show(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        self._write(f"{_CLEAR if self._terminal else ''}{self._name}: {text}\n")
+
+    def wait(self, text: str, *, lines: bool = True) -> None:
+        """Show what is waited for; elsewhere than on a terminal only with `lines`, now and then."""
         text = printable(text)
         if self._terminal:
-            columns = shutil.get_terminal_size().columns
-            sys.stderr.write(f"\r{f'{self._name}: {text}'[: columns - 1]}\x1b[K")
-            sys.stderr.flush()
-        elif self._lines and time.monotonic() >= self._next:
+            self._show(f"{self._name}: {text}"[: shutil.get_terminal_size().columns - 1])
+        elif lines and not self._quiet and time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_SECONDS
-            print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+            self.say(text)
 
-    def __enter__(self) -> Waiting:
+    def _show(self, text: str) -> None:
+        self._write(f"\r{text}\x1b[K")
+
+    def _write(self, text: str) -> None:
+        with self._lock:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        if self._terminal:
+            self._write(_CLEAR)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._terminal:
-            sys.stderr.write(_CLEAR)
-            sys.stderr.flush()
+        self.close()
 
 
 class Target(Protocol):
@@ -130,27 +132,15 @@ class Known(NamedTuple):
     complete: bool = True
 
 
-class Progress:
-    """Shows a job's progress from `start` to `close`. Any thread may count and `say`.
+class Progress(Screen):
+    """Shows a job's progress from `start` to `close`, and what failed. Any thread may call it."""
 
-    With `quiet`, only what is said is written.
-    """
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        unit: str = "images",
-        stream: TextIO | None = None,
-        quiet: bool = False,
-    ) -> None:
+    def __init__(self, name: str, *, unit: str = "images", quiet: bool = False) -> None:
+        super().__init__(name, quiet=quiet)
+        self._unit = unit
         self._done = 0
-        self._failed = 0
-        self._name, self._unit = name, unit
-        self._stream = stream if stream is not None else sys.stderr
-        self._terminal = _is_terminal(self._stream) and not quiet
-        self._quiet = quiet
-        self._lock = threading.Lock()
+        self.failed: Counter[str] = Counter()
+        """By reason."""
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -159,43 +149,34 @@ class Progress:
         """Begin to show."""
         if not self._quiet:
             self._thread = threading.Thread(
-                target=self._show, args=(target,), name="progress", daemon=True
+                target=self._run, args=(target,), name="progress", daemon=True
             )
             self._thread.start()
 
-    def advance(self, *, failed: bool = False) -> None:
+    def advance(self) -> None:
         """Count one."""
         with self._lock:
             self._done += 1
-            self._failed += failed
 
-    def say(self, text: str) -> None:
-        """Write a line of its own, above the bar."""
+    def fail(self, path: str, reason: str, detail: str = "") -> None:
+        """List a failure as `PATH: DETAIL`; a detail begins with the reason, or is only that."""
         with self._lock:
-            clear = _CLEAR if self._terminal else ""
-            self._stream.write(f"{clear}{self._name}: {text}\n")
-            self._stream.flush()
+            self.failed[reason] += 1
+        self.say(printable(f"{path}: {detail or reason}"))
 
     def close(self) -> None:
         """Stop, and take the bar away."""
         self._closed.set()
         thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        thread.join()
-        if self._terminal:
-            with self._lock:
-                self._stream.write(_CLEAR)
-                self._stream.flush()
+        if thread is not None:
+            thread.join()
+            super().close()
 
-    def _show(self, target: Target) -> None:
+    def _run(self, target: Target) -> None:
         while not self._closed.wait(BAR_SECONDS if self._terminal else LINE_SECONDS):
             now = self._snapshot(target)
             if self._terminal:
-                columns = shutil.get_terminal_size().columns
-                with self._lock:
-                    self._stream.write(f"\r{bar(now, columns - 1)}\x1b[K")
-                    self._stream.flush()
+                self._show(bar(now, shutil.get_terminal_size().columns - 1))
             else:
                 self.say(line(now))
 
@@ -205,11 +186,11 @@ class Progress:
         while len(self._marks) > 2 and now - self._marks[0][0] > WINDOW_SECONDS:
             self._marks.popleft()
         then, before = self._marks[0]
-        return Snapshot(
-            done=done,
-            failed=self._failed,
-            total=target.total,
-            complete=target.complete,
-            rate=(done - before) / max(now - then, 1e-9),
-            unit=self._unit,
-        )
+        rate = (done - before) / max(now - then, 1e-9)
+        failed = self.failed.total()
+        return Snapshot(done, failed, target.total, target.complete, rate, self._unit)
+
+
+def counted(counts: Counter[str]) -> str:
+    """`2 corrupt, 1 empty`: the most frequent first."""
+    return ", ".join(f"{number} {name}" for name, number in counts.most_common())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 
 from featurewire import FeaturewireError
 from featurewire._cli.arguments import CommandFailure, printable
 from featurewire._cli.availability import LABELS, Report, ask, wait
-from featurewire._cli.progress import Waiting
+from featurewire._cli.progress import Screen
 from featurewire._cli.wording import in_options
 
 
@@ -19,8 +20,9 @@ def show(args: argparse.Namespace) -> int:
         if args.wait is None:
             report = ask(args, args.timeout, labels=LABELS)
         else:
-            with Waiting(name="featurewire status", lines=False) as waiting:
-                report = wait(args, args.wait, labels=LABELS, on_look=waiting.show)
+            with Screen("featurewire status") as screen:
+                show = partial(screen.wait, lines=False)
+                report = wait(args, args.wait, labels=LABELS, on_look=show)
     except FeaturewireError as exc:
         text = in_options(str(exc))
         if args.json:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from featurewire import _DEFAULT_TIMEOUT
 from featurewire._cli.arguments import CommandParser, filled_text, positive_int, positive_seconds
 
 NAMES = (
@@ -24,9 +25,6 @@ NAMES = (
 )
 """The options, as `argparse` calls them, that a variable `FEATUREWIRE_…` may stand for."""
 
-DEFAULT_TIMEOUT = 60.0
-"""Seconds, as the library has it."""
-
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -43,7 +41,7 @@ def variable(name: str) -> str:
 def add_server_options(
     parser: CommandParser,
     *,
-    timeout: float = DEFAULT_TIMEOUT,
+    timeout: float = _DEFAULT_TIMEOUT,
     timeout_help: str = "give a call up after this long, its retries included",
 ) -> None:
     server = parser.add_argument_group(
@@ -93,7 +91,7 @@ def complete(
     parser: CommandParser,
     args: argparse.Namespace,
     *,
-    timeout: float = DEFAULT_TIMEOUT,
+    timeout: float = _DEFAULT_TIMEOUT,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Fill what was not given from the environment, then refuse what makes no sense together.
