@@ -31,7 +31,7 @@ TOGETHER = 0.06
 """Replies closer than this share of their usual distance come from one batch of the server."""
 AT_ONCE = 0.0003
 """So do those closer than these seconds."""
-REFRESH = 12.0
+REFRESH = 16.0
 """Seconds between two looks at the least latency, or twice, four times … as many:"""
 LATENCIES = 40
 """so that at least so many latencies lie between."""

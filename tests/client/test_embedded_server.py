@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import signal
 import threading
 
 import numpy as np
@@ -96,7 +98,14 @@ def plain_model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain_server(plain_model, tmp_path_factory):
-    with serving(plain_model, log=tmp_path_factory.mktemp("plain") / "server.log") as server:
+    folder = tmp_path_factory.mktemp("plain")
+    parameters = folder / "batching.config"
+    parameters.write_text(
+        "max_batch_size { value: 64 } batch_timeout_micros { value: 20000 }\n"
+        "max_enqueued_batches { value: 1000 } num_batch_threads { value: 2 }\n"
+    )
+    flags = ["--enable_batching", f"--batching_parameters_file={parameters}"]
+    with serving(plain_model, *flags, log=folder / "server.log") as server:
         with featurewire.Client(server.target, model="tiny") as client:
             client.wait_until_ready(READY)
         yield server
@@ -134,20 +143,72 @@ def test_every_image_yields_one_result_through_the_servers_death(connect, server
     assert client.stats().retries > 0
 
 
-def test_with_two_servers_a_stream_does_not_notice_the_death_of_one(server, tiny_model, tmp_path):
-    with serving(tiny_model, log=tmp_path / "other.log") as other:
-        with featurewire.Client(other.target, model="tiny") as each:
-            each.wait_until_ready(READY)
-        with featurewire.Client(
-            f"{other.target},{server.target}",
-            model="tiny",
-            stream=StreamConfig(images_per_request=4),
-        ) as client:
-            results = client.stream(image(number) for number in range(3000))
-            first = [next(results) for _ in range(300)]
-            other.kill()
-            keys = [each.key for each in itertools.chain(first, results) if not each.error]
-            assert keys == list(range(3000))
+def test_threads_behind_a_batching_server_get_no_good_image_rejected(plain_server):
+    """A plain SavedModel: what the server merges with a bad image fails together."""
+    wrong, reasons, barrier = [], set(), threading.Barrier(16, timeout=READY)
+
+    def work(client, thread):
+        barrier.wait()
+        for number in range(10):
+            good = number % 5 != thread % 5
+            try:
+                vector = client.embed(image(number) if good else b"text").vector
+                if not good or not np.array_equal(vector, expected_vector(image(number))):
+                    wrong.append("a wrong vector")
+            except featurewire.ImageError as error:
+                reasons.add((good, error.reason))
+
+    with featurewire.Client(plain_server.target, model="tiny") as client:
+        threads = [threading.Thread(target=work, args=(client, each)) for each in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(2 * READY)
+        assert client.stats().images == 16 * 10
+    assert (False, "rejected") in reasons
+    assert (True, "rejected") not in reasons
+    assert not wrong
+
+
+@pytest.fixture(scope="module")
+def other(tiny_model, tmp_path_factory):
+    with serving(tiny_model, log=tmp_path_factory.mktemp("other") / "server.log") as other:
+        with featurewire.Client(other.target, model="tiny") as client:
+            client.wait_until_ready(READY)
+        yield other
+
+
+def test_with_two_servers_a_stopped_one_costs_one_call_and_comes_back(connect, server, other):
+    client = connect(f"{other.target},{server.target}", timeout=4)
+    for number in range(4):
+        client.embed(image(number))
+    os.kill(other.pid, signal.SIGSTOP)
+    try:
+        failed = 0
+        for number in range(8):
+            try:
+                client.embed(image(number))
+            except featurewire.DeadlineExceededError:
+                failed += 1
+        # The stream, too: what hangs goes to the other server.
+        results = list(client.stream(map(image, range(100))))
+    finally:
+        os.kill(other.pid, signal.SIGCONT)
+    assert failed <= 1
+    assert all(result.error is None for result in results)
+
+
+def test_with_two_servers_a_stream_does_not_notice_the_death_of_one(server, other):
+    with featurewire.Client(
+        f"{other.target},{server.target}",
+        model="tiny",
+        stream=StreamConfig(images_per_request=4),
+    ) as client:
+        results = client.stream(image(number) for number in range(3000))
+        first = [next(results) for _ in range(300)]
+        other.kill()
+        keys = [each.key for each in itertools.chain(first, results) if not each.error]
+        assert keys == list(range(3000))
 
 
 def test_a_new_version_is_followed_and_every_vector_names_its_own(tmp_path):

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from featurewire import DeadlineExceededError, FeaturewireError, ModelStatus, VersionStatus
+from featurewire import Client, DeadlineExceededError, FeaturewireError, VersionStatus
 from featurewire._cli.arguments import CommandFailure
-from featurewire._cli.connection import connect
 from featurewire._cli.progress import duration
 from featurewire._status import describe
 
@@ -60,47 +59,39 @@ class Report:
         return [label for label, labelled in self.labels.items() if labelled == version]
 
 
-def ask(args: argparse.Namespace, seconds: float, *, labels: Sequence[str] = ()) -> Report:
+def ask(
+    client: Client, args: argparse.Namespace, seconds: float, *, labels: Sequence[str] = ()
+) -> Report:
     """One look at the server. Raises `FeaturewireError` when it has no answer in time.
 
-    `labels` are looked up beside the one that was asked for.
+    `labels` are looked up beside the one that was asked for, which must be among the server's.
     """
     deadline = time.monotonic() + seconds
-    with connect(args, version=None, label=None, timeout=seconds) as client:
-        status = client.status()
-    # The one that was asked for first: the others may find no time left.
-    names = dict.fromkeys((args.label, *labels) if args.label else labels)
-    found = _labels(args, status, list(names), deadline)
-    wanted = args.version if args.label is None else found[args.label]
-    return Report(
-        versions=status.versions,
-        labels={name: found[name] for name in dict.fromkeys((*labels, *names)) if name in found},
-        wanted=wanted,
-    )
-
-
-def _labels(
-    args: argparse.Namespace, status: ModelStatus, names: list[str], deadline: float
-) -> dict[str, int]:
-    """Which of the labels the server knows. The one that was asked for must be among them."""
+    status = client.with_options(version=None, label=None, timeout=seconds).status()
     found = {}
-    for name in names if status.available else []:
+    # The one that was asked for first: the others may find no time left.
+    for name in dict.fromkeys((args.label or "", *labels)) if status.available else ():
         left = max(deadline - time.monotonic(), 1e-3)
-        with connect(args, version=None, label=name, timeout=left) as client:
-            try:
-                found[name] = client.metadata().version
-            except FeaturewireError:
-                if name == args.label:
-                    raise
+        try:
+            if name:
+                found[name] = client.with_options(label=name, timeout=left).metadata().version
+        except FeaturewireError:
+            if name == args.label:
+                raise
     if args.label is not None and args.label not in found:
         raise CommandFailure(
             f"no version of {args.model} is AVAILABLE, so label {args.label} cannot be looked up; "
             "wait for it with --wait SECONDS"
         )
-    return found
+    return Report(
+        versions=status.versions,
+        labels={name: found[name] for name in (*labels, args.label) if name in found},
+        wanted=args.version if args.label is None else found[args.label],
+    )
 
 
 def wait(
+    client: Client,
     args: argparse.Namespace,
     seconds: float,
     *,
@@ -116,7 +107,7 @@ def wait(
     seen: Report | Exception | None = None
     while (left := deadline - time.monotonic()) > 0 or seen is None:
         try:
-            seen = ask(args, min(args.timeout, left), labels=labels)
+            seen = ask(client, args, min(args.timeout, left), labels=labels)
             if seen.available or seen.hopeless:
                 break
         except (FeaturewireError, CommandFailure) as exc:

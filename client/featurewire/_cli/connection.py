@@ -26,21 +26,25 @@ class Description:
     """From the version's manifest."""
 
 
-def connect(args: argparse.Namespace, **instead: Any) -> Client:
-    """A client for the options; `instead` replaces its `version`, `label` or `timeout`."""
+_SETTINGS = {
+    "version": "version",
+    "label": "label",
+    "timeout": "timeout",
+    "vector_space": "vector_space",
+    "signature": "signature",
+    "input": "input_name",
+    "output": "output_name",
+}
+"""Arguments of `Client`, and the options for them."""
+
+
+def connect(args: argparse.Namespace) -> Client:
+    """A client for the options."""
     settings: dict[str, Any] = {
-        "version": args.version,
-        "label": args.label,
-        "timeout": args.timeout,
-        "vector_space": getattr(args, "vector_space", None),
+        setting: value
+        for setting, name in _SETTINGS.items()
+        if (value := getattr(args, name, None)) is not None
     }
-    for setting, name in (
-        ("signature", "signature"),
-        ("input", "input_name"),
-        ("output", "output_name"),
-    ):
-        if (value := getattr(args, name, None)) is not None:
-            settings[setting] = value
     if hasattr(args, "patience"):
         patience = {} if args.patience is None else {"patience": args.patience}
         settings["stream"] = StreamConfig(**patience, readers=READERS)
@@ -53,7 +57,7 @@ def connect(args: argparse.Namespace, **instead: Any) -> Client:
         )
     if args.token_file is not None:
         settings["channel"] = ChannelConfig(token=_token(args.token_file))
-    return Client(args.server, model=args.model, **(settings | instead))
+    return Client(args.server, model=args.model, **settings)
 
 
 def check(parser: CommandParser, args: argparse.Namespace) -> None:
@@ -67,16 +71,15 @@ def check(parser: CommandParser, args: argparse.Namespace) -> None:
         parser.error(text)
 
 
-def describe(args: argparse.Namespace, version: int | None = None) -> Description:
+def describe(client: Client, version: int | None = None) -> Description:
     """Ask the server about the version that it answers with, or about `version`."""
-    instead = {} if version is None else {"version": version, "label": None}
-    with connect(args, **instead) as client:
-        try:
-            metadata = client.metadata()
-        except ServerError as exc:
-            if exc.code == "UNIMPLEMENTED":
-                return Description()
-            raise
+    try:
+        view = client if version is None else client.with_options(version=version)
+        metadata = view.metadata()
+    except ServerError as exc:
+        if exc.code == "UNIMPLEMENTED":
+            return Description()
+        raise
     space = (metadata.manifest or {}).get("vector_space")
     return Description(version=metadata.version, vector_space=space)
 

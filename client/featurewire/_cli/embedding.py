@@ -26,11 +26,12 @@ class Run:
     def __init__(self, args: argparse.Namespace, output: Output) -> None:
         self._args = args
         self._output = output
+        self._client = connect(args)
         self._known: set[str] = set()
         self._origins = Origins(
             model=args.model,
             vector_space_of=lambda version: (
-                args.vector_space or describe(args, version).vector_space
+                args.vector_space or describe(self._client, version).vector_space
             ),
         )
         self._progress = Progress("featurewire embed", quiet=args.quiet)
@@ -50,7 +51,7 @@ class Run:
             self._wait()
         # Asked before any image is sent: a wrong address or model name is known at once.
         try:
-            answers = describe(self._args)
+            answers = describe(self._client)
         except FeaturewireError as exc:
             raise CommandFailure(in_options(str(exc))) from exc
         if answers.version is not None:
@@ -59,12 +60,11 @@ class Run:
             self._args.paths, listed=listed, known=self._known, on_failure=self._progress.fail
         )
         self._progress.start(listing)
-        client = connect(self._args)
         try:
             with self._interrupts:
-                for result in client.stream((path, Path(path)) for path in listing):
+                for result in self._client.stream((path, Path(path)) for path in listing):
                     self._take(result)
-                client.close()
+                self._client.close()
                 seconds = time.monotonic() - started
                 self._progress.close()
                 self._publish()
@@ -96,7 +96,7 @@ class Run:
         """Wait for the model. Raises `CommandFailure` when it is not AVAILABLE in time."""
         try:
             with Screen("featurewire embed", quiet=self._args.quiet) as screen:
-                report = wait(self._args, self._args.wait, on_look=screen.wait)
+                report = wait(self._client, self._args, self._args.wait, on_look=screen.wait)
         except FeaturewireError as exc:
             raise CommandFailure(in_options(str(exc))) from exc
         if not report.available:

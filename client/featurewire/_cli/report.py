@@ -10,6 +10,7 @@ from functools import partial
 from featurewire import FeaturewireError
 from featurewire._cli.arguments import CommandFailure, printable
 from featurewire._cli.availability import LABELS, Report, ask, wait
+from featurewire._cli.connection import connect
 from featurewire._cli.progress import Screen
 from featurewire._cli.wording import in_options
 
@@ -17,12 +18,12 @@ from featurewire._cli.wording import in_options
 def show(args: argparse.Namespace) -> int:
     """Print the table or the object; 0 when the model (or the version asked for) is AVAILABLE."""
     try:
-        if args.wait is None:
-            report = ask(args, args.timeout, labels=LABELS)
-        else:
-            with Screen("featurewire status") as screen:
+        with connect(args) as client, Screen("featurewire status") as screen:
+            if args.wait is None:
+                report = ask(client, args, args.timeout, labels=LABELS)
+            else:
                 show = partial(screen.wait, lines=False)
-                report = wait(args, args.wait, labels=LABELS, on_look=show)
+                report = wait(client, args, args.wait, labels=LABELS, on_look=show)
     except FeaturewireError as exc:
         text = in_options(str(exc))
         if args.json:
