@@ -84,11 +84,13 @@ def made_with(
 ) -> Callable[[Callable[[Made, Kind], None]], Callable[Concatenate[Made, P], None]]:
     """Let an `__init__` that takes one `kind` be called with the arguments of `kind` itself."""
 
+    signature = inspect.signature(kind)
+
     def decorate(init: Callable[[Made, Kind], None]) -> Callable[Concatenate[Made, P], None]:
         def __init__(self: Made, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            signature.bind(*args, **kwargs)  # its TypeError does not name `kind`
             init(self, kind(*args, **kwargs))
 
-        signature = inspect.signature(kind)
         made = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         parameters = [made, *signature.parameters.values()]
         __init__.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

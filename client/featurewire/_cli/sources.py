@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -75,35 +76,29 @@ class Listing:
         self._on_failure = on_failure
         self._seen: set[str] = set()
         self._directories: set[tuple[int, int]] = set()
-        self._found: list[str] = []
-        self._raised: BaseException | None = None
-        self._changed = threading.Condition()
+        self._found: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        """None, or what was raised, at the end."""
         # A daemon: a list on a terminal may never end, and must not hold up the way out.
         self._thread = threading.Thread(target=self._walk, name="listing", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[str]:
-        while True:
-            with self._changed:
-                while not self._found and not self.complete:
-                    self._changed.wait()
-                batch, self._found = self._found, []
-            if not batch:
-                break
-            yield from batch
-        if self._raised is not None:
-            raise self._raised
+        while isinstance(found := self._found.get(), str):
+            yield found
+        self._found.put(found)  # for another iteration
+        if found is not None:
+            raise found
 
     def _walk(self) -> None:
+        end = None
         try:
             for path in self._paths:
                 for entry in self._listed if path == STDIN else [path]:
                     self._add(entry)
         except BaseException as exc:  # raised again by the thread that iterates
-            self._raised = exc
-        with self._changed:
-            self.complete = True
-            self._changed.notify_all()
+            end = exc
+        self.complete = True
+        self._found.put(end)
 
     def _add(self, path: str) -> None:
         if os.path.isdir(path):
@@ -155,10 +150,8 @@ class Listing:
         if text in self._known:
             self.already += 1
             return
-        with self._changed:
-            self._found.append(path)
-            self.total += 1
-            self._changed.notify()
+        self.total += 1
+        self._found.put(path)
 
 
 def _matches(pattern: str) -> Iterator[str]:
