@@ -10,15 +10,17 @@ JPEG takes: the limit. The decode rate is in bytes of JPEG.
 from __future__ import annotations
 
 import io
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from bench._photos import SAMPLES, covering, jpeg, photos
-from bench.preprocess import SIZE, runs
 from bench.results import Figure
 
+SIZE = 299
 SIZES = {"640x427": (640, 427), "4000x3000": (4000, 3000)}
 TITLES = {
     "served": "served",
@@ -30,7 +32,7 @@ Run = Callable[[list[bytes]], object]
 
 
 def measure(quick: bool) -> list[Figure]:
-    ways: dict[str, Run] = {TITLES[name]: run for name, run in runs().items()}
+    ways: dict[str, Run] = {TITLES[name]: run for name, run in _tensorflow().items()}
     ways |= {"Pillow": _each(_pillow), "OpenCV": _each(_opencv)}
     pictures = [picture for _, picture in photos(SAMPLES)]
     figures = []
@@ -74,6 +76,55 @@ def _compared(
         )
         for name, values in found.items()
     ]
+
+
+def _tensorflow() -> dict[str, Callable[[list[bytes]], object]]:
+    import tensorflow as tf
+
+    from featurewire_exporter.preprocess import PreprocessConfig, build_preprocess
+
+    tf.get_logger().setLevel("ERROR")
+
+    def each(one: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+        return lambda data: [tf.map_fn(one, data, fn_output_signature=tf.float32)]
+
+    def plain(data: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+        return tf.image.resize(tf.image.convert_image_dtype(image, tf.float32), [SIZE, SIZE])
+
+    def same(data: tf.Tensor) -> tf.Tensor:
+        image = tf.image.convert_image_dtype(tf.io.decode_jpeg(data, channels=3), tf.float32)
+        return tf.image.resize(image, [SIZE, SIZE], antialias=True)
+
+    def floor(data: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.io.decode_jpeg(data, channels=3, ratio=8)[0, 0], tf.float32)
+
+    graphs = {
+        "served": build_preprocess(PreprocessConfig(height=SIZE, width=SIZE)),
+        "plain": each(plain),
+        "same": each(same),
+        "floor": each(floor),
+    }
+    return {name: _session(graph) for name, graph in graphs.items()}
+
+
+def _session(graph: Callable[..., object]) -> Callable[[list[bytes]], object]:
+    import tensorflow as tf
+
+    tf1 = tf.compat.v1
+    with tempfile.TemporaryDirectory() as directory:
+        path = str(Path(directory) / "model")
+        with tf.Graph().as_default(), tf1.Session() as session:
+            data = tf1.placeholder(tf.string, [None])
+            outputs = {f"output_{at}": value for at, value in enumerate(graph(data))}
+            tf1.saved_model.simple_save(session, path, {"data": data}, outputs)
+        session = tf1.Session(graph=tf.Graph())
+        with session.graph.as_default():
+            loaded = tf1.saved_model.load(session, ["serve"], path)
+    signature = loaded.signature_def["serving_default"]
+    fetches = [tensor.name for tensor in signature.outputs.values()]
+    run = session.make_callable(fetches, [signature.inputs["data"].name])
+    return lambda images: run(np.array(images, object))
 
 
 def _each(one: Callable[[bytes], object]) -> Run:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import report, results
+from bench.parts import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -80,6 +81,13 @@ def test_a_quote_of_another_figure_is_noticed():
     assert wrong_quotes("[1.04](performance.md#serving)", page) == ["1.04"]
     assert wrong_quotes("[1.03](../docs/performance.md#network)", page) == ["1.03"]
     assert wrong_quotes("[2.0](performance.md#nowhere)", page) == ["2.0"]
+
+
+def test_every_part_is_run_and_described():
+    found = {path.stem for path in (ROOT / "bench" / "parts").glob("[a-z]*.py")}
+    described = (ROOT / "bench" / "README.md").read_text()
+    assert set(NAMES) == found
+    assert [name for name in NAMES if f"| `{name}` |" not in described] == []
 
 
 def test_a_figure_that_changes_changes_the_page():
