@@ -1,58 +1,34 @@
-"""A server with learned weights and one with two vector spaces, for the samples.
-
-The samples have requirements of their own, so their tests run in an environment of their own
-(`make test-samples`). The server runs in the project's, as another machine's would.
-"""
+"""A server with learned weights and with two vector spaces, for the samples."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.process import STOP_TIMEOUT, free_port, wait_for_port
+from tests.support.process import ServerProcess
+from tests.support.project import ROOT, in_project, project_python
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "samples"
-READY_TIMEOUT = 120.0
 
 
-def python_of_the_server() -> str:
-    """An interpreter that has the exporter and the server."""
-    project = ROOT / ".venv" / "bin" / "python"
-    return str(project) if project.exists() else sys.executable
-
-
-def in_project(*arguments: str) -> None:
-    """Run the project's Python; its output is shown when it fails."""
-    done = subprocess.run(
-        [python_of_the_server(), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@dataclass
-class Server:
+class Server(ServerProcess):
     """`featurewire serve` with the models `lite0` (version 1) and `tiny` (1 and 2)."""
 
-    folder: Path
-    port: int
-    process: subprocess.Popen | None = None
-
-    @property
-    def target(self) -> str:
-        return f"127.0.0.1:{self.port}"
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"--model_config_file={folder / 'models.config'}",
+            "--model_config_file_poll_wait_seconds=1",
+            "--allow_version_labels_for_unavailable_models",
+            "--enable_batching",
+            "--enable_per_model_batching_parameters",
+            "--engine=tensorflow",
+            log=folder / "server.log",
+            python=project_python(),
+        )
+        self.folder = folder
 
     def label(self, stable: int) -> None:
         """Point `stable` of `tiny` to a version, as a rollout does."""
@@ -66,30 +42,6 @@ class Server:
         draft = self.folder / "models.config.draft"
         draft.write_text(text)
         draft.rename(self.folder / "models.config")
-
-    def start(self) -> Server:
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(python_of_the_server(), "-m", "featurewire_server", f"--port={self.port}"),
-                    f"--model_config_file={self.folder / 'models.config'}",
-                    "--model_config_file_poll_wait_seconds=1",
-                    "--allow_version_labels_for_unavailable_models",
-                    "--enable_batching",
-                    "--enable_per_model_batching_parameters",
-                    "--engine=tensorflow",
-                ],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
-            )
-        wait_for_port(self.port, self.process, READY_TIMEOUT)
-        return self
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(STOP_TIMEOUT)
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +66,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(models: Path) -> Iterator[Server]:
-    server = Server(models, free_port())
+    server = Server(models)
     server.label(stable=1)
     try:
         yield server.start()

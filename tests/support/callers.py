@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from featurewire import Client, FeaturewireError
 from featurewire_rollout.fleet import Fleet
-
-JOIN_SECONDS = 120.0
+from tests.support.threads import Background
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Answer:
     """None where it was not kept."""
 
 
-class Callers:
+class Callers(Background):
     """Threads that ask for vectors until the end: single images by label, and one stream.
 
-    A context manager. Every call that fails is in `failures`.
+    Every call that fails is in `failures`.
     """
 
     def __init__(
@@ -57,14 +57,12 @@ class Callers:
         self._images = images
         self._keep_every = keep_every
         self._pause = pause
-        self._stop = threading.Event()
         self._came = threading.Condition()
         options |= {"model": model}
         runs = [(self._call, label) for label in labels] + [(self._stream, "stable")] * streams
-        self._threads = [
-            threading.Thread(target=self._run, args=(run, target, options | {"label": label}))
-            for run, label in runs
-        ]
+        super().__init__(
+            *(partial(self._run, run, target, options | {"label": label}) for run, label in runs)
+        )
 
     def _run(self, run: Any, target: str, options: Mapping[str, Any]) -> None:
         with Client(target, **options) as client:
@@ -119,25 +117,14 @@ class Callers:
             if not self._came.wait_for(came, timeout):
                 raise AssertionError(f"no {count} answers within {timeout:g} s: {self.failures}")
 
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(JOIN_SECONDS)
-
-
-class Onlooker:
+class Onlooker(Background):
     """Looks at all replicas again and again: which versions were AVAILABLE, and who is `stable`."""
 
     def __init__(self, servers: Sequence[str], *, model: str, interval: float = 0.05) -> None:
         self._fleet = Fleet(servers, model=model)
         self._interval = interval
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        super().__init__(self._run)
         self._times: list[float] = []
         self._seen: list[tuple[float, frozenset[int], tuple[int | None, ...]]] = []
 
@@ -179,11 +166,6 @@ class Onlooker:
             time.sleep(0.01)
         raise AssertionError(f"stable is not {version} everywhere after {timeout:g} s")
 
-    def __enter__(self) -> Onlooker:
-        self._thread.start()
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(JOIN_SECONDS)
+        super().__exit__()
         self._fleet.close()

@@ -43,12 +43,14 @@ class ServerProcess:
         log: Path,
         port: int | None = None,
         environment: dict[str, str] | None = None,
+        python: str = sys.executable,
     ) -> None:
         self.port = port or free_port()
         self.target = f"127.0.0.1:{self.port}"
         self.log = log
         self._flags = flags
         self._environment = environment or os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
+        self._python = python
         self.process: subprocess.Popen | None = None
 
     @property
@@ -60,7 +62,7 @@ class ServerProcess:
         """Start (or, after `kill`, start again on the same port) and wait until the port opens."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "featurewire_server", f"--port={self.port}", *self._flags],
+                [self._python, "-m", "featurewire_server", f"--port={self.port}", *self._flags],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,

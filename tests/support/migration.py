@@ -1,0 +1,222 @@
+"""A change of model under an index: replicas, rollouts, the backfill, a writer and searches.
+
+Needs the packages of `samples/reindex`: see `project.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import featurewire
+from tests.support.process import ServerProcess
+from tests.support.project import ROOT, project_python
+from tests.support.threads import Background
+from tests.support.waiting import wait_until
+
+FOLDER = ROOT / "samples" / "reindex"
+sys.path.insert(0, str(FOLDER))
+
+from reindex import add, find, open_index  # noqa: E402
+from tables import WrongSpaceError  # noqa: E402
+
+__all__ = ["Backfill", "Query", "Replicas", "Search", "Traffic", "WrongSpaceError", "add"]
+
+TIMEOUT = 120.0
+CONFIG = """model_config_list {{
+  config {{ name: "{model}" base_path: "{base}" model_platform: "tensorflow"
+    model_version_policy {{ specific {{ versions: 1 }} }}
+    version_labels {{ key: "stable" value: 1 }}
+    version_labels {{ key: "canary" value: 1 }} }} }}
+"""
+
+
+class Replicas:
+    """Servers that read one config, in which version 1 is `stable`. A context manager."""
+
+    def __init__(self, base_path: Path, folder: Path, *flags: str, count: int = 2) -> None:
+        """`base_path`: of the model that it is named for. `folder`: for config and logs."""
+        self.model = base_path.name
+        self._config = folder / "models.config"
+        self._config.write_text(CONFIG.format(model=self.model, base=base_path))
+        self._servers = [
+            ServerProcess(
+                f"--model_config_file={self._config}",
+                "--model_config_file_poll_wait_seconds=1",
+                "--allow_version_labels_for_unavailable_models",
+                "--enable_batching",
+                "--enable_per_model_batching_parameters",
+                *flags,
+                log=folder / f"{number}.log",
+                python=project_python(),
+            )
+            for number in range(count)
+        ]
+        self._stack = ExitStack()
+
+    @property
+    def target(self) -> str:
+        return ",".join(each.target for each in self._servers)
+
+    def client(self, **options: Any) -> featurewire.Client:
+        """Of `stable`. A call that fails once has failed: there are no retries."""
+        once = featurewire.RetryConfig(max_attempts=1)
+        return featurewire.Client(
+            self.target, model=self.model, label="stable", retry=once, **options
+        )
+
+    def rollout(self, *step: str) -> str:
+        """`featurewire rollout STEP …`: what it printed."""
+        servers = [f"--server={each.target}" for each in self._servers]
+        done = subprocess.run(
+            [Path(project_python()).with_name("featurewire"), "rollout", *step]
+            + [f"--config={self._config}", f"--model={self.model}", *servers],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def __enter__(self) -> Replicas:
+        with ExitStack() as stack:
+            for server in self._servers:
+                stack.callback(server.stop)
+                server.start()
+            with self.client() as client:
+                client.wait_until_ready(TIMEOUT)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """`reindex.py`, as its users run it."""
+
+    replicas: Replicas
+    kind: str
+    folder: Path
+    """Of the index."""
+    images: Path
+
+    def index(self) -> Any:
+        """The index, opened once more."""
+        return open_index(f"{self.kind}:{self.folder}")
+
+    def start(self) -> subprocess.Popen[str]:
+        where = ["--images", self.images, "--server", self.replicas.target]
+        return subprocess.Popen(
+            [sys.executable, "reindex.py", f"{self.kind}:{self.folder}", *where]
+            + ["--model", self.replicas.model],
+            cwd=FOLDER,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+
+    def kill_at_random(self, space: str, times: int, *, step: int = 100) -> None:
+        """Run it and kill -9 it so often, each time up to `step` rows of the new space further."""
+        chance, index = random.Random(0), self.index()
+        for _ in range(times):
+            at = len(index.names(space)) + chance.randrange(1, step)
+            process = self.start()
+            wait_until(lambda at=at: len(index.names(space)) >= at, TIMEOUT)
+            assert process.poll() is None, process.communicate()[0]
+            process.kill()
+            process.communicate(timeout=TIMEOUT)
+
+    def finish(self) -> str:
+        """Run it to its end: what it printed."""
+        process = self.start()
+        output, _ = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0, output
+        return output
+
+
+@dataclass(frozen=True)
+class Query:
+    """An image that is searched with, and the row that it should find."""
+
+    key: int
+    name: str
+    image: bytes
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found. `began` is of `time.monotonic`."""
+
+    query: Query
+    began: float
+    rank: int | None
+    """Of the row, from 1 on; None where it is not among the ten nearest."""
+
+
+class Traffic(Background):
+    """A writer and searches without a pause. Every call that fails is in `failures`."""
+
+    def __init__(
+        self,
+        backfill: Backfill,
+        names: list[str],
+        *,
+        write: Callable[[int], str | None],
+        query: Callable[[int], Query],
+        searchers: int = 2,
+        pause: float = 0.025,
+    ) -> None:
+        """`names`: the rows there are. `write(n)` writes the image of row n and names it, None when
+        there are no more. `query(rows)` is one that asks for one of so many first rows. `pause`:
+        seconds from one write to the next."""
+        self.failures: list[str] = []
+        self.searches: list[Search] = []
+        self.names = names
+        self._backfill, self._write, self._query, self._pause = backfill, write, query, pause
+        super().__init__(
+            lambda: self._run(self._add), *[lambda: self._run(self._search)] * searchers
+        )
+
+    def goes_on(self, searches: int = 20, rows: int = 4) -> None:
+        """Wait until so many more searches are answered and so many more rows are written."""
+        found, written = len(self.searches) + searches, len(self.names) + rows
+
+        def went_on() -> bool:
+            return len(self.searches) >= found and len(self.names) >= written
+
+        wait_until(went_on, TIMEOUT)
+
+    def _run(self, work: Callable[[Any, featurewire.Client], None]) -> None:
+        index = self._backfill.index()
+        with self._backfill.replicas.client() as client:
+            while not self._stop.is_set():
+                try:
+                    work(index, client)
+                except Exception as error:  # whatever it is, it is one failed request
+                    self.failures.append(f"{type(error).__name__}: {error}")
+
+    def _add(self, index: Any, client: featurewire.Client) -> None:
+        name = self._write(len(self.names))
+        if name is not None:
+            errors = add(index, client, self._backfill.images, [name])
+            assert errors == {}, errors
+            self.names.append(name)
+        self._stop.wait(self._pause)
+
+    def _search(self, index: Any, client: featurewire.Client) -> None:
+        query, began = self._query(len(self.names)), time.monotonic()
+        found = [name for name, _ in find(index, client, query.image)]
+        rank = found.index(query.name) + 1 if query.name in found else None
+        self.searches.append(Search(query, began, rank))

@@ -1,0 +1,33 @@
+"""The project's own environment, seen from that of the samples.
+
+The samples need packages that do not agree with the project's, so what tests them runs in an
+environment of its own (`make test-samples`), and servers in the project's, as on another machine.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def project_python() -> str:
+    """An interpreter that has the exporter and the server."""
+    project = ROOT / ".venv" / "bin" / "python"
+    return str(project) if project.exists() else sys.executable
+
+
+def in_project(*arguments: str, timeout: float = 250.0) -> None:
+    """Run the project's Python; its output is shown when it fails."""
+    done = subprocess.run(
+        [project_python(), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
