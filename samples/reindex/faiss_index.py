@@ -1,7 +1,7 @@
 """An index in FAISS: for each vector space a folder of files, which each process loads.
 
-A file holds the rows of one write. It takes its name when it is whole, so a writer that is killed
-leaves all rows of a write or none.
+A file holds the rows of one write and their space. It takes its name when it is whole, so a writer
+that is killed leaves all rows of a write or none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from tables import Index
+from tables import Index, WrongSpaceError
 
 __all__ = ["FaissIndex"]
 
@@ -50,7 +50,8 @@ class FaissIndex(Index):
         path = self._file(space, self._loaded[space].files)
         draft = path.with_suffix(".draft")
         with draft.open("wb") as file:
-            np.savez(file, names=np.array([names[row] for row in fresh]), vectors=vectors[fresh])
+            written = np.array([names[row] for row in fresh])
+            np.savez(file, vector_space=space, names=written, vectors=vectors[fresh])
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -70,6 +71,8 @@ class FaissIndex(Index):
         loaded = self._loaded.setdefault(space, Loaded())
         while (path := self._file(space, loaded.files)).exists():
             with np.load(path) as rows:
+                if str(rows["vector_space"]) != space:
+                    raise WrongSpaceError(f"{path} does not hold vectors of {space}")
                 vectors = np.array(rows["vectors"], np.float32)
                 names = [str(name) for name in rows["names"]]
             faiss.normalize_L2(vectors)

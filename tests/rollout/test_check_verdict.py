@@ -25,6 +25,7 @@ def judged(
     limits=None,
     crops=True,
     bridge=None,
+    bridged=None,
 ):
     times = 0.1 * np.exp(0.1 * np.random.default_rng(2).standard_normal(COUNT))
     sides = []
@@ -45,7 +46,11 @@ def judged(
             )
         )
     names = tuple(f"{row}.jpg" for row in range(COUNT))
-    made = Pairs(model="m", names=names, stable=sides[0], canary=sides[1])
+    if bridged is not None:
+        bridged = dataclasses.replace(
+            sides[1], name="canary's bridge", vectors=bridged, crops=bridged if crops else None
+        )
+    made = Pairs(model="m", names=names, stable=sides[0], canary=sides[1], bridged=bridged)
     return judge(made, limits or Thresholds())
 
 
@@ -105,6 +110,47 @@ def test_a_new_space_with_a_bridge_to_the_old_one_says_what_it_keeps():
     assert said(judged(NOISE, spaces=("c", "b"), bridge=bridge)).startswith("1 new space: rebuild")
     del bridge["vector_spaces"][0]["retention"]
     assert said(judged(NOISE, spaces=("a", "b"), bridge=bridge)).startswith("1 new space: rebuild")
+
+
+KEPT = {
+    "vector_spaces": [
+        {"vector_space": "a", "bridged": True, "retention": {"recall_at_10": 0.989}},
+    ]
+}
+
+
+def by_bridge(bridged, **options):
+    return judged(NOISE, spaces=("a", "b"), bridge=KEPT, bridged=bridged, **options)
+
+
+def test_what_the_bridge_does_with_the_images_stands_beside_what_its_manifest_says():
+    report = by_bridge(ROWS + 0.5 * NOISE)
+    text, found = said(report), {each.name: each for each in report.measures}
+    assert text.startswith("1 new space, bridged: retention 0.98 at 10 (here: overlap@10 0.")
+    assert text.endswith(" recall@1 1.00, recall@10 1.00)")
+    assert 0.2 < found["bridge_overlap_at_10"].interval.estimate < 0.9
+    assert found["bridge_loss"].outcome == "kept"
+    assert report.to_json()["bridged"]["version"] == 2
+    assert found["bridge_loss"].title in report.to_text()
+    assert judged(spaces=("a", "b")).to_json()["bridged"] is None
+
+
+@pytest.mark.parametrize("crops", [True, False])
+@pytest.mark.parametrize("bad", ["unrelated", "one vector", "no vectors", "a fifth without"])
+def test_a_bridge_that_answers_badly_is_none(bad, crops):
+    vectors = {
+        "unrelated": np.random.default_rng(5).standard_normal(ROWS.shape),
+        "one vector": np.ones_like(ROWS),
+        "no vectors": np.full_like(ROWS, np.nan),
+        "a fifth without": np.where(np.arange(COUNT)[:, None] % 5 == 0, np.nan, ROWS),
+    }
+    report = by_bridge(vectors[bad], crops=crops)
+    what = "crops" if crops else "images"
+    text = f"1 new space, and its bridge keeps too little here: bridge: loss of recall@10 of {what}"
+    assert said(report).startswith(text)
+    assert report.to_json()["verdict"]["bridge"] is None
+    assert "The manifest says retention 0.98 at 10" in notes(report)
+    assert "--accept-bridge" not in notes(report)
 
 
 def test_other_dimensions_are_a_new_space_with_what_can_still_be_measured():

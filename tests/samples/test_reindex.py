@@ -22,6 +22,7 @@ from tests.support.migration import (  # noqa: E402
     Traffic,
     WrongSpaceError,
     add,
+    open_index,
 )
 from tests.support.project import in_project  # noqa: E402
 
@@ -132,3 +133,19 @@ def test_a_change_of_model_under_load_fails_no_request_and_mixes_no_spaces(backf
         assert set(index.names(OLD)) < set(names)
         for space in (OLD, NEW):
             check_rows(index, space, images, client)
+
+
+@pytest.mark.parametrize("kind", ["lance", "faiss"])
+def test_a_table_under_the_name_of_another_space_is_neither_read_nor_written(kind, tmp_path):
+    index, row = open_index(f"{kind}:{tmp_path}"), np.ones((1, 4), np.float32)
+    index.add("a", ["1"], row)
+    (table,) = tmp_path.glob("space_a*")
+    table.rename(table.with_name(table.name.replace("space_a", "space_b")))
+    index = open_index(f"{kind}:{tmp_path}")
+    for use in (
+        lambda: index.append("b", ["2"], row),
+        lambda: index.nearest("b", row[0], 1),
+        lambda: index.names("b"),
+    ):
+        with pytest.raises(WrongSpaceError, match="does not hold vectors of b"):
+            use()

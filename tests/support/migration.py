@@ -28,7 +28,16 @@ sys.path.insert(0, str(FOLDER))
 from reindex import add, find, open_index  # noqa: E402
 from tables import WrongSpaceError  # noqa: E402
 
-__all__ = ["Backfill", "Query", "Replicas", "Search", "Traffic", "WrongSpaceError", "add"]
+__all__ = [
+    "Backfill",
+    "Query",
+    "Replicas",
+    "Search",
+    "Traffic",
+    "WrongSpaceError",
+    "add",
+    "open_index",
+]
 
 TIMEOUT = 120.0
 CONFIG = """model_config_list {{

@@ -110,11 +110,14 @@ def write_tiny_model(
     return target
 
 
-def write_turned_model(base_path: Path, version: int, *, bridge_to: int | None = None) -> Path:
+def write_turned_model(
+    base_path: Path, version: int, *, bridge_to: int | None = None, turned_as: int | None = None
+) -> Path:
     """Write `base_path/<version>` and return it: vectors whose directions tell images apart.
 
     Each version turns the 16 numbers of an image in a way of its own, so its vectors are another
-    space; a bridge turns them as the version does that it leads to.
+    space; a bridge turns them as the version does that it leads to, or, where it is bad, as version
+    `turned_as` does.
     """
     import tensorflow as tf
 
@@ -125,7 +128,8 @@ def write_turned_model(base_path: Path, version: int, *, bridge_to: int | None =
         return tf.Variable(tf.linalg.qr(drawn)[0], name=f"rotation_{of}")
 
     module = tf.Module()
-    module.rotations = {str(of): rotation(of) for of in {version, bridge_to or version}}
+    turned_as = turned_as or bridge_to or version
+    module.rotations = {str(of): rotation(of) for of in {version, turned_as}}
 
     def serving(of: int):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -150,7 +154,7 @@ def write_turned_model(base_path: Path, version: int, *, bridge_to: int | None =
     signatures = {"serving_default": serving(version)}
     if bridge_to is not None:
         space = f"turned-{bridge_to}"
-        signatures[f"bridge_{space}"] = serving(bridge_to)
+        signatures[f"bridge_{space}"] = serving(turned_as)
         about["vector_spaces"] = [
             {"vector_space": f"turned-{version}", "signature": "serving_default", "bridged": False},
             {

@@ -80,6 +80,7 @@ class _Measuring:
         # A pass needs every limit kept, so each is tested at the whole rate (an
         # intersection-union test); a fail needs one broken, so they share it (Bonferroni).
         gates = 4 + 4 * pairs.same_dimension + (self.crops is not None and pairs.same_dimension)
+        gates += pairs.bridged is not None
         self.pass_rate = thresholds.error_rate
         self.fail_rate = thresholds.error_rate / gates
         self._bootstraps: dict[int, Bootstrap] = {}
@@ -96,6 +97,7 @@ class _Measuring:
                 cosines[self.usable] = self._cosines()
             self._neighbours()
             self._recall()
+            self._bridge()
             self._latency()
         if len(self.pairs.names) >= LEAST_IMAGES:
             self._errors()
@@ -205,6 +207,44 @@ class _Measuring:
             floor = _kept_share(-interval.estimate, -most, worst=-1.0)
             title = "recall@1 of crops, loss in stable's index"
             self._add("recall_loss", title, interval, count, at_most=most, floor=floor)
+
+    def _bridge(self) -> None:
+        """Bridged vectors beside stable's own, and what finds its image by them in stable's index:
+        crops where there are any, else the images.
+
+        The loss is by canary in an index of its own: by what embedding everything again would
+        bring. What the bridge gives no vector finds nothing.
+        """
+        if self.pairs.bridged is None:
+            return
+        bridged, count = self.pairs.bridged.vectors[self.usable], len(self.usable)
+        k = min(NEIGHBOURS, (count - 1) // 3)
+        answered = np.isfinite(bridged).all(axis=1)
+        before = neighbours.similarities(self.stable)
+        after = neighbours.unit(np.nan_to_num(bridged)) @ neighbours.unit(self.stable).T
+        np.fill_diagonal(after, -2)
+        _, pseudo = neighbours.overlap(before, after, k)
+        shown = {"bounds": (0.0, 1.0), **self._rates("low")}
+        interval = self.bootstrap(count).mean(np.where(answered, pseudo, 0.0), **shown)
+        title = f"bridge: neighbour overlap@{k} with stable"
+        self._add(f"bridge_overlap_at_{k}", title, interval, count)
+
+        rows, queries, own = np.arange(count), bridged, self.canary
+        if self.crops is not None and self.pairs.bridged.crops is not None:
+            rows, _, own = self.crops
+            queries = self.pairs.bridged.crops[self.usable][rows]
+        count, bootstrap = len(rows), self.bootstrap(len(rows))
+        what = "images" if queries is bridged else "crops"
+        for nearest in sorted({1, k}):
+            hits = neighbours.among_nearest(queries, self.stable[rows], nearest).astype(float)
+            title = f"bridge: recall@{nearest} of {what} in stable's index"
+            self._add(f"bridge_recall_at_{nearest}", title, bootstrap.mean(hits, **shown), count)
+        again = neighbours.among_nearest(own, self.canary[rows], k).astype(float)
+        interval = bootstrap.mean(again - hits, bounds=(-1.0, 1.0), **self._rates("high"))
+        most = self.limits.max_recall_loss
+        floor = _kept_share(-interval.estimate, -most, worst=-1.0)
+        title = f"bridge: loss of recall@{k} of {what}"
+        self._add("bridge_loss", title, interval, count, at_most=most, floor=floor)
 
     def _latency(self) -> None:
         before = self.pairs.stable.latencies[self.usable]

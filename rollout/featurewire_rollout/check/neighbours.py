@@ -7,7 +7,15 @@ import numpy.typing as npt
 
 from featurewire_rollout.check.pairs import Vectors
 
-__all__ = ["flat_rows", "found", "overlap", "rank_correlation", "similarities", "unit"]
+__all__ = [
+    "among_nearest",
+    "flat_rows",
+    "found",
+    "overlap",
+    "rank_correlation",
+    "similarities",
+    "unit",
+]
 
 TIE = 1e-6
 """Cosines that differ by less are a tie."""
@@ -117,3 +125,13 @@ def found(queries: Vectors, index: Vectors) -> npt.NDArray[np.bool_]:
     """Whether each query's nearest row of the index is its own; a tie for that counts."""
     matrix = unit(queries) @ unit(index).T
     return np.asarray(matrix.diagonal() >= matrix.max(axis=1) - TIE)
+
+
+def among_nearest(queries: Vectors, index: Vectors, k: int) -> npt.NDArray[np.bool_]:
+    """Whether each query's own row is among the k nearest of the index.
+
+    Of ties the own row comes last, so one vector for all queries finds nothing. NaN finds nothing.
+    """
+    matrix = unit(queries) @ unit(index).T
+    ranks = (matrix >= matrix.diagonal()[:, None] - TIE).sum(axis=1)
+    return np.asarray((ranks <= k) & np.isfinite(matrix.diagonal()))

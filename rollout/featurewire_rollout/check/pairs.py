@@ -54,6 +54,8 @@ class Pairs:
     """Of the images, N."""
     stable: Side
     canary: Side
+    bridged: Side | None = None
+    """What canary's bridge to stable's space made of them. None where it has no such bridge."""
     duplicates: int = 0
     """Images that were left out because another has the same bytes."""
     left_out: int = 0

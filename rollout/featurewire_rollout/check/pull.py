@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from featurewire import FeaturewireError, ImageError
 from featurewire.plugin import IMAGE_EXTENSIONS
 from featurewire_rollout.check import crops
 from featurewire_rollout.check.pairs import Pairs, Side
+from featurewire_rollout.view import bridges_of
 
 __all__ = ["CheckError", "Source", "find_images", "pull"]
 
@@ -65,20 +67,23 @@ def pull(
 ) -> Pairs:
     """Send each image to both versions, one request at a time, and a crop of each image.
 
-    The versions take turns in who is asked first, so that their latencies compare. Of more than
-    `limit` images, a sample is drawn with `seed`. Raises `CheckError` when a version changes on
-    the way, other `FeaturewireError`s when a call fails.
+    Where canary has a bridge to stable's space, they go through that, too. The versions take turns
+    in who is asked first, so that their latencies compare. Of more than `limit` images, a sample is
+    drawn with `seed`. Raises `CheckError` when a version changes on the way or a bridge gives
+    vectors of another dimension, other `FeaturewireError`s when a call fails.
     """
     chosen, duplicates, left_out = _choose(images, limit=limit, seed=seed)
     base = Path(os.path.commonpath([path.parent for path, _ in chosen]))
     names = tuple(str(path.relative_to(base)) for path, _ in chosen)
     sides = [_Asking(stable), _Asking(canary)]
+    bridge = _bridge(sides[1].manifest, sides[0].manifest, canary)
     for _ in range(UNTIMED):
         for side in sides:
             side.ask(chosen[0][1])
     make_crops = with_crops and crops.available()
     for row, (_, data) in enumerate(chosen):
         order = sides if row % 2 == 0 else sides[::-1]
+        order = [*order, *([] if bridge is None else [bridge])]
         for side in order:
             side.add(row, data)
         if make_crops:
@@ -87,15 +92,41 @@ def pull(
                 side.add_crop(part)
         if progress is not None:
             progress(row + 1, len(chosen))
+    answered = [each.side(make_crops) for each in sides]
     return Pairs(
         model=sides[0].model,
         names=names,
-        stable=sides[0].side(make_crops),
-        canary=sides[1].side(make_crops),
+        stable=answered[0],
+        canary=answered[1],
+        bridged=None if bridge is None else _same_dimension(bridge.side(make_crops), answered[0]),
         files=tuple(path for path, _ in chosen),
         duplicates=duplicates,
         left_out=left_out,
     )
+
+
+def _bridge(
+    canary: dict[str, Any] | None, stable: dict[str, Any] | None, source: Source
+) -> _Asking | None:
+    """Canary through its bridge to stable's space, where the manifests name one."""
+    space = (stable or {}).get("vector_space")
+    if space not in bridges_of(canary or {}):
+        return None
+    return _Asking(
+        Source(
+            client=source.client.with_options(vector_space=space), name=f"{source.name}'s bridge"
+        )
+    )
+
+
+def _same_dimension(bridged: Side, stable: Side) -> Side:
+    found, wanted = bridged.vectors.shape[1], stable.vectors.shape[1]
+    if found != wanted and len(bridged.errors) < len(bridged.vectors):
+        raise CheckError(
+            f"{bridged.name} gives vectors of {found} numbers, and those of stable's space have "
+            f"{wanted}; export version {bridged.version} again"
+        )
+    return bridged
 
 
 def _choose(
@@ -130,7 +161,7 @@ class _Asking:
         self._source = source
         metadata = source.client.metadata()
         self.version, self.model = metadata.version, metadata.model
-        self._manifest = metadata.manifest
+        self.manifest = metadata.manifest
         self._vectors: list[np.ndarray | None] = []
         self._crops: list[np.ndarray | None] = []
         self._latencies: list[float] = []
@@ -174,7 +205,7 @@ class _Asking:
             latencies=np.array(self._latencies),
             errors=self._errors,
             crops=_rows(self._crops, dimension) if with_crops else None,
-            manifest=self._manifest,
+            manifest=self.manifest,
         )
 
 

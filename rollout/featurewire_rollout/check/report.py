@@ -80,6 +80,7 @@ class Report:
             },
             "stable": _side(pairs.stable),
             "canary": _side(pairs.canary),
+            "bridged": None if pairs.bridged is None else _side(pairs.bridged),
             "images": {
                 "sent": len(pairs.names),
                 "compared": int(pairs.usable.sum()),

@@ -31,13 +31,15 @@ class Verdict:
     space: Space
     text: str
     """One line: `same space`, `compatible within …`, `new space: rebuild the index`,
-    `new space, bridged: retention R at 10` or `inconclusive: N more images would tell`, and what
+    `new space, bridged: retention R at 10 (here: …)`, `new space, and its bridge keeps too little
+    here: …` or `inconclusive: N more images would tell`, and what
     else keeps the version from passing."""
     notes: tuple[str, ...] = ()
     fit: bool = True
     """Whether it is fast enough and takes the images, whatever its space is."""
     bridge: float | None = None
-    """Of a new space that the version has a bridge from: the share of recall@10 that this keeps."""
+    """Of a new space that the version has a good bridge from: the share of recall@10 that this
+    keeps, as its manifest says."""
     more_images: int | None = None
     """For an inconclusive one: about how many more images would decide it, where that helps."""
 
@@ -55,6 +57,8 @@ def decide(
     the canary's manifest says that its bridge to stable's space keeps, if it has one."""
     by_name = {each.name: each for each in measures}
     about_vectors = [each for each in measures if _of_vectors(each)]
+    of_bridge = [each for each in measures if each.name.startswith("bridge_")]
+    measures = [each for each in measures if each not in of_bridge]
     others = [each for each in measures if not _of_vectors(each) and each.outcome == "broken"]
     broken = [each for each in about_vectors if each.outcome == "broken"]
     still_open = [each for each in measures if each.outcome == "open"]
@@ -67,12 +71,22 @@ def decide(
         text = "new space: rebuild the index"
         text += f" ({_list(broken)})" if broken else " (the dimensions differ)"
         ranks = by_name.get("rank_correlation")
-        if bridge is not None:
-            text = f"new space, bridged: {retention(bridge)}"
+        bad = [each for each in of_bridge if each.outcome == "broken"]
+        if bridge is not None and bad:
+            text = f"new space, and its bridge keeps too little here: {_list(bad)}"
+            notes.append(
+                f"The manifest says {retention(bridge)}. Export the version again with a bridge "
+                "that is made from pictures like these, or rebuild the index."
+            )
+            bridge = None
+        elif bridge is not None:
+            text = f"new space, bridged: {retention(bridge)}" + _measured(of_bridge)
             notes.append(
                 "The retention was measured at the export. Clients that ask for stable's "
                 "vector_space are answered through the bridge: promote with --accept-bridge."
             )
+            if any(each.outcome == "open" for each in of_bridge):
+                notes.append("So few images do not show whether the bridge keeps enough.")
         elif ranks is not None and ranks.interval.estimate >= BRIDGEABLE:
             notes.append("Much of the order of similarities is kept: a bridge may do.")
         return Verdict(
@@ -116,6 +130,17 @@ def decide(
     if same and declared_same:
         kept += ", as the manifests say"
     return Verdict(outcome="pass", space=space, text=kept, notes=tuple(notes))
+
+
+def _measured(of_bridge: list[Measure]) -> str:
+    """What the bridge did with the images of the check."""
+    figures = {each.name.removeprefix("bridge_"): each.interval.estimate for each in of_bridge}
+    named = [
+        f"{name.replace('_at_', '@')} {figure:.2f}"
+        for name, figure in figures.items()
+        if name.startswith(("recall_at_", "overlap_at_"))
+    ]
+    return f" (here: {', '.join(named)})" if named else ""
 
 
 def _of_vectors(measure: Measure) -> bool:

@@ -1,0 +1,80 @@
+"""`check` sends its images through the bridge of the version on trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import featurewire
+from featurewire_rollout.check import Report, Source, Thresholds, compare
+from tests.support.models import write_turned_model
+from tests.support.process import ServerProcess
+
+IMAGES = 90
+LATENCY_APART = Thresholds(max_latency_ratio=1000.0)
+"""A busy machine must not fail a version."""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(IMAGES):
+        (folder / f"{number:03}.jpg").write_bytes(b"\xff\xd8\xff" + number.to_bytes(2, "big"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[ServerProcess]:
+    """Version 2 has an exact bridge to 1; that of version 3 turns vectors elsewhere."""
+    folder = tmp_path_factory.mktemp("served")
+    base = folder / "turned"
+    write_turned_model(base, 1)
+    write_turned_model(base, 2, bridge_to=1)
+    write_turned_model(base, 3, bridge_to=1, turned_as=4)
+    config = folder / "models.config"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "turned" base_path: "{base}" '
+        'model_platform: "tensorflow" model_version_policy { all {} } } }'
+    )
+    server = ServerProcess(f"--model_config_file={config}", log=folder / "log").start()
+    yield server
+    server.stop()
+
+
+def check(server: ServerProcess, images: Path, version: int) -> Report:
+    with (
+        featurewire.Client(server.target, model="turned", version=1) as stable,
+        featurewire.Client(server.target, model="turned", version=version) as canary,
+    ):
+        stable.wait_until_ready(120)
+        canary.wait_until_ready(120)
+        return compare(
+            Source(client=stable, name="stable"),
+            Source(client=canary, name="canary"),
+            images,
+            thresholds=LATENCY_APART,
+        )
+
+
+def test_bridged_vectors_are_compared_with_those_of_the_old_version(server, images):
+    report = check(server, images, 2)
+    found = json.loads(json.dumps(report.to_json()))
+    measures = {each["name"]: each["estimate"] for each in found["measures"]}
+    assert report.verdict.text == (
+        "new space, bridged: retention 1.00 at 10 "
+        "(here: overlap@10 1.00, recall@1 1.00, recall@10 1.00)"
+    )
+    assert (measures["bridge_overlap_at_10"], measures["bridge_loss"]) == (1, 0)
+    assert measures["overlap_at_10"] > 0.9  # a turn keeps neighbours, but not in stable's index
+    assert found["bridged"]["vector_space"] == "turned-2"
+    assert found["bridged"]["errors"] == 0
+
+
+def test_a_bridge_that_does_not_do_what_its_manifest_says_fails(server, images):
+    report = check(server, images, 3)
+    assert report.exit_status == 1
+    assert report.verdict.text.startswith("new space, and its bridge keeps too little here")
+    assert report.verdict.bridge is None
