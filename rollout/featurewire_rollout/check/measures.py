@@ -224,8 +224,9 @@ class _Measuring:
         after = neighbours.unit(np.nan_to_num(bridged)) @ neighbours.unit(self.stable).T
         np.fill_diagonal(after, -2)
         _, pseudo = neighbours.overlap(before, after, k)
-        shown = {"bounds": (0.0, 1.0), **self._rates("low")}
-        interval = self.bootstrap(count).mean(np.where(answered, pseudo, 0.0), **shown)
+        rates = self._rates("low")
+        pseudo = np.where(answered, pseudo, 0.0)
+        interval = self.bootstrap(count).mean(pseudo, bounds=(0.0, 1.0), **rates)
         title = f"bridge: neighbour overlap@{k} with stable"
         self._add(f"bridge_overlap_at_{k}", title, interval, count)
 
@@ -238,7 +239,8 @@ class _Measuring:
         for nearest in sorted({1, k}):
             hits = neighbours.among_nearest(queries, self.stable[rows], nearest).astype(float)
             title = f"bridge: recall@{nearest} of {what} in stable's index"
-            self._add(f"bridge_recall_at_{nearest}", title, bootstrap.mean(hits, **shown), count)
+            interval = bootstrap.mean(hits, bounds=(0.0, 1.0), **rates)
+            self._add(f"bridge_recall_at_{nearest}", title, interval, count)
         again = neighbours.among_nearest(own, self.canary[rows], k).astype(float)
         interval = bootstrap.mean(again - hits, bounds=(-1.0, 1.0), **self._rates("high"))
         most = self.limits.max_recall_loss
