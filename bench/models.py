@@ -29,6 +29,16 @@ def stand_in_with(precision: str) -> Path | None:
     return stand_in() if precision != "int8" else newest(FOLDER / "stand-in-int8")
 
 
+def onnx() -> Path:
+    """The network of `stand_in` as an ONNX model."""
+    file = FOLDER / "network.onnx"
+    if not file.is_file():
+        making = file.with_suffix(".making")
+        _run("-m", "bench._openvino_network", str(stand_in()), str(making))
+        making.rename(file)
+    return file
+
+
 def plain() -> Path:
     """The version that TensorFlow Serving would serve without this project."""
     return plain_module(FOLDER / "plain") / "1"

@@ -2,7 +2,7 @@
 
 The parts are measured in turns with the whole: `preprocess` and the network are signatures of their
 own, in process; the rest of the graph, the server and the client are differences. They add up to
-the call of `embed`.
+the call of `embed`. Low and high are the quartiles: single calls jitter.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _runs(engine: Engine, client: Client) -> dict[str, Callable[[], object]]:
 
 
 def _figures(table: str, times: dict[str, list[float]]) -> list[Figure]:
-    """Medians of the differences, and the spread of their middle half: single calls jitter."""
+    """The whole, and each step as the difference of what was measured in one turn."""
     figures = [
         Figure(table=table, name=WHOLE, unit="ms", values=_middle(times[WHOLE])),
     ]

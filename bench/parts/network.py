@@ -8,16 +8,14 @@ is the hub module's own graph, which is what TensorFlow Serving would execute.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import engines, models
-from bench._openvino_network import convolutions, executed, read_network, write_onnx
+from bench._openvino_network import convolutions, executed, read_network
 from bench.results import Figure
 from bench.timing import in_turns
 from featurewire_server.common import cgroup
@@ -77,10 +75,9 @@ def measure(quick: bool) -> list[Figure]:
                 },
             )
         )
-    with tempfile.TemporaryDirectory() as folder:
-        ways = _ways(model, write_onnx(model, Path(folder, "network.onnx")))
-        for batch in (16,) if quick else (1, 16):
-            figures += _compared(ways, products, batch, work, rounds if batch > 1 else 3 * rounds)
+    ways = _ways(model)
+    for batch in (16,) if quick else (1, 16):
+        figures += _compared(ways, products, batch, work, rounds if batch > 1 else 3 * rounds)
     return figures
 
 
@@ -109,15 +106,14 @@ def _compared(
     return figures
 
 
-def _ways(model: Any, onnx: Path) -> dict[str, Callable[[np.ndarray], object]]:
+def _ways(model: Any) -> dict[str, Callable[[np.ndarray], object]]:
     """How to run the network on images: name, which ends with the precision, and function."""
     import onnxruntime
     import tensorflow as tf
     import tensorflow_hub as hub
 
     plain = hub.load(str(models.module())).signatures["image_feature_vector"]
-    onnxruntime.set_default_logger_severity(3)  # it warns of constants that became attributes
-    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(models.onnx(), providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
     ways: dict[str, Callable[[np.ndarray], object]] = {
         PLAIN: lambda images: plain(images=tf.constant(images))["default"].numpy(),

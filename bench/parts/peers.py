@@ -3,7 +3,8 @@
 All run the same OpenVINO network in float32, but for plain TensorFlow: the hub module's graph
 behind a plain decode, in process, which is what TensorFlow Serving would execute. LitServe and
 BentoML have OpenCV in front of the network, batches of up to 16 and one worker with all cores, as
-their guides to batching say. Bytes are those of one image's request and reply.
+their guides to batching say. Bytes are those of one image's request and reply. `others` counts the
+peers' own workers, too: these servers end without waiting for them.
 """
 
 from __future__ import annotations
