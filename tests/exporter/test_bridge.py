@@ -18,6 +18,7 @@ from featurewire_exporter.bridge.retention import cutoffs, recall
 from featurewire_exporter.bridge.views import find_pictures, views
 from featurewire_exporter.commands import export, inspect
 from featurewire_exporter.errors import ExportError
+from tests.support.learned import write_learned_module
 from tests.support.pictures import write_tiles
 from tests.support.process import serving
 
@@ -157,6 +158,23 @@ def bridged(learned_module, other_learned_module, pictures, tmp_path_factory) ->
     options += ["--bridge-from", str(base / "1"), "--bridge-images", str(pictures)]
     assert export([str(other_learned_module), str(base), *options]) == 0
     return base
+
+
+def test_a_bridge_from_random_weights_is_refused_and_nothing_is_published(
+    bridged, pictures, tmp_path, capsys
+):
+    def shuffle(weights: dict[str, np.ndarray]) -> None:
+        random = np.random.default_rng(0)
+        for values in weights.values():
+            random.shuffle(values.reshape(-1))
+
+    module = write_learned_module(tmp_path / "module", change=shuffle)
+    options = ["--bridge-from", str(bridged / "1"), "--bridge-images", str(pictures)]
+    assert export([str(module), str(tmp_path / "m"), "--bridge-views", "3", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    space = manifest_of(bridged / "1")["vector_space"]
+    assert line.startswith(f"featurewire export: the bridge to {space} ")
+    assert not list((tmp_path / "m").glob("*"))
 
 
 def manifest_of(version: Path) -> dict:
