@@ -14,6 +14,7 @@ from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.bridge.embedding import Embedded
 from featurewire_exporter.bridge.fit import make_bridge
 from featurewire_exporter.bridge.maps import KINDS, fit
+from featurewire_exporter.bridge.report import report
 from featurewire_exporter.bridge.retention import cutoffs, recall
 from featurewire_exporter.bridge.views import find_pictures, views
 from featurewire_exporter.commands import export, inspect
@@ -66,6 +67,18 @@ def test_a_bridge_between_networks_that_see_the_same_keeps_what_its_manifest_say
     assert about["retention"]["recall_at_10"] > 0.95
     assert bridge.pictures == 300
     assert [count for count, *_ in bridge.curve] == [75, 150, 300]
+    assert bridge.compared.keys() == set(KINDS)
+
+
+def test_the_report_has_each_way_beside_the_others_and_what_more_pictures_bring():
+    new, old = spaces(400, shared=0.8)
+    text = report(make_bridge(new, old, vector_space="f" * 32, handle="old"))
+    assert "no bridge" not in text  # of another dimension
+    for name in ("bridged queries", "everything embedded again", "learned from 75 pictures"):
+        assert name in text
+    for name in ("overlap@10", "Maps compared", "residual 0.", "Twice as many would keep about 0."):
+        assert name in text
+    assert "no bridge, old index" in report(make_bridge(new, new, vector_space="f", handle="old"))
 
 
 def test_a_bridge_between_networks_that_see_nothing_in_common_is_refused():

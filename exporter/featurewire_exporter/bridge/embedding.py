@@ -14,7 +14,7 @@ from featurewire_exporter.bridge.views import views
 from featurewire_exporter.errors import ExportError, one_line
 
 BATCH = 16
-SAID = 10
+SAID = 50
 """After so many pictures it is said how far it is."""
 Say = Callable[[str], None]
 

@@ -50,6 +50,8 @@ class Bridge:
     retention: Retention
     curve: tuple[tuple[int, float, float], ...]
     """Pictures, and the share of recall@1 and @10 that a map learned from so many keeps."""
+    compared: dict[str, float]
+    """By kind of map: mean reciprocal rank of pictures that were kept out of the choice's fits."""
 
     @property
     def signature(self) -> str:
@@ -159,14 +161,14 @@ def make_bridge(new: Embedded, old: Embedded, *, vector_space: str, handle: str)
     x, y = _whole(new.vectors, old.vectors)
     tested = np.arange(len(x)) % round(1 / TESTED) == 0
     learned = np.flatnonzero(~tested)
-    chosen = _choose(x[learned], y[learned])
+    chosen, compared = choose(x[learned], y[learned])
     curve = []
     for share in SHARES:
         # Every picture of a smaller share is in the larger ones as well.
         part = learned[: max(1, round(share * len(learned)))]
         again = fit(_rows(x[part]), _rows(y[part]), kinds=[chosen.kind], ridges=[chosen.ridge])
         fitted = next(again)
-        measured = _measure(fitted, x, y, np.flatnonzero(tested))
+        measured = measure(fitted, x, y, np.flatnonzero(tested))
         curve.append((len(part), measured.at_1, measured.at_10))
     return Bridge(
         map=fitted,
@@ -175,6 +177,7 @@ def make_bridge(new: Embedded, old: Embedded, *, vector_space: str, handle: str)
         pictures=len(learned),
         retention=measured,
         curve=tuple(curve),
+        compared=compared,
     )
 
 
@@ -193,31 +196,37 @@ def _check_count(count: int, found: str) -> None:
         )
 
 
-def _choose(x: np.ndarray, y: np.ndarray) -> Map:
-    """Of all kinds and ridges: what finds most of every fifth picture, learned from the rest."""
+def choose(x: np.ndarray, y: np.ndarray) -> tuple[Map, dict[str, float]]:
+    """Of all kinds and ridges: what finds most of every fifth picture, learned from the rest.
+
+    Also the best score of each kind.
+    """
     held = np.arange(len(x)) % 5 == 0
     queries, own = _queries(x[held])
     scores = {}
     for fitted in fit(_rows(x[~held]), _rows(y[~held])):
         scores[fitted] = recall(fitted(queries), own, y[held, 0]).reciprocal_rank
-    best = max(scores.values())
-    kind = min((m.kind for m in scores if scores[m] >= best - TIE), key=KINDS.index)
-    return max((m for m in scores if m.kind == kind), key=scores.__getitem__)
+    best = {kind: max(scores[m] for m in scores if m.kind == kind) for kind in KINDS}
+    kind = next(kind for kind in KINDS if best[kind] >= max(best.values()) - TIE)
+    return max((m for m in scores if m.kind == kind), key=scores.__getitem__), best
 
 
-def _measure(fitted: Map, x: np.ndarray, y: np.ndarray, tested: np.ndarray) -> Retention:
+def measure(fitted: Map, x: np.ndarray, y: np.ndarray, tested: np.ndarray) -> Retention:
     """Crops of the tested pictures, looked for among them, and among all."""
     queries, own = _queries(x[tested])
     index_old, index_new = y[tested, 0], x[tested, 0]
     bridged, pictures = fitted(queries), fitted(x[tested, 0])
+    comparable = x.shape[2] == y.shape[2]
     return Retention(
         queries=len(queries),
         index=len(tested),
         bridged=recall(bridged, own, index_old),
         reembedded=recall(queries, own, index_new),
-        untouched=recall(queries, own, index_old) if x.shape[2] == y.shape[2] else None,
+        untouched=recall(queries, own, index_old) if comparable else None,
         among_learned=recall(bridged, tested[own], y[:, 0]),
         overlap_at_10=overlap(index_old, pictures, index_old),
+        reembedded_overlap_at_10=overlap(index_old, index_new, index_new),
+        untouched_overlap_at_10=overlap(index_old, index_new, index_old) if comparable else None,
         cutoffs=cutoffs(index_old, pictures),
     )
 

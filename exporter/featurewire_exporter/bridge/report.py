@@ -8,25 +8,39 @@ from featurewire_exporter.bridge.fit import Bridge
 def report(bridge: Bridge) -> str:
     """Some lines for people."""
     kept = bridge.retention
-    rows = [
-        ("bridged queries, old index", kept.bridged.at_1, kept.bridged.at_10),
-        ("everything embedded again", kept.reembedded.at_1, kept.reembedded.at_10),
-        ("kept by the bridge", kept.at_1, kept.at_10),
+    ways = [
+        ("bridged queries, old index", kept.bridged, kept.overlap_at_10),
+        ("everything embedded again", kept.reembedded, kept.reembedded_overlap_at_10),
+        ("no bridge, old index", kept.untouched, kept.untouched_overlap_at_10),
+        ("bridged, learned pictures in it too", kept.among_learned, None),
     ]
-    if kept.untouched is not None:
-        rows.append(("no bridge, old index", kept.untouched.at_1, kept.untouched.at_10))
-    curve = ", ".join(f"{at_1:.3f} from {count} pictures" for count, at_1, _ in bridge.curve)
+    shares = [("kept by the bridge", kept.at_1, kept.at_10)]
+    shares += [(f"  learned from {n} pictures", at_1, at_10) for n, at_1, at_10 in bridge.curve]
+    maps = ", ".join(f"{kind} {score:.3f}" for kind, score in bridge.compared.items())
     lines = [
         f"Bridge to vector space {bridge.vector_space} ({bridge.map.kind} map, learned from "
         f"{bridge.pictures} pictures, tested with {kept.queries} crops of {kept.index} others)",
-        f"  {'':<28}recall@1  recall@10",
-        *(f"  {name:<28}{at_1:8.3f}  {at_10:9.3f}" for name, at_1, at_10 in rows),
-        f"  Of the ten nearest of a picture, {kept.overlap_at_10:.0%} stay.",
-        f"  Recall@1 kept: {curve}.",
-        f"  In an index that also holds the learned pictures: recall@1 "
-        f"{kept.among_learned.at_1:.3f}, recall@10 {kept.among_learned.at_10:.3f}.",
+        _row("", "recall@1", "recall@10", "overlap@10"),
+        *(_row(name, found.at_1, found.at_10, same) for name, found, same in ways if found),
+        *(_row(*share) for share in shares),
     ]
+    if foretold := _twice(bridge.curve):
+        lines.append(f"  {foretold}")
+    lines.append(f"  Maps compared, by mean reciprocal rank: {maps}.")
     if kept.cutoffs:
         table = ", ".join(f"{old:.2f} -> {now:.2f}" for old, now in kept.cutoffs)
         lines.append(f"  Cut-offs with the same share of false matches: {table}.")
     return "\n".join(lines)
+
+
+def _row(name: str, *cells: float | str | None) -> str:
+    shown = [f"{cell:.3f}" if isinstance(cell, float) else cell or "" for cell in cells]
+    return f"  {name:<36}{''.join(f'{cell:>11}' for cell in shown)}".rstrip()
+
+
+def _twice(curve: tuple[tuple[int, float, float], ...]) -> str | None:
+    """What twice as many pictures would bring, if the loss goes on shrinking by the same factor."""
+    before, now = (at_1 for _, at_1, _ in curve[-2:])
+    if not before < now < 1:
+        return None
+    return f"Twice as many would keep about {1 - (1 - now) ** 2 / (1 - before):.2f} of recall@1."

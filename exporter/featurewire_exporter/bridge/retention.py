@@ -43,7 +43,11 @@ class Retention:
     """Bridged queries in an index that also holds the pictures that the map was learned from:
     what it gives lies close to these, so they are found too often."""
     overlap_at_10: float
-    """Share of the ten nearest that an old query and a bridged one of a picture have in common."""
+    """Share of a picture's ten nearest in the old index that its bridged vector finds, too."""
+    reembedded_overlap_at_10: float
+    """The same for its new vector in an index of new vectors."""
+    untouched_overlap_at_10: float | None
+    """The same for its new vector in the old index; None where the dimensions differ."""
     cutoffs: tuple[tuple[float, float], ...]
     """An old cut-off, and the bridged one with the same share of false matches."""
 
@@ -80,13 +84,13 @@ def recall(queries: np.ndarray, own: np.ndarray, index: np.ndarray) -> Recall:
     )
 
 
-def overlap(first: np.ndarray, second: np.ndarray, index: np.ndarray) -> float:
-    """Share of the ten nearest in `index` that rows of `first` and `second` have in common.
+def overlap(old: np.ndarray, queries: np.ndarray, index: np.ndarray) -> float:
+    """Share of each picture's ten nearest among `old` that `queries` find in `index`, too.
 
-    Row by row they are of the pictures of `index`; a query's own picture does not count.
+    All are of the same pictures, row by row; a query's own picture does not count.
     """
-    count = min(NEIGHBOURS, len(index) - 1)
-    nearest = [_others(queries, index)[:, :count] for queries in (first, second)]
+    count = min(NEIGHBOURS, len(old) - 1)
+    nearest = [_others(*each)[:, :count] for each in ((old, old), (queries, index))]
     common = [np.isin(a, b).mean() for a, b in zip(*nearest, strict=True)]
     return float(np.mean(common))
 
