@@ -1,8 +1,8 @@
 """What bridges between EfficientNet-Lite0 and Lite1 keep, learned from 50 to 500 pictures.
 
 The pictures are Debian's `tuxpaint-stamps-default` and the sample photos. Those after the first 500
-are tested with: two crops of each are looked for among them. Shares are of what embedding everything
-again would bring.
+are tested with: two crops of each are looked for among them. "Kept" is the share of what embedding
+everything again would bring.
 
     python -m bench.bridge_retention [--views N]
 """
