@@ -123,7 +123,7 @@ class OpenVinoEngine:
                 halves = engine_openvino_graph.take_apart(path, config.tags, split)
             self.signatures: Mapping[str, SignatureDef] = halves.signatures
             self._split = split
-            self._around = _Around(halves, config, split.preprocess)
+            self._around = _Around(halves, config)
             self._tails = halves.tails
             self._network: Network = engine_openvino_network.Network(
                 quantised or halves.network or Path(folder, engine_openvino_child.NETWORK),
@@ -169,7 +169,7 @@ class OpenVinoEngine:
 class _Around:
     """The graph without its network, in a Session."""
 
-    def __init__(self, halves: Halves, config: EngineConfig, preprocess: str) -> None:
+    def __init__(self, halves: Halves, config: EngineConfig) -> None:
         import tensorflow as tf
 
         from .tensorflow import session_config
@@ -177,7 +177,6 @@ class _Around:
         proto = session_config(config)
         self.threads: int = proto.intra_op_parallelism_threads
         self._halves = halves
-        self._preprocess = preprocess
         graph = tf.Graph()
         with graph.as_default():
             tf.graph_util.import_graph_def(halves.around, name="")
