@@ -169,7 +169,7 @@ class Reading:
             pair = self._pair(next(source))
         except BaseException as exc:
             deliver(partial(self._end, exc))
-            if not isinstance(exc, Exception):
+            if self._walker is None and not isinstance(exc, Exception):  # Ctrl-C
                 raise
             return False
         deliver(partial(self._came, *pair))

@@ -232,6 +232,18 @@ def test_an_iterable_that_raises_ends_the_stream_after_what_was_read(connect, se
     assert keys == list(range(37))
 
 
+def test_a_source_may_raise_what_is_no_exception(server):
+    def source():
+        yield image(0)
+        raise SystemExit(3)
+
+    with featurewire.Client(server.target, model="tiny") as client:
+        results = client.stream(source())
+        assert next(results).key == 0
+        with pytest.raises(SystemExit):
+            next(results)
+
+
 def test_a_slow_source_gets_its_results_without_waiting_for_a_full_request(server):
     sent = []
 
