@@ -10,5 +10,6 @@ NAMES = (
     "clients",
     "loadgen",
     "accuracy",
+    "arithmetic",
 )
 """In the order in which they run and stand in the report."""

@@ -2,9 +2,8 @@
 
 The module is run by `hub.load` in float32 behind TensorFlow's own full decode and antialiased
 resize. Four crops of each picture are looked for in the module's index of the pictures: recall@1 is
-how often a crop finds its picture, overlap@10 which part of a picture's ten nearest stay. The
-stand-in has random weights, so its recall says how faithful the arithmetic is and nothing about
-pictures; EfficientNet-Lite0 has learned weights. `scaled decode` sends the pictures and crops
+how often a crop finds its picture, overlap@10 which part of a picture's ten nearest stay.
+EfficientNet-Lite0 has learned weights. `scaled decode` sends the pictures and crops
 enlarged to 3 megapixels, and `EXIF-turned` stored on their side with a tag; both are compared with
 a full decode of the same pictures, upright.
 """
@@ -23,6 +22,7 @@ from bench.results import Figure
 from featurewire_exporter.int8.gate import measure as compare
 from tests.support.pictures import on_white, stamps, write_tiles
 
+PICTURES = 125
 CROPS = 4
 BATCH = 16
 EXIF_TURN = 6
@@ -35,26 +35,17 @@ Embed = Callable[[Iterable[bytes]], np.ndarray]
 
 
 def measure(quick: bool) -> list[Figure]:
-    pictures = 12 if quick else 125
-    learned = _views(pictures)
-    figures = _engines(
+    pictures = views_of(12 if quick else PICTURES)
+    figures = engines_beside(
         "EfficientNet-Lite0, learned weights",
-        _module(models.learned_module(), 224),
+        module_of(models.learned_module(), 224),
         models.learned_with,
-        learned,
+        pictures,
     )
-    figures += _decodes(models.learned(), models.learned_module(), learned)
-    if quick:  # the large network takes minutes
-        return figures
-    return figures + _engines(
-        "The stand-in, random weights",
-        _module(models.module(), 299),
-        models.stand_in_with,
-        learned,
-    )
+    return figures + _decodes(models.learned(), models.learned_module(), pictures)
 
 
-def _views(count: int) -> list[list[bytes]]:
+def views_of(count: int) -> list[list[bytes]]:
     """So many pictures, each followed by its crops, as JPEGs.
 
     Pictures of Debian's tuxpaint-stamps-default where it is installed, else parts of the samples.
@@ -74,7 +65,7 @@ def _views(count: int) -> list[list[bytes]]:
     return [each for each in found if len(each) == 1 + CROPS]
 
 
-def _engines(
+def engines_beside(
     title: str,
     module: Embed,
     version_with: Callable[[str], Path | None],
@@ -93,7 +84,7 @@ def _engines(
 
 def _decodes(version: Path, folder: Path, pictures: list[list[bytes]]) -> list[Figure]:
     """Ways to send the same pictures, beside a full decode of the same files."""
-    module, served = _module(folder, 224), _engine(version, "openvino", "float32")
+    module, served = module_of(folder, 224), _engine(version, "openvino", "float32")
     title = "Decode and EXIF, EfficientNet-Lite0, OpenVINO, float32"
     figures = []
     for name, change in {"scaled decode": _enlarged, "EXIF-turned": _turned}.items():
@@ -144,7 +135,7 @@ def _turned(image: bytes) -> tuple[bytes, bytes]:
     return jpeg(picture, QUALITY), jpeg(turned, QUALITY, exif=tag.tobytes())
 
 
-def _module(folder: Path, side: int) -> Embed:
+def module_of(folder: Path, side: int) -> Embed:
     """The module in float32, behind TensorFlow's own ops."""
     import tensorflow as tf
     import tensorflow_hub as hub
