@@ -15,7 +15,10 @@ SAMPLES = ROOT / "samples"
 
 
 class Server(ServerProcess):
-    """`featurewire serve` with the models `lite0` (version 1) and `tiny` (1 and 2)."""
+    """`featurewire serve` with the models `lite0` (version 1) and `tiny` (1, 2, 3).
+
+    Version 3 of `tiny` has a bridge to 1.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -36,7 +39,7 @@ class Server(ServerProcess):
           config {{ name: "lite0" base_path: "{self.folder / "lite0"}"
             model_platform: "tensorflow" }}
           config {{ name: "tiny" base_path: "{self.folder / "tiny"}" model_platform: "tensorflow"
-            model_version_policy {{ specific {{ versions: 1 versions: 2 }} }}
+            model_version_policy {{ specific {{ versions: 1 versions: 2 versions: 3 }} }}
             version_labels {{ key: "stable" value: {stable} }}
             version_labels {{ key: "canary" value: 2 }} }} }}"""
         draft = self.folder / "models.config.draft"
@@ -54,7 +57,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "from tests.support.learned import write_learned_module\n"
         "from tests.support.models import write_tiny_model\n"
         "write_learned_module(folder / 'module')\n"
-        "for version in (1, 2): write_tiny_model(folder / 'tiny', version)\n",
+        "for version in (1, 2): write_tiny_model(folder / 'tiny', version)\n"
+        "write_tiny_model(folder / 'tiny', 3, bridge_to=1)\n",
         str(folder),
     )
     in_project(

@@ -161,6 +161,25 @@ def test_after_a_rollout_to_another_space_nothing_is_mixed_until_the_tables_are_
             server.label(stable=1)
 
 
+def test_after_a_rollout_with_a_bridge_searches_go_on_in_the_old_table(
+    some_photos, server, tmp_path
+):
+    cat = (some_photos / "cat.jpg").read_bytes()
+    with page(some_photos, tmp_path / "index", server.target, *TINY) as client:
+        wait_until_indexed(client, 6)
+        try:
+            server.label(stable=3)
+
+            def answered() -> dict:
+                answer = client.post("/api/search", content=cat).raise_for_status().json()
+                return answer if answer["version"] == 3 else {}
+
+            assert len(wait_until(answered, TIMEOUT)["neighbours"]) == 6
+            assert "searches go through that version's bridge" in status(client)["notice"]
+        finally:
+            server.label(stable=1)
+
+
 def test_a_table_that_lacks_photos_is_not_switched_to(some_photos, server, tmp_path):
     where = ("--photos", some_photos, "--index", tmp_path, "--server", server.target)
     tiny = ("--model", "tiny", "--label")

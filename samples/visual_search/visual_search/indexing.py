@@ -45,6 +45,8 @@ class Space:
     version: int
     dimension: int
     stand_in: bool
+    bridged: tuple[str, ...] = ()
+    """Other spaces, in which that version answers by a bridge."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ async def space_of(client: featurewire.AsyncClient, *, timeout: float = 10.0) ->
         version=metadata.version,
         dimension=manifest["dimension"],
         stand_in=bool(manifest["module"].get("stand_in")),
+        bridged=tuple(
+            each["vector_space"]
+            for each in manifest.get("vector_spaces", [])
+            if each.get("bridged")
+        ),
     )
 
 

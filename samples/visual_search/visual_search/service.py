@@ -70,10 +70,14 @@ def connect(settings: Settings) -> featurewire.AsyncClient:
 
 def other_space(settings: Settings, table: SpaceTable, space: Space) -> str:
     """What to do when the server's space is not the index's."""
+    if table.vector_space in space.bridged:
+        what = "searches go through that version's bridge, new photos wait"
+    else:
+        what = "they do not compare"
     return (
         f"The server answers with version {space.version}, whose vector space is "
-        f"{space.vector_space}. The index holds vectors of {table.vector_space}: they do not "
-        "compare. Embed the photos into a new table, then switch to it: "
+        f"{space.vector_space}. The index holds vectors of {table.vector_space}: {what}. "
+        "Embed the photos into a new table, then switch to it: "
         f"python -m visual_search index --photos {settings.photos} --index {settings.index} "
         f"--server {settings.server} && python -m visual_search switch --index {settings.index}"
     )
