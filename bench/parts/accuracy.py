@@ -3,9 +3,10 @@
 The module is run by `hub.load` in float32 behind TensorFlow's own full decode and antialiased
 resize. Four crops of each picture are looked for in the module's index of the pictures: recall@1 is
 how often a crop finds its picture, overlap@10 which part of a picture's ten nearest stay.
-EfficientNet-Lite0 has learned weights. `scaled decode` sends the pictures and crops
-enlarged to 3 megapixels, and `EXIF-turned` stored on their side with a tag; both are compared with
-a full decode of the same pictures, upright.
+EfficientNet-Lite0 has learned weights. `scaled decode` sends the pictures and crops enlarged to 3
+megapixels, and `EXIF-turned` stored on their side with a tag; both are compared with a full decode
+of the same pictures, upright. The 8 bits of Lite0 were calibrated with pictures of the same set,
+some of these among them.
 """
 
 from __future__ import annotations
