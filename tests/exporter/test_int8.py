@@ -91,6 +91,18 @@ def test_nothing_is_published_below_the_gate(tf2_module, tmp_path, capsys, monke
     assert not (tmp_path / "m").exists()
 
 
+def test_settings_for_vnni_are_passed_over_without_it(tf2_module, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(make, "_has_vnni", lambda: False)
+    for_vnni = [setting for setting in quantise.SETTINGS if setting.needs_vnni]
+    monkeypatch.setattr(quantise, "SETTINGS", (*for_vnni, quantise.SETTINGS[0]))
+    arguments = [str(tf2_module), str(tmp_path / "m"), "--int8", "--int8-min-agreement", "1,1"]
+    assert export(arguments) == 1
+    said = capsys.readouterr().out.splitlines()
+    tried = [line.split("8 bits: ")[1] for line in said if "Quantising to 8 bits: " in line]
+    assert for_vnni
+    assert tried == ["plain"]
+
+
 def test_a_folder_without_pictures_is_refused(tf2_module, tmp_path, capsys):
     base = tmp_path / "m"
     given = [str(tf2_module), str(base), "--int8", "--calibration-images", str(tmp_path)]

@@ -52,7 +52,10 @@ def add_int8(
     say("Computing what float32 gives for pictures kept out of calibration")
     exact = quantise.Runner(model).vectors(flat).reshape(*judged.shape[:2], -1)
     tried = []
+    vnni = _has_vnni()
     for setting in quantise.SETTINGS:
+        if setting.needs_vnni and not vnni:
+            continue
         say(f"Quantising to 8 bits: {setting.name}")
         quantised = quantise.quantise(model, setting, pictures.calibration)
         vectors = quantise.Runner(quantised).vectors(flat).reshape(exact.shape)
@@ -68,7 +71,7 @@ def add_int8(
             "network": NETWORK,
             "digest": digest(target),
             "setting": setting.name,
-            "any_processor": setting.overflow_fix or not _has_vnni(),
+            "any_processor": setting.overflow_fix or not vnni,
             "calibration": {"images": len(pictures.calibration), "source": pictures.source},
             "gate": measured.as_manifest(),
             **quantise.versions(),

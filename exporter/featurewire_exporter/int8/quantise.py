@@ -46,9 +46,16 @@ class Setting:
     float_layers: int = 0
     """So many convolutions at each end stay in float32."""
 
+    @property
+    def needs_vnni(self) -> bool:
+        """Whether saturation decides, which layers in float do not mend, without VNNI."""
+        return self.float_layers > 0 and not self.overflow_fix
+
 
 SETTINGS = (
     Setting(name="plain"),
+    Setting(name="plain, first and last 2 layers in float", float_layers=2),
+    Setting(name="plain, first and last 4 layers in float", float_layers=4),
     Setting(name="overflow fix", overflow_fix=True),
     Setting(name="accurate bias correction", overflow_fix=True, accurate_bias=True),
     Setting(name="first and last 2 layers in float", overflow_fix=True, float_layers=2),
@@ -61,7 +68,7 @@ SETTINGS = (
         float_layers=8,
     ),
 )
-"""The fastest first."""
+"""Those for processors with VNNI first, and of each kind the fastest first."""
 
 
 def read(network: FrozenNetwork, size: tuple[int, int], folder: Path) -> ov.Model:
