@@ -1,15 +1,15 @@
 """The limit, and how close each way to run the network comes to it: ready tensors, in process.
 
 The network's convolutions take so many operations an image; the limit is as many images a second
-as they would be at the rate of the fastest matrix product in the same precision. `plain TensorFlow`
-is the hub module's own graph, which is what TensorFlow Serving would execute.
+as they would be at the rate of one large matrix product in the same precision. Above 1, they fit
+the caches better than that product. `plain TensorFlow` is the hub module's own graph, which is what
+TensorFlow Serving would execute.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,34 +21,18 @@ from bench.timing import in_turns
 from featurewire_server.common import cgroup
 
 PRECISIONS = ("float32", "bfloat16", "int8")
-TRIES = 4
 ENGINES = {"TensorFlow": ("float32", "bfloat16"), "OpenVINO": ("float32", "bfloat16", "int8")}
-SHAPES = ((4096, 2048, 2048), (4096, 1024, 1024), (2048, 512, 512), (19600, 1728, 192))
-"""Rows, depth and columns of the matrix products of which the fastest is the limit. The last one is
-a convolution of the network's for 16 images."""
+PRODUCT = (4096, 2048, 2048)
+"""Rows, depth and columns of the matrix product. Smaller ones fit the caches and come out slower
+when the network has just used them."""
 PLAIN = "plain TensorFlow, float32"
 Run = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Product:
-    """The fastest matrix product in one precision."""
-
-    run: Run
-    shape: tuple[int, int, int]
-    computed: str
-    """What the processor computes it in."""
-
-    @property
-    def work(self) -> float:
-        """Operations."""
-        return 2 * math.prod(self.shape)
 
 
 def measure(quick: bool) -> list[Figure]:
     model = read_network(models.stand_in())
     count, work = convolutions(model)
-    products = {precision: _fastest_product(precision) for precision in PRECISIONS}
+    products, computed = _products()
     figures = [
         Figure(
             table="Limits",
@@ -59,20 +43,17 @@ def measure(quick: bool) -> list[Figure]:
         )
     ]
     rounds = 1 if quick else 5
-    times = in_turns({name: each.run for name, each in products.items()}, 2 * rounds)
-    for precision, product in products.items():
-        rows, depth, columns = product.shape
+    times = in_turns(products, 2 * rounds)
+    rows, depth, columns = PRODUCT
+    for precision, text in computed.items():
         figures.append(
             Figure(
                 table="Limits",
                 name=f"matrix product, {precision}",
                 unit="GFLOP/s",
-                values=[1e-9 * product.work / seconds for seconds in times[precision]],
+                values=[2e-9 * math.prod(PRODUCT) / seconds for seconds in times[precision]],
                 peers={"of float32": "matrix product, float32"},
-                more={
-                    "how": f"{rows}x{depth} by {depth}x{columns}, the fastest of {len(SHAPES)} "
-                    f"shapes; OpenVINO, computed in {product.computed}"
-                },
+                more={"how": f"{rows}x{depth} by {depth}x{columns}, OpenVINO, computed in {text}"},
             )
         )
     ways = _ways(model)
@@ -83,21 +64,20 @@ def measure(quick: bool) -> list[Figure]:
 
 def _compared(
     ways: dict[str, Callable[[np.ndarray], object]],
-    products: dict[str, Product],
+    products: dict[str, Run],
     batch: int,
     work: float,
     rounds: int,
 ) -> list[Figure]:
     images = np.random.default_rng(0).random([batch, 299, 299, 3], dtype=np.float32)
     runs = {name: lambda run=run: run(images) for name, run in ways.items()}
-    limits = {name: product.run for name, product in products.items()}
-    times = in_turns({**limits, **runs}, rounds)
+    times = in_turns({**products, **runs}, rounds)
     table = f"Batch of {batch}"
     figures = []
     for name, seconds in times.items():
         peers = {"of plain TensorFlow": PLAIN}
         if name in products:
-            images_worth = products[name].work / work
+            images_worth = 2 * math.prod(PRODUCT) / work
             title, values = f"limit, {name}", [images_worth / each for each in seconds]
         else:
             title, values = name, [batch / each for each in seconds]
@@ -150,36 +130,35 @@ def _openvino(model: Any, precision: str) -> Callable[[np.ndarray], object]:
     return run
 
 
-def _fastest_product(precision: str) -> Product:
-    """Of all shapes. In 8 bits one operand is quantised on the way, as in a network."""
+def _products() -> tuple[dict[str, Run], dict[str, str]]:
+    """A matrix product by precision, and what the processor computes it in.
+
+    In 8 bits one operand is quantised on the way, as in a network.
+    """
     import openvino as ov
 
-    settings = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-        "INFERENCE_NUM_THREADS": cgroup.cores(),
-        "NUM_STREAMS": 1,
-    }
-    rates: dict[Product, float] = {}
-    for shape in SHAPES:
-        matrix = np.random.default_rng(0).standard_normal(shape[:2], np.float32)
-        model = _product(shape, quantised=precision == "int8")
+    matrix = np.random.default_rng(0).standard_normal(PRODUCT[:2], np.float32)
+    runs: dict[str, Run] = {}
+    computed = {}
+    for precision in PRECISIONS:
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+            "INFERENCE_NUM_THREADS": cgroup.cores(),
+            "NUM_STREAMS": 1,
+        }
+        model = _product(quantised=precision == "int8")
         compiled = ov.Core().compile_model(model, "CPU", settings)
         request = compiled.create_infer_request()
-        (computed,) = executed(compiled)
-
-        def run(request: Any = request, matrix: np.ndarray = matrix) -> None:
-            request.infer({0: matrix}, share_inputs=True)
-
-        product = Product(run, shape, computed)
-        rates[product] = product.work / min(in_turns({"": run}, TRIES)[""])
-    return max(rates, key=lambda product: rates[product])
+        runs[precision] = lambda request=request: request.infer({0: matrix}, share_inputs=True)
+        (computed[precision],) = executed(compiled)
+    return runs, computed
 
 
-def _product(shape: tuple[int, int, int], *, quantised: bool) -> Any:
+def _product(*, quantised: bool) -> Any:
     import openvino as ov
     from openvino import opset13 as ops
 
-    rows, depth, columns = shape
+    rows, depth, columns = PRODUCT
     entry = ops.parameter([rows, depth], np.float32)
     weights = np.random.default_rng(1).standard_normal((depth, columns), np.float32)
     left, right = entry, ops.constant(weights)
