@@ -204,7 +204,7 @@ def direct(engine: Engine) -> Runner:
     return Runner("m", engine, None, unbatched())
 
 
-STAYING = re.compile(r"event-loop|worker_\d+|batch-\d+|poll|.*\(_poll_wrapper\)")
+STAYING = re.compile(r"event-loop|worker_\d+|batch-\d+|compute_\d+|poll|.*\(_poll_wrapper\)")
 """Threads of servers, not of calls."""
 CALLS = re.compile(r"rpc_task|.*HandleExceptions.*|Application.*|.*run_asgi.*")
 """Tasks of calls, by their names or by those of their coroutines."""
@@ -230,7 +230,7 @@ def leaves_nothing() -> Iterator[list[Callable[[], int]]]:
 
     with contextlib.suppress(AssertionError):
         wait_until(lambda: not left())
-    assert left() == []
+    assert left() == [], left()
 
 
 class FakeEngine:
