@@ -359,11 +359,15 @@ def test_a_stream_backs_off_from_a_full_queue_and_loses_nothing(connect):
             with lock:
                 busy[0] -= 1
 
-    with Misbehaving(predict, threads=40) as server:
-        config = StreamConfig(images_per_request=2, initial_in_flight=16)
+    def retries(**limits: int) -> int:
+        config = StreamConfig(images_per_request=2, **limits)
         client = connect(server.target, retry=QUICK, stream=config)
         check_complete(client.stream(image(number) for number in range(400)), 400)
-        assert client.stats().retries < 200  # it learned; half of all requests would be 100
+        return client.stats().retries
+
+    with Misbehaving(predict, threads=40) as server:
+        stubborn = retries(min_in_flight=16, max_in_flight=16)
+        assert retries(initial_in_flight=16) < 2 / 3 * stubborn
 
 
 def test_a_server_that_flaps_loses_and_repeats_nothing(connect):

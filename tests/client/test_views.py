@@ -278,7 +278,9 @@ def test_a_pinned_version_that_is_retired_is_named_after_all_before_it(connect, 
         consume()
     assert keys == list(range(len(keys)))
     assert len(keys) > 100
-    assert len(keys) == 2 * len(server.requests)
+    # Several were on their way when the version went: those before the first that failed are given.
+    answered = {data for each in server.requests for data in each.inputs["image_bytes"].string_val}
+    assert len(keys) == next(number for number in range(10_000) if image(number) not in answered)
 
 
 def test_what_was_sent_before_a_failure_is_delivered_first(connect):
