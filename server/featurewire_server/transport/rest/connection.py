@@ -4,6 +4,7 @@ read nothing, and room for new clients."""
 from __future__ import annotations
 
 import asyncio
+import time
 from http import HTTPStatus
 
 import h11
@@ -95,7 +96,8 @@ class Connection(H11Protocol):
             waits_for = HEADER if self.conn.trailing_data[0] else IDLE
         if waits_for == self._waits_for or self.transport.is_closing():
             return
-        self._waits_for, self._since = waits_for, self.loop.time()
+        # Not the loop's time: uvloop's counts whole milliseconds.
+        self._waits_for, self._since = waits_for, time.monotonic()
         if self._timer is not None:
             self._timer.cancel()
         if waits_for is not None:
@@ -105,7 +107,7 @@ class Connection(H11Protocol):
         """Close the connection that has been without a request longest; False if none is."""
         idle = [each for each in self._all() if each._waits_for == IDLE]
         longest = min(idle, key=lambda each: each._since, default=None)
-        if longest is None or self.loop.time() - longest._since < IDLE_SECONDS:
+        if longest is None or time.monotonic() - longest._since < IDLE_SECONDS:
             return False
         self.connections.discard(longest)  # now, so that the next client finds another
         longest.transport.close()
