@@ -167,9 +167,13 @@ class Handler:
 
     def _require_time(self, route: routes.Route, request: Request) -> None:
         """Refuse before it is parsed what could not be answered in time anyhow."""
-        names_signature = request.encoding or b'"signature_name"' in request.body
-        if not names_signature:  # else another one than the default may be meant
+        if request.encoding:
+            return
+        try:
             self._api.require_time(route.model_spec(), request.call)
+        except ServingError:  # only now, because it is a search through the whole body
+            if b'"signature_name"' not in request.body:  # else another signature may be meant
+                raise
 
     def _predict_request(
         self, route: routes.Route, request: Request
