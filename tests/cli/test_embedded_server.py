@@ -13,18 +13,14 @@ import pytest
 from tests.cli.conftest import FEATUREWIRE
 from tests.cli.test_resume import wait_for_rows
 from tests.support.models import expected_vector
-from tests.support.process import ServerProcess
+from tests.support.process import ServerProcess, all_versions
 
 
 @pytest.fixture(scope="module")
 def embedded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Both versions of the tiny model."""
     folder = tmp_path_factory.mktemp("cli")
-    config = folder / "models.config"
-    config.write_text(
-        f'model_config_list {{ config {{ name: "tiny" base_path: "{tiny_model}" '
-        'model_platform: "tensorflow" model_version_policy { all {} } } }'
-    )
+    config = all_versions(folder, "tiny", tiny_model)
     server = ServerProcess(f"--model_config_file={config}", log=folder / "server.log").start()
     yield server
     server.stop()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import featurewire
-from featurewire_rollout.check import Report, Source, Thresholds, compare
+from featurewire_rollout.check import Report, Thresholds
+from tests.rollout.comparing import compared
 from tests.support.models import write_turned_model
-from tests.support.process import ServerProcess
+from tests.support.process import ServerProcess, all_versions
 
 IMAGES = 90
 LATENCY_APART = Thresholds(max_latency_ratio=1000.0)
@@ -34,29 +34,15 @@ def server(tmp_path_factory) -> Iterator[ServerProcess]:
     write_turned_model(base, 1)
     write_turned_model(base, 2, bridge_to=1)
     write_turned_model(base, 3, bridge_to=1, turned_as=4)
-    config = folder / "models.config"
-    config.write_text(
-        f'model_config_list {{ config {{ name: "turned" base_path: "{base}" '
-        'model_platform: "tensorflow" model_version_policy { all {} } } }'
-    )
+    config = all_versions(folder, "turned", base)
     server = ServerProcess(f"--model_config_file={config}", log=folder / "log").start()
     yield server
     server.stop()
 
 
 def check(server: ServerProcess, images: Path, version: int) -> Report:
-    with (
-        featurewire.Client(server.target, model="turned", version=1) as stable,
-        featurewire.Client(server.target, model="turned", version=version) as canary,
-    ):
-        stable.wait_until_ready(120)
-        canary.wait_until_ready(120)
-        return compare(
-            Source(client=stable, name="stable"),
-            Source(client=canary, name="canary"),
-            images,
-            thresholds=LATENCY_APART,
-        )
+    stable, canary = ({"model": "turned", "version": each} for each in (1, version))
+    return compared(server, images, stable, canary, thresholds=LATENCY_APART)
 
 
 def test_bridged_vectors_are_compared_with_those_of_the_old_version(server, images):

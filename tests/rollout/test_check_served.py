@@ -10,21 +10,19 @@ from pathlib import Path
 
 import pytest
 
-import featurewire
 from featurewire_rollout.check import (
     CheckError,
     Report,
-    Source,
     Thresholds,
     add_check_options,
     check_outputs,
-    compare,
     thresholds_of,
     write_outputs,
 )
 from featurewire_rollout.command import rollout
+from tests.rollout.comparing import compared
 from tests.support.pictures import write_tiles
-from tests.support.process import ServerProcess
+from tests.support.process import ServerProcess, all_versions
 
 MODEL = "lite0"
 IMAGES = 90
@@ -48,12 +46,8 @@ def server(learned_module, tmp_path_factory) -> Iterator[ServerProcess]:
     for more in ([], ["--no-exif-orientation"]):
         assert export([str(learned_module), str(base), *more]) == 0
     (base / "3").symlink_to(base / "1")
-    config = folder / "models.config"
-    config.write_text(
-        f'model_config_list {{ config {{ name: "{MODEL}" base_path: "{base}" '
-        'model_platform: "tensorflow" model_version_policy { all {} } '
-        'version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 } } }'
-    )
+    labels = 'version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }'
+    config = all_versions(folder, MODEL, base, labels)
     server = ServerProcess(
         f"--model_config_file={config}",
         "--allow_version_labels_for_unavailable_models",
@@ -64,18 +58,8 @@ def server(learned_module, tmp_path_factory) -> Iterator[ServerProcess]:
 
 
 def check(server: ServerProcess, images: Path, canary: dict, **options) -> Report:
-    with (
-        featurewire.Client(server.target, model=MODEL, label="stable") as stable,
-        featurewire.Client(server.target, model=MODEL, **canary) as other,
-    ):
-        stable.wait_until_ready(120)
-        other.wait_until_ready(120)
-        return compare(
-            Source(client=stable, name="stable"),
-            Source(client=other, name="canary"),
-            images,
-            **options,
-        )
+    stable = {"model": MODEL, "label": "stable"}
+    return compared(server, images, stable, {"model": MODEL, **canary}, **options)
 
 
 @pytest.fixture(scope="module")

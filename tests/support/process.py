@@ -34,6 +34,16 @@ def wait_for_port(port: int, process: subprocess.Popen | None, timeout: float) -
     raise AssertionError(f"nothing listens on port {port} after {timeout} s")
 
 
+def all_versions(folder: Path, name: str, base_path: Path, labels: str = "") -> Path:
+    """A config file in `folder` for every version of one model; `labels` in text format."""
+    config = folder / "models.config"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "{name}" base_path: "{base_path}" '
+        f'model_platform: "tensorflow" model_version_policy {{ all {{}} }} {labels} }} }}'
+    )
+    return config
+
+
 class ServerProcess:
     """`python -m featurewire_server` with the given flags; its output goes to `log`."""
 

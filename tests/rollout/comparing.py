@@ -1,0 +1,30 @@
+"""Two versions behind one server, compared as `rollout check` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import featurewire
+from featurewire_rollout.check import Report, Source, compare
+from tests.support.process import ServerProcess
+
+
+def compared(
+    server: ServerProcess,
+    images: Path,
+    stable: Mapping[str, Any],
+    canary: Mapping[str, Any],
+    **options: Any,
+) -> Report:
+    """`stable` and `canary`: what their clients are made with; `options`: of `compare`."""
+    with (
+        featurewire.Client(server.target, **stable) as old,
+        featurewire.Client(server.target, **canary) as new,
+    ):
+        old.wait_until_ready(120)
+        new.wait_until_ready(120)
+        return compare(
+            Source(client=old, name="stable"), Source(client=new, name="canary"), images, **options
+        )
