@@ -145,6 +145,11 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
         help="median cosine and overlap@10 with float32 that it must reach to be published "
         f"(default: {Int8Config.min_cosine:g},{Int8Config.min_overlap_at_10:g})",
     )
+    group.add_argument(
+        "--int8-any-processor",
+        action="store_true",
+        help="only what runs on processors without VNNI, too, though this one may have it",
+    )
 
 
 def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
@@ -240,6 +245,8 @@ def export(argv: Sequence[str]) -> int:
         )
     if arguments.calibration_images and not arguments.int8:
         parser.error("--calibration-images is for --int8")
+    if arguments.int8_any_processor and not arguments.int8:
+        parser.error("--int8-any-processor is for --int8")
     if bool(arguments.bridge_from) != bool(arguments.bridge_images):
         parser.error("--bridge-from and --bridge-images go together")
 
@@ -266,6 +273,7 @@ def export(argv: Sequence[str]) -> int:
                 images=arguments.calibration_images,
                 min_cosine=cosine,
                 min_overlap_at_10=overlap,
+                any_processor=arguments.int8_any_processor,
             )
             if int8.images is None:
                 print(f"{parser.prog}: warning: {SAMPLES_ONLY}", file=stderr)

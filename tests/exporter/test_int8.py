@@ -91,16 +91,29 @@ def test_nothing_is_published_below_the_gate(tf2_module, tmp_path, capsys, monke
     assert not (tmp_path / "m").exists()
 
 
-def test_settings_for_vnni_are_passed_over_without_it(tf2_module, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(make, "_has_vnni", lambda: False)
-    for_vnni = [setting for setting in quantise.SETTINGS if setting.needs_vnni]
-    monkeypatch.setattr(quantise, "SETTINGS", (*for_vnni, quantise.SETTINGS[0]))
+@pytest.mark.parametrize(
+    ("vnni", "options", "tried"),
+    [
+        (True, [], ["plain", "ends", "fix"]),
+        (True, ["--int8-any-processor"], ["fix"]),
+        (False, [], ["plain", "fix"]),
+        (False, ["--int8-any-processor"], ["plain", "fix"]),
+    ],
+)
+def test_settings_that_would_saturate_are_passed_over(
+    tf2_module, tmp_path, capsys, monkeypatch, vnni, options, tried
+):
+    settings = (
+        quantise.Setting(name="plain"),
+        quantise.Setting(name="ends", float_layers=2),
+        quantise.Setting(name="fix", overflow_fix=True),
+    )
+    monkeypatch.setattr(make, "_has_vnni", lambda: vnni)
+    monkeypatch.setattr(quantise, "SETTINGS", settings)
     arguments = [str(tf2_module), str(tmp_path / "m"), "--int8", "--int8-min-agreement", "1,1"]
-    assert export(arguments) == 1
+    assert export([*arguments, *options]) == 1
     said = capsys.readouterr().out.splitlines()
-    tried = [line.split("8 bits: ")[1] for line in said if "Quantising to 8 bits: " in line]
-    assert for_vnni
-    assert tried == ["plain"]
+    assert [s.split("8 bits: ")[1] for s in said if "Quantising to 8 bits: " in s] == tried
 
 
 def test_a_folder_without_pictures_is_refused(tf2_module, tmp_path, capsys):
@@ -116,7 +129,8 @@ def test_what_is_missing_is_said_before_any_work(tf2_module, tmp_path, capsys, m
     assert "pip install 'featurewire-exporter[int8]'" in capsys.readouterr().err
 
 
-def test_calibration_images_are_for_int8(tf2_module, tmp_path):
+@pytest.mark.parametrize("option", [["--calibration-images", "."], ["--int8-any-processor"]])
+def test_options_of_int8_are_for_int8(tf2_module, tmp_path, option):
     with pytest.raises(SystemExit) as caught:
-        export([str(tf2_module), str(tmp_path / "m"), "--calibration-images", str(tmp_path)])
+        export([str(tf2_module), str(tmp_path / "m"), *option])
     assert caught.value.code == 2

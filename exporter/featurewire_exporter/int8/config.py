@@ -25,6 +25,8 @@ class Int8Config:
     """Share of the ten nearest that both have in common."""
     max_recall_loss: float = 0.005
     """By which recall@1 of crops may be below float32's."""
+    any_processor: bool = False
+    """Whether it has to run on processors without VNNI, too, though it is made on one with it."""
 
 
 def int8_line(about: Mapping[str, Any]) -> str:

@@ -56,6 +56,8 @@ def add_int8(
     for setting in quantise.SETTINGS:
         if setting.needs_vnni and not vnni:
             continue
+        if config.any_processor and vnni and not setting.overflow_fix:
+            continue  # judged here, where nothing saturates
         say(f"Quantising to 8 bits: {setting.name}")
         quantised = quantise.quantise(model, setting, pictures.calibration)
         vectors = quantise.Runner(quantised).vectors(flat).reshape(exact.shape)

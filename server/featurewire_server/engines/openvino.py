@@ -85,7 +85,7 @@ def int8_network(path: Path) -> Path:
     if not about.get("any_processor", True) and not has_vnni():
         raise Unsuitable(
             "its network in 8 bits was made on a processor with VNNI and this one has none (export "
-            "it on a machine such as this)"
+            "it with --int8-any-processor)"
         )
     return network
 
