@@ -115,7 +115,7 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     if materials is not None:
         fit.check_served(bridges, staging.version, materials)
     if config.int8 is not None:
-        int8 = make.add_int8(config.int8, folded, staging.version, staging.scratch, progress.step)
+        int8 = make.add_int8(config.int8, folded, staging.version, staging.scratch, progress)
         about["int8"] = int8
         artifact.write(staging.version, about)
     _write_extras(staging.version, about, preprocess)

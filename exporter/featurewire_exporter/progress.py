@@ -5,9 +5,15 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
+CLEAR = "\r\x1b[K"
+"""Back to the start of a terminal's line, and empty it."""
+
 
 class Progress:
-    """Says what is being done. On a terminal one line is rewritten, elsewhere a step is a line."""
+    """Says what is being done. On a terminal one line is rewritten, elsewhere a step is a line.
+
+    A result is a line that stays.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -19,13 +25,14 @@ class Progress:
     def step(self, text: str) -> None:
         """Begin a step."""
         self._text = text
-        if self._stream is None:
-            return
-        seconds = time.monotonic() - self._started
         if self._terminal:
-            self._draw(f"[{seconds:3.0f} s] {text} ...")
+            self._draw(f"{self._clock()} {text} ...")
         else:
-            self._write(f"[{seconds:3.0f} s] {text}\n")
+            self._write(f"{self._clock()} {text}\n")
+
+    def result(self, text: str) -> None:
+        """Write what a step has found, for good."""
+        self._write(f"{CLEAR if self._terminal else ''}{self._clock()} {text}\n")
 
     def bytes(self, done: int, total: int | None) -> None:
         """How far the step's transfer is; drawn on terminals only, a few times a second."""
@@ -47,7 +54,10 @@ class Progress:
             self._write("\r")
 
     def _draw(self, text: str) -> None:
-        self._write(f"\r\x1b[K{text[:200]}")
+        self._write(f"{CLEAR}{text[:200]}")
+
+    def _clock(self) -> str:
+        return f"[{time.monotonic() - self._started:3.0f} s]"
 
     def _write(self, text: str) -> None:
         if self._stream is None:

@@ -27,12 +27,17 @@ class Measured:
     """How often a crop in 8 bits finds its own picture."""
     float32_recall_at_1: float
 
-    def passes(self, config: Int8Config) -> bool:
-        return (
-            self.cosine >= config.min_cosine
-            and self.overlap_at_10 >= config.min_overlap_at_10
-            and self.float32_recall_at_1 - self.recall_at_1 <= config.max_recall_loss + 1e-9
+    def margin(self, config: Int8Config) -> float:
+        """By how much the tightest of the three conditions is met; below 0: missed."""
+        loss = self.float32_recall_at_1 - self.recall_at_1
+        return min(
+            self.cosine - config.min_cosine,
+            self.overlap_at_10 - config.min_overlap_at_10,
+            config.max_recall_loss + 1e-9 - loss,
         )
+
+    def passes(self, config: Int8Config) -> bool:
+        return self.margin(config) >= 0
 
     def as_manifest(self) -> dict[str, Any]:
         return {

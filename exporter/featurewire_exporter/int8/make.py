@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from featurewire_exporter.errors import ExportError, ParityError, one_line
 from featurewire_exporter.freeze import FrozenNetwork
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.pictures import FEW, Pictures, gather
+from featurewire_exporter.progress import Progress
 
 NETWORK = f"{manifest.DIRECTORY}/int8.xml"
 """Within the version; its weights lie beside it, in a .bin."""
 VNNI = frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
 """Instruction sets whose sums of 8-bit products do not saturate."""
-Say = Callable[[str], None]
 
 
 def require_packages() -> None:
@@ -31,26 +30,24 @@ def require_packages() -> None:
 
 
 def add_int8(
-    config: Int8Config, network: FrozenNetwork, version: Path, scratch: Path, say: Say
+    config: Int8Config, network: FrozenNetwork, version: Path, scratch: Path, progress: Progress
 ) -> dict[str, Any]:
     """Quantise `network` and write it into `version`, which can be run; what the manifest says.
 
     Raises `ParityError` with the numbers where no setting passes the gate.
     """
-    say("Reading pictures for 8 bits")
+    progress.step("Reading pictures for 8 bits")
     pictures = gather(config.images, version)
     from featurewire_exporter.int8 import quantise
-    from featurewire_exporter.int8.gate import measure
+    from featurewire_exporter.int8.judge import Judge
 
-    judged = pictures.judged
-    flat = judged.reshape(-1, *judged.shape[2:])
-    size = (judged.shape[2], judged.shape[3])
+    height, width = pictures.judged.shape[2:4]
     try:
-        model = quantise.read(network, size, scratch)
+        model = quantise.read(network, (height, width), scratch)
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot read this network ({one_line(error)})") from error
-    say("Computing what float32 gives for pictures kept out of calibration")
-    exact = quantise.Runner(model).vectors(flat).reshape(*judged.shape[:2], -1)
+    progress.step("Computing what float32 gives for pictures kept out of calibration")
+    judge = Judge(pictures.judged, quantise.compiled(model), config, progress.step)
     tried = []
     vnni = _has_vnni()
     for setting in quantise.SETTINGS:
@@ -58,12 +55,11 @@ def add_int8(
             continue
         if config.any_processor and vnni and not setting.overflow_fix:
             continue  # judged here, where nothing saturates
-        say(f"Quantising to 8 bits: {setting.name}")
-        quantised = quantise.quantise(model, setting, pictures.calibration)
-        vectors = quantise.Runner(quantised).vectors(flat).reshape(exact.shape)
-        measured = measure(exact, vectors)
+        progress.step(f"Quantising to 8 bits: {setting.name}")
+        quantised = quantise.quantise(model, setting, pictures.calibration, judge)
+        measured = judge.measure(quantise.compiled(quantised))
         tried.append((setting.name, measured))
-        say(f"In 8 bits, {setting.name}: {measured.text()}")
+        progress.result(f"In 8 bits, {setting.name}: {measured.text()}")
         if not measured.passes(config):
             continue
         target = version / NETWORK

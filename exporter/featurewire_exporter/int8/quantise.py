@@ -9,8 +9,7 @@ import contextlib
 import io
 import logging
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from tensorflow.core.framework import graph_pb2
 
 from featurewire_exporter.freeze import FrozenNetwork
+from featurewire_exporter.int8.judge import Judge
 
 # It posts each use to a statistics host; both libraries work without it.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -25,6 +25,7 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import nncf  # noqa: E402
 import openvino as ov  # noqa: E402
 from nncf.quantization.advanced_parameters import (  # noqa: E402
+    AdvancedAccuracyRestorerParameters,
     AdvancedQuantizationParameters,
     OverflowFix,
 )
@@ -32,6 +33,10 @@ from nncf.quantization.advanced_parameters import (  # noqa: E402
 _ACCURATE_BIAS_PICTURES = 64
 """NNCF keeps what every layer gets of a fifth of them: with 300, a network of 244 convolutions
 takes more than 12 GB."""
+_RANKING = AdvancedAccuracyRestorerParameters(
+    ranking_subset_size=8, max_num_iterations=24, num_ranking_workers=1
+)
+"""Layers are ranked by the pictures that suffer most, and so many at most go back to float."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,8 @@ class Setting:
     """Biases are corrected layer by layer with what the quantised layers before them give."""
     float_layers: int = 0
     """So many convolutions at each end stay in float32."""
+    accuracy_control: bool = False
+    """Then layers go back to float32, those that cost most first, until the gate passes."""
 
     @property
     def needs_vnni(self) -> bool:
@@ -67,6 +74,12 @@ SETTINGS = (
         accurate_bias=True,
         float_layers=8,
     ),
+    Setting(
+        name="first and last 8 layers in float, accuracy control",
+        overflow_fix=True,
+        float_layers=8,
+        accuracy_control=True,
+    ),
 )
 """Those for processors with VNNI first, and of each kind the fastest first."""
 
@@ -88,40 +101,43 @@ def read(network: FrozenNetwork, size: tuple[int, int], folder: Path) -> ov.Mode
     return model
 
 
-def quantise(model: ov.Model, setting: Setting, images: np.ndarray) -> ov.Model:
+def quantise(model: ov.Model, setting: Setting, images: np.ndarray, judge: Judge) -> ov.Model:
     """`model` in 8 bits, calibrated with `images`, float32 `[N, height, width, 3]`."""
     ignored = _ends(model, setting.float_layers)
     if setting.accurate_bias:
         images = images[:: -(-len(images) // _ACCURATE_BIAS_PICTURES)]
+    dataset = nncf.Dataset([image[np.newaxis] for image in images])
+    settings = {
+        "preset": nncf.QuantizationPreset.MIXED,
+        "subset_size": len(images),
+        "fast_bias_correction": not setting.accurate_bias,
+        "ignored_scope": nncf.IgnoredScope(names=ignored) if ignored else None,
+    }
+    advanced = AdvancedQuantizationParameters(
+        overflow_fix=OverflowFix.ENABLE if setting.overflow_fix else OverflowFix.DISABLE
+    )
     nncf.set_log_level(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
-        return nncf.quantize(
+        if not setting.accuracy_control:
+            return nncf.quantize(model, dataset, advanced_parameters=advanced, **settings)
+        # The judge takes fewer pictures than it has for a ranking.
+        fewer = min(_RANKING.ranking_subset_size, len(judge) // 2)
+        return nncf.quantize_with_accuracy_control(
             model,
-            nncf.Dataset([image[np.newaxis] for image in images]),
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(images),
-            fast_bias_correction=not setting.accurate_bias,
-            ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
-            advanced_parameters=AdvancedQuantizationParameters(
-                overflow_fix=OverflowFix.ENABLE if setting.overflow_fix else OverflowFix.DISABLE
-            ),
+            dataset,
+            nncf.Dataset(range(len(judge))),
+            judge.validate,
+            max_drop=0.0,
+            advanced_quantization_parameters=advanced,
+            advanced_accuracy_restorer_parameters=replace(_RANKING, ranking_subset_size=fewer),
+            **settings,
         )
 
 
-class Runner:
-    """A model on every core."""
-
-    def __init__(self, model: ov.Model) -> None:
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        self._compiled = ov.Core().compile_model(model, "CPU", settings)
-
-    def vectors(self, images: np.ndarray, batch: int = 16) -> np.ndarray:
-        """float32 `[N, dimension]` for float32 `[N, height, width, 3]`."""
-        return np.concatenate([*self._batches(images, batch)])
-
-    def _batches(self, images: np.ndarray, batch: int) -> Iterator[np.ndarray]:
-        for start in range(0, len(images), batch):
-            yield self._compiled(images[start : start + batch])[0].copy()
+def compiled(model: ov.Model) -> Any:
+    """`model` on every core; called with images, float32 `[N, height, width, 3]`."""
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    return ov.Core().compile_model(model, "CPU", settings)
 
 
 def save(model: Any, path: Path) -> None:

@@ -1,0 +1,127 @@
+"""What accuracy control is told, and what it does with it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featurewire_exporter.fold import fold
+from featurewire_exporter.freeze import freeze
+from featurewire_exporter.int8 import quantise
+from featurewire_exporter.int8.config import Int8Config
+from featurewire_exporter.int8.judge import Judge
+from featurewire_exporter.module import load_module
+from tests.support.learned import write_learned_module
+
+PICTURES = 30
+CONFIG = Int8Config()
+BLOCKS = 5
+"""Of Lite0; the cut network has 15 convolutions."""
+
+
+def network(noise: float):
+    """Images to vectors of their 48 values, with noise."""
+
+    def run(images):
+        flat = images.reshape(len(images), -1)
+        return [flat + noise * np.random.default_rng(1).normal(size=flat.shape)]
+
+    return run
+
+
+@pytest.fixture
+def judge():
+    random = np.random.default_rng(0)
+    pictures = random.normal(size=(PICTURES, 1, 4, 4, 3)) + np.zeros((1, 3, 1, 1, 1))
+    crops = pictures + 0.1 * random.normal(size=pictures.shape)
+    return Judge(crops.astype(np.float32), network(0), CONFIG, lambda text: None)
+
+
+@pytest.mark.parametrize("noise", [0, 0.02, 0.05, 0.1, 0.2, 0.5, 2.0])
+def test_the_metric_of_all_pictures_is_1_where_the_gate_passes_and_only_there(judge, noise):
+    metric, each = judge.validate(network(noise), range(PICTURES))
+    measured = judge.measure(network(noise))
+    assert metric <= 1
+    assert (metric == 1) == measured.passes(CONFIG)
+    assert len(each) == PICTURES
+    assert np.mean(each) == pytest.approx(1 / np.sqrt(1 + noise**2), abs=0.02)
+
+
+def test_the_metric_says_what_the_tightest_condition_misses(judge):
+    measured = judge.measure(network(0.2))
+    assert measured.overlap_at_10 - 0.97 < measured.cosine - 0.99 < 0
+    metric, _ = judge.validate(network(0.2), range(PICTURES))
+    assert metric == pytest.approx(1 + measured.overlap_at_10 - 0.97)
+
+
+def test_a_step_that_makes_it_worse_counts_as_no_gain(judge):
+    better, _ = judge.validate(network(0.2), range(PICTURES))
+    worse, _ = judge.validate(network(0.5), range(PICTURES))
+    assert worse == better
+    assert judge.validate(network(0), range(PICTURES))[0] == 1
+
+
+def test_a_few_pictures_are_told_apart_by_their_cosine(judge):
+    metrics = [judge.validate(network(noise), [3, 9])[0] for noise in (0.5, 0.1, 0)]
+    assert metrics == sorted(metrics)
+    assert metrics[-1] == pytest.approx(1)
+
+
+def cut(weights: dict[str, np.ndarray]) -> None:
+    """Leave the first blocks of Lite0 and as much of its head as takes what they give."""
+    last = weights[f"_blocks.{BLOCKS - 1}._project_conv.weight"]
+    for name in [*weights]:
+        block = re.match(r"_blocks\.(\d+)\.", name)
+        if block and int(block[1]) >= BLOCKS:
+            del weights[name]
+    weights["_conv_head.weight"] = weights["_conv_head.weight"][:, : len(last)]
+
+
+def in_float(model) -> int:
+    """Convolutions whose input is not quantised."""
+    return sum(
+        node.input_value(0).get_node().get_type_name() != "FakeQuantize"
+        for node in model.get_ops()
+        if node.get_type_name() in {"Convolution", "GroupConvolution"}
+    )
+
+
+def test_accuracy_control_takes_layers_back_to_float_until_the_gate_passes(
+    photos, tmp_path: Path, capfd
+):
+    import tensorflow as tf
+
+    module = load_module(str(write_learned_module(tmp_path / "module", change=cut)))
+    model = quantise.read(fold(freeze(module)), module.image_size, tmp_path)
+    pixels = [tf.io.decode_jpeg(path.read_bytes(), channels=3).numpy() for path in photos]
+    random = np.random.default_rng(0)
+    views = []
+    for number in range(60):
+        picture = pixels[number // 3 % len(pixels)] / np.float32(255)
+        top, left = (random.integers(side - 224) for side in picture.shape[:2])
+        views.append(picture[top : top + 224, left : left + 224])
+    images = np.stack(views)
+    judged = images[:36].reshape(12, 3, 224, 224, 3)
+    compiled = quantise.compiled(model)
+
+    fixed = quantise.Setting(name="fixed", overflow_fix=True)
+    judge = Judge(judged, compiled, CONFIG, lambda text: None)
+    before = quantise.quantise(model, fixed, images[36:], judge)
+    measured = judge.measure(quantise.compiled(before))
+
+    # Half of what the cosine has lost is asked back.
+    config = Int8Config(
+        min_cosine=(1 + measured.cosine) / 2, min_overlap_at_10=0.1, max_recall_loss=1.0
+    )
+    assert not measured.passes(config)
+    said: list[str] = []
+    judge = Judge(judged, compiled, config, said.append)
+    controlled = quantise.Setting(name="controlled", overflow_fix=True, accuracy_control=True)
+    after = quantise.quantise(model, controlled, images[36:], judge)
+    assert judge.measure(quantise.compiled(after)).passes(config)
+    assert in_float(before) < in_float(after) < in_float(model)
+    assert "Below the gate by" in said[0]
+    assert capfd.readouterr().out == ""
