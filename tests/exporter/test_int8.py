@@ -14,6 +14,8 @@ from featurewire_exporter.commands import export, inspect
 from featurewire_exporter.int8 import make, quantise
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.gate import measure
+from featurewire_exporter.int8.pictures import gather
+from tests.support.pictures import on_white, stamps, write_tiles
 
 LOW = "0.9,0.5"
 """What a network of six floats reaches."""
@@ -73,12 +75,12 @@ def test_the_version_holds_the_network_and_says_what_was_measured(version, capsy
 def test_the_network_gives_vectors_of_the_same_space(version):
     import openvino as ov
 
-    runner = quantise.Runner(ov.Core().read_model(version / make.NETWORK))
+    network = quantise.compiled(ov.Core().read_model(version / make.NETWORK))
     encoded = np.array([photos.jpeg(60, 80, seed=seed) for seed in range(4)], dtype=object)
     with ArtifactSession(version) as session:
         images = session.run("preprocess", image_bytes=encoded)["images"]
         exact = session.run("serving_default", image_bytes=encoded)["features"]
-    cosines = (unit(exact) * unit(runner.vectors(images))).sum(axis=1)
+    cosines = (unit(exact) * unit(network(images)[0])).sum(axis=1)
     assert cosines.min() > 0.98
 
 
@@ -134,3 +136,60 @@ def test_options_of_int8_are_for_int8(tf2_module, tmp_path, option):
     with pytest.raises(SystemExit) as caught:
         export([str(tf2_module), str(tmp_path / "m"), *option])
     assert caught.value.code == 2
+
+
+@pytest.fixture(scope="module")
+def pictures(photos, tmp_path_factory):
+    """A folder of 160 pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    if not (found := stamps()[:: len(stamps()) // 159 or 1]):
+        return write_tiles(photos, folder, 160)
+    for number, path in enumerate(found):
+        (folder / f"{number}.jpg").write_bytes(on_white(path))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_learned_network_is_as_good_in_8_bits_as_its_manifest_says(
+    learned_module, pictures, tmp_path, capsys
+):
+    import openvino as ov
+
+    given = ["--int8", "--calibration-images", str(pictures), "--int8-min-agreement", "0.98,0.93"]
+    assert export([str(learned_module), str(tmp_path / "m"), *given]) == 0
+    version = tmp_path / "m" / "1"
+    int8 = json.loads((version / "assets.extra" / "featurewire.json").read_text())["int8"]
+    gate = int8["gate"]
+    assert gate["cosine"] >= 0.98
+    assert gate["overlap_at_10"] >= 0.93
+    assert gate["recall_at_1"] >= gate["float32_recall_at_1"] - 0.005
+    assert int8["setting"] in capsys.readouterr().out
+
+    judged = gather(pictures, version).judged
+    assert (gate["pictures"], gate["queries"]) == (len(judged), 2 * len(judged))
+    images = judged.reshape(-1, *judged.shape[2:])
+    core = ov.Core()
+    network = core.compile_model(core.read_model(version / int8["network"]), "CPU")
+    quantised = np.concatenate([network(part)[0].copy() for part in np.split(images, len(judged))])
+    with ArtifactSession(version) as session:
+        exact = session.run("image_feature_vector", images=images)["default"]
+    quantised /= np.linalg.norm(quantised, axis=1, keepdims=True)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    assert gate["cosine"] == pytest.approx(np.median((quantised * exact).sum(axis=1)), abs=1e-3)
+
+    index = exact[::3]
+    near, near_8 = (np.argsort(-vectors[::3] @ index.T)[:, :11] for vectors in (exact, quantised))
+    common = [len({*a} & {*b}) / 10 for a, b in zip(_others(near), _others(near_8), strict=True)]
+    assert gate["overlap_at_10"] == pytest.approx(np.mean(common), abs=0.01)
+    for vectors, key in ((exact, "float32_recall_at_1"), (quantised, "recall_at_1")):
+        found = [
+            np.argmax(index @ vectors[3 * own + crop]) == own
+            for own in range(len(index))
+            for crop in (1, 2)
+        ]
+        assert gate[key] == pytest.approx(np.mean(found), abs=0.011)
+
+
+def _others(near):
+    """The ten nearest of each picture but itself."""
+    return [[other for other in row if other != own][:10] for own, row in enumerate(near)]

@@ -89,6 +89,7 @@ def in_float(model) -> int:
     )
 
 
+@pytest.mark.slow
 def test_accuracy_control_takes_layers_back_to_float_until_the_gate_passes(
     photos, tmp_path: Path, capfd
 ):

@@ -63,6 +63,7 @@ SETTINGS = (
     Setting(name="plain"),
     Setting(name="plain, first and last 2 layers in float", float_layers=2),
     Setting(name="plain, first and last 4 layers in float", float_layers=4),
+    Setting(name="plain, first and last 8 layers in float", float_layers=8),
     Setting(name="overflow fix", overflow_fix=True),
     Setting(name="accurate bias correction", overflow_fix=True, accurate_bias=True),
     Setting(name="first and last 2 layers in float", overflow_fix=True, float_layers=2),
