@@ -7,16 +7,21 @@ measured again alone. The page docs/performance.md is made of the file.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
-from bench import report, results
+from bench import models, report, results
 from bench._published import ROOT
-from bench.machine import busy_seconds, child_seconds, machine, usable_cores
+from bench.machine import busy_seconds, machine, own_seconds, usable_cores
 from bench.parts import NAMES
+from bench.parts.__main__ import figures_of
+from bench.sharing import sharing
 
 QUICK = ROOT / "build" / "bench" / "quick"
 
@@ -30,17 +35,24 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := sorted(set(options.parts) - set(NAMES)):
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(NAMES)}")
     file = QUICK / "results.json" if options.quick else results.LATEST
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     failed = []
-    for name in () if options.report else options.parts or NAMES:
-        print(f"\n== {name}", flush=True)
-        try:
-            measured = measured_apart(name, options.quick)
-        except subprocess.CalledProcessError as error:
-            print(f"bench: {name} failed with status {error.returncode}", file=sys.stderr)
-            failed.append(name)
-            continue
-        results.save(file, results.load(file) | {name: measured})
-        print(report.of_part(name, results.load(file)[name]), flush=True)
+    if not options.report:
+        print("== models", flush=True)
+        models.make(quick=options.quick)
+    with sharing() if options.quick else contextlib.nullcontext():
+        for name in () if options.report else options.parts or NAMES:
+            print(f"\n== {name}", flush=True)
+            try:
+                part = measured(name, options.quick)
+            except Exception:
+                traceback.print_exc()
+                print(f"bench: {name} failed", file=sys.stderr)
+                failed.append(name)
+                continue
+            results.save(file, results.load(file) | {name: part})
+            print(report.of_part(name, results.load(file)[name]), flush=True)
     page = QUICK / "performance.md" if options.quick else report.PAGE
     parts = results.load(file)
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -53,19 +65,16 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def measured_apart(name: str, quick: bool) -> dict[str, object]:
+def measured(name: str, quick: bool) -> dict[str, object]:
     """A part's figures and what they were measured on.
 
     In a process of its own: what one part imports or allocates must not show in the next one's
-    figures. Raises CalledProcessError.
+    figures. In a quick run it may, because imports and starts would take most of the time.
     """
-    began, busy, own = time.perf_counter(), busy_seconds(), child_seconds()
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        command = [sys.executable, "-m", "bench.parts", name, file.name, *["quick"][: int(quick)]]
-        subprocess.run(command, check=True, cwd=ROOT)
-        figures = results.read_figures(Path(file.name))
+    began, busy, own = time.perf_counter(), busy_seconds(), own_seconds()
+    figures = figures_of(name, quick=True) if quick else _measured_apart(name)
     seconds = time.perf_counter() - began
-    others = busy_seconds() - busy - (child_seconds() - own)
+    others = busy_seconds() - busy - (own_seconds() - own)
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "quick": quick,
@@ -74,6 +83,14 @@ def measured_apart(name: str, quick: bool) -> dict[str, object]:
         "others": max(others, 0.0) / seconds / usable_cores(),
         "figures": figures,
     }
+
+
+def _measured_apart(name: str) -> list[dict[str, object]]:
+    """Raises CalledProcessError."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [sys.executable, "-m", "bench.parts", name, file.name]
+        subprocess.run(command, check=True, cwd=ROOT)
+        return results.read_figures(Path(file.name))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from featurewire_server.engines.engine import MANIFEST, Split
 from featurewire_server.engines.libraries import import_openvino, import_tensorflow
 
 
+@cache
 def read_network(version: Path) -> Any:
     """The `openvino.Model` of a version directory, for batches of any size."""
     ov = import_openvino()

@@ -5,26 +5,14 @@ The module's own float32 graph and variables, behind a plain decode of every ima
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
 
 
-def plain_module(base_path: Path) -> Path:
-    """`base_path`, with the stand-in module as version 1 in it; made unless it is there."""
-    if not (base_path / "1").is_dir():
-        # In a process of its own: TensorFlow keeps the memory that it takes.
-        subprocess.run([sys.executable, "-m", "bench._plain_module", str(base_path)], check=True)
-    return base_path
-
-
-def _write(base_path: Path) -> None:
+def _write(folder: str, version: str) -> None:
     import tensorflow as tf
     import tensorflow_hub as hub
 
-    from featurewire_exporter.stand_in import write_stand_in
-
-    module = hub.load(str(write_stand_in(base_path.parent / f"{base_path.name}-module")))
+    module = hub.load(folder)
     network = module.signatures["image_feature_vector"]
 
     def decode(image: tf.Tensor) -> tf.Tensor:
@@ -40,8 +28,8 @@ def _write(base_path: Path) -> None:
     holder = tf.Module()
     holder.module = module
     holder.serve = serve
-    tf.saved_model.save(holder, str(base_path / "1"), signatures={"serving_default": serve})
+    tf.saved_model.save(holder, version, signatures={"serving_default": serve})
 
 
 if __name__ == "__main__":
-    _write(Path(sys.argv[1]))
+    _write(*sys.argv[1:])

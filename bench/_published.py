@@ -34,11 +34,11 @@ def published(scratch: Path) -> Path:
 
 @contextlib.contextmanager
 def serving(base_path: Path, model: str, *flags: str) -> Iterator[str]:
-    """`featurewire serve` with batching on a free loopback port; yields its address."""
+    """`featurewire serve` with batching on free loopback ports; yields its address for gRPC."""
     port = free_port()
     command = [
         *("-m", "featurewire_server", f"--port={port}", f"--model_name={model}"),
-        f"--model_base_path={base_path.absolute()}",
+        *(f"--model_base_path={base_path.absolute()}", f"--rest_api_port={free_port()}"),
         *("--enable_batching", f"--batching_parameters_file={BATCHING}", *flags),
     ]
     with running(command, port):

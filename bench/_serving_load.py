@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -36,22 +37,28 @@ def jpegs(side: int = SIDE) -> list[bytes]:
     return contents
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far, all its threads together."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def server_pid(target: str) -> int:
     """The process that serves `target`, among this process's children."""
+    return _server(target)[0]
+
+
+def rest_port(target: str) -> int:
+    """Where the server of `target` answers REST."""
+    (found,) = re.findall(r"--rest_api_port=(\d+)", _server(target)[1])
+    return int(found)
+
+
+def _server(target: str) -> tuple[int, str]:
+    """The process of a server and its command line."""
     port = target.rsplit(":", 1)[1]
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == os.getpid() and f"--port={port}" in (entry / "cmdline").read_text():
-                return int(entry.name)
+            command = (entry / "cmdline").read_text()
+            if parent == os.getpid() and f"--port={port}" in command:
+                return int(entry.name), command
     raise RuntimeError(f"no server of {target} among this process's children")
 
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bench._crowd import Grpc, Http, closed_loop
-from bench._serving_load import cpu_seconds, stream_rate
+from bench._serving_load import stream_rate
+from bench.machine import tree_cpu_seconds
 from bench.results import Figure
 from bench.timing import percentiles
 from featurewire import Client
@@ -87,8 +87,8 @@ class Row:
         self.client_cpu.append((time.process_time() - own) / images)
         self.server_cpu.append((tree_cpu_seconds(self.pid) - before) / images)
 
-    def warm_up(self) -> None:
-        self.loop(1.0, self.in_flight)
+    def warm_up(self, seconds: float = 1.0) -> None:
+        self.loop(seconds, self.in_flight)
 
     def figure(self, table: str, peers: Mapping[str, str], **more: float | str) -> Figure:
         return Figure(
@@ -105,9 +105,3 @@ class Row:
                 **more,
             },
         )
-
-
-def tree_cpu_seconds(pid: int) -> float:
-    """Processor time so far of a process and of all below it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return cpu_seconds(pid) + sum(tree_cpu_seconds(int(child)) for child in children)

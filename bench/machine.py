@@ -57,10 +57,28 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def child_seconds() -> float:
-    """Processor time of this process and of all its children that have ended."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return sum(sum(resource.getrusage(each)[:2]) for each in who)
+def own_seconds() -> float:
+    """Processor time of this process and of all below it, those that have ended, too."""
+    ended = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    return ended + tree_cpu_seconds(os.getpid())
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """Processor time so far of a process and of all below it."""
+    seconds = 0.0
+    # What ends meanwhile is gone.
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children = (task / "children").read_text().split()
+            seconds += sum(tree_cpu_seconds(int(child)) for child in children)
+        seconds += cpu_seconds(pid)
+    return seconds
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def busy_seconds() -> float:

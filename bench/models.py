@@ -5,20 +5,32 @@ Each is made by a process of its own: TensorFlow keeps the memory that it takes.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent import futures
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from bench._plain_module import plain_module
 from bench._published import ROOT
 from tests.support.pictures import STAMPS
 
 FOLDER = ROOT / "build" / "bench"
 
 
+def make(*, quick: bool) -> None:
+    """Make what the parts need, two at a time: most of the work is done by one thread."""
+    ours: list[Callable[[], Path]] = [stand_in] if quick else [stand_in, onnx, plain]
+    with futures.ThreadPoolExecutor(2) as pool:
+        for each in (pool.submit(lambda: [one() for one in ours]), pool.submit(learned)):
+            each.result()
+
+
 def stand_in() -> Path:
     """The newest version of the stand-in: the network of the project with random weights."""
-    return _exported("stand-in", FOLDER / "stand-in")
+    return _exported(module, FOLDER / "stand-in")
 
 
 def stand_in_with(precision: str) -> Path | None:
@@ -31,37 +43,41 @@ def stand_in_with(precision: str) -> Path | None:
 
 def onnx() -> Path:
     """The network of `stand_in` as an ONNX model."""
-    file = FOLDER / "network.onnx"
-    if not file.is_file():
-        making = file.with_suffix(".making")
-        _run("-m", "bench._openvino_network", str(stand_in()), str(making))
-        making.rename(file)
-    return file
+    return _made(
+        FOLDER / "network.onnx",
+        lambda file: _run("-m", "bench._openvino_network", str(stand_in()), file),
+    )
 
 
 def plain() -> Path:
     """The version that TensorFlow Serving would serve without this project."""
-    return plain_module(FOLDER / "plain") / "1"
+    return _made(
+        FOLDER / "plain" / "1",
+        lambda version: _run("-m", "bench._plain_module", str(module()), version),
+    )
 
 
 def module() -> Path:
     """The stand-in's module itself, in TF1 Hub format."""
-    plain()
-    return FOLDER / "plain-module"
+    code = "import sys, pathlib; from featurewire_exporter.stand_in import write_stand_in as w; "
+    return _made(
+        FOLDER / "stand-in-module",
+        lambda folder: _run("-c", code + "w(pathlib.Path(sys.argv[1]))", folder),
+    )
 
 
 def learned_module() -> Path:
     """EfficientNet-Lite0 with its learned weights, a TF2 SavedModel."""
-    folder = FOLDER / "lite0-module"
-    if not folder.is_dir():
-        code = "import sys, pathlib; from tests.support.learned import write_learned_module as w; "
-        _run("-c", code + "w(pathlib.Path(sys.argv[1]))", str(folder))
-    return folder
+    code = "import sys, pathlib; from tests.support.learned import write_learned_module as w; "
+    return _made(
+        FOLDER / "lite0-module",
+        lambda folder: _run("-c", code + "w(pathlib.Path(sys.argv[1]))", folder),
+    )
 
 
 def learned() -> Path:
     """The newest version made of `learned_module`."""
-    return _exported(str(learned_module()), FOLDER / "lite0")
+    return _exported(learned_module, FOLDER / "lite0")
 
 
 def learned_with(precision: str) -> Path | None:
@@ -69,9 +85,17 @@ def learned_with(precision: str) -> Path | None:
     return learned() if precision != "int8" else newest(FOLDER / "lite0-int8")
 
 
-def _exported(module: str, base_path: Path, *options: str) -> Path:
+@cache
+def loaded(folder: Path) -> Any:
+    """What `hub.load` makes of a module."""
+    import tensorflow_hub as hub
+
+    return hub.load(str(folder))
+
+
+def _exported(module: Callable[[], Path], base_path: Path, *options: str) -> Path:
     if not newest(base_path):
-        _run("-m", "featurewire_exporter", "export", module, str(base_path), *options)
+        _run("-m", "featurewire_exporter", "export", str(module()), str(base_path), *options)
     version = newest(base_path)
     assert version is not None
     return version
@@ -84,11 +108,22 @@ def newest(base_path: Path) -> Path | None:
     return max(versions, key=lambda entry: int(entry.name), default=None)
 
 
+def _made(path: Path, make: Callable[[str], None]) -> Path:
+    """`path`, which `make` writes unless it is there. Half of one is never there."""
+    if not path.exists():
+        making = path.with_name(f"{path.name}.making")
+        shutil.rmtree(making, ignore_errors=True)
+        making.parent.mkdir(parents=True, exist_ok=True)
+        make(str(making))
+        making.rename(path)
+    return path
+
+
 def _run(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
 
 
 if __name__ == "__main__":
     pictures = ["--calibration-images", str(STAMPS)] if STAMPS.is_dir() else []
-    print(_exported(str(learned_module()), FOLDER / "lite0-int8", "--int8", *pictures))
-    print(_exported("stand-in", FOLDER / "stand-in-int8", "--int8"))
+    print(_exported(learned_module, FOLDER / "lite0-int8", "--int8", *pictures))
+    print(_exported(module, FOLDER / "stand-in-int8", "--int8", *pictures))

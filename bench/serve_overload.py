@@ -22,8 +22,8 @@ from pathlib import Path
 
 from bench._crowd import Grpc, Http, crowd, predict_request, rest, steady
 from bench._published import free_port, published, serving
-from bench._serving_load import MODEL, cpu_seconds, jpegs, server_pid
-from bench.machine import busy_seconds, describe, print_table
+from bench._serving_load import MODEL, jpegs, server_pid
+from bench.machine import busy_seconds, cpu_seconds, describe, print_table
 
 TIMES = 10
 CALLERS = 48

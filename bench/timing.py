@@ -29,6 +29,14 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     """Latencies in ms by their column's title; only those that so many values can tell."""
     return {
         f"{name} ms": 1000 * quantile(seconds, share)
+        for name, share in told_by(len(seconds)).items()
+    }
+
+
+def told_by(count: int) -> dict[str, float]:
+    """The percentiles that so many values can tell: above it is one of them at least."""
+    return {
+        name: share
         for name, share in PERCENTILES.items()
-        if seconds and (len(seconds) * (1 - share) >= 1 or share < 0.9)
+        if count and (round(count * (1 - share), 6) >= 1 or share < 0.9)
     }

@@ -1,18 +1,20 @@
-"""`python -m bench.parts NAME FILE [quick]`: one part's figures into a file, for the harness."""
+"""`python -m bench.parts NAME FILE`: one part's figures into a file, for the harness."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from bench.results import as_json
 
+
+def figures_of(name: str, *, quick: bool) -> list[dict[str, Any]]:
+    return as_json(importlib.import_module(f"bench.parts.{name}").measure(quick))
+
+
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    name, file, *quick = sys.argv[1:]
-    figures = importlib.import_module(f"bench.parts.{name}").measure(bool(quick))
-    Path(file).write_text(json.dumps(as_json(figures)))
+    name, file = sys.argv[1:]
+    Path(file).write_text(json.dumps(figures_of(name, quick=False)))

@@ -19,10 +19,11 @@ import numpy as np
 
 from bench import models
 from bench._crowd import rest_body
-from bench._published import free_port, serving
-from bench._serving_load import MODEL, jpegs, server_pid
+from bench._published import serving
+from bench._serving_load import MODEL, jpegs, rest_port, server_pid
 from bench.loads import Row, streaming, threads
 from bench.results import Figure
+from bench.sharing import shared
 from featurewire import Client
 
 CALLERS = 16
@@ -44,15 +45,15 @@ class Bytes:
 
 
 def measure(quick: bool) -> list[Figure]:
-    rounds, seconds = (1, 2.0) if quick else (3, 6.0)
-    contents, rest_port = jpegs(), free_port()
-    flags = ("--engine=openvino", "--engine_precision=bfloat16", f"--rest_api_port={rest_port}")
+    rounds, seconds = (1, 1.5) if quick else (3, 6.0)
+    contents = jpegs()
+    flags = ("--engine=openvino", "--engine_precision=bfloat16")
     with (
-        serving(models.stand_in().parent, MODEL, *flags) as target,
+        shared(serving, models.stand_in().parent, MODEL, *flags) as target,
         Client(target, model=MODEL) as client,
     ):
         client.wait_until_ready(120)
-        ways, sizes = _ways(client, target, rest_port, contents)
+        ways, sizes = _ways(client, target, rest_port(target), contents)
         expected = ways[OURS](0)
         for call in ways.values():
             if np.dot(vector := call(0), expected) < 0.99 * np.linalg.norm(vector) * np.linalg.norm(
@@ -63,7 +64,7 @@ def measure(quick: bool) -> list[Figure]:
         rows = [Row(name, CALLERS, threads(call), pid) for name, call in ways.items()]
         rows.insert(1, Row(STREAM, CALLERS, streaming(client, contents), pid))
         for row in rows:
-            row.warm_up()
+            row.warm_up(seconds / 3)
         for _ in range(rounds):
             for row in rows:
                 row.run(seconds)
@@ -78,7 +79,7 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def _ways(
-    client: Client, target: str, rest_port: int, contents: list[bytes]
+    client: Client, target: str, port: int, contents: list[bytes]
 ) -> tuple[dict[str, Call], dict[str, Bytes]]:
     """Functions from an image's number to its vector, and what they sent and got."""
     import cv2
@@ -116,7 +117,7 @@ def _ways(
 
     def rest(number: int) -> np.ndarray:
         if not hasattr(local, "connection"):
-            local.connection = http.client.HTTPConnection("127.0.0.1", rest_port)
+            local.connection = http.client.HTTPConnection("127.0.0.1", port)
         body = rest_body(image_of(number))
         local.connection.request("POST", f"/v1/models/{MODEL}:predict", body)
         reply = local.connection.getresponse().read()

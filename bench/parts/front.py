@@ -28,7 +28,7 @@ FRONTS = {"featurewire": "Featurewire", "bare": "bare grpc.aio"}
 SIZES = {1_000: "1 KB", 100_000: "100 KB", 1_600_000: "1.6 MB"}
 IDLE = 1000
 WAITING = 512
-SETTLE = 3.0  # seconds
+SETTLE = 1.5  # seconds
 
 
 @dataclass
@@ -63,7 +63,7 @@ def front(kind: str) -> Iterator[Front]:
 
 
 def measure(quick: bool) -> list[Figure]:
-    rounds, seconds = (1, 1.0) if quick else (3, 3.0)
+    rounds, seconds = (1, 0.5) if quick else (3, 3.0)
     figures = []
     with front("featurewire") as ours, front("bare") as bare:
         for size, title in SIZES.items():
@@ -74,7 +74,7 @@ def measure(quick: bool) -> list[Figure]:
                     for kind, each in (("featurewire", ours), ("bare", bare))
                 ]
                 for row in rows:
-                    row.warm_up()
+                    row.warm_up(seconds / 2)
                 for _ in range(rounds):
                     for row in rows:
                         row.run(seconds)

@@ -16,6 +16,7 @@ from bench import engines, models
 from bench._published import serving
 from bench._serving_load import MODEL, jpegs
 from bench.results import Figure
+from bench.sharing import shared
 from bench.timing import in_turns
 from featurewire import Client
 from featurewire_server.engines.engine import Engine
@@ -39,12 +40,11 @@ def measure(quick: bool) -> list[Figure]:
         engine = engines.load(version, "openvino", precision)
         flags = ("--engine=openvino", f"--engine_precision={precision}")
         with (
-            serving(version.parent, MODEL, *flags) as target,
+            shared(serving, version.parent, MODEL, *flags) as target,
             Client(target, model=MODEL) as client,
         ):
             client.wait_until_ready(120)
             times = in_turns(_runs(engine, client), 10 if quick else 60)
-        engine.close()
         figures += _figures(f"{precision}", times)
     return figures
 

@@ -3,7 +3,8 @@
 The network's convolutions take so many operations an image; the limit is as many images a second
 as they would be at the rate of one large matrix product in the same precision. Above 1, they fit
 the caches better than that product. `plain TensorFlow` is the hub module's own graph, which is what
-TensorFlow Serving would execute.
+TensorFlow Serving would execute. A quick run leaves out ONNX Runtime, whose model takes a minute to
+make.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def measure(quick: bool) -> list[Figure]:
                 more={"how": f"{rows}x{depth} by {depth}x{columns}, OpenVINO, computed in {text}"},
             )
         )
-    ways = _ways(model)
+    ways = _ways(model, quick)
     for batch in (16,) if quick else (1, 16):
         figures += _compared(ways, products, batch, work, rounds if batch > 1 else 3 * rounds)
     return figures
@@ -86,18 +87,14 @@ def _compared(
     return figures
 
 
-def _ways(model: Any) -> dict[str, Callable[[np.ndarray], object]]:
+def _ways(model: Any, quick: bool) -> dict[str, Callable[[np.ndarray], object]]:
     """How to run the network on images: name, which ends with the precision, and function."""
-    import onnxruntime
     import tensorflow as tf
-    import tensorflow_hub as hub
 
-    plain = hub.load(str(models.module())).signatures["image_feature_vector"]
-    session = onnxruntime.InferenceSession(models.onnx(), providers=["CPUExecutionProvider"])
-    (entry,) = session.get_inputs()
+    plain = models.loaded(models.module()).signatures["image_feature_vector"]
     ways: dict[str, Callable[[np.ndarray], object]] = {
         PLAIN: lambda images: plain(images=tf.constant(images))["default"].numpy(),
-        "ONNX Runtime, float32": lambda images: session.run(None, {entry.name: images}),
+        **({} if quick else {"ONNX Runtime, float32": _onnx_runtime()}),
         "OpenVINO itself, float32": _openvino(model, "f32"),
         "OpenVINO itself, bfloat16": _openvino(model, "bf16"),
     }
@@ -110,6 +107,14 @@ def _ways(model: Any) -> dict[str, Callable[[np.ndarray], object]]:
                     engine.run("image_feature_vector", {"images": images}, ["default"])
                 )
     return ways
+
+
+def _onnx_runtime() -> Callable[[np.ndarray], object]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(models.onnx(), providers=["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    return lambda images: session.run(None, {entry.name: images})
 
 
 def _openvino(model: Any, precision: str) -> Callable[[np.ndarray], object]:

@@ -1,4 +1,4 @@
-"""The embedded server over gRPC, by calls in flight, beside its engine without a server.
+"""The embedded server over gRPC, by calls in flight, beside each engine without a server.
 
 A closed loop: each caller sends one image, waits for its vector and sends the next. The engine
 alone answers one image after the other, which is the peer of one call in flight, and full batches
@@ -15,35 +15,42 @@ from bench._published import serving
 from bench._serving_load import MODEL, InProcess, jpegs, server_pid
 from bench.loads import Row, cheap
 from bench.results import Figure
+from bench.sharing import shared
 from featurewire import Client
 
 ONE = "in process, one image after the other"
 FULL = "in process, full batches"
 SINGLES = 12
-PRECISIONS = ("float32", "bfloat16", "int8")
+ENGINES = {"OpenVINO": ("float32", "bfloat16", "int8"), "TensorFlow": ("float32",)}
 
 
 def measure(quick: bool) -> list[Figure]:
     levels = (1, 32) if quick else (1, 4, 8, 16, 32)
     rounds, seconds = (1, 2.0) if quick else (2, 3.0)
     figures = []
-    for precision in ("bfloat16",) if quick else PRECISIONS:
-        version = models.stand_in_with(precision)
-        if version is not None:
-            figures += _measured(version, precision, levels, rounds, seconds)
+    for engine, precisions in ({"OpenVINO": ("bfloat16",)} if quick else ENGINES).items():
+        for precision in precisions:
+            version = models.stand_in_with(precision)
+            if version is not None:
+                figures += _measured(version, engine, precision, levels, rounds, seconds)
     return figures
 
 
 def _measured(
-    version: Path, precision: str, levels: tuple[int, ...], rounds: int, seconds: float
+    version: Path,
+    engine: str,
+    precision: str,
+    levels: tuple[int, ...],
+    rounds: int,
+    seconds: float,
 ) -> list[Figure]:
     requests = [predict_request(MODEL, image) for image in jpegs()]
     singles: list[float] = []
     full: list[float] = []
-    flags = ("--engine=openvino", f"--engine_precision={precision}")
+    flags = (f"--engine={engine.lower()}", f"--engine_precision={precision}")
     with (
-        InProcess(version, "openvino", precision) as alone,
-        serving(version.parent, MODEL, *flags) as target,
+        shared(InProcess, version, engine.lower(), precision) as alone,
+        shared(serving, version.parent, MODEL, *flags) as target,
     ):
         with Client(target, model=MODEL) as client:
             client.wait_until_ready(120)
@@ -56,7 +63,7 @@ def _measured(
             for row in rows:
                 row.run(seconds)
             full.append(alone.rate(seconds)[1])
-    table = f"OpenVINO, {precision}"
+    table = f"{engine}, {precision}"
     alone_figures = [
         Figure(table=table, name=name, unit="images/s", values=values)
         for name, values in ((ONE, singles), (FULL, full))
