@@ -7,8 +7,10 @@ pictures.
 from __future__ import annotations
 
 from bench import models
-from bench.parts.accuracy import PICTURES, engines_beside, module_of, views_of
+from bench.parts.accuracy import engines_beside, module_of, views_of
 from bench.results import Figure
+
+PICTURES = 125
 
 
 def measure(quick: bool) -> list[Figure]:

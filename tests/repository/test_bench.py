@@ -1,0 +1,102 @@
+"""What the parts of `make bench` have in common: percentiles, shared servers, intervals."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from bench.parts.accuracy import CROPS, recall_lost
+from bench.parts.loadgen import latencies, summary
+from bench.sharing import shared, sharing
+from bench.timing import percentiles
+
+SUMMARY = """\
+Result is : VALID
+50.00 percentile latency (ns)   : 1000000
+90.00 percentile latency (ns)   : 2000000
+99.00 percentile latency (ns)   : 3000000
+99.90 percentile latency (ns)   : 4000000
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "known"),
+    [(1, {"p50"}), (10, {"p50", "p90"}), (999, {"p50", "p90", "p99"})],
+)
+def test_a_percentile_is_shown_where_a_value_is_above_it(count, known):
+    assert set(percentiles([0.1] * count)) == {f"{name} ms" for name in known}
+    assert set(latencies(summary(SUMMARY) | {"samples": count})) == {f"{name} ms" for name in known}
+
+
+def test_a_thousand_samples_tell_all_percentiles_of_loadgen():
+    found = latencies(summary(SUMMARY) | {"samples": 1000})
+    assert found == {"p50 ms": 1, "p90 ms": 2, "p99 ms": 3, "p99.9 ms": 4}
+
+
+@pytest.fixture
+def started():
+    """Names of what runs, and of all that ever did."""
+    return [], []
+
+
+@pytest.fixture
+def server(started):
+    running, ever = started
+
+    @contextlib.contextmanager
+    def start(name: str) -> Iterator[str]:
+        running.append(name)
+        ever.append(name)
+        try:
+            yield name
+        finally:
+            running.remove(name)
+
+    return start
+
+
+def test_parts_of_a_quick_run_share_a_server_until_its_end(started, server):
+    running, ever = started
+    with sharing():
+        for name in ("float32", "bfloat16", "float32"):
+            with shared(server, name) as found:
+                assert found == name
+        assert sorted(running) == ["bfloat16", "float32"]
+    assert running == []
+    assert ever == ["float32", "bfloat16"]
+
+
+def test_a_part_by_itself_leaves_no_server(started, server):
+    running, ever = started
+    for _ in range(2):
+        with shared(server, "float32"):
+            assert running == ["float32"]
+        assert running == []
+    assert ever == ["float32"] * 2
+
+
+def test_a_quick_run_that_fails_leaves_no_server(started, server):
+    with pytest.raises(RuntimeError), sharing(), shared(server, "float32"):
+        raise RuntimeError
+    assert started[0] == []
+
+
+@pytest.fixture
+def exact():
+    """Pictures that are nothing like each other, each with crops that are it."""
+    return np.repeat(np.eye(20, dtype=np.float32)[:, np.newaxis], 1 + CROPS, axis=1)
+
+
+def test_vectors_that_find_all_that_the_modules_find_lose_nothing(exact):
+    assert recall_lost(exact, exact) == "0.00 ± 0.00 points"
+
+
+def test_the_interval_of_what_is_lost_counts_pictures_not_crops(exact):
+    found = exact.copy()
+    found[0, 1:] = found[1, 1:]  # all crops of one picture of 20 find another one
+    share = 1 / 20
+    error = 196 * (share * (1 - share) / 19) ** 0.5
+    assert recall_lost(exact, found) == f"5.00 ± {error:.2f} points"
