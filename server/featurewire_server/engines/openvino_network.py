@@ -20,7 +20,7 @@ else:
 
 #: Batch sizes that are compiled, largest first; others run in pieces. A model compiled for one
 #: size is up to a fifth faster than one for any, and each takes as much memory as the network.
-SIZES = (16, 4, 1)
+SIZES = (16, 4, 2, 1)
 
 #: Computing takes every core: two batches at once would only make both of them late. So one thread
 #: computes them as they come, each with all its pieces: those of another between them would make it
