@@ -65,13 +65,14 @@ def own_seconds() -> float:
 
 def tree_cpu_seconds(pid: int) -> float:
     """Processor time so far of a process and of all below it."""
+    # Processes and threads end meanwhile: what is read of the others counts.
     seconds = 0.0
-    # What ends meanwhile is gone.
     with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            children = (task / "children").read_text().split()
-            seconds += sum(tree_cpu_seconds(int(child)) for child in children)
         seconds += cpu_seconds(pid)
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                children = (task / "children").read_text().split()
+                seconds += sum(tree_cpu_seconds(int(child)) for child in children)
     return seconds
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from bench.machine import own_seconds
 from bench.parts.accuracy import CROPS, recall_lost
 from bench.parts.loadgen import latencies, summary
 from bench.sharing import shared, sharing
@@ -100,3 +104,32 @@ def test_the_interval_of_what_is_lost_counts_pictures_not_crops(exact):
     share = 1 / 20
     error = 196 * (share * (1 - share) / 19) ** 0.5
     assert recall_lost(exact, found) == f"5.00 ± {error:.2f} points"
+
+
+def test_processor_time_of_a_process_counts_those_below_it_while_threads_come_and_go():
+    burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    before = own_seconds()
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            threads = [threading.Thread(target=lambda: None) for _ in range(20)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child:
+            child.stdout.readline()
+            while_it_lives = [own_seconds() - before for _ in range(50)]
+            child.stdin.write(b"\n")
+    finally:
+        stop.set()
+        churning.join()
+    assert min(while_it_lives) >= 0.25
+    assert own_seconds() - before >= 0.25
