@@ -38,9 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     failed = []
-    if not options.report:
+    if not (options.report or options.parts):
         print("== models", flush=True)
+        began = time.perf_counter()
         models.make(quick=options.quick)
+        print(f"made in {time.perf_counter() - began:.0f} s", flush=True)
     with sharing() if options.quick else contextlib.nullcontext():
         for name in () if options.report else options.parts or NAMES:
             print(f"\n== {name}", flush=True)

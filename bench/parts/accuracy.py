@@ -14,13 +14,14 @@ some of these among them.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from bench import engines, models
 from bench._photos import SAMPLES, jpeg, of_pixels
+from bench.parts.network import ENGINES, QUICK_ENGINES
 from bench.results import Figure
 from featurewire_exporter.bridge.maps import unit
 from featurewire_exporter.int8.gate import measure as compare
@@ -30,13 +31,10 @@ PICTURES = 500
 DECODED = 125
 """Of them, those that are sent in other forms."""
 CROPS = 4
-BATCH = 16
+BATCH = 4
+"""A size that the engines compile: each further one takes a second."""
 EXIF_TURN = 6
 QUALITY = 95
-ENGINES = {
-    "TensorFlow": ("float32", "bfloat16"),
-    "OpenVINO": ("float32", "bfloat16", "int8"),
-}
 Embed = Callable[[Iterable[bytes]], np.ndarray]
 
 
@@ -47,6 +45,7 @@ def measure(quick: bool) -> list[Figure]:
         module_of(models.learned_module(), 224),
         models.learned_with,
         pictures,
+        QUICK_ENGINES if quick else ENGINES,
     )
     some = pictures[: 3 if quick else DECODED]
     return figures + _decodes(models.learned(), models.learned_module(), some)
@@ -77,10 +76,11 @@ def engines_beside(
     module: Embed,
     version_with: Callable[[str], Path | None],
     pictures: list[list[bytes]],
+    precisions_of: Mapping[str, tuple[str, ...]],
 ) -> list[Figure]:
     exact = _vectors(module, pictures)
     figures = []
-    for engine, precisions in ENGINES.items():
+    for engine, precisions in precisions_of.items():
         for precision in precisions:
             version = version_with(precision)
             if version is not None:

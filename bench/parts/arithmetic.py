@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bench import models
 from bench.parts.accuracy import engines_beside, module_of, views_of
+from bench.parts.network import ENGINES, QUICK_ENGINES
 from bench.results import Figure
 
 PICTURES = 125
@@ -18,5 +19,6 @@ def measure(quick: bool) -> list[Figure]:
         "The stand-in, random weights",
         module_of(models.module(), 299),
         models.stand_in_with,
-        views_of(3 if quick else PICTURES),
+        views_of(4 if quick else PICTURES),
+        QUICK_ENGINES if quick else ENGINES,
     )
