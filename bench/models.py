@@ -49,7 +49,7 @@ def stand_in_with(precision: str) -> Path | None:
 
 def onnx() -> Path:
     """The network of `stand_in` as an ONNX model."""
-    return _made(
+    return made(
         FOLDER / "network.onnx",
         lambda file: _run("-m", "bench._openvino_network", str(stand_in()), file),
     )
@@ -57,7 +57,7 @@ def onnx() -> Path:
 
 def plain() -> Path:
     """The version that TensorFlow Serving would serve without this project."""
-    return _made(
+    return made(
         FOLDER / "plain" / "1",
         lambda version: _run("-m", "bench._plain_module", str(module()), version),
     )
@@ -66,7 +66,7 @@ def plain() -> Path:
 def module() -> Path:
     """The stand-in's module itself, in TF1 Hub format."""
     code = "import sys, pathlib; from featurewire_exporter.stand_in import write_stand_in as w; "
-    return _made(
+    return made(
         FOLDER / "stand-in-module",
         lambda folder: _run("-c", code + "w(pathlib.Path(sys.argv[1]))", folder),
     )
@@ -75,7 +75,7 @@ def module() -> Path:
 def learned_module() -> Path:
     """EfficientNet-Lite0 with its learned weights, a TF2 SavedModel."""
     code = "import sys, pathlib; from tests.support.learned import write_learned_module as w; "
-    return _made(
+    return made(
         FOLDER / "lite0-module",
         lambda folder: _run("-c", code + "w(pathlib.Path(sys.argv[1]))", folder),
     )
@@ -114,7 +114,7 @@ def newest(base_path: Path) -> Path | None:
     return max(versions, key=lambda entry: int(entry.name), default=None)
 
 
-def _made(path: Path, make: Callable[[str], None]) -> Path:
+def made(path: Path, make: Callable[[str], None]) -> Path:
     """`path`, which `make` writes unless it is there. Half of one is never there."""
     if not path.exists():
         making = path.with_name(f"{path.name}.making")

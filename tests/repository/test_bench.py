@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench import models
 from bench.machine import own_seconds
 from bench.parts.accuracy import CROPS, recall_lost
 from bench.parts.loadgen import latencies, summary
@@ -133,3 +135,22 @@ def test_processor_time_of_a_process_counts_those_below_it_while_threads_come_an
         churning.join()
     assert min(while_it_lives) >= 0.25
     assert own_seconds() - before >= 0.25
+
+
+def test_a_model_whose_making_ends_midway_is_made_again(tmp_path):
+    path = tmp_path / "models" / "plain"
+
+    def broken(folder: str) -> None:
+        Path(folder).mkdir()
+        raise RuntimeError
+
+    def whole(folder: str) -> None:
+        Path(folder).mkdir()
+        Path(folder, "saved_model.pb").touch()
+
+    with pytest.raises(RuntimeError):
+        models.made(path, broken)
+    assert not path.exists()
+    assert models.made(path, whole) == path
+    assert [entry.name for entry in path.iterdir()] == ["saved_model.pb"]
+    assert models.made(path, broken) == path
