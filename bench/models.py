@@ -5,6 +5,7 @@ Each is made by a process of its own: TensorFlow keeps the memory that it takes.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench._published import ROOT
+from featurewire_server.engines.engine import MANIFEST
 from tests.support.pictures import STAMPS
 
 FOLDER = ROOT / "build" / "bench"
@@ -45,6 +47,16 @@ def stand_in_with(precision: str) -> Path | None:
     One in 8 bits takes minutes to make: `python -m bench.models` does. None before that.
     """
     return stand_in() if precision != "int8" else newest(FOLDER / "stand-in-int8")
+
+
+def stand_in_for_any() -> Path | None:
+    """A version of the stand-in in 8 bits for processors without VNNI, too."""
+    version = stand_in_with("int8")
+    if version:
+        about = json.loads((version / MANIFEST).read_text())
+        if about["int8"]["any_processor"]:
+            return version
+    return newest(FOLDER / "stand-in-int8-any")
 
 
 def onnx() -> Path:
@@ -133,3 +145,6 @@ if __name__ == "__main__":
     pictures = ["--calibration-images", str(STAMPS)] if STAMPS.is_dir() else []
     print(_exported(learned_module, FOLDER / "lite0-int8", "--int8", *pictures))
     print(_exported(module, FOLDER / "stand-in-int8", "--int8", *pictures))
+    if stand_in_for_any() is None:
+        options = ["--int8", "--int8-any-processor", *pictures]
+        print(_exported(module, FOLDER / "stand-in-int8-any", *options))

@@ -6,6 +6,7 @@ NAMES = (
     "image",
     "front",
     "serving",
+    "instructions",
     "peers",
     "clients",
     "loadgen",
