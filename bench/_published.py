@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCHING = ROOT / "serving_config" / "batching.config"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STAND_IN = ROOT / "build" / "models" / "stand-in"
 
 

@@ -28,12 +28,12 @@ GROWTH = 0.05
 HOUR = 3600.0
 
 
-def resident(pid: int) -> float:
-    """Resident memory in bytes."""
+def resident(pid: int, field: str = "VmRSS") -> float:
+    """Resident memory in bytes; `VmHWM`: the most that it was."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/{pid}/status has no VmRSS")
+    raise RuntimeError(f"/proc/{pid}/status has no {field}")
 
 
 def main(argv: list[str] | None = None) -> int:

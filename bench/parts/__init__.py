@@ -7,6 +7,7 @@ NAMES = (
     "front",
     "serving",
     "instructions",
+    "start",
     "peers",
     "clients",
     "loadgen",

@@ -1,4 +1,4 @@
-"""What the parts of `make bench` have in common: percentiles, shared servers, intervals."""
+"""What the parts of `make bench` have in common: percentiles, shared servers, lesser processors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import models
+from bench import lesser, models
 from bench.machine import own_seconds
 from bench.parts.accuracy import CROPS, recall_lost
 from bench.parts.loadgen import latencies, summary
@@ -154,3 +154,10 @@ def test_a_model_whose_making_ends_midway_is_made_again(tmp_path):
     assert models.made(path, whole) == path
     assert [entry.name for entry in path.iterdir()] == ["saved_model.pb"]
     assert models.made(path, broken) == path
+
+
+@pytest.mark.parametrize("processor", lesser.here(), ids=lambda each: each.name)
+def test_what_is_hidden_of_a_processor_computes_nothing(processor):
+    kernels = " ".join(processor.kernels().values())
+    for instructions in ("avx512", "amx"):
+        assert (instructions in kernels) == (instructions not in processor.without)
