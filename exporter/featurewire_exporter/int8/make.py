@@ -86,7 +86,7 @@ def digest(network: Path) -> str:
 
 
 def _refusal(config: Int8Config, pictures: Pictures, tried: list[tuple[str, Any]]) -> str:
-    name, best = max(tried, key=lambda each: each[1].overlap_at_10)
+    name, best = max(tried, key=lambda each: each[1].margin(config))
     few = len(pictures.calibration) < FEW * 2
     return (
         f"no setting for 8 bits passes: the nearest is {name!r} with {best.text()}, where cosine "

@@ -34,7 +34,7 @@ _ACCURATE_BIAS_PICTURES = 64
 """NNCF keeps what every layer gets of a fifth of them: with 300, a network of 244 convolutions
 takes more than 12 GB."""
 _RANKING = AdvancedAccuracyRestorerParameters(
-    ranking_subset_size=8, max_num_iterations=24, num_ranking_workers=1
+    ranking_subset_size=6, max_num_iterations=16, num_ranking_workers=1
 )
 """Layers are ranked by the pictures that suffer most, and so many at most go back to float."""
 
