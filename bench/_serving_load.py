@@ -11,9 +11,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 from bench._published import ROOT
 from featurewire import Client
@@ -86,8 +87,58 @@ def single_time(client: Client, image: bytes) -> float:
     return time.perf_counter() - started
 
 
+class Alone:
+    """The engine alone, without a server, in this process."""
+
+    def __init__(self, version: Path, name: str, precision: str) -> None:
+        from bench.engines import load
+
+        self._engine = load(version, name, precision)
+        self._contents = jpegs()
+        self._images = 0
+        self._run(BATCH)
+        self._run(1)
+
+    def rate(self, seconds: float) -> tuple[int, float]:
+        """Images, and images a second, of full batches from two threads for `seconds`."""
+        per_second = self.ask("rate", seconds)
+        return self._images, per_second
+
+    def ask(self, what: str, amount: float) -> float:
+        """`single NUMBER`: seconds of that image alone; `batch COUNT`: median of a full batch."""
+        if what == "rate":
+            started = time.perf_counter()
+            # Two, as the server's batch threads: one decodes while the other computes.
+            with futures.ThreadPoolExecutor(2) as pool:
+                batches = pool.map(self._batches_until, [started + amount] * 2)
+            self._images = BATCH * sum(batches)
+            return self._images / (time.perf_counter() - started)
+        if what == "count":
+            return self._images
+        if what == "single":
+            return self._run(1, int(amount))
+        return statistics.median(self._run(BATCH) for _ in range(int(amount)))
+
+    def _batches_until(self, deadline: float) -> int:
+        count = 0
+        while time.perf_counter() < deadline:
+            self._run(BATCH)
+            count += 1
+        return count
+
+    def _run(self, count: int, first: int = 0) -> float:
+        import numpy as np
+
+        images = np.empty(count, object)
+        endless = itertools.cycle(self._contents)
+        images[:] = list(itertools.islice(endless, first, first + count))
+        started = time.perf_counter()
+        self._engine.run("serving_default", {"image_bytes": images}, ["features"])
+        return time.perf_counter() - started
+
+
 class InProcess:
-    """The engine alone, without a server, in a process that answers questions."""
+    """The same in a process of its own, which answers questions."""
 
     def __init__(self, version: Path, engine: str, precision: str) -> None:
         self._child = subprocess.Popen(
@@ -129,48 +180,17 @@ class InProcess:
         self._child.wait(30)
 
 
-def _answers(version: Path, name: str, precision: str) -> Iterator[float]:
-    import numpy as np
+def alone_in(quick: bool) -> Callable[..., contextlib.AbstractContextManager[Alone | InProcess]]:
+    """A quick run has the engine in its own process already."""
+    return _alone if quick else InProcess
 
-    from bench.engines import load
 
-    engine = load(version, name, precision)
-    contents = jpegs()
-
-    def run(count: int, first: int = 0) -> float:
-        images = np.empty(count, object)
-        images[:] = list(itertools.islice(itertools.cycle(contents), first, first + count))
-        started = time.perf_counter()
-        engine.run("serving_default", {"image_bytes": images}, ["features"])
-        return time.perf_counter() - started
-
-    def batches_until(deadline: float) -> int:
-        count = 0
-        while time.perf_counter() < deadline:
-            run(BATCH)
-            count += 1
-        return count
-
-    run(BATCH)
-    run(1)
-    images = 0
-    for line in sys.stdin:
-        what, amount = line.split()
-        if what == "rate":
-            started = time.perf_counter()
-            # Two, as the server's batch threads: one decodes while the other computes.
-            with futures.ThreadPoolExecutor(2) as pool:
-                batches = pool.map(batches_until, [started + float(amount)] * 2)
-            images = BATCH * sum(batches)
-            yield images / (time.perf_counter() - started)
-        elif what == "count":
-            yield images
-        elif what == "single":
-            yield run(1, int(float(amount)))
-        else:
-            yield statistics.median(run(BATCH) for _ in range(int(float(amount))))
+def _alone(*engine: Any) -> contextlib.AbstractContextManager[Alone]:
+    return contextlib.nullcontext(Alone(*engine))
 
 
 if __name__ == "__main__":
-    for answer in _answers(Path(sys.argv[1]), sys.argv[2], sys.argv[3]):
-        print(answer, flush=True)
+    alone = Alone(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    for line in sys.stdin:
+        what, amount = line.split()
+        print(alone.ask(what, float(amount)), flush=True)

@@ -24,7 +24,7 @@ from bench import models
 from bench._crowd import Grpc, Http, predict_request
 from bench._openvino_network import read_network
 from bench._published import free_port, running, serving
-from bench._serving_load import MODEL, InProcess, jpegs, server_pid
+from bench._serving_load import MODEL, alone_in, jpegs, server_pid
 from bench.loads import Row, cheap
 from bench.results import Figure
 from bench.servers.answers import first_answer
@@ -48,7 +48,7 @@ def measure(quick: bool) -> list[Figure]:
         if not quick:
             engines = {PLAIN: (models.plain(), "tensorflow", "float32")} | engines
         alone = {
-            name: stack.enter_context(shared(InProcess, *engine))
+            name: stack.enter_context(shared(alone_in(quick), *engine))
             for name, engine in engines.items()
         }
         rows, sizes = [], {}

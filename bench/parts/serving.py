@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import models
 from bench._crowd import Grpc, predict_request
 from bench._published import serving
-from bench._serving_load import MODEL, InProcess, jpegs, server_pid
+from bench._serving_load import MODEL, alone_in, jpegs, server_pid
 from bench.loads import Row, cheap
 from bench.results import Figure
 from bench.sharing import shared
@@ -32,7 +32,7 @@ def measure(quick: bool) -> list[Figure]:
         for precision in precisions:
             version = models.stand_in_with(precision)
             if version is not None:
-                figures += _measured(version, engine, precision, levels, rounds, seconds)
+                figures += _measured(version, engine, precision, levels, rounds, seconds, quick)
     return figures
 
 
@@ -43,13 +43,14 @@ def _measured(
     levels: tuple[int, ...],
     rounds: int,
     seconds: float,
+    quick: bool,
 ) -> list[Figure]:
     requests = [predict_request(MODEL, image) for image in jpegs()]
     singles: list[float] = []
     full: list[float] = []
     flags = (f"--engine={engine.lower()}", f"--engine_precision={precision}")
     with (
-        shared(InProcess, version, engine.lower(), precision) as alone,
+        shared(alone_in(quick), version, engine.lower(), precision) as alone,
         shared(serving, version.parent, MODEL, *flags) as target,
     ):
         with Client(target, model=MODEL) as client:
