@@ -45,7 +45,7 @@ class Bytes:
 
 
 def measure(quick: bool) -> list[Figure]:
-    rounds, seconds = (1, 1.5) if quick else (3, 6.0)
+    rounds, seconds = (1, 1.0) if quick else (3, 6.0)
     contents = jpegs()
     flags = ("--engine=openvino", "--engine_precision=bfloat16")
     with (

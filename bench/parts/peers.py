@@ -39,7 +39,7 @@ BOUNDARY = "8f3a61c4e0"
 
 def measure(quick: bool) -> list[Figure]:
     levels = (32,) if quick else (1, 4, 32)
-    rounds, seconds = (1, 3.0) if quick else (5, 5.0)
+    rounds, seconds = (1, 2.0) if quick else (5, 5.0)
     precision = "bfloat16" if quick else "float32"
     contents = jpegs()
     with contextlib.ExitStack() as stack:
@@ -56,7 +56,7 @@ def measure(quick: bool) -> list[Figure]:
             sizes[name] = size
             rows += [Row(name, level, row.loop, row.pid) for level in levels]
         for each in rows:
-            each.warm_up()
+            each.warm_up(seconds / 4)
         rates: dict[str, list[float]] = {name: [] for name in alone}
         for _ in range(rounds):
             for name, engine in alone.items():
