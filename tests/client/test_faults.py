@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
 import threading
 import time
 
@@ -166,14 +167,16 @@ def test_the_retry_budget_is_shared_by_all_calls_of_a_client(connect):
         assert len(server.requests) == 10 + 6
 
 
-def test_the_timeout_covers_all_attempts_together(connect):
+def test_the_timeout_covers_all_attempts_together(connect, monkeypatch):
+    # Waits of 0.1, 0.2 and 0.4 s: no attempt is left with a moment in which it would run out.
+    monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
     with Misbehaving(failing(10**6, grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)) as server:
-        retry = RetryConfig(max_attempts=10**6, initial_backoff=0.2, budget=10**6)
+        retry = RetryConfig(max_attempts=10**6, initial_backoff=0.1, budget=10**6)
         client = connect(server.target, retry=retry)
-        with pytest.raises(featurewire.OverloadedError, match="attempts in"):
+        with pytest.raises(featurewire.OverloadedError, match=r"attempts? in"):
             client.embed(image(1), timeout=0.7)
         # The wait that would have gone past the end was not begun.
-        assert 1 <= len(server.requests) < 10**4
+        assert 1 <= len(server.requests) <= 3
 
 
 def test_a_slow_server_ends_in_a_deadline_error(connect):
