@@ -18,8 +18,7 @@ from pathlib import Path
 
 from bench._published import published, serving
 from bench._serving_load import MODEL, jpegs, server_pid
-from bench.machine import describe, print_table
-from bench.serve_start import resident
+from bench.machine import describe, print_table, resident
 from bench.timing import quantile
 from featurewire import Client
 

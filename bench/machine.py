@@ -82,6 +82,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def resident(pid: int, field: str = "VmRSS") -> float:
+    """Resident memory in bytes; `VmHWM`: the most that it was."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/{pid}/status has no {field}")
+
+
 def busy_seconds() -> float:
     """Processor time of all processes of the machine so far."""
     fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]

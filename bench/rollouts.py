@@ -35,8 +35,7 @@ from bench._photos import SAMPLES
 from bench._published import BATCHING
 from bench._serving_load import jpegs
 from bench.load_beside import publish
-from bench.machine import describe, print_table
-from bench.serve_start import resident
+from bench.machine import describe, print_table, resident
 from featurewire import Client, RetryConfig
 from featurewire_rollout import Rollout, RolloutConfig
 from featurewire_rollout.check import Thresholds

@@ -23,7 +23,7 @@ from pathlib import Path
 from bench._crowd import Grpc, Http, crowd, predict_request, rest, steady
 from bench._published import free_port, published, serving
 from bench._serving_load import MODEL, jpegs, server_pid
-from bench.machine import busy_seconds, cpu_seconds, describe, print_table
+from bench.machine import busy_seconds, cpu_seconds, describe, print_table, resident
 
 TIMES = 10
 CALLERS = 48
@@ -39,13 +39,6 @@ ROWS = {
     "unbatched": ["--engine=openvino", "--enable_batching=false", "--batching_parameters_file="],
     "rest": ["--engine=openvino"],
 }
-
-
-def resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 async def measure(
@@ -83,7 +76,7 @@ async def measure(
             + [f"{share:.2f}", f"{crowds:.0%}", f"{share / (1 - crowds):.2f}"]
             + [f"{1000 * tally.refusal:.0f}"]
             + [f"{spent / max(answered, 1) / cost:.2f}", len(tally.refused), tally.late]
-            + [f"{back / capacity:.2f}", f"{resident_mb(pid):.0f}"]
+            + [f"{back / capacity:.2f}", f"{resident(pid, 'VmHWM') / 2**20:.0f}"]
             + [f"{max(others, 0.0) / seconds / CORES:.0%}"]
         )
         print(rows[-1], flush=True)

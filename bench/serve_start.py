@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench._published import published, serving
 from bench._serving_load import MODEL, jpegs, server_pid, stream_rate
-from bench.machine import describe, print_table
+from bench.machine import describe, print_table, resident
 from featurewire import Client, StreamConfig
 
 SECONDS = 120.0
@@ -26,14 +26,6 @@ SAMPLE_SECONDS = 1.0
 READY_SECONDS = 25.0
 GROWTH = 0.05
 HOUR = 3600.0
-
-
-def resident(pid: int, field: str = "VmRSS") -> float:
-    """Resident memory in bytes; `VmHWM`: the most that it was."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/{pid}/status has no {field}")
 
 
 def main(argv: list[str] | None = None) -> int:

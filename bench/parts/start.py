@@ -16,8 +16,8 @@ from bench._crowd import Grpc, predict_request
 from bench._published import serving
 from bench._serving_load import MODEL, jpegs, server_pid
 from bench.loads import cheap
+from bench.machine import resident
 from bench.results import Figure
-from bench.serve_start import resident
 from featurewire import Client
 
 ROUNDS, SECONDS, IN_FLIGHT = 3, 3.0, 32
