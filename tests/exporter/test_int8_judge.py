@@ -108,9 +108,10 @@ def test_accuracy_control_takes_layers_back_to_float_until_the_gate_passes(
     judged = images[:36].reshape(12, 3, 224, 224, 3)
     compiled = quantise.compiled(model)
 
-    fixed = quantise.Setting(name="fixed", overflow_fix=True)
-    judge = Judge(judged, compiled, CONFIG, lambda text: None)
-    before = quantise.quantise(model, fixed, images[36:], judge)
+    controlled = quantise.Setting(name="controlled", overflow_fix=True, accuracy_control=True)
+    lenient = Int8Config(min_cosine=0.1, min_overlap_at_10=0.1, max_recall_loss=1.0)
+    judge = Judge(judged, compiled, lenient, lambda text: None)
+    before = quantise.Quantiser(model, images[36:], judge).quantise(controlled)
     measured = judge.measure(quantise.compiled(before))
 
     # Half of what the cosine has lost is asked back.
@@ -120,8 +121,7 @@ def test_accuracy_control_takes_layers_back_to_float_until_the_gate_passes(
     assert not measured.passes(config)
     said: list[str] = []
     judge = Judge(judged, compiled, config, said.append)
-    controlled = quantise.Setting(name="controlled", overflow_fix=True, accuracy_control=True)
-    after = quantise.quantise(model, controlled, images[36:], judge)
+    after = quantise.Quantiser(model, images[36:], judge).quantise(controlled)
     assert judge.measure(quantise.compiled(after)).passes(config)
     assert in_float(before) < in_float(after) < in_float(model)
     assert "Below the gate by" in said[0]

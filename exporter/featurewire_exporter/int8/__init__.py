@@ -1,5 +1,11 @@
 """A quantised network beside the float one: 8-bit integers for servers that run OpenVINO.
 
-`pictures` splits pictures for calibration and for the gate, `quantise` tries settings, `gate` says
-what search loses, and `make` takes the first setting that the gate lets through.
+`pictures` splits pictures for calibration and for the gate, `rounding` rounds weights, `quantise`
+tries settings, `gate` says what search loses, and `make` takes the first setting that the gate lets
+through.
 """
+
+import sys
+
+# NNCF and OpenVINO post each use to a statistics host by it, and work without it.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

@@ -55,7 +55,11 @@ class Judge:
 
     def _vectors(self, network: Network, rows: np.ndarray) -> np.ndarray:
         """float32 `[pictures, 1 + crops, dimension]`"""
-        flat = rows.reshape(-1, *rows.shape[2:])
-        starts = range(0, len(flat), _BATCH)
-        found = [network(flat[start : start + _BATCH])[0].copy() for start in starts]
-        return np.concatenate(found).reshape(*rows.shape[:2], -1)
+        found = vectors(network, rows.reshape(-1, *rows.shape[2:]))
+        return found.reshape(*rows.shape[:2], -1)
+
+
+def vectors(network: Network, images: np.ndarray) -> np.ndarray:
+    """`images`: float32 `[N, height, width, 3]`; float32 `[N, dimension]`."""
+    starts = range(0, len(images), _BATCH)
+    return np.concatenate([network(images[start : start + _BATCH])[0].copy() for start in starts])

@@ -48,6 +48,8 @@ def add_int8(
         raise ExportError(f"OpenVINO cannot read this network ({one_line(error)})") from error
     progress.step("Computing what float32 gives for pictures kept out of calibration")
     judge = Judge(pictures.judged, quantise.compiled(model), config, progress.step)
+    progress.step("Looking at what each layer of the network reads")
+    quantiser = quantise.Quantiser(model, pictures.calibration, judge)
     tried = []
     vnni = _has_vnni()
     for setting in quantise.SETTINGS:
@@ -56,7 +58,7 @@ def add_int8(
         if config.any_processor and vnni and not setting.overflow_fix:
             continue  # judged here, where nothing saturates
         progress.step(f"Quantising to 8 bits: {setting.name}")
-        quantised = quantise.quantise(model, setting, pictures.calibration, judge)
+        quantised = quantiser.quantise(setting)
         measured = judge.measure(quantise.compiled(quantised))
         tried.append((setting.name, measured))
         progress.result(f"In 8 bits, {setting.name}: {measured.text()}")

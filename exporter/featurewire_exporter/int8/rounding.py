@@ -1,0 +1,203 @@
+"""Weights of convolutions rounded so that what a layer gives changes least, not each weight.
+
+GPTQ (Frantar et al., ICLR 2023, arXiv 2210.17323): a layer's inputs are taken one after the other,
+and the weights of those still to come make up for what rounding changed, as far as the inputs go
+together. Neighbouring pixels and features do, so little is left. Libraries have it for PyTorch and
+for the matrix products of language models, none for convolutions in OpenVINO.
+
+Weights then lie on the grid that NNCF chooses for them, so its own rounding changes nothing but the
+largest of a channel, which has half a step too much for 7 bits; `settle` mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.lib.stride_tricks import sliding_window_view
+from openvino import opset13 as operations
+
+STEPS = {8: 127.0, 7: 63.5}
+"""By bits, the steps of NNCF's grid from 0 to a channel's largest weight."""
+_PICTURES, _PLACES = 64, 200
+"""A layer is looked at in so many places of so many pictures; it has up to some 3,000 inputs."""
+_BATCH = 4
+"""Pictures at once: what every layer of a large network gets of one takes some 80 MB."""
+_DAMPING = 0.01
+"""Of the mean of the diagonal, added to it, as in the paper: makes few places invertible."""
+_DEQUANTISING = frozenset(("Multiply", "Subtract", "Convert", "Reshape"))
+"""What NNCF leaves between a layer and its weights in 8 bits."""
+_BLOCK = 128
+"""Inputs after which those still to come are corrected: the same sums, in larger products."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a convolution reads of a tensor. Pairs are `(height, width)`."""
+
+    source: str
+    groups: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+    def places(self, maps: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+        """`maps`: `[N, channels, height, width]`; `[groups, places, inputs]`, by chance."""
+        maps = np.pad(maps, ((0, 0), (0, 0), *zip(self.before, self.after, strict=True)))
+        spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        windows = sliding_window_view(maps, spans, axis=(2, 3))
+        windows = windows[:, :, :: self.strides[0], :: self.strides[1]]
+        windows = windows[..., :: self.dilations[0], :: self.dilations[1]]
+        pictures, _, rows, columns = windows.shape[:4]
+        count = pictures * min(_PLACES, rows * columns)
+        picture, row, column = chance.integers(0, (pictures, rows, columns), (count, 3)).T
+        chosen = windows[picture, :, row, column]
+        return chosen.reshape(count, self.groups, -1).swapaxes(0, 1)
+
+
+class Rounding:
+    """Rounds the weights of a model; what its layers read is looked at once."""
+
+    def __init__(self, model: ov.Model, images: np.ndarray) -> None:
+        """`images`: float32 `[N, height, width, 3]`, at least one."""
+        self._model = model
+        images = images[:: -(-len(images) // _PICTURES)]
+        probed = model.clone()
+        probed.reshape([min(_BATCH, len(images)), *images.shape[1:]])
+        self._readings = {layer.get_friendly_name(): _reading(layer) for layer in _layers(probed)}
+        self._moments = _moments(probed, {*self._readings.values()}, images)
+        self._levels: dict[tuple[str, int], np.ndarray] = {}
+
+    def rounded(self, bits: int, *, but: Collection[str] = ()) -> ov.Model:
+        """A copy with weights on grids of `bits`, except for the layers named in `but`."""
+        model = self._model.clone()
+        for layer in _layers(model):
+            name = layer.get_friendly_name()
+            if name in but:
+                continue
+            weights = layer.input_value(1).get_node().data
+            moments = self._moments[self._readings[name]]
+            by_group = weights.reshape(len(moments), -1, moments.shape[-1])
+            # NNCF gives depthwise convolutions all 8 bits: their sums are too short to saturate.
+            depthwise = len(moments) > 1 and weights.shape[2] == 1
+            steps = STEPS[8 if depthwise else bits]
+            if (name, bits) not in self._levels:
+                self._levels[name, bits] = round_to_grid(by_group, moments, steps)
+            magnitudes = np.abs(by_group)
+            largest = magnitudes.max(axis=2, keepdims=True)
+            found = self._levels[name, bits] * (largest / np.float32(steps))
+            found = np.where(_first(magnitudes), by_group, found)
+            _replace(layer.input(1), found.reshape(weights.shape))
+        return model
+
+    def settle(self, quantised: ov.Model, bits: int) -> None:
+        """Give what NNCF made of `rounded` the levels that were meant."""
+        for layer in convolutions(quantised):
+            value = layer.input_value(1)
+            while value.get_node().get_type_name() in _DEQUANTISING:
+                edge, value = value.get_node().input(0), value.get_node().input_value(0)
+            levels = self._levels.get((layer.get_friendly_name(), bits))
+            if levels is not None and value.get_element_type() == ov.Type.i8:
+                _replace(edge, levels.reshape(value.get_shape()))
+
+
+def convolutions(model: ov.Model) -> list[Any]:
+    """In the order of computation."""
+    kinds = {"Convolution", "GroupConvolution"}
+    return [node for node in model.get_ordered_ops() if node.get_type_name() in kinds]
+
+
+def round_to_grid(weights: np.ndarray, moments: np.ndarray, steps: float) -> np.ndarray:
+    """Levels of each channel, in terms of its largest weight / `steps`, which has the last level.
+
+    `weights`: `[groups, channels, inputs]`; `moments`: `[groups, inputs, inputs]`, the second
+    moments of the inputs, times any factor. int8 `[groups, channels, inputs]`.
+    """
+    moved = weights.astype(np.float64)
+    magnitudes = np.abs(moved)
+    scale = np.maximum(magnitudes.max(axis=2), np.finfo(np.float32).tiny) / steps
+    most = np.floor(steps)
+    largest, last = _first(magnitudes), most * np.sign(moved)
+    correction = _correction(moments)
+    found = np.empty_like(moved)
+    inputs = moved.shape[2]
+    for start in range(0, inputs, _BLOCK):
+        end = min(start + _BLOCK, inputs)
+        errors = np.empty((*moved.shape[:2], end - start))
+        for at in range(start, end):
+            nearest = np.clip(np.round(moved[:, :, at] / scale), -most, most)
+            level = np.where(largest[:, :, at], last[:, :, at], nearest)
+            factors = correction[:, at, at:end]
+            error = (moved[:, :, at] - level * scale) / factors[:, :1]
+            moved[:, :, at:end] -= error[..., np.newaxis] * factors[:, np.newaxis]
+            found[:, :, at], errors[:, :, at - start] = level, error
+        moved[:, :, end:] -= errors @ correction[:, start:end, end:]
+    return found.astype(np.int8)
+
+
+def _first(magnitudes: np.ndarray) -> np.ndarray:
+    """Where the first of each channel's largest weights is: bool, of the same shape."""
+    return np.arange(magnitudes.shape[2]) == magnitudes.argmax(axis=2)[..., np.newaxis]
+
+
+def _replace(edge: Any, values: np.ndarray) -> None:
+    edge.replace_source_output(operations.constant(values).output(0))
+
+
+def _correction(moments: np.ndarray) -> np.ndarray:
+    """By which factors the inputs after one make up for it: upper triangles, of the same shape."""
+    damped = moments.astype(np.float64)
+    diagonal = np.einsum("gkk->gk", damped)
+    diagonal += _DAMPING * diagonal.mean(axis=1, keepdims=True) + np.finfo(np.float32).tiny
+    return np.linalg.cholesky(np.linalg.inv(damped)).swapaxes(1, 2)
+
+
+def _moments(
+    probed: ov.Model, readings: Collection[_Reading], images: np.ndarray
+) -> dict[_Reading, np.ndarray]:
+    """Sums of products of each two inputs, float32 `[groups, inputs, inputs]`."""
+    sources = {_source(layer): layer.input_value(0) for layer in _layers(probed)}
+    watched = ov.Model([*sources.values()], probed.get_parameters())
+    network = ov.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    request = network.create_infer_request()
+    batch = watched.input(0).shape[0]
+    chance = np.random.default_rng(0)
+    found: dict[_Reading, Any] = dict.fromkeys(readings, 0)
+    for start in range(0, len(images) - batch + 1, batch):
+        request.infer({0: images[start : start + batch]})
+        maps = {name: request.get_output_tensor(at).data for at, name in enumerate(sources)}
+        for reading in readings:
+            places = reading.places(maps[reading.source], chance)
+            found[reading] = found[reading] + places.swapaxes(1, 2) @ places
+    return found
+
+
+def _layers(model: ov.Model) -> list[Any]:
+    """Convolutions of images whose weights are constants."""
+    return [
+        node
+        for node in convolutions(model)
+        if node.input_value(1).get_node().get_type_name() == "Constant"
+        and len(node.get_attributes()["strides"]) == 2
+    ]
+
+
+def _source(layer: Any) -> str:
+    value = layer.input_value(0)
+    return f"{value.get_node().get_friendly_name()}:{value.get_index()}"
+
+
+def _reading(layer: Any) -> _Reading:
+    attributes, shape = layer.get_attributes(), [*layer.input_value(1).get_shape()]
+    names = ("strides", "dilations", "pads_begin", "pads_end")
+    return _Reading(
+        _source(layer),
+        shape[0] if layer.get_type_name() == "GroupConvolution" else 1,
+        (shape[-2], shape[-1]),
+        *(tuple(attributes[name]) for name in names),
+    )
