@@ -32,18 +32,26 @@ class Processor:
     needs: str
     """The newest of its instruction sets, as /proc/cpuinfo names it."""
     without: str
-    """What `lesser.c` has to hide."""
+    """What it has not."""
     precisions: tuple[str, ...] = ("float32", "int8")
     """In which it computes faster than in those before."""
     vnni: bool = True
 
+    @property
+    def hidden(self) -> str:
+        """What of it this one has, so that `lesser.c` has to hide it."""
+        flags = _flags()
+        found = [word for word in self.without.split() if any(word in flag for flag in flags)]
+        return " ".join(found)
+
     @contextlib.contextmanager
     def seen(self) -> Iterator[None]:
         """Processes that are started meanwhile take this processor for it."""
-        if not self.without:
+        hidden = self.hidden
+        if not hidden:
             yield
             return
-        environment = {"LD_PRELOAD": _library(), "FEATUREWIRE_BENCH_WITHOUT": self.without}
+        environment = {"LD_PRELOAD": _library(), "FEATUREWIRE_BENCH_WITHOUT": hidden}
         with mock.patch.dict(os.environ, environment):
             yield
 
@@ -72,10 +80,14 @@ PROCESSORS = (
 
 
 def here() -> list[Processor]:
-    """Those that this one can be taken for."""
-    flags = set(Path("/proc/cpuinfo").read_text().split())
+    """Those that this one can be taken for, or is."""
+    flags = _flags()
     hides = "cpuid_fault" in flags
-    return [each for each in PROCESSORS if each.needs in flags and (hides or not each.without)]
+    return [each for each in PROCESSORS if each.needs in flags and (hides or not each.hidden)]
+
+
+def _flags() -> set[str]:
+    return set(Path("/proc/cpuinfo").read_text().split())
 
 
 def _library() -> str:
