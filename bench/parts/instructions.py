@@ -18,7 +18,7 @@ from bench.results import Figure
 from featurewire import Client
 
 LEVELS = (1, 32)
-ROUNDS, SECONDS = 2, 3.0
+ROUNDS, SECONDS = 3, 5.0
 
 
 def measure(quick: bool) -> list[Figure]:

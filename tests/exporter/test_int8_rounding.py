@@ -182,3 +182,16 @@ def test_layers_left_in_float_keep_their_weights(model, images):
     ]
     same = [np.array_equal(a, b) for a, b in zip(weights[:4], weights[4:], strict=True)]
     assert same == [False, True, False, False]
+
+
+def test_a_network_without_convolutions_stays_as_it_is(images):
+    import openvino as ov
+    from openvino import opset13 as op
+
+    entry = op.parameter([-1, SIDE, SIDE, 3], np.float32)
+    model = ov.Model([op.reduce_mean(entry, op.constant([1, 2]))], [entry], "mean")
+    rounding = Rounding(model, images)
+    rounded = rounding.rounded(8)
+    rounding.settle(rounded, 8)
+    exact, found = (vectors(quantise.compiled(each), images) for each in (model, rounded))
+    np.testing.assert_array_equal(exact, found)

@@ -39,6 +39,7 @@ class _Reading:
     """What a convolution reads of a tensor. Pairs are `(height, width)`."""
 
     source: str
+    """As `_source` names it."""
     groups: int
     kernel: tuple[int, int]
     strides: tuple[int, int]
@@ -83,7 +84,7 @@ class Rounding:
             weights = layer.input_value(1).get_node().data
             moments = self._moments[self._readings[name]]
             by_group = weights.reshape(len(moments), -1, moments.shape[-1])
-            # NNCF gives depthwise convolutions all 8 bits: their sums are too short to saturate.
+            # NNCF gives depthwise convolutions all 8 bits, with its overflow fix, too.
             depthwise = len(moments) > 1 and weights.shape[2] == 1
             steps = STEPS[8 if depthwise else bits]
             if (name, bits) not in self._levels:
@@ -92,7 +93,7 @@ class Rounding:
             largest = magnitudes.max(axis=2, keepdims=True)
             found = self._levels[name, bits] * (largest / np.float32(steps))
             found = np.where(_first(magnitudes), by_group, found)
-            _replace(layer.input(1), found.reshape(weights.shape))
+            _replace(layer.input(1), found.reshape(weights.shape).astype(weights.dtype))
         return model
 
     def settle(self, quantised: ov.Model, bits: int) -> None:
@@ -162,6 +163,8 @@ def _moments(
 ) -> dict[_Reading, np.ndarray]:
     """Sums of products of each two inputs, float32 `[groups, inputs, inputs]`."""
     sources = {_source(layer): layer.input_value(0) for layer in _layers(probed)}
+    if not sources:
+        return {}
     watched = ov.Model([*sources.values()], probed.get_parameters())
     network = ov.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = network.create_infer_request()
