@@ -51,12 +51,10 @@ def add_int8(
     progress.step("Looking at what each layer of the network reads")
     quantiser = quantise.Quantiser(model, pictures.calibration, judge)
     tried = []
-    vnni = _has_vnni()
+    any_processor = config.any_processor or not _has_vnni()
     for setting in quantise.SETTINGS:
-        if setting.needs_vnni and not vnni:
+        if any_processor and not setting.overflow_fix:
             continue
-        if config.any_processor and vnni and not setting.overflow_fix:
-            continue  # judged here, where nothing saturates
         progress.step(f"Quantising to 8 bits: {setting.name}")
         quantised = quantiser.quantise(setting)
         measured = judge.measure(quantise.compiled(quantised))
@@ -71,7 +69,7 @@ def add_int8(
             "network": NETWORK,
             "digest": digest(target),
             "setting": setting.name,
-            "any_processor": setting.overflow_fix or not vnni,
+            "any_processor": setting.overflow_fix,
             "calibration": {"images": len(pictures.calibration), "source": pictures.source},
             "gate": measured.as_manifest(),
             **quantise.versions(),

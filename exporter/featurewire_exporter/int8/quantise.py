@@ -48,18 +48,14 @@ class Setting:
 
     name: str
     overflow_fix: bool = False
-    """Weights take 7 bits, so that sums of two products fit 16: processors without VNNI need it."""
+    """Weights take 7 bits, so that sums of two products fit 16, all that processors without VNNI
+    have: 8 bits may do for the pictures of the gate there and saturate for the next."""
     accurate_bias: bool = False
     """Biases are corrected layer by layer with what the quantised layers before them give."""
     float_layers: int = 0
     """So many convolutions at each end stay in float32."""
     accuracy_control: bool = False
     """Then layers go back to float32, those that cost most first, until the gate passes."""
-
-    @property
-    def needs_vnni(self) -> bool:
-        """Whether saturation decides, which layers in float do not mend, without VNNI."""
-        return self.float_layers > 0 and not self.overflow_fix
 
 
 SETTINGS = (
@@ -143,7 +139,8 @@ class Quantiser:
             overflow_fix=OverflowFix.ENABLE if setting.overflow_fix else OverflowFix.DISABLE,
             activations_range_estimator_params=_RANGES,
         )
-        nncf.set_log_level(logging.ERROR)
+        # Not `nncf.set_log_level`, which also silences handlers that others share with its logger.
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         with contextlib.redirect_stdout(io.StringIO()):
             if not setting.accuracy_control:
                 return nncf.quantize(model, dataset, advanced_parameters=advanced, **settings)
