@@ -13,6 +13,7 @@ from featurewire_exporter.freeze import freeze
 from featurewire_exporter.int8 import quantise
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.judge import Judge
+from featurewire_exporter.int8.rounding import convolutions
 from featurewire_exporter.module import load_module
 from tests.support.learned import write_learned_module
 
@@ -84,8 +85,7 @@ def in_float(model) -> int:
     """Convolutions whose input is not quantised."""
     return sum(
         node.input_value(0).get_node().get_type_name() != "FakeQuantize"
-        for node in model.get_ops()
-        if node.get_type_name() in {"Convolution", "GroupConvolution"}
+        for node in convolutions(model)
     )
 
 

@@ -11,6 +11,8 @@ from featurewire_exporter.int8.judge import Judge, vectors
 from featurewire_exporter.int8.rounding import STEPS, Rounding, convolutions, round_to_grid
 
 SIDE = 33
+EIGHT_BITS = quantise.Setting(name="8 bits")
+SEVEN_BITS = quantise.Setting(name="7 bits", overflow_fix=True)
 
 
 def correlated(groups: int, inputs: int) -> np.ndarray:
@@ -138,15 +140,17 @@ def test_what_a_layer_reads_is_what_it_multiplies(model, images):
         assert distances.max() < 1e-3 * np.abs(somewhere).max()
 
 
-@pytest.mark.parametrize(
-    "setting", [quantise.SETTINGS[0], quantise.SETTINGS[4]], ids=lambda s: s.name
-)
-def test_nncf_keeps_the_levels(model, images, setting):
+@pytest.fixture(scope="module")
+def quantiser(model, images):
+    judged = images[:12, np.newaxis].repeat(2, 1)
+    judge = Judge(judged, quantise.compiled(model), Int8Config(), print)
+    return quantise.Quantiser(model, images, judge)
+
+
+@pytest.mark.parametrize("setting", [EIGHT_BITS, SEVEN_BITS], ids=lambda setting: setting.name)
+def test_nncf_keeps_the_levels(model, images, quantiser, setting):
     rounded = Rounding(model, images).rounded(7 if setting.overflow_fix else 8)
-    judge = Judge(
-        images[:12, np.newaxis].repeat(2, 1), quantise.compiled(model), Int8Config(), print
-    )
-    quantised = quantise.Quantiser(model, images, judge).quantise(setting)
+    quantised = quantiser.quantise(setting)
     for before, after in zip(*map(convolutions, (rounded, quantised)), strict=True):
         constant = after.input_value(1).get_node()
         scales = []
@@ -164,11 +168,8 @@ def test_nncf_keeps_the_levels(model, images, setting):
         assert np.isclose(given, meant, atol=1e-6).mean() > 0.9
 
 
-def test_vectors_are_right_in_the_mean_of_the_pictures_that_calibrate(model, images):
-    judge = Judge(
-        images[:12, np.newaxis].repeat(2, 1), quantise.compiled(model), Int8Config(), print
-    )
-    quantised = quantise.Quantiser(model, images, judge).quantise(quantise.SETTINGS[4])
+def test_vectors_are_right_in_the_mean_of_the_pictures_that_calibrate(model, images, quantiser):
+    quantised = quantiser.quantise(SEVEN_BITS)
     exact, found = (vectors(quantise.compiled(each), images) for each in (model, quantised))
     assert not np.allclose(exact, found, atol=1e-4)
     np.testing.assert_allclose(exact.mean(axis=0), found.mean(axis=0), atol=1e-5)
