@@ -347,30 +347,36 @@ def test_connections_cut_in_mid_reply_lose_and_repeat_nothing(connect):
 
 
 def test_a_stream_backs_off_from_a_full_queue_and_loses_nothing(connect):
-    lock, busy = threading.Lock(), [0]
+    def most_held(seconds: float, **limits: int) -> int:
+        """Calls that wait for an answer at once, after sixteen were refused by a full queue.
 
-    def predict(images, context):
-        with lock:
-            full = busy[0] >= 2
-            busy[0] += not full
-        if full:
-            context.abort(grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)
-        try:
-            time.sleep(0.005)
+        They wait until they are sixteen again, or for `seconds`.
+        """
+        changed, refused, held, opened = threading.Condition(), [0], [0], [False]
+
+        def predict(images, context):
+            with changed:
+                if refused[0] < 16:
+                    refused[0] += 1
+                    changed.notify_all()
+                    changed.wait_for(lambda: refused[0] == 16, timeout=30)
+                    context.abort(grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)
+                if not opened[0]:
+                    held[0] += 1
+                    changed.notify_all()
+                    changed.wait_for(lambda: opened[0] or held[0] == 16, timeout=seconds)
+                    opened[0] = True
+                    changed.notify_all()
             return reply_to(images)
-        finally:
-            with lock:
-                busy[0] -= 1
 
-    def retries(**limits: int) -> int:
-        config = StreamConfig(images_per_request=2, **limits)
-        client = connect(server.target, retry=QUICK, stream=config)
-        check_complete(client.stream(image(number) for number in range(400)), 400)
-        return client.stats().retries
+        with Misbehaving(predict, threads=40) as server:
+            config = StreamConfig(images_per_request=2, **limits)
+            client = connect(server.target, retry=QUICK, stream=config)
+            check_complete(client.stream(image(number) for number in range(400)), 400)
+        return held[0]
 
-    with Misbehaving(predict, threads=40) as server:
-        stubborn = retries(min_in_flight=16, max_in_flight=16)
-        assert retries(initial_in_flight=16) < 2 / 3 * stubborn
+    assert most_held(30, min_in_flight=16, max_in_flight=16) == 16
+    assert most_held(0.5, initial_in_flight=16) <= 8
 
 
 def test_a_server_that_flaps_loses_and_repeats_nothing(connect):
