@@ -1,7 +1,7 @@
 """`python -m bench [PART …] [--quick]`: measure the parts, one after the other, and write a report.
 
-The figures of a part replace those of the same part in the result file, so that a part can be
-measured again alone. The page docs/performance.md is made of the file.
+The figures of a part, where it has any, replace those of the same part in the result file, so that
+a part can be measured again alone. The page docs/performance.md is made of the file.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
                 traceback.print_exc()
                 print(f"bench: {name} failed", file=sys.stderr)
                 failed.append(name)
+                continue
+            if not part["figures"]:
+                print("nothing to measure in this run; an earlier one's figures stay", flush=True)
                 continue
             results.save(file, results.load(file) | {name: part})
             print(report.of_part(name, results.load(file)[name]), flush=True)

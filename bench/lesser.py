@@ -68,11 +68,11 @@ ALL = ("float32", "bfloat16", "int8")
 PROCESSORS = (
     Processor(name="AVX2", needs="avx2", without="avx512 fp16 avx_vnni amx", vnni=False),
     Processor(name="AVX2 with VNNI", needs="avx_vnni", without="avx512 fp16 amx"),
-    Processor(name="AVX-512 with VNNI", needs="avx512_vnni", without="bf16 fp16 avx_vnni amx"),
+    Processor(name="AVX-512 with VNNI", needs="avx512_vnni", without="bf16 fp16 amx"),
     Processor(
         name="AVX-512 with VNNI and BF16",
         needs="avx512_bf16",
-        without="fp16 avx_vnni amx",
+        without="fp16 amx",
         precisions=ALL,
     ),
     Processor(name="AMX", needs="amx_int8", without="", precisions=ALL),
