@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from featurewire_server.batching.config import BatchingConfig
 from featurewire_server.batching.queue import Queue, Rates
-from featurewire_server.batching.schedule import BULK_SECONDS, Schedule
+from featurewire_server.batching.schedule import BULK_SECONDS, MOST_PATIENCE, Schedule
 from featurewire_server.batching.task import Batch, Task, TaskTooLarge, Terms
 from featurewire_server.common.errors import ServingError
 
@@ -32,13 +32,14 @@ def new_queue(
     *,
     times: dict[int, float] | None = TIMES,
     side_by_side: bool = False,
+    pads: bool = True,
 ) -> Queue:
     """`times`: what batches of each size have taken; None: nothing is measured."""
     rates = Rates()
     for size, seconds in (times or {}).items():
         for _ in range(2):  # the first one is not counted
             rates.observe(size, seconds)
-    return Queue(config, rates=rates, splits=config.merge, side_by_side=side_by_side)
+    return Queue(config, rates=rates, splits=config.merge, side_by_side=side_by_side, pads=pads)
 
 
 def new_task(
@@ -69,6 +70,8 @@ class Machine:
         self.answered: list[tuple[Task, float]] = []
         self.refused: list[tuple[Task, ServingError]] = []
         self.batches: list[Batch] = []
+        self.idle = 0.0
+        """Seconds without a batch."""
         self._seconds = seconds
         self._left: dict[Batch, float] = {}
         """Seconds that each batch needs by itself."""
@@ -113,6 +116,8 @@ class Machine:
 
     def _compute(self, seconds: float) -> None:
         working = self._working()
+        if not working:
+            self.idle += seconds
         for batch in working:
             self._left[batch] -= seconds / len(working)
 
@@ -466,6 +471,78 @@ def test_a_second_queue_is_answered_within_two_batches_of_a_saturated_one() -> N
     waits = [when - task.enqueued for task, when in machine.answered if task.caller]
     assert len(waits) == 31
     assert max(waits) <= 2 * TIMES[16]
+
+
+# --- callers who come back
+
+
+def call_again(
+    machine: Machine, queue: Queue, *, start: float, after: float, until: float = math.inf
+) -> None:
+    """A caller whose next task comes so many seconds after each answer."""
+
+    def call() -> None:
+        task = new_task(machine.now)
+        task.outputs.add_done_callback(lambda _: again())
+        machine.add(queue, task)
+
+    def again() -> None:
+        if machine.now < until:
+            machine.at(machine.now + after, call)
+
+    machine.at(start, call)
+
+
+@pytest.mark.parametrize(
+    ("callers", "after", "whole"),
+    [
+        (4, 0.003, True),
+        (4, 0.1, False),  # they are late
+        (16, 0.003, False),  # as many are no faster together
+    ],
+)
+def test_a_small_batch_waits_for_callers_who_come_back_at_once(callers, after, whole) -> None:
+    queue, machine = new_queue(), Machine(Schedule(threads=2), by_table)
+    for number in range(callers):
+        call_again(machine, queue, start=0.1 * number, after=after)
+    machine.run(60.0)
+    assert all((batch.rows == callers) == whole for batch in machine.batches[-20:])
+    assert (machine.idle > MOST_PATIENCE) == whole
+
+
+def test_one_who_leaves_is_waited_for_once() -> None:
+    queue = new_queue(pads=False)
+    machine = Machine(Schedule(threads=2), lambda batch: 0.01 + 0.17 * batch.rows)
+    for number, until in enumerate((30.0, math.inf, math.inf, math.inf)):
+        call_again(machine, queue, start=0.2 * number, after=0.003, until=until)
+    machine.run(60.0)
+    assert {batch.rows for batch in machine.batches[-20:]} == {3}
+    assert machine.idle < 0.0031 * len(machine.batches) + MOST_PATIENCE
+
+
+def test_other_queues_do_not_wait_for_callers_who_come_back() -> None:
+    queue, other, schedule = new_queue(), new_queue(), Schedule(threads=2)
+    for second in range(10):
+        queue.returns.ended(1, second)
+        queue.returns.came(1, second + 0.001)
+    schedule.add(queue, new_task(20.0), 20.0)
+    running = schedule.next(20.0)
+    schedule.add(queue, new_task(20.1), 20.1)
+    nearly = 20.0 + TIMES[1] - 0.001
+    assert schedule.next(nearly) is None
+    schedule.add(other, new_task(nearly), nearly)
+    beside = schedule.next(nearly)
+    assert beside.queue is other
+    end = 20.0 + TIMES[1]
+    schedule.finished(running, end)
+    schedule.finished(beside, end)
+    schedule.add(other, new_task(end), end)
+    beside = schedule.next(end)
+    assert beside.queue is other
+    schedule.finished(beside, end)
+    assert schedule.next(end) is None
+    assert schedule.wake_at == pytest.approx(end + MOST_PATIENCE)
+    assert schedule.next(schedule.wake_at).queue is queue
 
 
 # --- measuring

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..common.errors import unavailable
 from .config import BatchingConfig
+from .returns import Returns
 from .task import Task
 
 PRESSED = 5.0
@@ -179,6 +180,8 @@ class Queue:
         self.largest = config.execution_size
         """Rows of the largest batch that runs."""
         self.rates = rates or Rates()
+        self.returns = Returns()
+        """Of its interactive tasks."""
         self.splits = splits
         """Whether rows are independent, so that a task may run in pieces."""
         self.side_by_side = side_by_side

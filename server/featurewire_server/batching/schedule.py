@@ -10,6 +10,8 @@
 - While interactive tasks come, batches of bulk are short.
 - The next batch starts when what runs is nearly done, so that it takes what has come by then. While
   nothing is measured, everything is admitted and starts at once.
+- Where callers come back as soon as they are answered (`returns`), a small batch waits for those of
+  the one before it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,11 @@ CALM = 10.0
 """Seconds without an interactive task after which batches of bulk are large again."""
 SHORT = 0.05
 """Seconds; batches that take no longer start whatever else runs."""
+LARGE_ENOUGH = 8
+"""Rows of a batch that waits for nobody: more at once are hardly faster, and while those of one
+batch come and go another is better computed."""
+PATIENCE, MOST_PATIENCE = 0.1, 0.01
+"""For how much of its own time a batch waits for callers to come back, and seconds at most."""
 TICK = 0.001
 """Seconds; what is due so soon is due."""
 
@@ -53,6 +60,9 @@ class Running:
     def count(self, *, merge: bool) -> int:
         """Batches with batching, or without."""
         return sum(batch.queue.config.merge == merge for batch in self._batches)
+
+    def rows_of(self, queue: Queue) -> int:
+        return sum(batch.rows for batch in self._batches if batch.queue is queue)
 
     def start(self, batch: Batch, now: float) -> None:
         self._charge(now)
@@ -122,6 +132,7 @@ class Schedule:
         task.order = self._count
         if not task.bulk:
             self._interactive_at = now
+            queue.returns.came(task.rows, now)
         queue.lines[task.bulk].add(task)
         self._queues[queue] = None
         self._deadlines.watch(queue, task)
@@ -162,6 +173,8 @@ class Schedule:
         """A batch has run; its time counts for `computed` rows (None: for all of them)."""
         rows = batch.size if computed is None else computed
         self._running.end(batch, now)
+        if not batch.bulk:
+            batch.queue.returns.ended(batch.rows, now)
         if rows and batch.spent > 0:
             batch.queue.rates.observe(rows, batch.spent)
             batch.queue.measured_at = now
@@ -197,12 +210,34 @@ class Schedule:
             if self._running.count(merge=merge) >= self._most[merge]:
                 continue
             for line in queue.lines.values():
-                at = _due_at(queue, line)
+                at = self._due_at(queue, line)
                 if at <= now + TICK:
                     found.append((queue, line))
                 else:
                     self.wake_at = min(self.wake_at, at)
         return found
+
+    def _due_at(self, queue: Queue, line: Line) -> float:
+        """When the next batch of a line may start; infinite while it waits for one to end."""
+        if not line:
+            return math.inf
+        if not queue.config.merge or line.rows >= queue.largest:
+            return -math.inf
+        return max(line.oldest.enqueued + queue.config.timeout, self._back_at(queue, line))
+
+    def _back_at(self, queue: Queue, line: Line) -> float:
+        """Until when a batch waits for callers who are about to be answered, or just were."""
+        # Batches that compute side by side have a part of the machine each, whatever their size.
+        if line.bulk or queue.side_by_side or not queue.returns.usual:
+            return -math.inf
+        running = self._running.rows_of(queue)
+        rows = line.rows + (running or queue.returns.missing)
+        seconds = queue.seconds(rows)
+        if rows > LARGE_ENOUGH or seconds is None:
+            return -math.inf
+        if running:
+            return math.inf
+        return queue.returns.until(min(PATIENCE * seconds, MOST_PATIENCE))
 
     def _first(self, turns: list[Turn]) -> Turn | None:
         """The class whose turn it is, and in it the line whose last batch is longest ago."""
@@ -269,14 +304,6 @@ def _passing(due: list[Turn]) -> list[Turn]:
         for queue, line in short
         if all(line.served <= other.served for _, other in waiting if other.bulk is line.bulk)
     ]
-
-
-def _due_at(queue: Queue, line: Line) -> float:
-    if not line:
-        return math.inf
-    if not queue.config.merge or line.rows >= queue.largest:
-        return -math.inf
-    return line.oldest.enqueued + queue.config.timeout
 
 
 def _is_short(queue: Queue, line: Line) -> bool:
