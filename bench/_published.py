@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +80,18 @@ def running(
             # Workers that outlive the server that started them: it leads a group of its own.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def standing_still(servers: Collection[int]) -> Iterator[None]:
+    """These processes of `running`, with what they have started, compute nothing meanwhile."""
+    for pid in servers:
+        os.killpg(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in servers:
+            os.killpg(pid, signal.SIGCONT)
 
 
 def free_port() -> int:

@@ -6,7 +6,8 @@ which is what TensorFlow Serving would execute. LitServe and BentoML have batche
 one worker with all cores, as their guides to batching say; ours are of up to 32. All decode every
 image. What differs: theirs have OpenCV, which averages areas to shrink, where ours has the
 published graph, whose antialiased resize gives the module's own vectors (`decode` says what each
-costs), and one image that does not decode fails their whole batch. Bytes are those of one image's
+costs), and one image that does not decode fails their whole batch. While one is measured the others
+stand still: a LitServe that nobody calls takes 5 % of a core. Bytes are those of one image's
 request and reply. `others` counts the peers' own workers, too: these servers end without waiting
 for them. A quick run is in bfloat16 and without plain TensorFlow, so that it need start no server
 and make no model for this.
@@ -23,7 +24,7 @@ from pathlib import Path
 from bench import models
 from bench._crowd import Grpc, Http, predict_request
 from bench._openvino_network import read_network
-from bench._published import free_port, running, serving
+from bench._published import free_port, running, serving, standing_still
 from bench._serving_load import MODEL, alone_in, jpegs, server_pid
 from bench.loads import Row, cheap
 from bench.results import Figure
@@ -58,11 +59,14 @@ def measure(quick: bool) -> list[Figure]:
         for each in rows:
             each.warm_up(seconds / 4)
         rates: dict[str, list[float]] = {name: [] for name in alone}
+        servers = {each.pid for each in rows}
         for _ in range(rounds):
-            for name, engine in alone.items():
-                rates[name].append(engine.rate(seconds)[1])
+            with standing_still(servers):
+                for name, engine in alone.items():
+                    rates[name].append(engine.rate(seconds)[1])
             for each in rows:
-                each.run(seconds)
+                with standing_still(servers - {each.pid}):
+                    each.run(seconds)
     figures = []
     for level in levels:
         table = f"{level} in flight"

@@ -8,16 +8,20 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from bench import lesser, models
+import bench.__main__
+from bench import lesser, models, results
+from bench._published import standing_still
 from bench.machine import own_seconds
 from bench.parts.accuracy import CROPS, recall_lost
 from bench.parts.loadgen import latencies, summary
 from bench.sharing import shared, sharing
 from bench.timing import percentiles
+from tests.support.waiting import wait_until
 
 SUMMARY = """\
 Result is : VALID
@@ -161,3 +165,28 @@ def test_what_is_hidden_of_a_processor_computes_nothing(processor):
     kernels = " ".join(processor.kernels().values())
     for instructions in ("avx512", "amx"):
         assert (instructions in kernels) == (instructions not in processor.without)
+
+
+def test_servers_stand_still_while_another_is_measured():
+    with subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"], start_new_session=True
+    ) as process:
+        try:
+            with standing_still([process.pid]):
+                wait_until(lambda: _state(process.pid) == "T")
+            wait_until(lambda: _state(process.pid) == "R")
+        finally:
+            process.kill()
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_a_part_that_measures_nothing_keeps_the_figures_it_has(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench.__main__, "QUICK", tmp_path)
+    monkeypatch.setitem(sys.modules, "bench.plots", mock.Mock())
+    part = results.load(results.LATEST)["start"]
+    results.save(tmp_path / "results.json", {"start": part})
+    assert bench.__main__.main(["start", "--quick"]) == 0
+    assert results.load(tmp_path / "results.json") == {"start": part}
