@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.deadlines import needed
 from featurewire_server.batching.queue import Queue, Rates
 from featurewire_server.batching.schedule import BULK_SECONDS, MOST_PATIENCE, Schedule
 from featurewire_server.batching.task import Batch, Task, TaskTooLarge, Terms
@@ -520,11 +521,30 @@ def test_one_who_leaves_is_waited_for_once() -> None:
     assert machine.idle < 0.0031 * len(machine.batches) + MOST_PATIENCE
 
 
-def test_other_queues_do_not_wait_for_callers_who_come_back() -> None:
-    queue, other, schedule = new_queue(), new_queue(), Schedule(threads=2)
+def queue_of_a_loop() -> Queue:
+    """One whose callers came back after each of ten batches."""
+    queue = new_queue()
     for second in range(10):
         queue.returns.ended(1, second)
         queue.returns.came(1, second + 0.001)
+    return queue
+
+
+def test_nobody_is_late_for_waiting_for_callers_who_come_back() -> None:
+    queue, schedule = queue_of_a_loop(), Schedule(threads=2)
+    schedule.add(queue, new_task(20.0), 20.0)
+    running = schedule.next(20.0)
+    end = 20.0 + TIMES[1]
+    task = new_task(20.1, timeout=TIMES[1] - 0.1 + needed(queue, 1) + MOST_PATIENCE / 2)
+    schedule.add(queue, task, 20.1)
+    schedule.finished(running, end)
+    assert schedule.next(end) is None
+    assert end < schedule.wake_at < end + MOST_PATIENCE / 2
+    assert schedule.next(schedule.wake_at).pieces[0].task is task
+
+
+def test_other_queues_do_not_wait_for_callers_who_come_back() -> None:
+    queue, other, schedule = queue_of_a_loop(), new_queue(), Schedule(threads=2)
     schedule.add(queue, new_task(20.0), 20.0)
     running = schedule.next(20.0)
     schedule.add(queue, new_task(20.1), 20.1)

@@ -223,7 +223,9 @@ class Schedule:
             return math.inf
         if not queue.config.merge or line.rows >= queue.largest:
             return -math.inf
-        return max(line.oldest.enqueued + queue.config.timeout, self._back_at(queue, line))
+        # To wait for them makes nobody late.
+        back_at = min(self._back_at(queue, line), self._deadlines.next_at - 2 * TICK)
+        return max(line.oldest.enqueued + queue.config.timeout, back_at)
 
     def _back_at(self, queue: Queue, line: Line) -> float:
         """Until when a batch waits for callers who are about to be answered, or just were."""
