@@ -130,7 +130,7 @@ def test_what_a_layer_reads_is_what_it_multiplies(model, images):
     probed.reshape([4, *images.shape[1:]])
     for layer in convolutions(probed):
         ends = ov.Model([layer.input_value(0), layer.output(0)], probed.get_parameters())
-        maps, given = ov.Core().compile_model(ends, "CPU")(images[:4]).values()
+        maps, given = quantise.compiled(ends)(images[:4]).values()
         reading = rounding._reading(layer)
         places = reading.places(maps, np.random.default_rng(0))
         weights = layer.input_value(1).get_node().data.reshape(reading.groups, -1, places.shape[2])
