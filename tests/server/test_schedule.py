@@ -521,13 +521,22 @@ def test_one_who_leaves_is_waited_for_once() -> None:
     assert machine.idle < 0.0031 * len(machine.batches) + MOST_PATIENCE
 
 
-def queue_of_a_loop() -> Queue:
+def queue_of_a_loop(times: dict[int, float] = TIMES) -> Queue:
     """One whose callers came back after each of ten batches."""
-    queue = new_queue()
+    queue = new_queue(times=times)
     for second in range(10):
         queue.returns.ended(1, second)
         queue.returns.came(1, second + 0.001)
     return queue
+
+
+def test_a_batch_that_is_soon_done_waits_for_nobody() -> None:
+    queue, schedule = queue_of_a_loop({1: 0.006, 2: 0.01}), Schedule(threads=2)
+    schedule.add(queue, new_task(20.0), 20.0)
+    running = schedule.next(20.0)
+    schedule.add(queue, new_task(20.001), 20.001)
+    assert schedule.next(20.001) is not None
+    assert running.rows == 1
 
 
 def test_nobody_is_late_for_waiting_for_callers_who_come_back() -> None:

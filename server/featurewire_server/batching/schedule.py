@@ -34,6 +34,8 @@ SHORT = 0.05
 LARGE_ENOUGH = 8
 """Rows of a batch that waits for nobody: more at once are hardly faster, and while those of one
 batch come and go another is better computed."""
+LONG_ENOUGH = 0.02
+"""Seconds of a batch that waits for others: a shorter one has run before they are back."""
 PATIENCE, MOST_PATIENCE = 0.1, 0.01
 """For how much of its own time a batch waits for callers to come back, and seconds at most."""
 TICK = 0.001
@@ -235,7 +237,7 @@ class Schedule:
         running = self._running.rows_of(queue)
         rows = line.rows + (running or queue.returns.missing)
         seconds = queue.seconds(rows)
-        if rows > LARGE_ENOUGH or seconds is None:
+        if rows > LARGE_ENOUGH or seconds is None or seconds < LONG_ENOUGH:
             return -math.inf
         if running:
             return math.inf
