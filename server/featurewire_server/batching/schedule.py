@@ -21,6 +21,7 @@ import math
 from . import deadlines, forming
 from .deadlines import BULK_SHARE, Deadlines, lead
 from .queue import Line, Queue
+from .returns import SOON
 from .task import Batch, Task, TaskTooLarge
 
 BULK_SECONDS = 1.3
@@ -36,8 +37,9 @@ LARGE_ENOUGH = 8
 batch come and go another is better computed."""
 LONG_ENOUGH = 0.02
 """Seconds of a batch that waits for others: a shorter one has run before they are back."""
-PATIENCE, MOST_PATIENCE = 0.1, 0.01
-"""For how much of its own time a batch waits for callers to come back, and seconds at most."""
+PATIENCE, MOST_PATIENCE = 0.1, SOON
+"""For how much of its own time a batch waits for callers to come back, and seconds at most: who
+comes later is not counted as one who has come back."""
 TICK = 0.001
 """Seconds; what is due so soon is due."""
 
@@ -236,8 +238,10 @@ class Schedule:
             return -math.inf
         running = self._running.rows_of(queue)
         rows = line.rows + (running or queue.returns.missing)
+        if rows > LARGE_ENOUGH:
+            return -math.inf
         seconds = queue.seconds(rows)
-        if rows > LARGE_ENOUGH or seconds is None or seconds < LONG_ENOUGH:
+        if seconds is None or seconds < LONG_ENOUGH:
             return -math.inf
         if running:
             return math.inf
