@@ -27,7 +27,7 @@ search: $(VENV)/.installed .venv-search/.installed ## visual search over a folde
 	    --python .venv-search/bin/python
 
 test: $(VENV)/.installed $(VENV)/.dev ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(TESTS)
 
 test-samples: $(VENV)/.installed $(VENV)/.dev ## the tests of samples/
 	@scripts/test_samples.sh $(PYTHON)

@@ -11,7 +11,7 @@ from featurewire_exporter import photos
 from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.bridge.maps import unit
 from featurewire_exporter.commands import export, inspect
-from featurewire_exporter.int8 import make, quantise
+from featurewire_exporter.int8 import make, openvino_network, quantise
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.gate import measure
 from featurewire_exporter.int8.pictures import gather
@@ -75,7 +75,7 @@ def test_the_version_holds_the_network_and_says_what_was_measured(version, capsy
 def test_the_network_gives_vectors_of_the_same_space(version):
     import openvino as ov
 
-    network = quantise.compiled(ov.Core().read_model(version / make.NETWORK))
+    network = openvino_network.compiled(ov.Core().read_model(version / make.NETWORK))
     encoded = np.array([photos.jpeg(60, 80, seed=seed) for seed in range(4)], dtype=object)
     with ArtifactSession(version) as session:
         images = session.run("preprocess", image_bytes=encoded)["images"]

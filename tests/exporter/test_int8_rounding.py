@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featurewire_exporter.int8 import quantise, rounding
+from featurewire_exporter.int8 import openvino_network, quantise, rounding
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.judge import Judge, vectors
 from featurewire_exporter.int8.rounding import STEPS, Rounding, convolutions, round_to_grid
@@ -130,7 +130,7 @@ def test_what_a_layer_reads_is_what_it_multiplies(model, images):
     probed.reshape([4, *images.shape[1:]])
     for layer in convolutions(probed):
         ends = ov.Model([layer.input_value(0), layer.output(0)], probed.get_parameters())
-        maps, given = quantise.compiled(ends)(images[:4]).values()
+        maps, given = openvino_network.compiled(ends)(images[:4]).values()
         reading = rounding._reading(layer)
         places = reading.places(maps, np.random.default_rng(0))
         weights = layer.input_value(1).get_node().data.reshape(reading.groups, -1, places.shape[2])
@@ -143,7 +143,7 @@ def test_what_a_layer_reads_is_what_it_multiplies(model, images):
 @pytest.fixture(scope="module")
 def quantiser(model, images):
     judged = images[:12, np.newaxis].repeat(2, 1)
-    judge = Judge(judged, quantise.compiled(model), Int8Config(), print)
+    judge = Judge(judged, openvino_network.compiled(model), Int8Config(), print)
     return quantise.Quantiser(model, images, judge)
 
 
@@ -170,7 +170,7 @@ def test_nncf_keeps_the_levels(model, images, quantiser, setting):
 
 def test_vectors_are_right_in_the_mean_of_the_pictures_that_calibrate(model, images, quantiser):
     quantised = quantiser.quantise(SEVEN_BITS)
-    exact, found = (vectors(quantise.compiled(each), images) for each in (model, quantised))
+    exact, found = (vectors(openvino_network.compiled(each), images) for each in (model, quantised))
     assert not np.allclose(exact, found, atol=1e-4)
     np.testing.assert_allclose(exact.mean(axis=0), found.mean(axis=0), atol=1e-5)
 
@@ -194,5 +194,5 @@ def test_a_network_without_convolutions_stays_as_it_is(images):
     rounding = Rounding(model, images)
     rounded = rounding.rounded(8)
     rounding.settle(rounded, 8)
-    exact, found = (vectors(quantise.compiled(each), images) for each in (model, rounded))
+    exact, found = (vectors(openvino_network.compiled(each), images) for each in (model, rounded))
     np.testing.assert_array_equal(exact, found)

@@ -38,16 +38,16 @@ def add_int8(
     """
     progress.step("Reading pictures for 8 bits")
     pictures = gather(config.images, version)
-    from featurewire_exporter.int8 import quantise
+    from featurewire_exporter.int8 import openvino_network, quantise
     from featurewire_exporter.int8.judge import Judge
 
     height, width = pictures.judged.shape[2:4]
     try:
-        model = quantise.read(network, (height, width), scratch)
+        model = openvino_network.read(network, (height, width), scratch)
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot read this network ({one_line(error)})") from error
     progress.step("Computing what float32 gives for pictures kept out of calibration")
-    judge = Judge(pictures.judged, quantise.compiled(model), config, progress.step)
+    judge = Judge(pictures.judged, openvino_network.compiled(model), config, progress.step)
     progress.step("Looking at what each layer of the network reads")
     quantiser = quantise.Quantiser(model, pictures.calibration, judge)
     tried = []
@@ -57,14 +57,14 @@ def add_int8(
             continue
         progress.step(f"Quantising to 8 bits: {setting.name}")
         quantised = quantiser.quantise(setting)
-        measured = judge.measure(quantise.compiled(quantised))
+        measured = judge.measure(openvino_network.compiled(quantised))
         tried.append((setting.name, measured))
         progress.result(f"In 8 bits, {setting.name}: {measured.text()}")
         if not measured.passes(config):
             continue
         target = version / NETWORK
         target.parent.mkdir(exist_ok=True)
-        quantise.save(quantised, target)
+        openvino_network.save(quantised, target)
         return {
             "network": NETWORK,
             "digest": digest(target),

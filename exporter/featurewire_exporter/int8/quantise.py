@@ -1,4 +1,4 @@
-"""A frozen network to 8 bits, by NNCF's post-training quantisation, run by OpenVINO.
+"""A network to 8 bits, by NNCF's post-training quantisation.
 
 Importing this module imports both.
 """
@@ -9,8 +9,6 @@ import contextlib
 import io
 import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import nncf
 import numpy as np
@@ -22,11 +20,11 @@ from nncf.quantization.advanced_parameters import (
 )
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from openvino import opset13 as operations
-from tensorflow.core.framework import graph_pb2
 
-from featurewire_exporter.freeze import FrozenNetwork
 from featurewire_exporter.int8.judge import Judge, vectors
+from featurewire_exporter.int8.openvino_network import compiled
 from featurewire_exporter.int8.rounding import Rounding, convolutions
+from featurewire_exporter.int8.signals import received_elsewhere
 
 _ACCURATE_BIAS_PICTURES = 64
 """NNCF keeps what every layer gets of a fifth of them: with 300, a network of 244 convolutions
@@ -84,23 +82,6 @@ SETTINGS = (
 """Those for processors with VNNI first, and of each kind the fastest first."""
 
 
-def read(network: FrozenNetwork, size: tuple[int, int], folder: Path) -> ov.Model:
-    """The float32 network in OpenVINO, for any number of images. Raises RuntimeError."""
-    graph = graph_pb2.GraphDef()
-    graph.CopyFrom(network.graph_def)
-    for node in graph.node:
-        if node.name == network.input:
-            node.attr["shape"].shape.unknown_rank = False
-            del node.attr["shape"].shape.dim[:]
-            for length in (-1, *size, 3):
-                node.attr["shape"].shape.dim.add(size=length)
-    file = folder / "network.pb"
-    file.write_bytes(graph.SerializeToString())
-    model = ov.Core().read_model(file)
-    file.unlink()
-    return model
-
-
 class Quantiser:
     """Quantises one network. What of it is the same for all settings is computed once."""
 
@@ -141,7 +122,8 @@ class Quantiser:
         )
         # Not `nncf.set_log_level`, which also silences handlers that others share with its logger.
         logging.getLogger("nncf").setLevel(logging.ERROR)
-        with contextlib.redirect_stdout(io.StringIO()):
+        # NNCF makes a `Core` a network, and lets them go in the order in which they came.
+        with received_elsewhere(), contextlib.redirect_stdout(io.StringIO()):
             if not setting.accuracy_control:
                 return nncf.quantize(model, dataset, advanced_parameters=advanced, **settings)
             # The judge takes fewer pictures than it has for a ranking.
@@ -161,17 +143,6 @@ class Quantiser:
         """What vectors lack of those of float32, in the mean: float32 `[dimension]`."""
         found = vectors(compiled(quantised), self._offset_images)
         return (self._exact - found).mean(axis=0)
-
-
-def compiled(model: ov.Model) -> Any:
-    """`model` on every core; called with images, float32 `[N, height, width, 3]`."""
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    return ov.Core().compile_model(model, "CPU", settings)
-
-
-def save(model: Any, path: Path) -> None:
-    """Write OpenVINO's own format: `path`, which ends in .xml, and a .bin beside it."""
-    ov.save_model(model, path, compress_to_fp16=False)
 
 
 def versions() -> dict[str, str]:

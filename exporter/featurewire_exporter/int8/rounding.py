@@ -20,6 +20,8 @@ import openvino as ov
 from numpy.lib.stride_tricks import sliding_window_view
 from openvino import opset13 as operations
 
+from featurewire_exporter.int8.openvino_network import compiled
+
 STEPS = {8: 127.0, 7: 63.5}
 """By bits, the steps of NNCF's grid from 0 to a channel's largest weight."""
 _PICTURES, _PLACES = 64, 200
@@ -166,8 +168,7 @@ def _moments(
     if not sources:
         return {}
     watched = ov.Model([*sources.values()], probed.get_parameters())
-    network = ov.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    request = network.create_infer_request()
+    request = compiled(watched).create_infer_request()
     batch = watched.input(0).shape[0]
     chance = np.random.default_rng(0)
     found: dict[_Reading, Any] = dict.fromkeys(readings, 0)

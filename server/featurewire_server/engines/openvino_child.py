@@ -70,7 +70,7 @@ def _take_apart(path: Path, tags: tuple[str, ...], split: Split, folder: Path) -
     from . import openvino_graph, openvino_network
 
     halves = openvino_graph.take_apart(path, tags, split)
-    model = openvino_network.read(ov.Core(), halves.network)
+    model = openvino_network.read(halves.network)
     ov.save_model(model, folder / NETWORK, compress_to_fp16=False)
     halves.network = b""
     return halves

@@ -22,6 +22,10 @@ else:
 #: size is up to a fifth faster than one for any, and each takes as much memory as the network.
 SIZES = (16, 4, 2, 1)
 
+#: One for all networks, as long as the process: a thread that compiles is left without a stack for
+#: signals where two go in the order in which they came.
+_core = ov.Core()
+
 #: Computing takes every core: two batches at once would only make both of them late. So one thread
 #: computes them as they come, each with all its pieces: those of another between them would make it
 #: late, too.
@@ -45,16 +49,15 @@ class Network:
         once, while other networks compute. Raises Unsuitable when OpenVINO cannot read it.
         """
         self._input_shape = input_shape
-        self._core = ov.Core()
         self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
         }
         if isinstance(graph_def, bytes):
-            self._model = read(self._core, graph_def)
+            self._model = read(graph_def)
         else:
-            self._model = self._core.read_model(graph_def)
+            self._model = _core.read_model(graph_def)
         self._requests: dict[int, ov.InferRequest] = {}
         if self._model.output(0).partial_shape.rank.get_length() != 2:
             raise Unsuitable("its network's output is not a vector an image")
@@ -90,7 +93,7 @@ class Network:
         if request is None:
             model = self._model.clone()
             model.reshape([size, *self._input_shape])
-            compiled = self._core.compile_model(model, "CPU", self._settings)
+            compiled = _core.compile_model(model, "CPU", self._settings)
             request = self._requests[size] = compiled.create_infer_request()
         return request
 
@@ -104,12 +107,12 @@ def pieces(rows: int) -> list[int]:
     return found
 
 
-def read(core: ov.Core, graph_def: bytes) -> ov.Model:
+def read(graph_def: bytes) -> ov.Model:
     with tempfile.TemporaryDirectory(prefix="featurewire-") as folder:
         file = Path(folder, "network.pb")
         file.write_bytes(graph_def)
         try:
-            return core.read_model(file)
+            return _core.read_model(file)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise Unsuitable(f"OpenVINO cannot read its network ({reason})") from error
