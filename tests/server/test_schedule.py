@@ -552,6 +552,20 @@ def test_nobody_is_late_for_waiting_for_callers_who_come_back() -> None:
     assert schedule.next(schedule.wake_at).pieces[0].task is task
 
 
+def test_callers_who_come_back_do_not_wait_for_bulk() -> None:
+    """It comes in small batches, too, where a processor is slow."""
+    times = {size: 1.6 * seconds for size, seconds in TIMES.items()}
+    queue, schedule = new_queue(times=times), Schedule(threads=2)
+    machine = Machine(schedule, lambda batch: times[batch.size])
+    for number in range(2):
+        call_again(machine, queue, start=0.1 * number, after=0.003)
+    machine.at(20.0, lambda: [machine.add(queue, new_task(20.0, bulk=True)) for _ in range(400)])
+    machine.run(80.0)
+    assert {batch.rows for batch in machine.batches if batch.bulk} == {4}
+    answered = [at for task, at in machine.answered if not task.bulk and at > 20.0]
+    assert max(np.diff([20.0, *answered, 80.0])) < times[4] + 2 * times[2]
+
+
 def test_other_queues_do_not_wait_for_callers_who_come_back() -> None:
     queue, other, schedule = queue_of_a_loop(), new_queue(), Schedule(threads=2)
     schedule.add(queue, new_task(20.0), 20.0)

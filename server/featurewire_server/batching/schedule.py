@@ -65,8 +65,9 @@ class Running:
         """Batches with batching, or without."""
         return sum(batch.queue.config.merge == merge for batch in self._batches)
 
-    def rows_of(self, queue: Queue) -> int:
-        return sum(batch.rows for batch in self._batches if batch.queue is queue)
+    def interactive_rows(self, queue: Queue) -> int:
+        batches = (batch for batch in self._batches if batch.queue is queue and not batch.bulk)
+        return sum(batch.rows for batch in batches)
 
     def start(self, batch: Batch, now: float) -> None:
         self._charge(now)
@@ -236,7 +237,7 @@ class Schedule:
         # Batches that compute side by side have a part of the machine each, whatever their size.
         if line.bulk or queue.side_by_side or not queue.returns.usual:
             return -math.inf
-        running = self._running.rows_of(queue)
+        running = self._running.interactive_rows(queue)
         rows = line.rows + (running or queue.returns.missing)
         if rows > LARGE_ENOUGH:
             return -math.inf
