@@ -566,6 +566,17 @@ def test_callers_who_come_back_do_not_wait_for_bulk() -> None:
     assert max(np.diff([20.0, *answered, 80.0])) < times[4] + 2 * times[2]
 
 
+def test_nobody_waits_for_callers_to_come_back_while_bulk_would_start_first() -> None:
+    queue, schedule = queue_of_a_loop(), Schedule(threads=2)
+    schedule.add(queue, new_task(20.0), 20.0)
+    schedule.next(20.0)
+    waits = new_task(20.01)
+    schedule.add(queue, waits, 20.01)
+    schedule.add(queue, new_task(20.02, bulk=True), 20.02)
+    assert schedule.next(20.02) is None
+    assert schedule.next(schedule.wake_at).pieces[0].task is waits
+
+
 def test_other_queues_do_not_wait_for_callers_who_come_back() -> None:
     queue, other, schedule = queue_of_a_loop(), new_queue(), Schedule(threads=2)
     schedule.add(queue, new_task(20.0), 20.0)

@@ -10,8 +10,8 @@
 - While interactive tasks come, batches of bulk are short.
 - The next batch starts when what runs is nearly done, so that it takes what has come by then. While
   nothing is measured, everything is admitted and starts at once.
-- Where callers come back as soon as they are answered (`returns`), a small batch waits for those of
-  the one before it.
+- Where callers come back as soon as they are answered (`returns`) and no bulk waits, a small batch
+  waits for those of the one before it.
 """
 
 from __future__ import annotations
@@ -187,8 +187,12 @@ class Schedule:
     def _tidy(self, queue: Queue) -> None:
         if not any(queue.lines.values()):
             self._queues.pop(queue, None)
-        if not any(other.lines[True] for other in self._queues):
+        if not self._bulk_waits:
             self._owed = 0.0
+
+    @property
+    def _bulk_waits(self) -> bool:
+        return any(queue.lines[True] for queue in self._queues)
 
     def _drop(self, queue: Queue, task: Task, now: float) -> None:
         self.remove(queue, task)
@@ -236,6 +240,9 @@ class Schedule:
         """Until when a batch waits for callers who are about to be answered, or just were."""
         # Batches that compute side by side have a part of the machine each, whatever their size.
         if line.bulk or queue.side_by_side or not queue.returns.usual:
+            return -math.inf
+        # It would start meanwhile and make them wait for all of it.
+        if self._bulk_waits:
             return -math.inf
         running = self._running.interactive_rows(queue)
         rows = line.rows + (running or queue.returns.missing)
@@ -294,7 +301,7 @@ class Schedule:
         cost = _cost(batch.queue, batch.size)
         if batch.bulk:
             self._owed = max(self._owed - cost, 0.0)
-        elif any(other.lines[True] for other in self._queues):
+        elif self._bulk_waits:
             self._owed += cost * BULK_SHARE / (1 - BULK_SHARE)
         self._count += 1
         line = batch.queue.lines[batch.bulk]
