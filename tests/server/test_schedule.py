@@ -566,6 +566,16 @@ def test_callers_who_come_back_do_not_wait_for_bulk() -> None:
     assert max(np.diff([20.0, *answered, 80.0])) < times[4] + 2 * times[2]
 
 
+def test_no_end_of_bulk_is_waited_for_as_if_its_callers_came_back() -> None:
+    queue, schedule = queue_of_a_loop(), Schedule(threads=2)
+    schedule.add(queue, new_task(20.0, bulk=True), 20.0)
+    assert schedule.next(20.0).bulk
+    schedule.add(queue, new_task(20.01), 20.01)
+    assert schedule.next(20.01) is None
+    assert schedule.wake_at < 20.0 + TIMES[1]
+    assert not schedule.next(schedule.wake_at).bulk
+
+
 def test_nobody_waits_for_callers_to_come_back_while_bulk_would_start_first() -> None:
     queue, schedule = queue_of_a_loop(), Schedule(threads=2)
     schedule.add(queue, new_task(20.0), 20.0)

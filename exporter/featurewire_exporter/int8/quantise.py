@@ -1,6 +1,6 @@
 """A network to 8 bits, by NNCF's post-training quantisation.
 
-Importing this module imports both.
+Importing this module imports NNCF and OpenVINO.
 """
 
 from __future__ import annotations
