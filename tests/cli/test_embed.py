@@ -119,7 +119,7 @@ def test_when_every_image_fails_nothing_is_written(embed, tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_a_folder_without_images_is_a_failure_that_says_what_was_passed_over(embed, tmp_path):
+def test_a_folder_without_images_fails_and_names_the_skipped_files(embed, tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").touch()
     shown = embed("texts", "--output", "out.jsonl")
@@ -285,9 +285,7 @@ def test_a_disk_that_is_full_at_the_end_costs_no_row(embed, images, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
-def test_a_disk_that_is_full_before_the_first_row_leaves_the_output_alone(
-    embed, images, tmp_path, suffix
-):
+def test_a_disk_full_before_the_first_row_leaves_the_output_alone(embed, images, tmp_path, suffix):
     assert embed("photos/a", "--output", f"out{suffix}").returncode == 0
     before = sorted(os.listdir(tmp_path))
     shown = embed("photos", "--output", f"out{suffix}", "--resume", before=with_room_for(60))
@@ -407,9 +405,7 @@ class TestVectorsThatDoNotCompare:
         assert server.answered == 6
         assert shown.stderr.endswith("they do not compare; choose another --output\n")
 
-    def test_a_version_that_changes_in_mid_run_ends_it_and_keeps_what_is_done(
-        self, command, tmp_path
-    ):
+    def test_a_version_change_ends_the_run_and_keeps_finished_rows(self, command, tmp_path):
         for number in range(300):
             (tmp_path / f"{number:03}.jpg").write_bytes(jpeg(number))
 

@@ -129,7 +129,7 @@ def test_a_second_process_may_not_go_on_with_a_journal_in_use(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", KINDS)
-def test_a_second_process_may_not_extend_a_file_that_is_being_extended(tmp_path, suffix):
+def test_two_processes_cannot_extend_the_same_file_at_once(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     publish(path, 0)
     first = Output(path)
@@ -180,7 +180,7 @@ def test_a_kill_after_any_rename_loses_nothing_and_repeats_nothing(
 
 
 @pytest.mark.parametrize("suffix", KINDS)
-def test_an_overwriting_run_that_was_killed_goes_on_without_the_old_rows(tmp_path, suffix):
+def test_a_killed_overwriting_run_resumes_without_the_old_rows(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     publish(path, 0, 1)
     begin(path, 5)

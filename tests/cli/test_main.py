@@ -123,7 +123,7 @@ def test_a_command_that_is_not_installed_says_what_to_install(client_alone):
     )
 
 
-def test_every_folder_that_a_hint_names_is_a_distribution_with_that_command():
+def test_every_install_hint_names_the_folder_that_has_the_command():
     root = Path(__file__).resolve().parents[2]
     for name, folder in ELSEWHERE.items():
         _, _, commands = (

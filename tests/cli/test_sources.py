@@ -101,7 +101,7 @@ def test_known_paths_are_left_out(tmp_path):
     assert (found.total, found.already) == (1, 1)
 
 
-def test_a_listed_path_that_is_not_there_is_reported_and_the_rest_goes_on(tmp_path):
+def test_a_missing_path_in_a_list_is_reported_and_the_rest_goes_on(tmp_path):
     touch(tmp_path / "a.jpg")
     paths, _, failures = listing("-", listed=["/no/such.jpg", str(tmp_path / "a.jpg")])
     assert paths == [str(tmp_path / "a.jpg")]

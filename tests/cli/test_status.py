@@ -164,7 +164,7 @@ def test_wait_ends_with_its_time_when_nothing_answers(command):
     assert len(shown.stderr.splitlines()) == 1
 
 
-def test_a_question_for_labels_that_is_not_answered_costs_no_more_than_the_wait(command):
+def test_an_unanswered_label_request_takes_no_longer_than_the_wait(command):
     over = threading.Event()
 
     class Silent(FakeServing):
