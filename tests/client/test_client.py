@@ -105,7 +105,7 @@ def test_a_batch_too_big_for_one_request_is_several(connect, server):
     assert len(server.requests) == 10
 
 
-def test_a_batch_has_one_version_even_when_the_server_changes_it_meanwhile(connect, server):
+def test_a_batch_has_one_version_even_if_the_server_changes_versions(connect, server):
     calls = []
 
     def predict(images, context):
@@ -244,7 +244,7 @@ def test_a_source_may_raise_what_is_no_exception(server):
             next(results)
 
 
-def test_a_slow_source_gets_its_results_without_waiting_for_a_full_request(server):
+def test_a_slow_source_gets_results_before_a_request_is_full(server):
     sent = []
 
     def source():
@@ -260,7 +260,7 @@ def test_a_slow_source_gets_its_results_without_waiting_for_a_full_request(serve
     assert sent == [0, 1, 2]
 
 
-def test_a_slow_async_source_gets_each_result_before_it_gives_the_next_image(server):
+def test_a_slow_async_source_gets_each_result_before_its_next_image(server):
     answered = []
 
     async def main():
@@ -340,7 +340,7 @@ def bad_images_fail_all(images, context):
     return reply_to(images, status=False)
 
 
-def test_one_bad_image_costs_only_itself_where_the_server_does_not_isolate(connect):
+def test_one_bad_image_fails_alone_if_the_server_fails_whole_batches(connect):
     with Misbehaving(bad_images_fail_all, outputs=("features",)) as server:
         client = connect(server.target)
         images = [image(number) for number in range(40)]
@@ -462,7 +462,7 @@ def test_a_request_that_is_wrong_in_itself_is_not_blamed_on_images(connect):
         assert len(server.requests) <= 4
 
 
-def test_a_server_that_refuses_everything_is_not_asked_image_by_image_for_ever(connect):
+def test_a_stream_gives_up_on_a_server_that_refuses_every_image(connect):
     def predict(images, context):
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "something is off")
 
@@ -583,7 +583,7 @@ def test_waiting_until_ready_waits_for_the_label_too(connect, server):
     assert client.wait_until_ready(20).available
 
 
-def test_waiting_until_ready_leaves_the_retry_budget_to_the_calls_after_it(connect, server):
+def test_waiting_until_ready_does_not_spend_the_retry_budget(connect, server):
     port = server.port
     server.stop()
     client = connect(
@@ -654,7 +654,7 @@ def test_an_async_iterable_is_streamed(server):
     assert asyncio.run(asyncio.wait_for(main(), 30)) == list(range(50))
 
 
-def test_an_async_iterable_given_to_the_blocking_client_names_the_other(server):
+def test_an_async_iterable_in_the_sync_client_points_to_the_async_one(server):
     async def source():
         yield image(1)
 

@@ -111,7 +111,7 @@ def plain_server(plain_model, tmp_path_factory):
         yield server
 
 
-def test_a_plain_saved_model_is_served_and_one_bad_image_costs_only_itself(connect, plain_server):
+def test_a_bad_image_fails_alone_on_a_plain_saved_model(connect, plain_server):
     client = connect(plain_server.target)
     assert client.metadata().manifest is None
     images = [image(number) for number in range(20)]

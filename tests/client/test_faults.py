@@ -126,7 +126,7 @@ def test_a_push_back_is_waited_for(connect):
 
 
 @pytest.mark.parametrize("milliseconds", ["60000", "-1", "soon"])
-def test_a_push_back_that_leaves_no_time_or_wants_no_retry_ends_the_call(connect, milliseconds):
+def test_a_push_back_past_the_deadline_or_without_retry_ends_the_call(connect, milliseconds):
     with Misbehaving(pushing_back(9, milliseconds)) as server:
         client = connect(server.target, retry=QUICK, timeout=30)
         with pytest.raises(featurewire.OverloadedError) as caught:
@@ -574,7 +574,7 @@ def test_a_server_that_was_away_gets_work_again(connect):
             assert again.requests
 
 
-def test_a_host_that_falls_silent_is_given_up_after_the_keepalive_timeout(connect):
+def test_a_silent_host_is_given_up_after_the_keepalive_timeout(connect):
     muted = threading.Event()
     with Misbehaving() as dying, Misbehaving() as other, muting_proxy(dying.port, muted) as proxy:
         client = connect(

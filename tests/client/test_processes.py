@@ -72,7 +72,7 @@ def test_a_client_taken_into_a_fork_says_so_and_the_parents_goes_on(server):
         assert "fork" in line
 
 
-def test_a_stream_taken_into_a_fork_in_mid_stream_says_so_and_the_parents_goes_on(server):
+def test_a_forked_stream_raises_in_the_child_and_not_in_the_parent(server):
     said = run(
         FORK
         + """
@@ -112,7 +112,7 @@ def test_a_client_made_in_a_fork_works(server):
     assert said == "returned 1"
 
 
-def test_importing_brings_neither_tensorflow_nor_anything_else_that_is_heavy():
+def test_importing_the_client_imports_no_heavy_library():
     said = run(
         """
         import sys, featurewire
@@ -193,7 +193,7 @@ print(checked)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [("featurewire", "tensorflow"), ("tensorflow", "featurewire")])
-def test_it_lives_beside_tensorflow_and_its_protos_are_a_subset_of_upstreams(server, order):
+def test_it_works_next_to_tensorflow_and_its_protos_match_upstream(server, order):
     imports = "\n".join(IMPORTS[each] for each in order)
     shape, checked = run(f"import sys\n{imports}\n{BESIDE}{SUBSET}", server.target).splitlines()
     assert shape == "(8,)"
@@ -272,7 +272,7 @@ def test_a_connection_that_does_not_close_keeps_no_other_from_closing():
         release.set()
 
 
-def test_a_small_window_of_a_stream_shared_by_threads_is_each_threads_own(server):
+def test_streams_of_one_client_in_several_threads_do_not_mix(server):
     """Streams of one client do not mix."""
     from concurrent.futures import ThreadPoolExecutor
 

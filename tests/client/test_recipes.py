@@ -62,7 +62,7 @@ def test_the_counters_reach_opentelemetry(client):
     assert metric["data"]["data_points"][0]["value"] == 3
 
 
-def test_the_recipe_for_one_version_an_index_takes_the_newest_that_is_available():
+def test_the_recipe_for_an_index_pins_the_newest_available_version():
     by_hand = examples("One version for a whole index")[1]
     with Misbehaving() as server, featurewire.Client(server.target, model="tiny") as client:
         server.states = [(2, 30), (4, 50), (1, 30), (3, 20)]  # 3 is loading, 4 unloaded

@@ -124,7 +124,7 @@ def test_deadlines_of_a_server_that_is_there_are_counted():
     assert attempts == RetryConfig().max_attempts
 
 
-def test_patience_is_counted_from_the_first_failure_without_a_reply_since():
+def test_patience_counts_from_the_first_failure_since_the_last_reply():
     stream = stream_of(3, initial_in_flight=1, max_in_flight=1, patience=10)
     [attempt] = stream.due(0.0)
     answer(stream, attempt, 1.0, 0)

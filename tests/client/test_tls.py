@@ -70,9 +70,7 @@ def test_a_server_of_an_unknown_authority_is_refused(connect, server):
         connect(server.target, tls=tls, retry=NEVER).embed(image(1))
 
 
-def test_a_server_of_another_name_is_refused_unless_that_name_is_expected(
-    connect, server, authority
-):
+def test_a_server_with_another_name_is_refused_unless_expected(connect, server, authority):
     target = f"127.0.0.1:{server.port}"
     ca = authority.cert_pem.bytes()
     with pytest.raises(featurewire.ServerUnavailableError):

@@ -161,7 +161,7 @@ def test_a_bridge_answers_for_the_space_that_is_wanted(connect, server):
     assert {each.model_spec.signature_name for each in server.requests[:2]} == {BRIDGE}
 
 
-def test_a_view_that_wants_a_space_asks_which_version_answers_at_present(server):
+def test_a_view_with_a_vector_space_asks_which_version_answers_now(server):
     with featurewire.Client(server.target, model="tiny", label="stable") as client:
         assert client.embed(image(1)).version == 1
         server.stable = 2
@@ -262,7 +262,7 @@ def test_a_stream_can_pin_the_version_that_a_label_means_at_its_start(connect, s
     assert client.embed(image(1)).version == 2
 
 
-def test_a_pinned_version_that_is_retired_is_named_after_all_before_it(connect, server):
+def test_a_retired_pinned_version_raises_after_all_earlier_results(connect, server):
     config = StreamConfig(pin_version=True, images_per_request=2, min_in_flight=4, max_in_flight=4)
     client = connect(server.target, stream=config)
     keys = []

@@ -116,7 +116,7 @@ SERVERS = {
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_lone_stream_is_as_fast_as_the_best_fixed_number_with_few_in_flight(name):
+def test_a_lone_stream_is_as_fast_as_the_best_fixed_window(name):
     settings, seconds = SERVERS[name]
     rate, fewest = best(Server(**settings), 1, seconds)
     for phase in PHASES:
@@ -183,7 +183,7 @@ def test_a_slow_source_teaches_the_window_nothing():
         assert window.limit == 5
 
 
-def test_an_outage_shrinks_the_window_to_a_probe_until_somebody_answers():
+def test_an_outage_shrinks_the_window_to_one_until_a_server_answers():
     window = Window(StreamConfig(initial_in_flight=16))
     window.unreachable()
     assert window.limit == 1
