@@ -97,7 +97,7 @@ def test_a_stream_yields_every_image_once_and_in_order(client, images):
     assert all(result.error is None and result.embedding.version == 1 for result in results)
 
 
-def test_the_manifest_over_the_wire_says_that_the_module_is_a_stand_in(client):
+def test_the_served_manifest_says_that_the_module_is_a_stand_in(client):
     manifest = client.metadata().manifest
     assert manifest["module"]["stand_in"] is True
     assert manifest["dimension"] == 1536
