@@ -232,7 +232,7 @@ def test_exporting_twice_gives_one_vector_space_and_the_same_vectors(
         )
 
 
-def test_every_setting_of_the_preprocessing_is_in_manifest_and_vector_space(
+def test_every_preprocessing_setting_is_in_manifest_and_vector_space(
     tmp_path, tf2_module, tiny_version
 ):
     settings = "--resize-method area --no-antialias --central-crop 0.875 --no-exif-orientation"
@@ -313,9 +313,7 @@ def test_the_learned_module_exports_at_its_own_size_and_dimension(
     np.testing.assert_allclose(result["features"], hub.load(str(learned_module))(pixels), atol=1e-4)
 
 
-def test_a_network_that_bfloat16_hurts_keeps_its_activations_in_float32(
-    tmp_path, capsys, learned_module
-):
+def test_a_network_hurt_by_bfloat16_keeps_float32_activations(tmp_path, capsys, learned_module):
     """EfficientNet-Lite0 ends at a cosine of 0.997 where everything is cast."""
     arguments = [str(learned_module), str(tmp_path / "m"), "--precision", "bfloat16", "--json"]
     assert export(arguments) == 0

@@ -44,7 +44,7 @@ def spaces(pictures: int, shared: float) -> tuple[Embedded, Embedded]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_map_carries_queries_into_a_space_of_another_dimension(kind):
+def test_every_kind_of_map_reaches_a_space_of_another_dimension(kind):
     new, old = (each.vectors for each in spaces(400, shared=1.0))
     (fitted,) = fit(
         new[100:].reshape(-1, 64), old[100:].reshape(-1, 96), kinds=[kind], ridges=[0.1]
@@ -58,7 +58,7 @@ def test_every_kind_of_map_carries_queries_into_a_space_of_another_dimension(kin
     assert recall(bridged, np.arange(100), old[:100, 0]).at_10 > 0.9
 
 
-def test_a_bridge_between_networks_that_see_the_same_keeps_what_its_manifest_says():
+def test_a_bridge_between_similar_networks_keeps_the_stated_retention():
     new, old = spaces(400, shared=1.0)
     bridge = make_bridge(new, old, vector_space="f" * 32, handle="old")
     bridge.require(LOOSE)
@@ -70,7 +70,7 @@ def test_a_bridge_between_networks_that_see_the_same_keeps_what_its_manifest_say
     assert bridge.compared.keys() == set(KINDS)
 
 
-def test_the_report_has_each_way_beside_the_others_and_what_more_pictures_bring():
+def test_the_report_compares_the_maps_and_the_gain_of_more_pictures():
     new, old = spaces(400, shared=0.55)
     text = report(make_bridge(new, old, vector_space="f" * 32, handle="old"))
     assert "no bridge" not in text  # of another dimension
@@ -81,7 +81,7 @@ def test_the_report_has_each_way_beside_the_others_and_what_more_pictures_bring(
     assert "no bridge, old index" in report(make_bridge(new, new, vector_space="f", handle="old"))
 
 
-def test_a_bridge_between_networks_that_see_nothing_in_common_is_refused():
+def test_a_bridge_between_unrelated_networks_is_refused():
     bridge = make_bridge(*spaces(400, shared=0.0), vector_space="f" * 32, handle="old")
     assert bridge.retention.at_1 < 0.2
     with pytest.raises(ExportError, match=r"keeps 0\.\d+ of recall@1 .* 0\.8 and 0\.95 are needed"):
@@ -96,7 +96,7 @@ def test_pictures_that_the_new_network_cannot_tell_apart_are_no_test():
         bridge.require(LOOSE)
 
 
-def test_pictures_without_a_vector_are_left_out_and_too_few_are_refused():
+def test_pictures_without_a_vector_are_skipped_too_few_are_refused():
     new, old = spaces(60, shared=1.0)
     new.vectors[:10, 1] = np.nan
     assert make_bridge(new, old, vector_space="f" * 32, handle="old").retention.index == 13
@@ -138,7 +138,7 @@ def test_each_content_counts_once(tmp_path, photos_jpeg):
     assert list(find_pictures(tmp_path)) == [photos_jpeg[0]]
 
 
-def test_of_many_pictures_so_many_are_drawn_and_read_when_they_are_needed(tmp_path):
+def test_a_sample_of_many_pictures_is_drawn_and_read_lazily(tmp_path):
     for number in range(30):
         (tmp_path / f"{number:02}.jpg").write_bytes(b"%d" % (number // 2))
     drawn = find_pictures(tmp_path, 10)
@@ -173,7 +173,7 @@ def bridged(learned_module, other_learned_module, pictures, tmp_path_factory) ->
     return base
 
 
-def test_a_bridge_from_random_weights_is_refused_and_nothing_is_published(
+def test_a_bridge_from_random_weights_is_refused_and_not_published(
     bridged, pictures, tmp_path, capsys
 ):
     def shuffle(weights: dict[str, np.ndarray]) -> None:
@@ -209,9 +209,7 @@ def test_the_manifest_lists_the_native_space_and_the_bridged_one(bridged, capsys
     assert f"{old['vector_space']}, of " in capsys.readouterr().out
 
 
-def test_bridged_vectors_are_nearer_to_the_old_ones_of_their_picture_than_to_others(
-    bridged, pictures
-):
+def test_a_bridged_vector_is_nearest_to_the_old_one_of_its_picture(bridged, pictures):
     images = np.array([path.read_bytes() for path in sorted(pictures.iterdir())], dtype=object)
     images[5] = b"no picture"
     (bridge,) = [each for each in manifest_of(bridged / "2")["vector_spaces"] if each["bridged"]]

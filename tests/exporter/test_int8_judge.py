@@ -43,7 +43,7 @@ def judge():
 
 
 @pytest.mark.parametrize("noise", [0, 0.02, 0.05, 0.1, 0.2, 0.5, 2.0])
-def test_the_metric_of_all_pictures_is_1_where_the_gate_passes_and_only_there(judge, noise):
+def test_the_metric_is_1_only_if_the_gate_passes(judge, noise):
     metric, each = judge.validate(network(noise), range(PICTURES))
     measured = judge.measure(network(noise))
     assert metric <= 1
@@ -91,9 +91,7 @@ def in_float(model) -> int:
 
 
 @pytest.mark.slow
-def test_accuracy_control_takes_layers_back_to_float_until_the_gate_passes(
-    photos, tmp_path: Path, capfd
-):
+def test_layers_go_back_to_float_until_the_accuracy_gate_passes(photos, tmp_path: Path, capfd):
     import tensorflow as tf
 
     module = load_module(str(write_learned_module(tmp_path / "module", change=cut)))

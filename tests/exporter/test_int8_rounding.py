@@ -72,7 +72,7 @@ def test_correcting_by_blocks_gives_the_same(monkeypatch):
     np.testing.assert_array_equal(by_blocks, round_to_grid(weights, moments, STEPS[8]))
 
 
-def test_inputs_that_are_always_zero_and_channels_without_weights_are_no_trouble():
+def test_inputs_and_channels_of_zeros_can_be_rounded():
     weights = weights_of(1, 9)
     weights[0, 2] = 0
     found = round_to_grid(weights, np.zeros((1, 9, 9), np.float32), STEPS[8])

@@ -52,7 +52,7 @@ wait_for(signal.raise_signal, signal.SIGINT)
     assert said(code) == "interrupted\n"
 
 
-def test_those_of_others_take_it_while_another_thread_receives_the_signals():
+def test_other_handlers_run_when_another_thread_receives_the_signal():
     code = """
 with received_elsewhere():
     go_as_they_came(each_by_its_core)

@@ -84,7 +84,7 @@ def test_the_full_network_runs_in_the_oldest_tensorflow(oldest_python, published
     assert_same(oldest_python, published / "1", images, tmp_path)
 
 
-def test_a_version_with_webp_does_not_load_there_and_says_so_in_its_manifest(
+def test_a_version_with_webp_needs_a_newer_tensorflow_and_says_so(
     oldest_python, tf2_module, images, tmp_path
 ):
     assert export([str(tf2_module), str(tmp_path / "m"), "--webp"]) == 0

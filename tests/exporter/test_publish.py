@@ -111,7 +111,7 @@ def test_a_pipe_with_the_name_of_a_leftover_holds_nobody_up(tmp_path):
         assert staging.publish().name == "1"
 
 
-def test_missing_base_directories_are_made_and_removed_again_when_it_fails(tmp_path):
+def test_missing_base_directories_are_made_and_removed_on_failure(tmp_path):
     with pytest.raises(RuntimeError):
         fail_in(tmp_path / "a" / "b")
     assert entries(tmp_path) == []
@@ -204,7 +204,7 @@ def test_the_leftovers_of_an_exporter_that_lives_are_not_touched(tmp_path):
     assert entries(tmp_path) == ["1", "2"]
 
 
-def test_of_two_exporters_with_one_number_one_wins_and_the_other_says_so(tmp_path):
+def test_two_exporters_with_the_same_number_publish_one_version(tmp_path):
     processes = [start(tmp_path, version=5, wait_at="filled") for _ in range(2)]
     for process in processes:
         process.stdin.write("\n")
@@ -283,7 +283,7 @@ def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module, cap
     assert entries(tmp_path) == []
 
 
-def test_a_killed_export_leaves_no_half_version_and_the_next_cleans_up(tmp_path, tf2_module):
+def test_a_killed_export_leaves_no_version_and_the_next_cleans_up(tmp_path, tf2_module):
     """The real command, killed while it writes the version."""
     base = tmp_path / "model"
     process = subprocess.Popen(

@@ -74,7 +74,7 @@ def test_a_handle_is_asked_for_in_the_compressed_format(hub, tf1_module, tmp_pat
     assert "/asked/1?tf-hub-format=compressed" in hub.requests
 
 
-def test_the_second_fetch_comes_from_the_cache_that_tensorflow_hub_uses(hub, tf1_module, tmp_path):
+def test_the_second_fetch_comes_from_the_tensorflow_hub_cache(hub, tf1_module, tmp_path):
     handle = hub.serve("/cached/1", archive_of(tf1_module))
     first = fetch(handle, tmp_path / "scratch")
     asked = len(hub.requests)
