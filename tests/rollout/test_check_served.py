@@ -67,7 +67,7 @@ def worse(server, images) -> Report:
     return check(server, images, {"label": "canary"})
 
 
-def test_a_version_that_ignores_exif_fails_even_where_no_photo_has_a_tag(worse):
+def test_a_version_that_ignores_exif_fails_even_without_tagged_photos(worse):
     found = worse.to_json()
     assert (worse.exit_status, found["verdict"]["space"]) == (1, "new")
     assert found["verdict"]["text"].startswith("new space: rebuild the index (cosine, 5th")

@@ -88,7 +88,7 @@ def test_small_differences_are_compatible_within_what_is_sure():
     assert f"a cosine of {np.floor(low * 1e4) / 1e4:.4f} for 95 %" in report.verdict.text
 
 
-def test_the_same_order_on_other_axes_is_a_new_space_that_a_bridge_may_reach():
+def test_the_same_order_on_other_axes_is_a_new_space_to_bridge():
     turned = ROWS @ np.linalg.qr(NOISE[:32])[0]
     report = judged(turned)
     assert said(report).startswith("1 new space: rebuild the index")
@@ -123,7 +123,7 @@ def by_bridge(bridged, **options):
     return judged(NOISE, spaces=("a", "b"), bridge=KEPT, bridged=bridged, **options)
 
 
-def test_what_the_bridge_does_with_the_images_stands_beside_what_its_manifest_says():
+def test_the_measured_bridge_is_reported_next_to_its_manifest():
     report = by_bridge(ROWS + 0.5 * NOISE)
     text, found = said(report), {each.name: each for each in report.measures}
     assert text.startswith("1 new space, bridged: retention 0.98 at 10 (here: overlap@10 0.")
@@ -153,7 +153,7 @@ def test_a_bridge_that_answers_badly_is_none(bad, crops):
     assert "--accept-bridge" not in notes(report)
 
 
-def test_other_dimensions_are_a_new_space_with_what_can_still_be_measured():
+def test_another_dimension_is_a_new_space_and_the_rest_is_measured():
     report = judged(np.hstack([ROWS, NOISE]))
     assert said(report).startswith("1 new space: rebuild the index")
     names = {each.name for each in report.measures}
@@ -163,7 +163,7 @@ def test_other_dimensions_are_a_new_space_with_what_can_still_be_measured():
     assert "<h2>Measures" in report.to_html()
 
 
-def test_a_version_that_is_slow_or_refuses_images_fails_without_a_new_space():
+def test_a_version_that_is_slow_or_refuses_images_fails():
     slow = judged(slower=2.0)
     assert said(slow) == "1 same space; not fit to serve: latency ratio, median 2"
     refusing = judged(errors=range(0, COUNT, 5))
@@ -244,9 +244,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("kind", DEGENERATE)
 @pytest.mark.parametrize("rounding", [0.0, 1e-7])
-def test_the_same_vectors_are_the_same_space_however_little_they_differ_among_themselves(
-    kind, rounding
-):
+def test_the_same_vectors_are_the_same_space_even_if_nearly_constant(kind, rounding):
     rows = DEGENERATE[kind]
     other = rows * (1 + rounding * SCATTER.standard_normal(rows.shape))
     report = judged(other, stable=rows, crops=False)

@@ -29,7 +29,7 @@ model_config_list {
 """
 
 
-def test_an_edit_changes_the_policy_and_labels_of_its_model_and_nothing_else() -> None:
+def test_an_edit_changes_only_the_policy_and_labels_of_its_model() -> None:
     made = edit(OTHERS, "m", versions=[2, 1], labels={"stable": 1, "blue": 1}, name="x")
     for kept in ("# the fleet's", "name: 'other'", "# ours", "# newest two", "sampling_rate: 0.5"):
         assert kept in made
@@ -117,7 +117,7 @@ with store.lock("me"):
 
 
 @pytest.mark.parametrize("fault", ["full", "fchmod", "fsync", "rename"])
-def test_a_full_disk_or_a_kill_leaves_the_old_file_and_the_next_write_works(
+def test_after_a_full_disk_or_a_kill_the_next_write_works(
     store: FileStore, tmp_path: Path, fault: str
 ) -> None:
     path = tmp_path / "models.config"

@@ -254,7 +254,7 @@ def test_a_lease_that_is_forbidden_is_one_line(api: ApiServer, store: ConfigMapS
         pass
 
 
-def test_a_rollout_by_a_config_map_reaches_replicas_before_its_file_does(
+def test_a_config_map_rollout_reaches_replicas_before_their_file_does(
     api: ApiServer, tmp_path: Path, tiny_model: Path
 ) -> None:
     stack = Stack(tmp_path, tiny_model)

@@ -181,7 +181,7 @@ def test_a_replica_that_is_killed_in_mid_rollout_is_waited_for(stack: Stack, mom
     serves(stack, 1)
 
 
-def test_a_replica_that_does_not_come_back_is_named_and_the_old_state_is_put_back(stack) -> None:
+def test_a_lost_replica_is_named_and_the_old_state_is_restored(stack) -> None:
     victim, killed = stack.servers[2], []
 
     def say(text: str) -> None:
@@ -308,7 +308,7 @@ def _drain(pipe: Path, *, until: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_three_replicas_of_which_one_restarts_at_random_end_consistent(stack: Stack) -> None:
+def test_replicas_end_consistent_while_one_restarts_at_random(stack: Stack) -> None:
     stop, chance, restarts = threading.Event(), random.Random(1), []
 
     def restart() -> None:

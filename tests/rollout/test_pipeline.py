@@ -178,7 +178,7 @@ def test_a_run_that_was_cut_off_goes_on() -> None:
     assert steps.done == []
 
 
-def test_what_the_last_rollout_kept_is_retired_and_no_failure_rolls_that_back() -> None:
+def test_a_failure_to_retire_the_kept_version_rolls_nothing_back() -> None:
     steps = Steps(at=KEPT)
     assert steps.run() == 0
     assert steps.done == ["retire 0", *WAY]

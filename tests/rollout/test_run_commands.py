@@ -114,9 +114,7 @@ def test_run_of_an_inconclusive_check_exits_with_3_and_is_rolled_back(
     assert stack.config.read_text() == before
 
 
-def test_run_promotes_a_new_space_only_where_that_is_accepted_and_it_serves(
-    stack: Stack, images: Path
-) -> None:
+def test_run_promotes_a_new_space_only_if_that_is_accepted(stack: Stack, images: Path) -> None:
     stack.publish(2)
     argv = ["run", *options(stack, images, "--version=2", "--watch=0.5")]
     assert rollout(argv) == 1
@@ -128,7 +126,7 @@ def test_run_promotes_a_new_space_only_where_that_is_accepted_and_it_serves(
     assert state(stack) == ("promoted", {1, 2})
 
 
-def test_a_new_space_with_a_bridge_is_checked_promoted_and_shown_as_such(
+def test_a_new_space_with_a_bridge_is_checked_promoted_and_shown(
     stack: Stack, images: Path, tmp_path: Path, capsys
 ) -> None:
     """By `run`, and step by step; clients that ask for the old space go on."""
@@ -177,7 +175,7 @@ def test_a_bridge_is_not_accepted_where_there_is_none(stack: Stack) -> None:
             step.promote(accept_bridge=True)
 
 
-def test_run_rolls_back_by_itself_when_the_promoted_version_fails_in_the_watch(
+def test_run_rolls_back_if_the_promoted_version_fails_while_watched(
     stack: Stack, images: Path, tmp_path: Path, capsys
 ) -> None:
     """It answers as long as the check asks, and one more."""
