@@ -78,7 +78,7 @@ def check_rows(
         assert (name, cosine > 0.9999) == (result.key, True)
 
 
-def test_kill_9_ten_times_at_random_loses_nothing_and_writes_nothing_twice(backfill, replicas):
+def test_ten_random_kills_lose_no_row_and_write_none_twice(backfill, replicas):
     images, index = backfill.images, backfill.index()
     names = [write_image(images, number) for number in range(ROWS)]
     with replicas.client() as client:
@@ -98,7 +98,7 @@ def test_kill_9_ten_times_at_random_loses_nothing_and_writes_nothing_twice(backf
         assert "already" in backfill.finish()
 
 
-def test_a_change_of_model_under_load_fails_no_request_and_mixes_no_spaces(backfill, replicas):
+def test_a_model_change_under_load_fails_nothing_and_mixes_no_spaces(backfill, replicas):
     """Two replicas, a writer, readers: rollout with a bridge, backfill, switch, retirement."""
     images, index = backfill.images, backfill.index()
     names = [write_image(images, number) for number in range(FEW)]
@@ -136,7 +136,7 @@ def test_a_change_of_model_under_load_fails_no_request_and_mixes_no_spaces(backf
 
 
 @pytest.mark.parametrize("kind", ["lance", "faiss"])
-def test_a_table_under_the_name_of_another_space_is_neither_read_nor_written(kind, tmp_path):
+def test_a_table_named_for_another_space_is_neither_read_nor_written(kind, tmp_path):
     index, row = open_index(f"{kind}:{tmp_path}"), np.ones((1, 4), np.float32)
     index.add("a", ["1"], row)
     (table,) = tmp_path.glob("space_a*")

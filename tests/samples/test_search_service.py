@@ -48,7 +48,7 @@ def test_every_photo_is_in_the_index_once_with_its_space_and_version(indexed, se
     assert {row["version"] for row in found if row["reason"] is None} == {1}
 
 
-def test_a_dropped_photo_finds_itself_and_a_part_of_it_finds_the_whole(indexed, tiles, photos):
+def test_a_photo_and_a_part_of_it_find_the_photo(indexed, tiles, photos):
     client, _ = indexed
     dropped = (tiles / "0030.jpg").read_bytes()
     answer = client.post("/api/search?count=3", content=dropped).raise_for_status().json()
@@ -96,7 +96,7 @@ def test_only_photos_of_the_index_are_served_and_only_to_known_hosts(indexed, ti
     assert "default-src 'self'" in policy
 
 
-def test_a_killed_run_goes_on_where_it_was_and_nothing_is_embedded_twice(tiles, server, tmp_path):
+def test_a_killed_run_resumes_and_embeds_nothing_twice(tiles, server, tmp_path):
     where = ("--photos", tiles, "--index", tmp_path / "index", "--server", server.target, *LITE0)
     process = searching.start("index", *where)
     current = tmp_path / "index" / "current.json"
@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_where_it_was_and_nothing_is_embedded_twice(tiles, 
     assert "0 of them new; 0 gave no vector" in run("index", *where)[1]
 
 
-def test_changed_photos_are_embedded_again_and_those_that_are_gone_are_forgotten(
+def test_changed_photos_are_embedded_again_and_deleted_ones_forgotten(
     some_photos, server, tmp_path
 ):
     where = ("--photos", some_photos, "--index", tmp_path / "index", "--server", server.target)
@@ -125,9 +125,7 @@ def test_changed_photos_are_embedded_again_and_those_that_are_gone_are_forgotten
     assert vectors["cat.jpg"] == vectors["coffee.jpg"]
 
 
-def test_after_a_rollout_to_another_space_nothing_is_mixed_until_the_tables_are_switched(
-    some_photos, server, tmp_path
-):
+def test_spaces_are_not_mixed_between_a_rollout_and_the_table_switch(some_photos, server, tmp_path):
     index = tmp_path / "index"
     where = ("--photos", some_photos, "--index", index, "--server", server.target)
     cat = (some_photos / "cat.jpg").read_bytes()
@@ -161,9 +159,7 @@ def test_after_a_rollout_to_another_space_nothing_is_mixed_until_the_tables_are_
             server.label(stable=1)
 
 
-def test_after_a_rollout_with_a_bridge_searches_go_on_in_the_old_table(
-    some_photos, server, tmp_path
-):
+def test_searches_use_the_old_table_after_a_rollout_with_a_bridge(some_photos, server, tmp_path):
     cat = (some_photos / "cat.jpg").read_bytes()
     with page(some_photos, tmp_path / "index", server.target, *TINY) as client:
         wait_until_indexed(client, 6)
