@@ -167,7 +167,7 @@ def test_a_request_of_a_gigabyte_is_refused_without_taking_it_in(stub, server) -
     assert resident(server) - before < 100_000_000
 
 
-def test_a_thousand_connections_that_say_nothing_do_not_keep_others_out(server) -> None:
+def test_a_thousand_silent_connections_do_not_keep_others_out(server) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     idle = []

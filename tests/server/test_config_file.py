@@ -52,7 +52,7 @@ def message(manager: Manager) -> str:
         ('model_config_list { config { name: "m" } }', "m"),
     ],
 )
-def test_a_broken_file_leaves_the_config_in_force_and_the_status_says_why(
+def test_a_broken_file_keeps_the_old_config_and_the_status_says_why(
     manager, base_path, tmp_path, caplog, text, reason
 ) -> None:
     path = tmp_path / "models.config"

@@ -283,7 +283,7 @@ def loose_rest(loose: Stub) -> Iterator[Callable]:
         ('"signature_name": "none", "instances": [1], "instances": [2]', {"predictions": [2.0]}),
     ],
 )
-def test_rest_takes_shapes_numbers_and_equal_keys_as_tensorflow_serving(
+def test_rest_reads_shapes_and_numbers_as_tensorflow_serving_does(
     loose_rest, body: str, answer: dict
 ) -> None:
     document = f'{{"signature_name": "shapeless", {body}}}'

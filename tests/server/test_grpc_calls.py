@@ -207,7 +207,7 @@ def test_small_requests_that_wait_are_counted(serve, engine) -> None:
         wait_until(lambda: made.api.admission.held == 0)
 
 
-def test_a_waiting_call_that_is_cancelled_or_late_gives_back_its_bytes(serve, engine) -> None:
+def test_a_cancelled_or_late_waiting_call_gives_back_its_bytes(serve, engine) -> None:
     engine.gate.clear()
     with serve(grpc_config={"max_threads": 1}) as made:
         first = made.start(PREDICT, request(), None)
@@ -321,7 +321,7 @@ def test_answers_count_until_slow_readers_have_read_them(serve, engine) -> None:
         wait_until(lambda: made.api.admission.held == 0)
 
 
-def test_a_reader_who_leaves_in_the_middle_of_an_answer_leaves_nothing(serve, engine) -> None:
+def test_a_reader_who_leaves_during_an_answer_leaks_no_memory(serve, engine) -> None:
     with serve() as made, slow_line(made.port) as line, stub_for(f"127.0.0.1:{line.port}") as slow:
         engine.gate.clear()
         call = slow.start(PREDICT, request(24_000_000), None, timeout=60)

@@ -136,9 +136,7 @@ def test_a_version_that_disappears_is_not_tried_again(make, loads: Loads, tmp_pa
     wait_until(lambda: states(manager) == {1: "END"})
 
 
-def test_a_failed_version_that_is_removed_and_published_again_is_loaded(
-    make, loads: Loads, tmp_path
-) -> None:
+def test_a_failed_version_that_is_published_again_is_loaded(make, loads: Loads, tmp_path) -> None:
     loads.failures[2] = "half-written"
     manager = make()
     manager.reload(config(model("m", add(tmp_path, 1))))

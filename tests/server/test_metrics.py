@@ -101,7 +101,7 @@ def test_latencies_are_microseconds_in_tensorflow_servings_buckets():
     assert samples[f"{LATENCY}_sum{{{LABELS}}}"] == 20
 
 
-def test_failed_requests_are_counted_by_their_code_and_do_not_blur_the_latency():
+def test_failed_requests_are_counted_by_code_and_not_in_the_latency():
     observed = Metrics()
     observe_request(observed, code=grpc.StatusCode.NOT_FOUND)
     samples = page_of(observed)

@@ -25,7 +25,7 @@ def take_all(places: Places, caller: object) -> int:
     return count
 
 
-def test_a_caller_alone_takes_half_and_leaves_the_other_half_to_others() -> None:
+def test_a_single_caller_gets_at_most_half_of_the_places() -> None:
     places = Places(100)
     assert take_all(places, "greedy") == 50
     with pytest.raises(ServingError, match="50 calls of this kind wait for this host") as caught:
@@ -35,7 +35,7 @@ def test_a_caller_alone_takes_half_and_leaves_the_other_half_to_others() -> None
 
 
 @pytest.mark.parametrize("greedy", [2, 3, 9])
-def test_in_the_end_callers_have_equal_shares_and_a_new_one_finds_a_place(greedy: int) -> None:
+def test_callers_get_equal_shares_and_a_new_one_finds_a_place(greedy: int) -> None:
     places, held = Places(100), [0] * greedy
     for _ in range(200):  # each in turn has an answer, and takes what it can get
         for number in range(greedy):

@@ -145,7 +145,7 @@ def test_a_label_on_an_unavailable_version_is_refused() -> None:
     )
 
 
-def test_the_flag_lets_only_labels_that_are_not_in_use_point_to_an_unavailable_version() -> None:
+def test_the_flag_lets_only_unused_labels_name_an_unavailable_version() -> None:
     assert labels([], {}, True) == {"m": {"stable": 2}}
     assert labels([], {"m": {"stable": 2}}, True) == {"m": {"stable": 2}}
     with pytest.raises(ServingError, match="not currently available"):

@@ -99,9 +99,7 @@ def test_strings_are_utf8():
         ({"instances": ["\ud800"]}, STRING, "surrogate"),
     ],
 )
-def test_what_does_not_fit_the_signature_is_refused_in_tensorflow_servings_words(
-    value, infos, text
-):
+def test_a_mismatch_with_the_signature_has_tensorflow_servings_text(value, infos, text):
     assert text in message_of(decode.inputs, value, infos)
 
 
@@ -117,7 +115,7 @@ def test_every_number_that_a_double_holds_is_the_nearest_float(dtype, value):
 
 @pytest.mark.parametrize("dtype", ["DT_FLOAT", "DT_DOUBLE"])
 @pytest.mark.parametrize("text", ["1e400", "-1e400", "1" + "0" * 400, "-1" + "0" * 400])
-def test_a_number_beyond_a_doubles_range_is_refused_in_rapidjsons_words(dtype, text):
+def test_a_number_beyond_a_doubles_range_has_rapidjsons_text(dtype, text):
     value = document.parse(b'{"instances": [Infinity, %s]}' % text.encode())
     infos = {"x": TensorInfo(dtype=types_pb2.DataType.Value(dtype))}
     assert "Number too big to be stored in double." in message_of(decode.inputs, value, infos)

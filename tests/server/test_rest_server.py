@@ -332,7 +332,7 @@ def test_gets_are_answered_while_every_thread_is_taken(running):
         sock.close()
 
 
-def test_requests_refused_for_their_bytes_are_counted_and_their_size_is_bounded():
+def test_requests_refused_for_their_size_are_counted():
     metrics = Metrics()
     api = Api(None, admission=Admission(1000), metrics=metrics)
     flags = SimpleNamespace(
@@ -393,7 +393,7 @@ def test_a_body_that_does_not_come_is_told_so_and_left(running, monkeypatch):
     until(lambda: running.admission.held == 0)
 
 
-def test_an_answer_counts_until_it_is_read_and_who_does_not_read_is_left(running, monkeypatch):
+def test_an_answer_counts_until_read_and_a_reader_who_stops_is_closed(running, monkeypatch):
     monkeypatch.setattr(rest_connection, "SEND_SECONDS", 1.0)
 
     def large(request: Request) -> Answer:

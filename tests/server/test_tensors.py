@@ -157,7 +157,7 @@ def test_one_value_with_a_shape_is_a_constant_as_in_tensorflow() -> None:
         st.binary(max_size=24),
     )
 )
-def test_whatever_comes_is_an_array_of_its_shape_or_an_invalid_argument(made: TensorProto) -> None:
+def test_any_tensor_is_an_array_of_its_shape_or_an_invalid_argument(made: TensorProto) -> None:
     array = None
     with contextlib.suppress(ServingError):  # nothing else may come out
         array = tensors.decode("x", made)
