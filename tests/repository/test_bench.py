@@ -101,7 +101,7 @@ def exact():
     return np.repeat(np.eye(20, dtype=np.float32)[:, np.newaxis], 1 + CROPS, axis=1)
 
 
-def test_vectors_that_find_all_that_the_modules_find_may_lose_three_of_so_many(exact):
+def test_a_loss_of_zero_has_the_interval_of_three_in_all_crops(exact):
     assert recall_lost(exact, exact) == f"0.00 ± {100 * 3 / (20 * CROPS):.2f} points"
 
 
@@ -113,7 +113,7 @@ def test_the_interval_of_what_is_lost_counts_pictures_not_crops(exact):
     assert recall_lost(exact, found) == f"5.00 ± {error:.2f} points"
 
 
-def test_processor_time_of_a_process_counts_those_below_it_while_threads_come_and_go():
+def test_processor_time_includes_child_processes_while_threads_churn():
     burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     before = own_seconds()
     stop = threading.Event()

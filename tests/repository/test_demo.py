@@ -48,7 +48,7 @@ def hub() -> Iterator[str]:
     server.shutdown()
 
 
-def test_a_hub_that_gives_the_module_is_taken_and_anything_else_has_a_reason(stack, hub):
+def test_a_hub_with_the_module_is_used_and_anything_else_has_a_reason(stack, hub):
     assert stack.trouble_with_hub(f"{hub}/module") is None
     assert "something else than a module" in stack.trouble_with_hub(f"{hub}/page")
     assert "Not Found" in stack.trouble_with_hub(f"{hub}/absent")

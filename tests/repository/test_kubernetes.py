@@ -155,14 +155,14 @@ def test_the_config_maps_are_the_files_of_serving_config():
     }
 
 
-def test_an_applied_overlay_leaves_what_rollouts_and_exports_made_alone():
+def test_applying_an_overlay_keeps_what_rollouts_and_exports_made():
     for folder in OVERLAYS:
         kept = {"Namespace", "PersistentVolumeClaim"}
         assert not kept & {each["kind"] for each in rendered(folder)}
         assert "serving-models" not in {each["metadata"]["name"] for each in rendered(folder)}
 
 
-def test_a_rollout_in_the_cluster_may_do_what_it_does_and_nothing_else():
+def test_a_rollout_in_the_cluster_has_only_the_permissions_it_needs():
     from featurewire_rollout.command import rollout_parser
 
     (job,) = [each for each in rendered("rollout") if each["kind"] == "Job"]

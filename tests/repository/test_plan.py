@@ -48,7 +48,7 @@ def test_a_replica_is_known_by_two_figures():
         Replica.measured(one_image=0.01, per_second=50, batch=16)
 
 
-def test_the_smallest_number_of_replicas_that_keeps_the_latency_is_found():
+def test_the_fewest_replicas_within_the_latency_are_found():
     replica = Replica(fixed=0.06, per_image=0.01, batch=16)
     table = rows(replica, 200.0, 99, 0.3)
     assert all(row.tail > 0.3 for row in table[:-1])

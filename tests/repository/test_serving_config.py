@@ -54,7 +54,7 @@ def test_batching_monitoring_and_tls_files_parse():
 
 
 @pytest.mark.parametrize("profile", ["gpu", "cpu", "embedded"])
-def test_each_profile_of_the_stack_starts_one_server_after_the_exporter(profile):
+def test_each_stack_profile_starts_one_server_after_the_exporter(profile):
     services = compose()["services"]
     (server,) = [each for each in services.values() if profile in each.get("profiles", [])]
     assert server["depends_on"] == {"exporter": {"condition": "service_completed_successfully"}}

@@ -45,7 +45,7 @@ def variables() -> dict[str, str]:
     return dict(re.findall(r"\$\{(\w+):-([^}]*)\}", (ROOT / "docker-compose.yml").read_text()))
 
 
-def test_env_example_has_every_setting_with_its_default_and_nothing_else():
+def test_env_example_has_exactly_the_settings_with_their_defaults():
     assert set(settings()) - {"COMPOSE_PROFILES"} == set(variables())
     for name, default in variables().items():
         if default and default != "/dev/null":  # images have their digest added
@@ -128,7 +128,7 @@ def healthy(profile: str, ports: dict[int, int]) -> bool:
 
 
 @pytest.mark.parametrize("profile", ["gpu", "cpu"])
-def test_the_embedded_server_runs_the_command_line_of_tensorflow_serving(profile, tmp_path):
+def test_the_embedded_server_runs_tensorflow_servings_command_line(profile, tmp_path):
     import featurewire
 
     assert (
@@ -207,14 +207,14 @@ def test_an_empty_volume_is_filled_with_the_module_asked_for(models):
     assert "RUN export https://tfhub.dev/" in exporter(models, MODULE="")
 
 
-def test_a_full_volume_is_served_as_it_is_when_nothing_else_is_asked_for(models):
+def test_a_volume_with_the_wanted_module_is_served_as_it_is(models):
     version(models, 1, "a")
     version(models, 2, "b")
     for asked in ("", "a", "b"):  # during a rollout the old module is there, too
         assert "holds version 2 of b" in exporter(models, MODULE=asked)
 
 
-def test_a_volume_with_another_module_says_so_and_how_to_add_the_one_asked_for(models):
+def test_a_volume_with_another_module_says_how_to_add_the_wanted_one(models):
     version(models, 1, "a")
     version(models, 2, None)
     said = exporter(models, MODULE="c", status=1)

@@ -1,0 +1,26 @@
+"""A test's name is a sentence that is read at a glance."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+MAX_CHARACTERS = 60
+"""Length of a name after `test_`: with `FAILED` and the file it still fits on a line."""
+LONG_NAMES = 12
+"""Names that are longer, from before this limit. Lower it when one of them goes."""
+
+
+def test_a_tests_name_has_at_most_60_characters():
+    long_names = [
+        f"{path.relative_to(TESTS)}: {node.name}"
+        for path in sorted(TESTS.rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and len(node.name.removeprefix("test_")) > MAX_CHARACTERS
+    ]
+    listed = "\n".join(long_names)
+    assert len(long_names) <= LONG_NAMES, f"shorten the newest of these names:\n{listed}"
+    assert len(long_names) >= LONG_NAMES, f"set LONG_NAMES to {len(long_names)}"
