@@ -68,3 +68,25 @@ def test_the_operating_guide_says_what_to_do_for_every_alarm():
     text = (ROOT / "docs" / "operating.md").read_text()
     assert alerts
     assert [alert for alert in alerts if f"| `{alert}` |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "package", "name"),
+    [
+        ("client/README.md", "client/featurewire", r"`(_\w+)[/`]"),
+        (
+            "server/README.md",
+            "server/featurewire_server",
+            r"(?<!/)\b((?:transport|models|batching|messages|engines|common)/\w+)",
+        ),
+    ],
+    ids=["client", "server"],
+)
+def test_every_file_that_a_readme_explains_exists(page, package, name):
+    named = set(re.findall(name, (ROOT / page).read_text()))
+    folder = ROOT / package
+    known = {
+        each for each in named if (folder / each).is_dir() or (folder / f"{each}.py").is_file()
+    }
+    assert len(known) > 10
+    assert sorted(named - known) == []
