@@ -180,7 +180,7 @@ def served(
         made.start()
         server = GrpcServer(api, GrpcConfig(**options))
         counts.append(lambda: api.admission.held)
-        counts += [lambda limit=limit: limit.places.taken for limit in server._limits]
+        counts.append(lambda: server.open_calls)
         try:
             with stub_for(f"127.0.0.1:{server.port}") as stub:
                 stub.port = server.port

@@ -153,10 +153,16 @@ def test_watchers_do_not_take_the_places_of_those_who_check(serve, monkeypatch) 
             told(made.open(WATCH, ASKED))
         assert caught.value.code() is Code.RESOURCE_EXHAUSTED
         assert healthy(made)
-        watches.pop().cancel()  # its place is free again
-        wait_until(lambda: made.server._health.watches.places.taken == 2)
-        watches.append(made.open(WATCH, ASKED))
-        assert told(watches[-1]) == 1
+        watches.pop().cancel()
+
+        def has_a_place() -> bool:
+            watches.append(made.open(WATCH, ASKED))
+            try:
+                return told(watches[-1]) == 1
+            except grpc.RpcError:
+                return False
+
+        wait_until(has_a_place)
         for watch in watches:
             watch.cancel()
 
@@ -186,7 +192,7 @@ def test_more_calls_than_may_wait_are_refused(serve, engine, monkeypatch) -> Non
     engine.gate.clear()
     with serve(grpc_config={"max_threads": 1}) as made:
         waiting = [made.start(PREDICT, request(), None) for _ in range(2)]
-        wait_until(lambda: made.server._work.places.taken == 2)
+        wait_until(lambda: made.server.open_calls == 2)
         refused = made.start(PREDICT, request(), None)
         assert refused.code() is Code.RESOURCE_EXHAUSTED
         assert made.states("m") == {1: "AVAILABLE"}
@@ -245,13 +251,16 @@ def test_a_call_without_a_message_does_not_hold_up_the_stop(serve, monkeypatch) 
     with serve() as made, HalfOpen(made) as half:
         half.open(PREDICT, 2)
         half.open(STATUS, 2)
-        wait_until(lambda: made.server._work.places.taken + made.server._control.places.taken == 4)
+        wait_until(lambda: made.server.open_calls == 4)
         began = time.monotonic()
         made.server.stop(60)
         assert time.monotonic() - began < 30  # not the grace of a minute
 
 
-def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(serve, engine) -> None:
+def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(
+    serve, engine, monkeypatch
+) -> None:
+    monkeypatch.setattr(grpc_server, "LAST_WORDS", 0.05)
     engine.gate.clear()
     with serve() as made, slow_line(made.port) as line, stub_for(f"127.0.0.1:{line.port}") as slow:
         # More than the buffers of the sockets between them take.
@@ -262,7 +271,7 @@ def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(serve, engine) 
         wait_until(lambda: not engine.running)
         stopping = threading.Thread(target=made.server.stop, args=(60,))
         stopping.start()
-        stopping.join(3 * grpc_server.LAST_WORDS)
+        stopping.join(0.3)
         assert stopping.is_alive()
         assert made.api.admission.held >= 24_000_000  # the answer, until it has been sent
         line.open.set()
@@ -343,9 +352,9 @@ def test_calls_that_wait_hold_no_thread(serve, engine) -> None:
         wait_until(lambda: engine.running == 1)
         before = threading.active_count()
         half.open(STATUS, 20)
-        wait_until(lambda: made.server._control.places.taken == 20)
+        wait_until(lambda: made.server.open_calls == 21)
         more = [made.start(PREDICT, request(), None, timeout=100) for _ in range(200)]
-        wait_until(lambda: made.server._work.places.taken == 201)
+        wait_until(lambda: made.server.open_calls == 221)
         threads = [thread.name for thread in threading.enumerate()]
         # The test's own half-open calls take a thread each.
         own = sum(name.startswith("Thread-") for name in threads)

@@ -145,6 +145,9 @@ def test_types_without_a_json_form_are_unimplemented():
     assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
+LARGE = b" " * document.PATIENT_FROM
+"""After a document, makes it one that other threads get their turn beside."""
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -153,19 +156,23 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(), VALUES), st.sampled_from([None, 1]))
-def test_the_patient_parser_reads_what_the_standard_one_reads(value, indent):
-    assert document._patiently(json.dumps(value, indent=indent)) == value
+def test_a_large_document_is_read_as_the_standard_parser_reads_it(value, indent):
+    assert document.parse(json.dumps(value, indent=indent).encode() + LARGE) == value
 
 
-@given(st.text(alphabet='{}[]:,"0-1.eE tfnula\\N', max_size=20))
-def test_the_patient_parser_refuses_what_the_standard_one_refuses(text):
-    try:
-        expected = json.loads(text)
-    except ValueError:
-        with pytest.raises(ValueError):  # noqa: PT011 - as the standard parser, by any text
-            document._patiently(text)
-    else:
-        assert repr(document._patiently(text)) == repr(expected)
+@given(
+    st.sampled_from([("", ""), ('{"a": ', "}")]),
+    st.text(alphabet='{}[]:,"0-1.eE tfnula\\N', max_size=20),
+)
+def test_a_large_document_is_refused_if_a_small_one_would_be(around, text):
+    def outcome(body: bytes) -> object:
+        try:
+            return repr(document.parse(body))
+        except ServingError as error:
+            return error.code
+
+    body = text.join(around).encode()
+    assert outcome(body + LARGE) == outcome(body or b" ")
 
 
 @pytest.mark.parametrize("pad", [0, document.PATIENT_FROM], ids=["small", "large"])

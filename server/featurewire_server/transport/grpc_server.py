@@ -124,6 +124,11 @@ class GrpcServer:
                 raise OSError(f"cannot listen on {config.socket_path}: {error}") from error
         return port
 
+    @property
+    def open_calls(self) -> int:
+        """Number of calls whose answer has not been sent; health and reflection do not count."""
+        return sum(limit.places.taken for limit in self._limits)
+
     def drain(self, grace: float) -> None:
         """Refuse new calls as UNAVAILABLE; return when all others have ended, after `grace` seconds
         at the most.

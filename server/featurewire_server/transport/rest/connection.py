@@ -26,7 +26,6 @@ LINGER_SECONDS = 2.0
 
 #: What a connection may be waiting for while it is not answering.
 IDLE, HEADER, REST_OF_BODY = range(3)
-_SECONDS = {IDLE: KEEP_ALIVE_SECONDS, HEADER: HEADER_SECONDS, REST_OF_BODY: LINGER_SECONDS}
 
 
 class Connection(H11Protocol):
@@ -101,7 +100,8 @@ class Connection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if waits_for is not None:
-            self._timer = self.loop.call_later(_SECONDS[waits_for], self.transport.close)
+            seconds = (KEEP_ALIVE_SECONDS, HEADER_SECONDS, LINGER_SECONDS)[waits_for]
+            self._timer = self.loop.call_later(seconds, self.transport.close)
 
     def _close_an_idle_one(self) -> bool:
         """Close the connection that has been without a request longest; False if none is."""
