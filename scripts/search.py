@@ -50,7 +50,7 @@ def main() -> int:
     photos = arguments.photos.expanduser().resolve()
     try:
         if not photos.is_dir():
-            raise StackError(f"{photos} is no folder: make search PHOTOS=folder")
+            raise StackError(f"{photos} is not a folder: make search PHOTOS=folder")
         # Not resolved: through its link an environment's Python would be the one it was made with.
         return search(arguments.module, photos, arguments.port, arguments.python.absolute())
     except StackError as error:

@@ -129,7 +129,7 @@ class Resolver:
         raise VectorSpaceError(
             f"{connection.target}, model {self._settings.model!r}: version {version} {says}, and "
             f"{wanted!r} is wanted, to which it has no bridge; pin a version of that space, or "
-            "build the index anew"
+            "rebuild the index"
         )
 
     def _asked(self, deadline: float) -> Flow[Names]:

@@ -25,7 +25,7 @@ def extract(file: IO[bytes], destination: Path, *, name: str, report: Report | N
     """Unpack a tar archive, compressed or not, into `destination`, which exists.
 
     `name` is what errors call it. Raises `ModuleError` for an archive that is cut short, is none,
-    or has a member with an absolute path, a path that leads out, or that is no plain file.
+    or has a member with an absolute path, a path that leads out, or that is not a plain file.
     """
     written, member = 0, None
     try:
@@ -58,7 +58,7 @@ def extract(file: IO[bytes], destination: Path, *, name: str, report: Report | N
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ModuleError(
-            f"{name} is no intact tar archive ({one_line(error)}); fetch it again, or give the "
+            f"{name} is not an intact tar archive ({one_line(error)}); fetch it again, or give the "
             "address of a module's .tar.gz"
         ) from error
 
@@ -72,7 +72,7 @@ def _checked(member: tarfile.TarInfo, name: str) -> PurePosixPath:
         )
     if not (member.isfile() or member.isdir()):
         raise ModuleError(
-            f"{name} is refused: its member {member.name!r} is no plain file; "
+            f"{name} is refused: its member {member.name!r} is not a plain file; "
             "pack the module without links"
         )
     return path

@@ -108,7 +108,7 @@ def export_parser() -> argparse.ArgumentParser:
         "--no-exif-orientation", action="store_true", help="leave images as they are stored"
     )
     parser.add_argument(
-        "--webp", action="store_true", help="decode WebP, too: needs a newer TensorFlow Serving"
+        "--webp", action="store_true", help="also decode WebP; needs a newer TensorFlow Serving"
     )
     parser.add_argument(
         "--max-batch-size",
@@ -129,7 +129,7 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--int8",
         action="store_true",
-        help="put a quantised network beside the float one; needs featurewire-exporter[int8]",
+        help="add a quantised network to the float one; needs featurewire-exporter[int8]",
     )
     group.add_argument(
         "--calibration-images",
@@ -148,7 +148,7 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--int8-any-processor",
         action="store_true",
-        help="only what runs on processors without VNNI, too, though this one may have it",
+        help="quantise for processors without VNNI even if this one has it",
     )
 
 
@@ -172,7 +172,7 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=BridgeConfig.max_images,
         metavar="N",
-        help="of more pictures, draw so many (default: %(default)s)",
+        help="maximum number of pictures; more are sampled (default: %(default)s)",
     )
     group.add_argument(
         "--bridge-views",
@@ -415,7 +415,7 @@ def _whole(text: str, most: int) -> int:
     # Not more digits than count: Python refuses to read a number of thousands.
     value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
     if not 0 < value <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return value
 
 
@@ -425,7 +425,7 @@ def _share(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and up to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1")
     return value
 
 
@@ -439,7 +439,7 @@ def _views(text: str) -> int:
 def _shares(text: str) -> tuple[float, float]:
     parts = [_share(part) for part in text.split(",")]
     if len(parts) != 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is no two shares such as 0.8,0.95")
+        raise argparse.ArgumentTypeError(f"{text!r} is not two shares such as 0.8,0.95")
     return parts[0], parts[1]
 
 
@@ -448,7 +448,7 @@ def _size(text: str) -> tuple[int, int]:
     if len(parts) == 1:
         parts *= 2
     if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 299x299")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 299x299")
     height, width = map(int, parts)
     if max(height, width) > MAX_TARGET_SIDE:
         raise argparse.ArgumentTypeError(f"{text!r} has a side of more than {MAX_TARGET_SIDE}")
@@ -458,5 +458,5 @@ def _size(text: str) -> tuple[int, int]:
 def _path(text: str) -> str:
     # A str: as a Path, gs://bucket would become a folder gs:.
     if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path")
     return text

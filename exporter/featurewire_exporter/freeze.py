@@ -46,7 +46,7 @@ def freeze(module: Module) -> FrozenNetwork:
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
         raise ModuleError(
             f"the module cannot be frozen to constants ({one_line(error)}); "
-            "it may hold tables or other state besides variables"
+            "it may hold tables or other state than variables"
         ) from error
     _check_state(network)
     size = network.graph_def.ByteSize()
@@ -72,7 +72,7 @@ def _check_state(network: FrozenNetwork) -> None:
     if state:
         raise ModuleError(
             f"the module cannot be frozen to constants (its vectors also depend on {state[0]}); "
-            "it may hold state besides variables"
+            "it may hold state other than variables"
         )
 
 

@@ -77,14 +77,14 @@ def read_manifest(version_directory: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise ExportError(
-            f"{version_directory} is no version published by featurewire: it has no "
+            f"{version_directory} is not a version published by featurewire: it has no "
             f"{DIRECTORY}/{FILE}; give the numbered folder below the base path"
         ) from None
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} cannot be read ({error}); export the version again") from error
     fault = _fault(manifest)
     if fault:
-        raise ExportError(f"{path} is no manifest: {fault}; export the version again")
+        raise ExportError(f"{path} is not a manifest: {fault}; export the version again")
     return manifest
 
 
@@ -107,22 +107,22 @@ _FIELDS: dict[str, type] = {
 def _fault(manifest: Any) -> str:
     """What is wrong with the fields that the commands read, or nothing."""
     if not isinstance(manifest, dict):
-        return "it is no JSON object"
+        return "it is not a JSON object"
     for name, kind in _FIELDS.items():
         if not isinstance(manifest.get(name), kind):
-            return f"{name!r} is missing, or no {kind.__name__}"
+            return f"{name!r} is missing, or not a {kind.__name__}"
     if not isinstance(manifest["module"].get("handle"), str):
         return "'module' has no 'handle'"
     if not isinstance(manifest["module"].get("stand_in"), bool):
         return "'module' has no 'stand_in'"
     size = manifest["image_size"]
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        return "'image_size' is no height and width"
+        return "'image_size' is not a height and a width"
     limits = (manifest["preprocess"].get(name) for name in ("max_pixels", "max_image_bytes"))
     if not all(isinstance(limit, int) for limit in limits):
         return "'preprocess' has no limits"
     if not isinstance(manifest.get("files", {}), dict):
-        return "'files' is no dict"
+        return "'files' is not a dict"
     figures = (manifest["parity"].get(name) for name in ("max_abs", "min_cosine"))
     if not all(isinstance(figure, (int, float)) for figure in figures):
         return "'parity' has no figures"

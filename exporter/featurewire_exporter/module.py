@@ -139,15 +139,15 @@ def _read_meta_graphs(directory: str) -> list[Any]:
     path = f"{directory}/saved_model.pb"
     if not tf.io.gfile.exists(path):
         raise ModuleError(
-            f"{directory} is no module: it holds no saved_model.pb; give the folder (or archive) "
-            "that has saved_model.pb at its top"
+            f"{directory} is not a module: it holds no saved_model.pb; give the folder (or "
+            "archive) that has saved_model.pb at its top"
         )
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             metas = list(saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs)
     except DecodeError as error:
         raise ModuleError(
-            f"{path} is damaged: it is no SavedModel; fetch the module again"
+            f"{path} is damaged: it is not a SavedModel; fetch the module again"
         ) from error
     if not metas:
         raise ModuleError(f"{path} holds no graph; fetch the module again")
@@ -199,7 +199,7 @@ def _vector_function(directory: str, loaded: Any) -> tuple[str, Bind, tf.TensorS
             bind = _signature_binder(function, key)
             return name, bind, specs[key].shape
     raise ModuleError(
-        f"{directory} is no image-feature-vector module: none of its signatures "
+        f"{directory} is not an image-feature-vector module: none of its signatures "
         f"({', '.join(sorted(signatures)) or 'it has none'}) takes one batch of float32 images "
         "[N, height, width, 3], and it is not callable with one"
     )
@@ -296,6 +296,6 @@ def _vector_output(
     if vector.shape.rank != 2 or vector.shape[0] != 2:
         raise ModuleError(
             f"{directory} returns {vector.shape} for two images, not [2, dimension]; "
-            "it is no image-feature-vector module"
+            "it is not an image-feature-vector module"
         )
     return index, names[index], int(vector.shape[1])

@@ -35,7 +35,7 @@ class Staging:
     def __init__(self, base_path: str | Path, *, version: int | None = None) -> None:
         if "://" in str(base_path):
             raise PublishError(
-                f"{base_path} is no local path; export to a local folder and copy the numbered "
+                f"{base_path} is not a local path; export to a local folder and copy the numbered "
                 "folder from there under a temporary name, renaming it last"
             )
         self.base_path = Path(os.path.abspath(base_path))
@@ -133,7 +133,7 @@ def next_version(base_path: Path) -> int:
     highest = max(_versions(base_path), default=0)
     if highest >= LARGEST_VERSION:
         raise PublishError(
-            f"{base_path} holds version {highest}, beyond which there is none; choose a free "
+            f"{base_path} holds version {highest}, which is the highest possible; choose a free "
             "number with --version"
         )
     return highest + 1

@@ -34,7 +34,7 @@ def write_slim_module(checkpoint: str, directory: Path) -> Path:
         present = reader.get_variable_to_shape_map()
     except (ValueError, tf.errors.OpError, RuntimeError) as error:
         raise ModuleError(
-            f"{checkpoint} is no checkpoint that TensorFlow can read ({one_line(error)}); give "
+            f"{checkpoint} is not a checkpoint that TensorFlow can read ({one_line(error)}); give "
             "the path up to and including .ckpt"
         ) from error
     wanted = variable_shapes()
@@ -54,7 +54,7 @@ def write_slim_module(checkpoint: str, directory: Path) -> Path:
     ]
     if faults:
         raise ModuleError(
-            f"{checkpoint} is no TF-Slim checkpoint of Inception ResNet V2: it "
+            f"{checkpoint} is not a TF-Slim checkpoint of Inception ResNet V2: it "
             f"{', '.join(faults)}; inception_resnet_v2_2016_08_30.ckpt is one"
         )
     try:
@@ -62,7 +62,7 @@ def write_slim_module(checkpoint: str, directory: Path) -> Path:
     except (IndexError, ValueError, RuntimeError, tf.errors.OpError) as error:
         raise ModuleError(
             f"the weights of {checkpoint} cannot be read ({one_line(error)}); fetch it again, "
-            "with its .data files beside its .index"
+            "with its .data files next to its .index"
         ) from error
     return write_network_module(directory, values)
 

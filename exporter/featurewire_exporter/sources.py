@@ -178,7 +178,7 @@ class _CheckedResolver(compressed_module_resolver.HttpCompressedFileResolver):
             extract(copy, Path(directory), name=handle, report=_unpacking(self._progress))
         if not (Path(directory) / "saved_model.pb").exists():
             raise ModuleError(
-                f"{handle} answers with an archive that holds no saved_model.pb; it is no module"
+                f"{handle} answers with an archive that holds no saved_model.pb; it is not a module"
             )
 
     def _receive(self, response: Any, copy: IO[bytes], handle: str) -> None:
@@ -250,7 +250,7 @@ def _download(handle: str, progress: Progress) -> str:
             f"export from a folder or .tar.gz, or use '{STAND_IN}'"
         ) from error
     except ValueError as error:
-        raise ModuleError(f"{handle} is no address ({one_line(error)}); check it") from error
+        raise ModuleError(f"{handle} is not an address ({one_line(error)}); check it") from error
     except (OSError, tf.errors.OpError) as error:
         cache = os.environ.get("TFHUB_CACHE_DIR", "the temporary folder")
         raise ModuleError(

@@ -80,9 +80,10 @@ class ConfigMapStore:
             if current == text:
                 return
             if current != expected or self._lease.lost:
-                by = f" by {self._lease.lost}" if self._lease.lost else " by somebody else"
+                by = self._lease.lost or "another writer"
                 raise ConflictError(
-                    f"{self.name} was changed{by} meanwhile; look at it and run the command again"
+                    f"{self.name} was changed by {by} in the meantime; look at it and run "
+                    "the command again"
                 )
             try:
                 self._core.patch_namespaced_config_map(

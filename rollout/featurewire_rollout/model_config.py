@@ -41,7 +41,7 @@ def parse(text: str, name: str) -> ModelServerConfig:
         line = f":{error.GetLine()}" if error.GetLine() else ""
         reason = " ".join(str(error).split(" : ", 1)[-1].split())
         raise ConfigFileError(
-            f"{name}{line}: not a ModelServerConfig: {reason}; mend it by hand, nothing was changed"
+            f"{name}{line}: not a ModelServerConfig: {reason}; fix it by hand, nothing was changed"
         ) from error
     if config.WhichOneof("config") is None:
         raise ConfigFileError(f"{name} holds no model_config_list; nothing was changed")

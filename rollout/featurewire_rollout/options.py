@@ -11,12 +11,12 @@ __all__ = ["STEPS", "parse", "rollout_parser"]
 
 STEPS = {
     "status": "show what every replica serves, what step the rollout is at, and what comes next",
-    "start": "load a version beside the current one and label it canary",
+    "start": "load a version next to the current one and label it canary",
     "check": "compare what stable and canary make of the same images",
     "promote": "move stable to the version on trial",
     "rollback": "move stable and canary back to the old version",
     "retire": "unload what no label points to",
-    "run": "start, check, promote, watch, and roll back by itself",
+    "run": "start, check, promote, watch, and roll back automatically",
 }
 
 
@@ -104,7 +104,7 @@ def _add_options(step: CommandParser, name: str) -> None:
             type=positive_seconds,
             default=60.0,
             metavar="SECONDS",
-            help="watch the promoted version for so long (default: %(default)g)",
+            help="how long to watch the promoted version (default: %(default)g)",
         )
 
 
@@ -130,7 +130,7 @@ def _add_patience(step: CommandParser) -> None:
         type=_count,
         default=0,
         metavar="K",
-        help="go on when so many replicas give no answer",
+        help="go on when up to K replicas do not answer",
     )
     step.add_argument(
         "--poll-only",

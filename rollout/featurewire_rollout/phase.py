@@ -62,7 +62,7 @@ def _phase_of(entry: Entry | None, fleet: FleetView) -> Phase:
     if entry.versions is None or stable is None:
         return Phase(
             name="none",
-            text=f"no rollout so far: the policy is {entry.policy}, no version is labelled stable",
+            text=f"no rollout yet: the policy is {entry.policy}, no version is labelled stable",
             next=("start --version N",),
         )
     ours = {label: number for label, number in entry.labels.items() if label in LABELS}
@@ -72,7 +72,7 @@ def _phase_of(entry: Entry | None, fleet: FleetView) -> Phase:
         again = (f"start --version {trial}", "rollback")
         return Phase(
             name="on trial",
-            text=f"version {trial} is on trial beside {stable}",
+            text=f"version {trial} is on trial next to {stable}",
             next=again if differences else ("check --images DIR", "promote", "rollback"),
             differences=differences,
         )

@@ -62,8 +62,8 @@ def check_memory(directory: Path, servers: Sequence[str], free: int | None) -> s
     text = f"about {_gib(needed)} needed on this machine, {_gib(free)} free"
     if needed > free:
         raise PreflightError(
-            f"too little memory to load the version beside the current one: {text}; free some, or "
-            "go on all the same with --no-memory-check"
+            f"too little memory to load the version next to the current one: {text}; free some, or "
+            "skip this check with --no-memory-check"
         )
     return f"memory: {text}"
 

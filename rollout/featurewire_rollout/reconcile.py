@@ -106,7 +106,7 @@ class Reconciler:
     def _check_config(self, entry: Entry, fleet: FleetView) -> None:
         fault = wrong_config(entry, fleet, self._there("this").name)
         if fault and not self._trust:
-            raise RefusedError(f"{fault}; --trust-config goes on all the same")
+            raise RefusedError(f"{fault}; --trust-config goes on anyway")
 
     def apply(self, text: str, goal: Goal, *, loading: int | None = None) -> str:
         """Write the config of `goal`, bring every replica to it, and return the new text.

@@ -100,7 +100,7 @@ class Rollout:
             goal = plan_start(entry, fleet, version)
             current = goal.labels[STABLE]
             self._preflight(entry, fleet, version, current)
-            self._say(f"loading version {version} beside {current}")
+            self._say(f"loading version {version} next to {current}")
             try:
                 self._load(text, goal, version)
             except FleetError as error:

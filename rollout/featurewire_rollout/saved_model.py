@@ -67,7 +67,7 @@ def _manifest(version: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise _Broken(f"{MANIFEST} is not JSON ({error})") from error
     if not isinstance(manifest, dict):
-        raise _Broken(f"{MANIFEST} is no JSON object")
+        raise _Broken(f"{MANIFEST} is not a JSON object")
     return manifest
 
 

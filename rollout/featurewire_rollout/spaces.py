@@ -59,7 +59,7 @@ def check_space(
     kept = None
     if not before or not after:
         unknown = new if not after else old
-        text = f"version {unknown} says nothing of its vector space"
+        text = f"version {unknown} does not say its vector space"
         advice = "`check` measures it"
     else:
         space = before.pop()
@@ -72,7 +72,7 @@ def check_space(
         return text
     if accept_bridge:
         text += f"; --accept-bridge: version {new} has no bridge to the space of version {old}"
-    raise SpaceError(f"{text}; {advice}; --accept-new-space promotes all the same")
+    raise SpaceError(f"{text}; {advice}; --accept-new-space promotes it anyway")
 
 
 def bridge_notes(fleet: FleetView) -> list[str]:

@@ -27,6 +27,6 @@ def arguments(about: str | None) -> argparse.Namespace:
     options = parser.parse_args(own)
     options.engine = engine
     if not options.photos.is_dir():
-        parser.error(f"{options.photos} is no folder")
+        parser.error(f"{options.photos} is not a folder")
     options.photos, options.output = options.photos.resolve(), options.output.resolve()
     return options

@@ -45,7 +45,7 @@ def open_index(name: str) -> Index:
         from faiss_index import FaissIndex
 
         return FaissIndex(Path(folder))
-    raise ReindexError(f"{name!r} is no index: give lance:FOLDER or faiss:FOLDER")
+    raise ReindexError(f"{name!r} is not an index: give lance:FOLDER or faiss:FOLDER")
 
 
 def space_of(client: featurewire.Client) -> str:

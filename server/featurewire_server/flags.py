@@ -37,7 +37,7 @@ class Flag:
 FLAGS = [
     # --- where to listen
     Flag("port", 8500, "TCP port of the gRPC API; 0: none", high=PORT),
-    Flag("grpc_socket_path", "", "UNIX socket of the gRPC API, besides or instead of the port"),
+    Flag("grpc_socket_path", "", "UNIX socket of the gRPC API, next to the port or instead of it"),
     Flag("rest_api_port", 0, "TCP port of the REST API; 0: none", high=PORT),
     Flag("rest_api_num_threads", 1000, "POST requests over REST at once", low=1, high=1024),
     Flag("rest_api_timeout_in_ms", 30_000, "how long a REST request may take", low=1),
@@ -56,11 +56,15 @@ FLAGS = [
     Flag("model_name", "default", "name of the single model"),
     Flag("model_base_path", "", "absolute directory whose numbered directories are its versions"),
     Flag("model_config_file", "", "ModelServerConfig text file; comes before the single model"),
-    Flag("model_config_file_poll_wait_seconds", 0, "read that file again so often; 0: never"),
+    Flag(
+        "model_config_file_poll_wait_seconds",
+        0,
+        "seconds between reads of that file; 0: read it once",
+    ),
     Flag(
         "file_system_poll_wait_seconds",
         1,
-        "look for new versions so often; 0 or less: only at the start",
+        "seconds between looks for new versions; 0 or less: look once",
         low=-INT32,
     ),
     Flag("saved_model_tags", "serve", "comma-separated tags of the meta graph to load"),
@@ -86,7 +90,7 @@ FLAGS = [
     Flag(
         "enable_signature_method_name_check",
         False,
-        "refuse Predict on signatures whose method name is none of TensorFlow Serving's",
+        "refuse Predict on signatures whose method name TensorFlow Serving does not know",
     ),
     # --- batching
     Flag("enable_batching", False, "merge concurrent requests into batches"),

@@ -374,9 +374,10 @@ class TestVectorsThatDoNotCompare:
         shown = embed("photos", "--output", "out.npy", "--resume")
         assert shown.returncode == 1
         assert shown.stderr == (
-            "featurewire embed: the server answers with version 2 of tiny, the rows so far are of "
-            "version 1 of tiny: they do not compare (judged by version number: without a manifest "
-            "no vector space is known); ask for --version 1, or choose another --output\n"
+            "featurewire embed: the server answers with version 2 of tiny, the rows already "
+            "written are of version 1 of tiny: they do not compare (judged by version number: "
+            "without a manifest no vector space is known); ask for --version 1, or choose "
+            "another --output\n"
         )
         assert (tmp_path / "out.npy").read_bytes() == before
         pinned = embed("photos", "--output", "out.npy", "--resume", "--version", "1")

@@ -207,7 +207,7 @@ def test_a_published_file_that_lost_rows_is_not_gone_on_with(tmp_path):
 def test_a_journal_of_another_program_is_left_alone(tmp_path, suffix, content, what):
     file = tmp_path / f"out{suffix}.partial"
     file.write_bytes(content)
-    with pytest.raises(OutputError, match="is no journal that this featurewire embed wrote"):
+    with pytest.raises(OutputError, match="is not a journal of this featurewire embed"):
         Output(tmp_path / f"out{suffix}").check_free(resume=what[0], overwrite=what[1])
     assert file.read_bytes() == content
 
@@ -240,7 +240,9 @@ def test_what_is_no_index_is_not_replaced_by_one(tmp_path, content, beside, what
     (tmp_path / "out.jsonl").write_bytes(content)
     for array in beside:
         (tmp_path / array).touch()
-    with pytest.raises(OutputError, match=r"out.jsonl exists and is no index .*; move it away"):
+    with pytest.raises(
+        OutputError, match=r"out.jsonl exists and is not a featurewire embed index; move it away"
+    ):
         Output(tmp_path / "out.npy").check_free(**what)
     assert (tmp_path / "out.jsonl").read_bytes() == content
 
@@ -279,7 +281,7 @@ def test_an_index_without_its_array_is_not_gone_on_with(tmp_path):
 @pytest.mark.parametrize("suffix", KINDS)
 def test_a_directory_in_the_place_of_an_output_is_refused(tmp_path, suffix, what):
     (tmp_path / f"out{suffix}").mkdir()
-    with pytest.raises(OutputError, match=rf"out{suffix} is no regular file; choose another"):
+    with pytest.raises(OutputError, match=rf"out{suffix} is not a regular file; choose another"):
         Output(tmp_path / f"out{suffix}").check_free(**what)
 
 

@@ -244,7 +244,7 @@ def test_the_embedded_server_serves_the_bridge(bridged, photos_jpeg, tmp_path, e
     [
         (["--bridge-from", "m/1"], "--bridge-from and --bridge-images go together"),
         (["--bridge-views", "2"], "'2' is too few"),
-        (["--bridge-min-recall", "0.9"], "is no two shares"),
+        (["--bridge-min-recall", "0.9"], "is not two shares"),
     ],
 )
 def test_wrong_options_are_wrong_usage(capsys, options, says):

@@ -92,7 +92,7 @@ def test_an_output_path_that_no_folder_can_have_is_a_usage_error(capsys, base_pa
 def test_a_remote_output_path_is_refused(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert commands.export(["stand-in", "gs://bucket/model"]) == 1
-    assert "gs://bucket/model is no local path" in capsys.readouterr().err
+    assert "gs://bucket/model is not a local path" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -388,7 +388,7 @@ def test_a_manifest_that_lacks_something_is_one_line(capsys, tiny_version, tmp_p
     for command, options in ((commands.inspect, []), (commands.verify, ["--module", "stand-in"])):
         assert command([str(version), *options]) == 1
         error = capsys.readouterr().err
-        assert re.fullmatch(rf".*featurewire.json is no manifest: '{name}' .*\n", error)
+        assert re.fullmatch(rf".*featurewire.json is not a manifest: '{name}' .*\n", error)
 
 
 def test_the_manifest_of_the_stand_in_says_so(published_manifest):

@@ -80,7 +80,7 @@ def test_missing_and_surplus_variables_are_named(tmp_path):
 
     text = refusal(write_checkpoint(tmp_path / "c.ckpt", tensors), tmp_path)
     assert "misses InceptionResnetV2/Conv2d_7b_1x1/weights" in text
-    assert "has besides InceptionResnetV2/Extra/weights" in text
+    assert "also has InceptionResnetV2/Extra/weights" in text
     assert re.search(r"in another shape InceptionResnetV2/\S+, \S+, \S+ and 240 more", text)
     assert "Logits" not in text
 

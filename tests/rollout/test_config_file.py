@@ -86,7 +86,7 @@ def test_a_write_keeps_the_mode_and_refuses_what_changed_meanwhile(
     store.write("new", expected="old")
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o640
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another writer"):
         store.write("newer", expected="old")
     assert path.read_text() == "new"
     assert [each.name for each in tmp_path.iterdir()] == ["models.config"]

@@ -52,11 +52,13 @@ def test_a_write_changes_the_key_and_nothing_else(api: ApiServer, store: ConfigM
 def test_the_second_writer_is_told_and_changes_nothing(
     api: ApiServer, store: ConfigMapStore
 ) -> None:
-    with pytest.raises(ConflictError, match=f"{NAME} was changed by somebody else meanwhile"):
+    with pytest.raises(
+        ConflictError, match=f"{NAME} was changed by another writer in the meantime"
+    ):
         store.write("new", expected="older")
     # Between the look and the write: the API server refuses the old resourceVersion.
     api.before["patch configmaps"] = lambda: api.change("models", "models.config", "theirs")
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another writer"):
         store.write("new", expected="old")
     assert data(api)["models.config"] == "theirs"
 

@@ -201,7 +201,7 @@ def test_with_the_server_down_clicks_work_and_drops_say_so(some_photos, server, 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("index", "--photos", "/absent", "--index", "i"), "/absent is no folder"),
+        (("index", "--photos", "/absent", "--index", "i"), "/absent is not a folder"),
         (("tables", "--index", "/absent"), "holds no index"),
     ],
 )

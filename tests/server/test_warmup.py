@@ -107,7 +107,7 @@ def test_a_version_without_records_is_not_warmed(version: Path, recorder: Record
     [
         ([record(signature="none")], 'warm-up record 1 failed: Serving signature key "none"'),
         ([record(), b""], "warm-up record 2 failed: the record holds no request"),
-        ([b"\xff\xff\xff"], "holds a record that is no PredictionLog"),
+        ([b"\xff\xff\xff"], "holds a record that is not a PredictionLog"),
     ],
 )
 def test_a_wrong_record_fails_the_version(version, recorder, records, text: str) -> None:

@@ -38,7 +38,7 @@ def positive_int(text: str) -> int:
 
 def filled_text(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("an empty text names nothing")
+        raise argparse.ArgumentTypeError("the text is empty; give a value")
     return text
 
 

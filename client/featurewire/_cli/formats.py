@@ -74,7 +74,7 @@ class Npy:
             return f"{begun} is left from a run into {index}; choose another --output"
         if index.exists() and not _is_index(index):
             return (
-                f"{index} exists and is no index that featurewire embed wrote; move it away or "
+                f"{index} exists and is not a featurewire embed index; move it away or "
                 "choose another --output"
             )
         return None
@@ -94,7 +94,7 @@ class Npy:
             if lines != len(array):
                 raise OutputError(
                     f"{path} holds {len(array)} rows and its index {index} {lines}; "
-                    "put the right index beside it or start over with --overwrite"
+                    "put the right index next to it or start over with --overwrite"
                 )
         if not index.exists():
             return

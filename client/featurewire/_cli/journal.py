@@ -138,7 +138,7 @@ def _head(file: BinaryIO, path: Path) -> tuple[int, int] | None:
 
 def _not_ours(path: Path) -> OutputError:
     return OutputError(
-        f"{path} is no journal that this featurewire embed wrote; move it away or choose another "
+        f"{path} is not a journal of this featurewire embed; move it away or choose another "
         "--output"
     )
 

@@ -46,8 +46,8 @@ class Origins:
         if (first := self._unlike(origin)) is not None:
             pinned = f"ask for --version {first.version}, or " if version != first.version else ""
             raise MixedVectors(
-                f"the server answers with {origin}, the rows so far are of {first}: they do not "
-                f"compare{_by_number(first, origin)}; {pinned}choose another --output"
+                f"the server answers with {origin}, the rows already written are of {first}: they "
+                f"do not compare{_by_number(first, origin)}; {pinned}choose another --output"
             )
         self._accepted[version] = origin
         return origin

@@ -60,7 +60,7 @@ class Output:
         begun = [self._partial] if self._partial.exists() else []
         for path in (*self.files, *begun):
             if not path.is_file():
-                raise OutputInTheWay(f"{path} is no regular file; choose another --output")
+                raise OutputInTheWay(f"{path} is not a regular file; choose another --output")
         if taken := self._format.taken():
             raise OutputInTheWay(taken)
         try:

@@ -53,7 +53,9 @@ def find_pictures(folder: Path, limit: int = 2000, *, seed: int = 0) -> Pictures
     Raises `ExportError`.
     """
     if not folder.is_dir():
-        raise ExportError(f"{folder} is no folder; give one with pictures such as your index holds")
+        raise ExportError(
+            f"{folder} is not a folder; give one with pictures such as your index holds"
+        )
     paths = sorted(
         Path(root) / name
         for root, _, names in os.walk(folder)

@@ -44,7 +44,7 @@ def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool 
         metavar="N",
         type=_count,
         default=DEFAULT_LIMIT,
-        help=f"of more images, draw so many (default: {DEFAULT_LIMIT})",
+        help=f"maximum number of images; more are sampled (default: {DEFAULT_LIMIT})",
     )
     group.add_argument(
         "--seed", metavar="N", type=_seed, default=0, help="of the draws and of the intervals"

@@ -68,7 +68,7 @@ def page(report: Report) -> str:
     """The whole HTML document."""
     pairs, verdict = report.pairs, report.verdict
     title = (
-        f"{pairs.model}: version {pairs.canary.version} (canary) beside "
+        f"{pairs.model}: version {pairs.canary.version} (canary) and "
         f"version {pairs.stable.version} (stable)"
     )
     text = verdict.text

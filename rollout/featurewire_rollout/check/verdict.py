@@ -86,7 +86,7 @@ def decide(
                 "vector_space are answered through the bridge: promote with --accept-bridge."
             )
             if any(each.outcome == "open" for each in of_bridge):
-                notes.append("So few images do not show whether the bridge keeps enough.")
+                notes.append("This many images do not show whether the bridge keeps enough.")
         elif ranks is not None and ranks.interval.estimate >= BRIDGEABLE:
             notes.append("Much of the order of similarities is kept: a bridge may do.")
         return Verdict(

@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(arguments: argparse.Namespace, hosts: tuple[str, ...] = ()) -> Settings:
     if not arguments.photos.is_dir():
-        raise IndexProblem(f"{arguments.photos} is no folder: name one that holds photos")
+        raise IndexProblem(f"{arguments.photos} is not a folder: name one that holds photos")
     return Settings(
         photos=arguments.photos,
         index=arguments.index,
@@ -90,7 +90,7 @@ def switch(index: PhotoIndex, vector_space: str | None, photos: Path | None) -> 
     chosen = [each for each in others if vector_space in (None, each.vector_space)]
     if len(chosen) != 1:
         names = ", ".join(each.vector_space for each in others) or "none"
-        raise IndexProblem(f"name the vector space to switch to; beside the one in use: {names}")
+        raise IndexProblem(f"name the vector space to switch to; the others are: {names}")
     (table,) = chosen
     if photos is not None:
         _refuse_incomplete(table, photos)

@@ -120,7 +120,7 @@ def records(file: Path) -> Iterator[PredictionLog]:
         try:
             yield PredictionLog.FromString(data)
         except Exception as error:
-            raise invalid_argument(f"{file} holds a record that is no PredictionLog") from error
+            raise invalid_argument(f"{file} holds a record that is not a PredictionLog") from error
 
 
 def _count(file: Path) -> int:

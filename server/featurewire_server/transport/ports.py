@@ -38,7 +38,7 @@ def check_socket(path: str) -> None:
     if not Path(path).absolute().parent.is_dir():
         raise OSError(f"cannot listen on {path}: there is no such folder")
     if Path(path).exists() and not stat.S_ISSOCK(Path(path).stat().st_mode):
-        raise OSError(f"cannot listen on {path}: there is a file that is no socket")
+        raise OSError(f"cannot listen on {path}: the file there is not a socket")
 
 
 class UnixSocket:
