@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from featurewire_rollout.check.bootstrap import unseen
-from featurewire_rollout.check.measures import Measure
+from featurewire_rollout.check.measures import TAIL, Measure
 from featurewire_rollout.check.thresholds import Thresholds
 from featurewire_rollout.spaces import retention
 
@@ -15,6 +15,7 @@ __all__ = ["EXIT_STATUS", "Space", "Verdict", "decide"]
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 Space = Literal["same", "compatible", "new", "unknown"]
+Declared = Literal["same", "different", "unknown"]
 EXIT_STATUS: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 OF_VECTORS = frozenset(
@@ -53,83 +54,139 @@ def decide(
     spaces: tuple[str | None, str | None] = (None, None),
     bridge: float | None = None,
 ) -> Verdict:
-    """`images`: those with a vector on both sides. `spaces`: the manifests' digests. `bridge`: what
-    the canary's manifest says that its bridge to stable's space keeps, if it has one."""
-    by_name = {each.name: each for each in measures}
-    about_vectors = [each for each in measures if _of_vectors(each)]
-    of_bridge = [each for each in measures if each.name.startswith("bridge_")]
-    measures = [each for each in measures if each not in of_bridge]
-    others = [each for each in measures if not _of_vectors(each) and each.outcome == "broken"]
-    broken = [each for each in about_vectors if each.outcome == "broken"]
-    still_open = [each for each in measures if each.outcome == "open"]
-    declared_same = None not in spaces and spaces[0] == spaces[1]
-    declared_other = None not in spaces and spaces[0] != spaces[1]
-    notes = [_declared(spaces, same=not broken and same_dimension)]
+    """Decide whether the canary passes, fails, or needs more images to tell.
+
+    `images`: number of images with a vector from both versions. `spaces`: the vector spaces that
+    the manifests of stable and canary declare. `bridge`: the share of recall@10 that the canary's
+    bridge to stable's space keeps according to its manifest; None without such a bridge.
+    """
+    native = [each for each in measures if not each.name.startswith("bridge_")]
+    bridged = [each for each in measures if each.name.startswith("bridge_")]
+    vectors = [each for each in native if _of_vectors(each)]
+    unfit = _having("broken", [each for each in native if not _of_vectors(each)])
+    still_open = _having("open", native)
+    declared = _declared(spaces)
+    space = _space(vectors, declared, thresholds, same_dimension=same_dimension)
+    notes = [_declared_note(declared, contradicted=space == "new")]
     notes.append(_resolution(thresholds, images))
 
-    if not same_dimension or broken:
-        text = "new space: rebuild the index"
-        text += f" ({_list(broken)})" if broken else " (the dimensions differ)"
-        ranks = by_name.get("rank_correlation")
-        bad = [each for each in of_bridge if each.outcome == "broken"]
-        if bridge is not None and bad:
-            text = f"new space, and its bridge keeps too little here: {_list(bad)}"
-            notes.append(
-                f"The manifest says {retention(bridge)}. Export the version again with a bridge "
-                "that is made from pictures like these, or rebuild the index."
-            )
-            bridge = None
-        elif bridge is not None:
-            text = f"new space, bridged: {retention(bridge)}" + _measured(of_bridge)
-            notes.append(
-                "The retention was measured at the export. Clients that ask for stable's "
-                "vector_space are answered through the bridge: promote with --accept-bridge."
-            )
-            if any(each.outcome == "open" for each in of_bridge):
-                notes.append("This many images do not show whether the bridge keeps enough.")
-        elif ranks is not None and ranks.interval.estimate >= BRIDGEABLE:
-            notes.append("Much of the order of similarities is kept: a bridge may do.")
-        return Verdict(
-            outcome="fail",
-            space="new",
-            text=_with(text, others),
-            notes=tuple(notes),
-            fit=not others,
-            bridge=bridge,
-        )
-    vectors_open = [each for each in still_open if _of_vectors(each)]
-    known = "cosine_p5" in by_name and not vectors_open
-    same = (
-        known and not declared_other and by_name["cosine_p5"].interval.low >= thresholds.same_cosine
+    outcome: Outcome = "pass"
+    more = kept = None
+    if space == "new":
+        outcome = "fail"
+        text, new_notes = _new_space(vectors, bridged, bridge)
+        notes += new_notes
+        kept = None if _having("broken", bridged) else bridge
+    elif unfit:
+        outcome = "fail"
+        text = _comparison(space, vectors)
+    elif still_open or space == "unknown":
+        outcome = "inconclusive"
+        more = _more_images(still_open, thresholds, images=images, measured=bool(native))
+        text, open_notes = _undecided(still_open, more)
+        notes += open_notes
+    else:
+        text = _comparison(space, vectors)
+        if space == "same" and declared == "same":
+            text += ", as the manifests say"
+    if unfit:
+        text += f"; not fit to serve: {_list(unfit)}"
+    return Verdict(
+        outcome=outcome,
+        space=space,
+        text=text,
+        notes=tuple(notes),
+        fit=not unfit,
+        bridge=kept,
+        more_images=more,
     )
-    space: Space = "same" if same else "compatible" if known else "unknown"
-    kept = "same space" if same else _within(by_name) if known else "the space is not sure"
-    if others:
-        return Verdict(
-            outcome="fail", space=space, text=_with(kept, others), notes=tuple(notes), fit=False
-        )
-    if still_open or not known:
-        wanted = [each.more_images for each in still_open]
-        more = max((each for each in wanted if each is not None), default=None)
-        if not measures:
-            more = max(1, math.ceil(math.log(thresholds.error_rate) / math.log(0.95)) - images)
-        elif None in wanted:
-            notes.append(
-                "More images would not help where a figure is as good as on its limit: "
-                + _list([each for each in still_open if each.more_images is None])
-            )
-            more = None
-        hope = f"{_rounded(more)} more images would tell" if more else "on the limit"
-        return Verdict(
-            outcome="inconclusive",
-            space=space,
-            text=f"inconclusive: {hope}" + (f" ({_list(still_open)})" if still_open else ""),
-            notes=tuple(notes),
-            more_images=None if more is None else _rounded(more),
-        )
-    if same and declared_same:
-        kept += ", as the manifests say"
-    return Verdict(outcome="pass", space=space, text=kept, notes=tuple(notes))
+
+
+def _having(outcome: str, measures: list[Measure]) -> list[Measure]:
+    return [each for each in measures if each.outcome == outcome]
+
+
+def _of_vectors(measure: Measure) -> bool:
+    return measure.name in OF_VECTORS or measure.name.startswith("overlap_at_")
+
+
+def _declared(spaces: tuple[str | None, str | None]) -> Declared:
+    """Compare the vector spaces that the two manifests name."""
+    if None in spaces:
+        return "unknown"
+    return "same" if spaces[0] == spaces[1] else "different"
+
+
+def _space(
+    vectors: list[Measure], declared: Declared, thresholds: Thresholds, *, same_dimension: bool
+) -> Space:
+    """Decide from the measures of vectors whether the canary's space is still stable's."""
+    if not same_dimension or _having("broken", vectors):
+        return "new"
+    cosine = next((each for each in vectors if each.name == "cosine_p5"), None)
+    if cosine is None or _having("open", vectors):
+        return "unknown"
+    if declared != "different" and cosine.interval.low >= thresholds.same_cosine:
+        return "same"
+    return "compatible"
+
+
+def _more_images(
+    still_open: list[Measure], thresholds: Thresholds, *, images: int, measured: bool
+) -> int | None:
+    """About how many more images would decide; None if no number of them would."""
+    if not measured:
+        needed = math.ceil(math.log(thresholds.error_rate) / math.log(1 - TAIL))
+        return _rounded(max(1, needed - images))
+    wanted = [each.more_images for each in still_open]
+    known = [each for each in wanted if each is not None]
+    return _rounded(max(known)) if known and len(known) == len(wanted) else None
+
+
+# From here on nothing is decided any more, only put into words.
+
+
+def _new_space(
+    vectors: list[Measure], bridged: list[Measure], bridge: float | None
+) -> tuple[str, list[str]]:
+    """The line and the notes for a new space, which the canary may have a bridge to."""
+    if bridge is None:
+        broken = _having("broken", vectors)
+        text = f"new space: rebuild the index ({_list(broken) or 'the dimensions differ'})"
+        ranks = [each for each in vectors if each.name == "rank_correlation"]
+        if ranks and ranks[0].interval.estimate >= BRIDGEABLE:
+            return text, ["Much of the order of similarities is kept: a bridge may do."]
+        return text, []
+    if broken := _having("broken", bridged):
+        return f"new space, and its bridge keeps too little here: {_list(broken)}", [
+            f"The manifest says {retention(bridge)}. Export the version again with a bridge that "
+            "is made from pictures like these, or rebuild the index."
+        ]
+    notes = [
+        "The retention was measured at the export. Clients that ask for stable's vector_space are "
+        "answered through the bridge: promote with --accept-bridge."
+    ]
+    if _having("open", bridged):
+        notes.append("This many images do not show whether the bridge keeps enough.")
+    return f"new space, bridged: {retention(bridge)}{_measured(bridged)}", notes
+
+
+def _undecided(still_open: list[Measure], more: int | None) -> tuple[str, list[str]]:
+    """The line and the notes for measures that span their limits."""
+    hope = f"{more} more images would tell" if more else "on the limit"
+    text = f"inconclusive: {hope}" + (f" ({_list(still_open)})" if still_open else "")
+    hopeless = [each for each in still_open if each.more_images is None]
+    if not hopeless:
+        return text, []
+    return text, [
+        "More images would not help where a figure is as good as on its limit: " + _list(hopeless)
+    ]
+
+
+def _comparison(space: Space, vectors: list[Measure]) -> str:
+    if space == "compatible":
+        return _within(vectors)
+    return "same space" if space == "same" else "the space is not sure"
 
 
 def _measured(of_bridge: list[Measure]) -> str:
@@ -143,17 +200,15 @@ def _measured(of_bridge: list[Measure]) -> str:
     return f" (here: {', '.join(named)})" if named else ""
 
 
-def _of_vectors(measure: Measure) -> bool:
-    return measure.name in OF_VECTORS or measure.name.startswith("overlap_at_")
-
-
-def _within(by_name: dict[str, Measure]) -> str:
-    """The sure end of the interval, not the estimate: what may be relied on."""
-    parts = [f"a cosine of {_down(by_name['cosine_p5'].interval.low)} for 95 % of images"]
-    for measure in by_name.values():
-        if measure.name.startswith("overlap_at_"):
-            lost = 1 - measure.interval.low
-            parts.append(f"{math.ceil(lost * 1000) / 10:g} % of neighbours")
+def _within(vectors: list[Measure]) -> str:
+    """The ends of the intervals that are certain, not the estimates."""
+    parts = []
+    for measure in vectors:
+        low = measure.interval.low
+        if measure.name == "cosine_p5":
+            parts.append(f"a cosine of {_down(low)} for 95 % of images")
+        elif measure.name.startswith("overlap_at_"):
+            parts.append(f"{math.ceil((1 - low) * 1000) / 10:g} % of neighbours")
     return "compatible within " + " and ".join(parts)
 
 
@@ -161,18 +216,17 @@ def _down(cosine: float) -> str:
     return f"{math.floor(cosine * 10000) / 10000:.4f}"
 
 
-def _declared(spaces: tuple[str | None, str | None], *, same: bool) -> str:
-    if None in spaces:
+def _declared_note(declared: Declared, *, contradicted: bool) -> str:
+    """One sentence about the manifests. `contradicted`: what was measured is a new space."""
+    if declared == "unknown":
         return "A version without a manifest declares no vector space: the verdict is measured."
-    if spaces[0] == spaces[1]:
-        if same:
-            return "Both manifests name the same vector space."
-        return "Both manifests name the same vector space, and what was measured contradicts them."
-    if same:
-        return (
-            "The manifests name different vector spaces; what was measured is how far they agree."
+    if declared == "same":
+        return "Both manifests name the same vector space" + (
+            ", and what was measured contradicts them." if contradicted else "."
         )
-    return "The manifests name different vector spaces."
+    return "The manifests name different vector spaces" + (
+        "." if contradicted else "; what was measured is how far they agree."
+    )
 
 
 def _resolution(thresholds: Thresholds, images: int) -> str:
@@ -183,10 +237,6 @@ def _resolution(thresholds: Thresholds, images: int) -> str:
         f"The smallest effect that {images} images can show: what changes fewer than "
         f"{100 * share:.2g} % of images can stay unseen. Each measure names its own."
     )
-
-
-def _with(text: str, others: list[Measure]) -> str:
-    return f"{text}; not fit to serve: {_list(others)}" if others else text
 
 
 def _list(measures: list[Measure]) -> str:
