@@ -91,11 +91,12 @@ class _Reloads:
             self.due[address] = time.monotonic() + wait
             self.errors[address] = refused.get(address, "")
 
-    def forget(self, address: str) -> None:
-        """It went away: what comes back is another process."""
-        self.count.pop(address, None)
-        self.due.pop(address, None)
-        self.errors.pop(address, None)
+    def forget(self, missing: Sequence[str]) -> None:
+        """Forget replicas that went away: another process answers when they are back."""
+        for address in missing:
+            self.count.pop(address, None)
+            self.due.pop(address, None)
+            self.errors.pop(address, None)
 
 
 class _Steady:
@@ -119,6 +120,32 @@ class _Steady:
                 self.went_back.add(replica.address)
 
 
+class _Failures:
+    """Watches for replicas that report that they cannot load a version."""
+
+    def __init__(self, version: int, first: FleetView) -> None:
+        """`first`: the fleet before anything was reloaded. Its failures may still be shown."""
+        self._version = version
+        self._before = self._failed(first)
+        self._stale_until = time.monotonic() + STALE_SECONDS
+
+    def look(self, view: FleetView) -> None:
+        """Raise `LoadError` for the first failure that is not left over from before."""
+        for replica in view.missing:
+            self._before.pop(replica.address, None)
+        stale = self._before if time.monotonic() <= self._stale_until else {}
+        for address, status in self._failed(view).items():
+            if status != stale.get(address):
+                raise LoadError(
+                    f"{address} cannot load version {self._version}: "
+                    f"{' '.join(status.error_message.split()) or status.error_code}"
+                )
+
+    def _failed(self, view: FleetView) -> dict[str, VersionStatus]:
+        found = {each.address: _status(each, self._version) for each in view.reached}
+        return {address: status for address, status in found.items() if status and status.failed}
+
+
 def settle(
     fleet: Members,
     config: ModelServerConfig,
@@ -134,44 +161,29 @@ def settle(
     `LoadError`, and `FleetError` when the time is up; both name replicas and reasons.
     """
     deadline = time.monotonic() + patience.seconds
-    started = time.monotonic()
-    reloads, told, steady = _Reloads(), dict[str, str](), _Steady(loading)
     labels = tuple(dict.fromkeys([*goal.labels, *LABELS]))
-    first = fleet.look(labels=labels) if loading is not None else None
-    before = _failures(first, loading) if first is not None else {}
+    reloads, steady, told = _Reloads(), _Steady(loading), dict[str, str]()
+    failures = None if loading is None else _Failures(loading, fleet.look(labels=labels))
     while True:
         view = fleet.look(labels=labels)
-        lacking = {
-            each.address: lacks for each in view.replicas if (lacks := shortfall(each, goal))
-        }
-        missing = {each.address for each in view.missing}
-        if view.reached and lacking.keys() <= missing and len(missing) <= patience.allow_missing:
+        lacks = {each.address: lack for each in view.replicas if (lack := shortfall(each, goal))}
+        missing = [each.address for each in view.missing]
+        behind = [address for address in lacks if address not in missing]
+        if view.reached and not behind and len(missing) <= patience.allow_missing:
             return view
-        steady.look(view, lacking)
-        for address in missing:
-            reloads.forget(address)
-            before.pop(address, None)
-        late = time.monotonic() - started > STALE_SECONDS
-        for address, status in _failures(view, loading).items():
-            if late or status != before.get(address):
-                raise LoadError(
-                    f"{address} cannot load version {loading}: "
-                    f"{' '.join(status.error_message.split()) or status.error_code}"
-                )
+        steady.look(view, lacks)
+        reloads.forget(missing)
+        if failures is not None:
+            failures.look(view)
         if time.monotonic() >= deadline:
-            raise FleetError(_complaint(lacking, reloads, steady, patience.seconds))
-        for address, lacks in lacking.items():
-            if address in missing and told.get(address) != lacks:
-                say(f"waiting for {address}: {lacks}")
-            told[address] = lacks
+            raise FleetError(_complaint(lacks, reloads, steady, patience.seconds))
+        for address in missing:
+            if told.get(address) != lacks[address]:
+                say(f"waiting for {address}: {lacks[address]}")
+        told |= lacks
         if patience.reload:
-            reloads.send(fleet, config, [each for each in lacking if each not in missing])
+            reloads.send(fleet, config, behind)
         time.sleep(POLL_SECONDS)
-
-
-def _failures(view: FleetView, version: int | None) -> dict[str, VersionStatus]:
-    found = {each.address: _status(each, version) for each in view.reached}
-    return {address: status for address, status in found.items() if status and status.failed}
 
 
 def _status(replica: ReplicaView, version: int | None) -> VersionStatus | None:
