@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -209,42 +209,67 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     defaults = {flag.name: flag.default for flag in FLAGS}
     flags = argparse.Namespace(**(defaults | vars(given)), given=frozenset(vars(given)))
     if not flags.version:
-        problem = _problem(flags)
+        problem = next(_problems(flags), "")
         if problem:
             made.error(problem)
     return flags
 
 
-def _problem(flags: argparse.Namespace) -> str:
+_CONTRADICTIONS: list[tuple[Callable[[argparse.Namespace], bool], str]] = [
+    (
+        lambda flags: not flags.model_base_path and not flags.model_config_file,
+        "one of --model_base_path and --model_config_file must be given",
+    ),
+    (
+        lambda flags: not flags.port and not flags.grpc_socket_path,
+        "one of --port and --grpc_socket_path must be given",
+    ),
+    (
+        lambda flags: flags.rest_api_port != 0 and flags.rest_api_port == flags.port,
+        "--rest_api_port cannot be the same as --port",
+    ),
+    (
+        lambda flags: flags.batching_parameters_file != "" and not flags.enable_batching,
+        "--batching_parameters_file is set without --enable_batching",
+    ),
+    (
+        lambda flags: flags.mixed_precision not in ("", "bfloat16", "float16"),
+        "--mixed_precision must be bfloat16 or float16",
+    ),
+    (
+        lambda flags: (
+            "" not in (flags.mixed_precision, flags.engine_precision)
+            and flags.mixed_precision != flags.engine_precision
+        ),
+        "--engine_precision and --mixed_precision contradict each other: give one of them",
+    ),
+    (
+        lambda flags: flags.engine_precision == "int8" and flags.engine == "tensorflow",
+        "--engine_precision=int8 is for OpenVINO: give --engine=openvino",
+    ),
+]
+"""When a command line cannot be right, and the error to show then."""
+
+
+def _problems(flags: argparse.Namespace) -> Iterator[str]:
+    """Everything that cannot be right, most basic first."""
     for flag in FLAGS:
-        if flag.refused and getattr(flags, flag.name) != flag.default:
-            return f"--{flag.name} is not supported by the embedded server"
-        value = getattr(flags, flag.name)
-        if isinstance(flag.default, (bool, str)):
-            continue
-        if not flag.low <= value <= flag.high:  # not a number is neither
-            return f"--{flag.name} is {value}; it must be from {flag.low:g} to {flag.high:g}"
-    if not flags.model_base_path and not flags.model_config_file:
-        return "one of --model_base_path and --model_config_file must be given"
-    if not flags.port and not flags.grpc_socket_path:
-        return "one of --port and --grpc_socket_path must be given"
-    if flags.rest_api_port and flags.rest_api_port == flags.port:
-        return "--rest_api_port cannot be the same as --port"
-    if flags.batching_parameters_file and not flags.enable_batching:
-        return "--batching_parameters_file is set without --enable_batching"
-    if flags.mixed_precision not in ("", "bfloat16", "float16"):
-        return "--mixed_precision must be bfloat16 or float16"
-    if flags.mixed_precision and flags.engine_precision not in ("", flags.mixed_precision):
-        return "--engine_precision and --mixed_precision contradict each other: give one of them"
-    if flags.engine_precision == "int8" and flags.engine == "tensorflow":
-        return "--engine_precision=int8 is for OpenVINO: give --engine=openvino"
+        yield from _flag_problems(flag, getattr(flags, flag.name))
+    yield from (text for wrong, text in _CONTRADICTIONS if wrong(flags))
     for argument in filter(None, flags.grpc_channel_arguments.split(",")):
         if "=" not in argument:
-            return f"--grpc_channel_arguments: {argument!r} is not KEY=VALUE"
+            yield f"--grpc_channel_arguments: {argument!r} is not KEY=VALUE"
     for key, value in channel_arguments(flags.grpc_channel_arguments):
         if isinstance(value, int) and not -INT32 <= value <= INT32:
-            return f"--grpc_channel_arguments: {key}={value} is beyond 32 bits"
-    return ""
+            yield f"--grpc_channel_arguments: {key}={value} is beyond 32 bits"
+
+
+def _flag_problems(flag: Flag, value: Any) -> Iterator[str]:
+    if flag.refused and value != flag.default:
+        yield f"--{flag.name} is not supported by the embedded server"
+    is_number = not isinstance(flag.default, (bool, str))
+    if is_number and not flag.low <= value <= flag.high:  # NaN fails both
+        yield f"--{flag.name} is {value}; it must be from {flag.low:g} to {flag.high:g}"
 
 
 def warnings(flags: argparse.Namespace) -> list[str]:
