@@ -12,8 +12,8 @@ BIN    := $(VENV)/bin
 PIP    := install --quiet --disable-pip-version-check --constraint constraints.txt
 SHOWN  := $(PYTHON) scripts/pip_progress.py
 
-.PHONY: demo search test test-samples test-pythons test-stack tools lint protos check-protos bench \
-        clean help
+.PHONY: demo search test test-samples test-pythons test-stack tools lint fix prose coverage \
+        protos check-protos bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -41,10 +41,26 @@ test-stack: $(VENV)/.installed $(VENV)/.dev ## the Compose stack for real, where
 tools: ## what some tests use where it is found: kustomize, schemas, promtool
 	@scripts/tools.sh
 
-lint: $(VENV)/.installed $(VENV)/.dev check-protos ## ruff, mypy, generated code up to date
+lint: $(VENV)/.installed $(VENV)/.dev check-protos ## ruff, mypy, commit subjects, generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/commit_subjects.py
 	$(BIN)/mypy
+
+fix: $(VENV)/.installed $(VENV)/.dev ## fix what ruff can fix, and format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+prose: $(VENV)/.installed $(VENV)/.dev ## check that the English does not get worse
+	$(BIN)/python -m pytest --quiet --noconftest tests/repository/test_prose.py
+
+coverage: $(VENV)/.installed $(VENV)/.dev ## lines that the tests run, per distribution (TESTS=)
+	@$(BIN)/coverage erase
+	-$(BIN)/coverage run -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(TESTS)
+	@$(BIN)/coverage combine --quiet
+	@for each in client exporter rollout server; do \
+	    echo "$$each: $$($(BIN)/coverage report --include="$$each/*" --format=total) %"; \
+	done
 
 protos: .venv-protos/.installed ## regenerate the _tfs packages from protos/
 	.venv-protos/bin/python scripts/generate_protos.py
