@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
                 print("nothing to measure in this run; an earlier one's figures stay", flush=True)
                 continue
             results.save(file, results.load(file) | {name: part})
-            print(report.of_part(name, results.load(file)[name]), flush=True)
+            print(report.of_part(results.load(file)[name]), flush=True)
     page = QUICK / "performance.md" if options.quick else report.PAGE
     parts = results.load(file)
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ async def bare(port: int) -> None:
     """What `grpc.aio` itself costs: a handler that returns bytes that are there."""
     reply = reply_of(1, DIMENSION)
 
-    async def predict(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def predict(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
         return reply
 
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])

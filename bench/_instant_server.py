@@ -92,7 +92,7 @@ def reply_of(rows: int, dimension: int) -> bytes:
 
 
 def serve(dimension: int) -> None:
-    def predict(request: bytes, context: grpc.ServicerContext) -> bytes:
+    def predict(request: bytes, _context: grpc.ServicerContext) -> bytes:
         return reply_of(rows_of(request), dimension)
 
     method = grpc.unary_unary_rpc_method_handler(predict)

@@ -43,7 +43,7 @@ def transport(target: str, batch: int) -> Call:
     tensor.tensor_shape.dim.add(size=batch)
     tensor.string_val.extend(_images(batch))
     ready = request.SerializeToString()
-    return lambda images: call(ready)
+    return lambda _images: call(ready)
 
 
 def featurewire(target: str, batch: int) -> Call:

@@ -58,7 +58,7 @@ def threads(call: Callable[[int], object]) -> Loop:
 def streaming(client: Client, contents: list[bytes]) -> Loop:
     """One stream with its defaults, however many callers are asked for."""
 
-    def run(seconds: float, callers: int) -> tuple[int, list[float]]:
+    def run(seconds: float, _callers: int) -> tuple[int, list[float]]:
         return stream_rate(client, contents, seconds)[0], []
 
     return run

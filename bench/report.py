@@ -37,13 +37,13 @@ def page(parts: Mapping[str, Any]) -> str:
     for name in NAMES:
         if name in parts:
             sections.append(f"## {name.capitalize()}\n\n{_about(name)}\n")
-            sections.append(of_part(name, parts[name]))
+            sections.append(of_part(parts[name]))
             sections += [f"![{plot}](performance/{plot}.png)\n" for plot in PLOTS.get(name, ())]
             sections.append(_conditions(parts[name]))
     return "\n".join(sections)
 
 
-def of_part(name: str, part: Mapping[str, Any]) -> str:
+def of_part(part: Mapping[str, Any]) -> str:
     """The tables of a part."""
     tables: dict[str, list[Mapping[str, Any]]] = {}
     for figure in part["figures"]:

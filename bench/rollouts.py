@@ -280,7 +280,7 @@ def many(versions: dict[int, Path], folder: Path, options: argparse.Namespace) -
     return session.figures
 
 
-def restarts(versions: dict[int, Path], folder: Path, options: argparse.Namespace) -> Figures:
+def restarts(versions: dict[int, Path], folder: Path, _options: argparse.Namespace) -> Figures:
     retry = RetryConfig()
     with Session("restarts", versions, folder, replicas=3, retry=retry) as session:
         with restarting(session.servers) as count:

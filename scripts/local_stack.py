@@ -46,7 +46,7 @@ def say(text: str) -> None:
 def end_as_by_ctrl_c() -> None:
     """Let SIGTERM, too, stop what was started."""
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)

@@ -169,7 +169,8 @@ class Call:
         """End the backoff: the server is known to answer again."""
         self._next_at = -math.inf
 
-    def replied(self, attempt: Attempt, reply: bytes, now: float) -> None:
+    # `now` is for the other calls, which measure latency.
+    def replied(self, attempt: Attempt, reply: bytes, now: float) -> None:  # noqa: ARG002
         self._rotation.succeeded(attempt.server)
         if attempt not in self._open:
             return

@@ -311,7 +311,7 @@ def inspect(argv: Sequence[str]) -> int:
     parser = inspect_parser()
     arguments = parser.parse_args(argv)
 
-    def work(stderr: Any) -> None:
+    def work(_stderr: Any) -> None:
         from featurewire_exporter.inspect import card, describe
 
         description = describe(arguments.version_directory)

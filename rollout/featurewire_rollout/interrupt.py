@@ -22,7 +22,7 @@ def interruptible() -> Iterator[None]:
     """
     came = -SAME_SECONDS
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
         nonlocal came
         again, came = time.monotonic() - came < SAME_SECONDS, time.monotonic()
         if not again:

@@ -49,7 +49,7 @@ class Rollout:
     """
 
     def __init__(
-        self, config: RolloutConfig, *, say: Say = lambda text: None, fleet: Fleet | None = None
+        self, config: RolloutConfig, *, say: Say = lambda _text: None, fleet: Fleet | None = None
     ) -> None:
         """`say` is told what happens, a line at a time."""
         self._config = config
@@ -203,7 +203,7 @@ class Rollout:
         watch: WatchConfig = WatchConfig(),  # noqa: B008
         accept_new_space: bool = False,
         accept_bridge: bool = False,
-        judged: Callable[[Report], None] = lambda report: None,
+        judged: Callable[[Report], None] = lambda _report: None,
         **options: Any,
     ) -> int:
         """Start, check, promote, watch; roll back and unload `version` when it does not pass.

@@ -33,7 +33,8 @@ def index_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_folder_becomes_an_array_and_its_index(embed, images, tmp_path):
+@pytest.mark.usefixtures("images")
+def test_a_folder_becomes_an_array_and_its_index(embed, tmp_path):
     shown = embed("photos", "--output", "out.npy")
     assert (shown.returncode, shown.stdout) == (0, "")
     array, index = np.load(tmp_path / "out.npy"), index_of(tmp_path / "out.jsonl")
@@ -52,7 +53,8 @@ def test_a_folder_becomes_an_array_and_its_index(embed, images, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.npy", "photos"]
 
 
-def test_lines_of_json_carry_their_vectors(embed, images, tmp_path, server):
+@pytest.mark.usefixtures("images")
+def test_lines_of_json_carry_their_vectors(embed, tmp_path, server):
     server.versions[1] = Version(vector_space="space-1")
     assert embed("photos/a", "--output", "out.jsonl").returncode == 0
     rows = index_of(tmp_path / "out.jsonl")
@@ -62,7 +64,8 @@ def test_lines_of_json_carry_their_vectors(embed, images, tmp_path, server):
         assert np.float32(row["vector"]).tolist() == vector_of(jpeg(number)).tolist()
 
 
-def test_a_parquet_file_holds_the_vectors_as_lists_of_one_length(embed, images, tmp_path):
+@pytest.mark.usefixtures("images")
+def test_a_parquet_file_holds_the_vectors_as_lists_of_one_length(embed, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -75,7 +78,8 @@ def test_a_parquet_file_holds_the_vectors_as_lists_of_one_length(embed, images, 
     assert sorted(os.listdir(tmp_path)) == ["out.parquet", "photos"]
 
 
-def test_parquet_without_pyarrow_says_how_to_get_it(embed, images, tmp_path):
+@pytest.mark.usefixtures("images")
+def test_parquet_without_pyarrow_says_how_to_get_it(embed, tmp_path):
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "pyarrow.py").write_text("raise ImportError('not here')\n")
     shown = embed(
@@ -130,7 +134,8 @@ def test_a_folder_without_images_fails_and_names_the_skipped_files(embed, tmp_pa
     assert os.listdir(tmp_path) == ["texts"]
 
 
-def test_a_list_on_standard_input(embed, images, tmp_path):
+@pytest.mark.usefixtures("images")
+def test_a_list_on_standard_input(embed, tmp_path):
     text = "photos/a/03.jpg\n\nphotos/b\nphotos/a/03.jpg\nmissing.jpg\n"
     shown = embed("-", "--output", "out.jsonl", input=text)
     assert shown.returncode == 1
@@ -163,7 +168,8 @@ def test_names_of_any_bytes(embed, tmp_path):
     assert "4 rows, 0 of them new" in lines[1]
 
 
-def test_what_is_no_file_is_listed_and_never_waited_for(embed, images, tmp_path):
+@pytest.mark.usefixtures("images")
+def test_what_is_no_file_is_listed_and_never_waited_for(embed, tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     shown = embed("pipe.jpg", "photos/a", "--output", "out.jsonl")
     assert shown.returncode == 1
@@ -179,7 +185,8 @@ def test_quiet_lists_failures_only(embed, images):
     assert [line.split(": ")[1] for line in shown.stderr.splitlines()] == ["photos/a/02.jpg"]
 
 
-def test_the_version_or_label_that_was_asked_for_answers(embed, images, tmp_path, server):
+@pytest.mark.usefixtures("images")
+def test_the_version_or_label_that_was_asked_for_answers(embed, tmp_path, server):
     server.versions = {1: Version(), 2: Version(), 3: Version()}
     server.labels = {"stable": 2}
     server.current = 3
@@ -196,7 +203,8 @@ def test_the_version_or_label_that_was_asked_for_answers(embed, images, tmp_path
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
-def test_an_output_that_exists_is_refused_and_untouched(embed, images, tmp_path, suffix):
+@pytest.mark.usefixtures("images")
+def test_an_output_that_exists_is_refused_and_untouched(embed, tmp_path, suffix):
     (tmp_path / f"out{suffix}").write_text("mine")
     shown = embed("photos", "--output", f"out{suffix}")
     assert shown.returncode == 2
@@ -208,7 +216,8 @@ def test_an_output_that_exists_is_refused_and_untouched(embed, images, tmp_path,
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
-def test_overwrite_replaces_and_resume_extends(embed, images, tmp_path, suffix, server):
+@pytest.mark.usefixtures("images")
+def test_overwrite_replaces_and_resume_extends(embed, suffix, server):
     output = f"out{suffix}"
     assert embed("photos/a", "--output", output).returncode == 0
     assert embed("photos/b", "--output", output, "--overwrite").returncode == 0
@@ -224,7 +233,8 @@ def test_overwrite_replaces_and_resume_extends(embed, images, tmp_path, suffix, 
 
 
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
-def test_the_index_of_an_array_is_left_to_its_array(embed, images, tmp_path, option):
+@pytest.mark.usefixtures("images")
+def test_the_index_of_an_array_is_left_to_its_array(embed, tmp_path, option):
     assert embed("photos/a", "--output", "out.npy").returncode == 0
     before = (tmp_path / "out.jsonl").read_bytes()
     shown = embed("photos", "--output", "out.jsonl", option)
@@ -246,14 +256,16 @@ def test_an_image_that_failed_is_tried_again_by_resume(embed, images, tmp_path):
     assert np.load(tmp_path / "out.npy")[5].tolist() == vector_of(jpeg(2)).tolist()
 
 
-def test_a_server_that_only_knows_predict_is_served(embed, images, tmp_path, server):
+@pytest.mark.usefixtures("images")
+def test_a_server_that_only_knows_predict_is_served(embed, tmp_path, server):
     server.knows_metadata = False
     shown = embed("photos/a", "--output", "out.npy")
     assert shown.returncode == 0, shown.stderr
     assert {entry["version"] for entry in index_of(tmp_path / "out.jsonl")} == {1}
 
 
-def test_a_link_as_output_stays_a_link(embed, images, tmp_path):
+@pytest.mark.usefixtures("images")
+def test_a_link_as_output_stays_a_link(embed, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out.jsonl").symlink_to("elsewhere/real.jsonl")
     assert embed("photos/a", "--output", "out.jsonl").returncode == 0
@@ -271,7 +283,8 @@ def with_room_for(size: int) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_a_disk_that_is_full_at_the_end_costs_no_row(embed, images, tmp_path):
+@pytest.mark.usefixtures("images")
+def test_a_disk_that_is_full_at_the_end_costs_no_row(embed, tmp_path):
     """A .parquet file is written from the journal when all is done."""
     assert embed("photos/a", "--output", "size.parquet").returncode == 0
     room = (tmp_path / "size.parquet").stat().st_size - 1
@@ -285,7 +298,8 @@ def test_a_disk_that_is_full_at_the_end_costs_no_row(embed, images, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
-def test_a_disk_full_before_the_first_row_leaves_the_output_alone(embed, images, tmp_path, suffix):
+@pytest.mark.usefixtures("images")
+def test_a_disk_full_before_the_first_row_leaves_the_output_alone(embed, tmp_path, suffix):
     assert embed("photos/a", "--output", f"out{suffix}").returncode == 0
     before = sorted(os.listdir(tmp_path))
     shown = embed("photos", "--output", f"out{suffix}", "--resume", before=with_room_for(60))
@@ -296,14 +310,15 @@ def test_a_disk_full_before_the_first_row_leaves_the_output_alone(embed, images,
 
 
 @pytest.mark.parametrize(("closed", "status"), [("<&-", 0), ("2>&-", 0), ("<&- 2>&-", 0)])
-def test_closed_streams_cost_nothing(embed, images, tmp_path, closed, status):
+@pytest.mark.usefixtures("images")
+def test_closed_streams_cost_nothing(embed, tmp_path, closed, status):
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh"]
     shown = embed("photos/a", "--output", "out.npy", before=shell)
     assert (shown.returncode, shown.stderr.count("error")) == (status, 0)
     assert len(np.load(tmp_path / "out.npy")) == 6
 
 
-def test_a_list_on_a_closed_standard_input_is_wrong_usage(embed, tmp_path):
+def test_a_list_on_a_closed_standard_input_is_wrong_usage(embed):
     shown = embed("-", "--output", "out.npy", before=["sh", "-c", 'exec "$@" <&-', "sh"])
     assert shown.returncode == 2
     assert "standard input is closed" in shown.stderr
@@ -340,14 +355,15 @@ def test_a_name_that_begins_with_a_dash_stands_behind_two(command, server, tmp_p
     assert "required: PATH" in without.stderr
 
 
-def test_an_address_is_no_path(embed, tmp_path):
+def test_an_address_is_no_path(embed):
     shown = embed("https://example.com/a.jpg", "--output", "out.npy")
     assert shown.returncode == 2
     assert "download it and give the file" in shown.stderr
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
-def test_a_full_disk_ends_the_run_and_resume_goes_on(embed, images, tmp_path, suffix):
+@pytest.mark.usefixtures("images")
+def test_a_full_disk_ends_the_run_and_resume_goes_on(embed, tmp_path, suffix):
     shown = embed("photos", "--output", f"out{suffix}", before=with_room_for(400))
     assert shown.returncode == 1
     assert len(shown.stderr.splitlines()) == 1
@@ -366,7 +382,8 @@ def test_a_full_disk_ends_the_run_and_resume_goes_on(embed, images, tmp_path, su
 
 
 class TestVectorsThatDoNotCompare:
-    def test_another_version_on_resume_is_refused(self, embed, images, tmp_path, server):
+    @pytest.mark.usefixtures("images")
+    def test_another_version_on_resume_is_refused(self, embed, tmp_path, server):
         assert embed("photos/a", "--output", "out.npy").returncode == 0
         before = (tmp_path / "out.npy").read_bytes()
         server.versions[2] = Version()
@@ -383,9 +400,8 @@ class TestVectorsThatDoNotCompare:
         pinned = embed("photos", "--output", "out.npy", "--resume", "--version", "1")
         assert pinned.returncode == 0
 
-    def test_another_version_of_the_same_vector_space_is_taken(
-        self, embed, images, tmp_path, server
-    ):
+    @pytest.mark.usefixtures("images")
+    def test_another_version_of_the_same_vector_space_is_taken(self, embed, tmp_path, server):
         server.versions = {1: Version(vector_space="same"), 2: Version(vector_space="same")}
         assert embed("photos/a", "--output", "out.npy").returncode == 0
         server.current = 2
@@ -393,9 +409,8 @@ class TestVectorsThatDoNotCompare:
         versions = [entry["version"] for entry in index_of(tmp_path / "out.jsonl")]
         assert versions == [1] * 6 + [2] * 6
 
-    def test_the_same_version_number_of_another_vector_space_is_refused(
-        self, embed, images, server
-    ):
+    @pytest.mark.usefixtures("images")
+    def test_the_same_version_number_of_another_vector_space_is_refused(self, embed, server):
         server.versions = {1: Version(vector_space="before")}
         assert embed("photos/a", "--output", "out.jsonl").returncode == 0
         server.versions = {1: Version(vector_space="after")}
@@ -466,7 +481,8 @@ class TestWhatIsWrong:
         assert len(shown.stderr.splitlines()) == 1
         assert os.listdir(tmp_path) == []
 
-    def test_a_model_that_is_not_there(self, command, images, server, tmp_path):
+    @pytest.mark.usefixtures("images")
+    def test_a_model_that_is_not_there(self, command, server, tmp_path):
         shown = command(
             *("embed", "photos", "--output", "out.npy"),
             *("--server", server.target, "--model", "other"),
@@ -476,7 +492,8 @@ class TestWhatIsWrong:
         assert len(shown.stderr.splitlines()) == 1
         assert os.listdir(tmp_path) == ["photos"]
 
-    def test_a_server_that_is_not_there(self, command, images, tmp_path):
+    @pytest.mark.usefixtures("images")
+    def test_a_server_that_is_not_there(self, command, tmp_path):
         target = f"127.0.0.1:{free_port()}"
         shown = command(
             *("embed", "photos", "--output", "out.npy", "--timeout", "2"),
@@ -487,7 +504,8 @@ class TestWhatIsWrong:
         assert len(shown.stderr.splitlines()) == 1
         assert os.listdir(tmp_path) == ["photos"]
 
-    def test_a_server_that_refuses_every_image_ends_the_run(self, embed, images, server, tmp_path):
+    @pytest.mark.usefixtures("images")
+    def test_a_server_that_refuses_every_image_ends_the_run(self, embed, server, tmp_path):
         server.predict_error = (grpc.StatusCode.INTERNAL, "out of order")
         shown = embed("photos", "--output", "out.npy", "--timeout", "5")
         assert shown.returncode == 1
@@ -495,8 +513,9 @@ class TestWhatIsWrong:
         assert os.listdir(tmp_path) == ["photos"]
 
 
+@pytest.mark.usefixtures("images")
 def test_a_file_that_never_gives_its_bytes_ends_with_the_timeout(
-    images, server, tmp_path, monkeypatch, capsys
+    server, tmp_path, monkeypatch, capsys
 ):
     """In this process, so that the disk can be made to hang."""
     gate, read = threading.Event(), _reading.read_file

@@ -55,7 +55,8 @@ def test_real_photos_become_vectors(command, embedded, photos_folder, tmp_path):
         assert (entry["version"], entry["vector_space"]) == (2, "tiny-2")
 
 
-def test_resume_of_another_vector_space_is_refused(command, embedded, photos_folder):
+@pytest.mark.usefixtures("photos_folder")
+def test_resume_of_another_vector_space_is_refused(command, embedded):
     common = options(embedded)
     first = command("embed", "photos", "--output", "out.jsonl", "--version", "1", *common)
     assert first.returncode == 0, first.stderr
@@ -65,9 +66,8 @@ def test_resume_of_another_vector_space_is_refused(command, embedded, photos_fol
     assert "ask for --version 1" in second.stderr
 
 
-def test_the_vector_space_that_is_asked_for_is_refused_or_recorded(
-    command, embedded, photos_folder, tmp_path
-):
+@pytest.mark.usefixtures("photos_folder")
+def test_the_vector_space_that_is_asked_for_is_refused_or_recorded(command, embedded, tmp_path):
     common = ["--output", "out.jsonl", "--vector-space", "tiny-1"]
     refused = command("embed", "photos", *common, *options(embedded))
     assert refused.returncode == 1

@@ -28,7 +28,8 @@ def complaint(capsys, *argv: str, **environment: str) -> str:
     return capsys.readouterr().err
 
 
-def test_both_commands_run_on_variables_alone(command, server, images):
+@pytest.mark.usefixtures("images")
+def test_both_commands_run_on_variables_alone(command, server):
     here = {"FEATUREWIRE_SERVER": server.target, "FEATUREWIRE_MODEL": "tiny"}
     assert command("status", environment=here).returncode == 0
     shown = command("embed", "photos", "--output", "out.npy", environment=here)

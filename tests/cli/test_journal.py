@@ -39,7 +39,7 @@ def publish(path: Path, *numbers: int) -> None:
 
 def loaded(output: Output) -> list[str]:
     paths: list[str] = []
-    output.load(lambda path, origin: paths.append(path))
+    output.load(lambda path, _origin: paths.append(path))
     assert output.rows == len(paths)
     return paths
 

@@ -172,7 +172,7 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(many, server):
     assert len(published(many, "out.npy")) == IMAGES
 
 
-def test_a_server_that_stays_away_ends_the_run_and_keeps_what_is_done(many, server, command):
+def test_a_server_that_stays_away_ends_the_run_and_keeps_what_is_done(many, server):
     server.seconds_per_image = 0.005
     process = subprocess.Popen(
         [

@@ -147,7 +147,7 @@ def test_a_list_is_split_at_its_separator_only(text, separator, expected):
     assert list(entries(io.BytesIO(text), separator)) == expected
 
 
-def test_a_long_list_is_not_torn_at_a_read(tmp_path):
+def test_a_long_list_is_not_torn_at_a_read():
     names = [f"{'x' * 200}/{number}.jpg" for number in range(2000)]
     assert list(entries(io.BytesIO("\n".join(names).encode()), b"\n")) == names
 

@@ -16,7 +16,7 @@ LOADING, AVAILABLE = 20, 30
 
 
 @pytest.fixture
-def embed(command, server, images):
+def embed(command, server, images):  # noqa: ARG001 - makes the folder `photos`
     def run(*arguments: str):
         common = ["--output", "o.npy", "--server", server.target, "--model", "tiny"]
         return command("embed", "photos", *arguments, *common)
@@ -34,7 +34,8 @@ def test_it_embeds_once_the_model_is_available(embed, server):
     )
 
 
-def test_it_embeds_once_the_server_is_up(command, images):
+@pytest.mark.usefixtures("images")
+def test_it_embeds_once_the_server_is_up(command):
     server = FakeServing(port=free_port())
     timer = threading.Timer(1.0, server.start)
     timer.start()
@@ -81,7 +82,8 @@ def test_what_the_server_has_given_up_is_not_waited_for(embed, server):
     assert "version 1 is END (INVALID_ARGUMENT: broken)" in shown.stderr
 
 
-def test_on_a_terminal_the_wait_is_one_line_that_changes(images, server, tmp_path):
+@pytest.mark.usefixtures("images")
+def test_on_a_terminal_the_wait_is_one_line_that_changes(server, tmp_path):
     server.versions = {1: Version(state=LOADING)}
     status, shown = on_a_terminal(
         [

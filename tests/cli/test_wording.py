@@ -74,7 +74,8 @@ def test_arguments_become_options(theirs, ours):
     assert in_options(theirs) == ours
 
 
-def test_a_slow_server_is_answered_with_the_option(command, server, images):
+@pytest.mark.usefixtures("images")
+def test_a_slow_server_is_answered_with_the_option(command, server):
     server.seconds_per_image = 5
     shown = command(
         *("embed", "photos/a/00.jpg", "--output", "o.npy", "--timeout", "0.3"),
@@ -84,7 +85,8 @@ def test_a_slow_server_is_answered_with_the_option(command, server, images):
     assert "raise --timeout or send fewer images" in shown.stderr
 
 
-def test_an_unknown_signature_and_input_name_the_options(command, server, images):
+@pytest.mark.usefixtures("images")
+def test_an_unknown_signature_and_input_name_the_options(command, server):
     common = ["--server", server.target, "--model", "tiny", "--output", "o.npy"]
     shown = command("embed", "photos", "--signature", "embed", *common)
     assert (shown.returncode, "with --signature\n" in shown.stderr) == (1, True)
@@ -92,7 +94,8 @@ def test_an_unknown_signature_and_input_name_the_options(command, server, images
     assert "check --model, --version and --label" in shown.stderr
 
 
-def test_credentials_that_are_refused_name_the_options(command, server, images):
+@pytest.mark.usefixtures("images")
+def test_credentials_that_are_refused_name_the_options(command, server):
     server.predict_error = (grpc.StatusCode.UNAUTHENTICATED, "no token")
     shown = command(
         *("embed", "photos", "--output", "o.npy"), *("--server", server.target, "--model", "tiny")

@@ -108,7 +108,7 @@ class Misbehaving:
         metadata: bool = True,
         dimension: int = DIMENSION,
     ) -> None:
-        self.predict = predict or (lambda images, context: reply_to(images))
+        self.predict = predict or (lambda images, _context: reply_to(images))
         self.states: list[tuple[int, int]] = [(1, 30)]
         self.labels = {"stable"}
         self.signatures: tuple[str, ...] = ("serving_default",)

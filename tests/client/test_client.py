@@ -108,7 +108,7 @@ def test_a_batch_too_big_for_one_request_is_several(connect, server):
 def test_a_batch_has_one_version_even_if_the_server_changes_versions(connect, server):
     calls = []
 
-    def predict(images, context):
+    def predict(images, _context):
         asked = server.requests[len(calls)].model_spec.version.value
         calls.append(asked)
         return reply_to(images, version=asked or (1 if len(calls) < 3 else 2))
@@ -175,7 +175,7 @@ def test_a_stream_reads_no_further_ahead_than_its_window(connect, server):
 def test_no_more_bytes_are_in_flight_than_allowed(connect, server):
     lock, flying, most = threading.Lock(), [0], [0]
 
-    def predict(images, context):
+    def predict(images, _context):
         with lock:
             flying[0] += sum(map(len, images))
             most[0] = max(most[0], flying[0])
@@ -289,7 +289,7 @@ def test_only_the_outputs_that_are_needed_are_asked_for(connect, server):
 
 
 def test_a_version_or_a_label_can_be_pinned(connect, server):
-    server.predict = lambda images, context: reply_to(images, version=3)
+    server.predict = lambda images, _context: reply_to(images, version=3)
     connect(server.target, version=3).embed(image(1))
     assert server.requests[-1].model_spec.version.value == 3
     connect(server.target, label="stable").embed(image(1))
@@ -299,14 +299,14 @@ def test_a_version_or_a_label_can_be_pinned(connect, server):
 
 
 def test_tensor_content_is_read_as_float_val_is(connect, server):
-    server.predict = lambda images, context: reply_to(images, content=True)
+    server.predict = lambda images, _context: reply_to(images, content=True)
     batch = connect(server.target).embed_batch([image(1), b"", image(3)])
     assert np.array_equal(batch.vectors[2], vector_of(image(3)))
     assert list(batch.errors) == [1]
 
 
 def test_a_signature_without_status_and_with_other_names_is_served(connect):
-    def predict(images, context):
+    def predict(images, _context):
         return reply_to(images, output="embedding", status=False)
 
     with Misbehaving(predict, outputs=("embedding",), input_name="data") as server:
@@ -453,7 +453,7 @@ def test_a_refusal_that_cannot_be_settled_is_unknown(connect):
 
 
 def test_a_request_that_is_wrong_in_itself_is_not_blamed_on_images(connect):
-    def predict(images, context):
+    def predict(_images, context):
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "input size does not match signature: 1!=2")
 
     with Misbehaving(predict) as server:
@@ -463,7 +463,7 @@ def test_a_request_that_is_wrong_in_itself_is_not_blamed_on_images(connect):
 
 
 def test_a_stream_gives_up_on_a_server_that_refuses_every_image(connect):
-    def predict(images, context):
+    def predict(_images, context):
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "something is off")
 
     with Misbehaving(predict) as server:

@@ -182,7 +182,7 @@ def test_the_timeout_covers_all_attempts_together(connect, monkeypatch):
 def test_a_slow_server_ends_in_a_deadline_error(connect):
     gate = threading.Event()
 
-    def predict(images, context):
+    def predict(images, _context):
         gate.wait(20)
         return reply_to(images)
 
@@ -239,7 +239,7 @@ WRONG_REPLIES = {
 
 @pytest.mark.parametrize("wrong", WRONG_REPLIES.values(), ids=WRONG_REPLIES.keys())
 def test_a_wrong_reply_is_a_response_error(connect, wrong):
-    with Misbehaving(lambda images, context: reply_to(images, **wrong)) as server:
+    with Misbehaving(lambda images, _context: reply_to(images, **wrong)) as server:
         client = connect(server.target)
         with pytest.raises(featurewire.ResponseError, match=server.target):
             client.embed_batch([image(1), image(2)])
@@ -250,7 +250,7 @@ def test_a_wrong_reply_is_a_response_error(connect, wrong):
 def test_a_version_that_changes_its_dimension_is_a_response_error(connect):
     dimensions = iter([8, 8, 9])
     with Misbehaving(
-        lambda images, context: reply_to(images, dimension=next(dimensions)), dimension=-1
+        lambda images, _context: reply_to(images, dimension=next(dimensions)), dimension=-1
     ) as server:
         client = connect(server.target)
         client.embed(image(1))
@@ -260,7 +260,7 @@ def test_a_version_that_changes_its_dimension_is_a_response_error(connect):
 
 
 def test_a_dimension_against_the_signature_is_a_response_error(connect):
-    with Misbehaving(lambda images, context: reply_to(images, dimension=5)) as server:
+    with Misbehaving(lambda images, _context: reply_to(images, dimension=5)) as server:
         client = connect(server.target)
         with pytest.raises(featurewire.ResponseError, match="dimension 5, its signature says 8"):
             client.embed(image(1))
@@ -270,19 +270,19 @@ def test_a_new_version_may_have_another_dimension(connect):
     with Misbehaving() as server:
         client = connect(server.target)
         client.embed(image(1))
-        server.predict = lambda images, context: reply_to(images, dimension=5, version=2)
+        server.predict = lambda images, _context: reply_to(images, dimension=5, version=2)
         assert client.embed(image(1)).vector.shape == (5,)
 
 
 def test_bytes_that_are_no_message_are_a_response_error(connect):
-    with Misbehaving(lambda images, context: b"\x0a\xff\xff\xff") as server:
+    with Misbehaving(lambda _images, _context: b"\x0a\xff\xff\xff") as server:
         client = connect(server.target)
         with pytest.raises(featurewire.ResponseError, match="not a PredictResponse"):
             client.embed(image(1))
 
 
 def test_a_pinned_version_answered_by_another_is_a_response_error(connect):
-    with Misbehaving(lambda images, context: reply_to(images, version=2)) as server:
+    with Misbehaving(lambda images, _context: reply_to(images, version=2)) as server:
         client = connect(server.target, version=1)
         with pytest.raises(featurewire.ResponseError, match="version 1 was asked for and 2"):
             client.embed(image(1))
@@ -291,7 +291,7 @@ def test_a_pinned_version_answered_by_another_is_a_response_error(connect):
 def test_a_huge_reply_is_read(connect):
     dimension = 3_000_000  # 12 MB, three times gRPC's own limit
     with Misbehaving(
-        lambda images, context: reply_to(images, dimension=dimension, content=True),
+        lambda images, _context: reply_to(images, dimension=dimension, content=True),
         dimension=dimension,
     ) as server:
         client = connect(server.target)
@@ -299,7 +299,7 @@ def test_a_huge_reply_is_read(connect):
 
 
 def test_a_reply_over_the_clients_own_limit_fails_for_that_image(connect):
-    with Misbehaving(lambda images, context: reply_to(images, dimension=100_000)) as server:
+    with Misbehaving(lambda images, _context: reply_to(images, dimension=100_000)) as server:
         channel = featurewire.ChannelConfig(max_message_bytes=1000)
         client = connect(server.target, channel=channel)
         with pytest.raises(featurewire.ImageError, match="larger than max") as caught:
@@ -308,7 +308,7 @@ def test_a_reply_over_the_clients_own_limit_fails_for_that_image(connect):
 
 
 def test_vectors_with_nan_never_reach_a_user(connect):
-    def predict(images, context):
+    def predict(images, _context):
         reply = reply_to(images, status=False)
         reply.outputs["features"].float_val[DIMENSION + 3] = float("nan")
         return reply
@@ -322,7 +322,7 @@ def test_vectors_with_nan_never_reach_a_user(connect):
 
 
 def test_an_unknown_status_is_an_image_error_with_its_number(connect):
-    def predict(images, context):
+    def predict(images, _context):
         reply = reply_to(images)
         reply.outputs["status"].int_val[0] = 77
         return reply
@@ -489,7 +489,7 @@ def test_a_look_at_a_result_is_neither_latency_nor_a_reason_to_hedge(connect):
 def test_a_hedge_answers_when_the_first_request_hangs(connect):
     counter, gate = itertools.count(), threading.Event()
 
-    def predict(images, context):
+    def predict(images, _context):
         if next(counter) == 0:
             gate.wait(20)
         return reply_to(images)
@@ -503,7 +503,7 @@ def test_a_hedge_answers_when_the_first_request_hangs(connect):
 
 
 def test_hedges_repeat_no_result_of_a_stream(connect):
-    def predict(images, context):
+    def predict(images, _context):
         time.sleep(0.02)
         return reply_to(images)
 
@@ -658,7 +658,7 @@ def test_closing_the_client_ends_a_stream_with_an_error(connect):
 def test_a_server_that_hangs_is_rested(connect, caplog):
     hangs, gate = threading.Event(), threading.Event()
 
-    def predict(images, context):
+    def predict(images, _context):
         if hangs.is_set():
             gate.wait(30)
         return reply_to(images)

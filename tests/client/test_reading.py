@@ -159,7 +159,7 @@ def test_patience_does_not_count_the_time_of_the_consumer():
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_stream_tells_how_long_the_consumer_held_it(server, monkeypatch, asynchronous):
     told: list[float] = []
-    monkeypatch.setattr(Stream, "excuse", lambda self, seconds: told.append(seconds))
+    monkeypatch.setattr(Stream, "excuse", lambda _self, seconds: told.append(seconds))
     images = [image(number) for number in range(3)]
 
     def hold() -> None:

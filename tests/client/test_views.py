@@ -412,7 +412,7 @@ def test_attempts_and_retries_are_logged_at_debug(connect, caplog):
 
 
 def test_an_overload_says_what_was_spent(connect):
-    def predict(images, context):
+    def predict(_images, context):
         context.abort(grpc.StatusCode.UNAVAILABLE, "queue x is full")
 
     with Misbehaving(predict) as server:

@@ -96,7 +96,7 @@ def test_a_remote_output_path_is_refused(capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_limits_that_usual_photos_exceed_are_no_mismatch(capsys, tmp_path, tf2_module):
+def test_limits_that_usual_photos_exceed_are_no_mismatch(tmp_path, tf2_module):
     limits = ["--max-pixels", "100000", "--max-image-bytes", "20000", "--central-crop", "1e-17"]
     assert commands.export([str(tf2_module), str(tmp_path / "m"), *limits]) == 0
     assert commands.verify([str(tmp_path / "m" / "1"), "--module", str(tf2_module)]) == 0
@@ -145,7 +145,7 @@ def test_a_module_with_a_table_cannot_be_frozen(capsys, tmp_path, write):
     assert not (tmp_path / "m").exists()
 
 
-def test_a_version_can_be_a_date_or_the_largest_number(capsys, tmp_path, tf2_module):
+def test_a_version_can_be_a_date_or_the_largest_number(tmp_path, tf2_module):
     for number in ("20261124101403", str(2**63 - 1)):
         assert commands.export([str(tf2_module), str(tmp_path / "m"), "--version", number]) == 0
         assert (tmp_path / "m" / number / "saved_model.pb").exists()

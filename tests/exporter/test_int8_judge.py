@@ -39,7 +39,7 @@ def judge():
     random = np.random.default_rng(0)
     pictures = random.normal(size=(PICTURES, 1, 4, 4, 3)) + np.zeros((1, 3, 1, 1, 1))
     crops = pictures + 0.1 * random.normal(size=pictures.shape)
-    return Judge(crops.astype(np.float32), network(0), CONFIG, lambda text: None)
+    return Judge(crops.astype(np.float32), network(0), CONFIG, lambda _text: None)
 
 
 @pytest.mark.parametrize("noise", [0, 0.02, 0.05, 0.1, 0.2, 0.5, 2.0])
@@ -109,7 +109,7 @@ def test_layers_go_back_to_float_until_the_accuracy_gate_passes(photos, tmp_path
 
     controlled = quantise.Setting(name="controlled", overflow_fix=True, accuracy_control=True)
     lenient = Int8Config(min_cosine=0.1, min_overlap_at_10=0.1, max_recall_loss=1.0)
-    judge = Judge(judged, compiled, lenient, lambda text: None)
+    judge = Judge(judged, compiled, lenient, lambda _text: None)
     before = quantise.Quantiser(model, images[36:], judge).quantise(controlled)
     measured = judge.measure(openvino_network.compiled(before))
 

@@ -65,7 +65,7 @@ def test_a_tf2_module_with_only_call_is_read_in_inference_mode(tf2_module, pixel
     assert np.abs(module(pixels) - loaded(pixels, training=True)).max() > 1e-2
 
 
-def test_a_savedmodel_that_is_not_callable_is_read_by_its_signature(tmp_path, pixels):
+def test_a_savedmodel_that_is_not_callable_is_read_by_its_signature(tmp_path):
     model = tf.Module()
 
     @tf.function(input_signature=[tf.TensorSpec([None, 8, 9, 3], tf.float32)])

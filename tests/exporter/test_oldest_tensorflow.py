@@ -47,7 +47,7 @@ def oldest_python(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory) -> list[bytes]:
+def images() -> list[bytes]:
     return [photos.jpeg(300, 400, seed=1), b"", b"text", photos.jpeg(40, 30, seed=2)]
 
 

@@ -74,7 +74,7 @@ def test_a_network_that_came_out_wrong_is_not_published(
 
     other = freeze(load_module(str(write_tf2_module(tmp_path / "other", seed=3))))
     fold = export_steps.fold
-    monkeypatch.setattr(export_steps, "fold", lambda network: fold(other))
+    monkeypatch.setattr(export_steps, "fold", lambda _network: fold(other))
 
     base = tmp_path / "m"
     assert export([str(tf2_module), str(base), "--precision", precision]) == 1

@@ -74,5 +74,5 @@ def test_nobody_has_to_read_it(stream):
     progress.end()
 
 
-def _broken(text: str) -> None:
+def _broken(_text: str) -> None:
     raise BrokenPipeError

@@ -265,7 +265,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, tf2_module, caps
     assert entries(small_disk) == []
 
 
-def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module, capsys):
+def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module):
     """The same where nothing can be mounted: the kernel refuses files above a limit."""
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"

@@ -337,7 +337,7 @@ def test_a_dead_lock_is_dropped_by_one_exporter_only(tmp_path):
     assert [taker.returncode for taker in takers] == [0] * 3, errors
 
 
-def test_a_bucket_is_read_through_tensorflows_file_system(monkeypatch, tf1_module, tmp_path):
+def test_a_bucket_is_read_through_tensorflows_file_system(monkeypatch, tmp_path):
     """No bucket can be reached in a test: what is checked is that `gs://` goes there."""
     asked = []
     monkeypatch.setattr(tf.io.gfile, "exists", lambda path: asked.append(path) or True)

@@ -152,7 +152,7 @@ def test_it_is_the_network_of_keras_with_the_same_weights(module, images):
         if type(layer).__name__ == "Conv2D" and not layer.use_bias:
             scope = next(scopes)
             layer.set_weights([values[f"{scope}/weights"]])
-            norm = keras.get_layer(_norm_of(keras, layer))
+            norm = keras.get_layer(_norm_of(layer))
             kinds = ("beta", "moving_mean", "moving_variance")
             norm.set_weights([values[f"{scope}/BatchNorm/{kind}"] for kind in kinds])
         elif type(layer).__name__ == "Conv2D":
@@ -179,7 +179,7 @@ def _numbered(layer) -> tuple[int, int]:
     return (0, int(match[1] or 0)) if match else (2, 0)
 
 
-def _norm_of(keras, layer) -> str:
+def _norm_of(layer) -> str:
     (node,) = layer._outbound_nodes
     return node.operation.name
 

@@ -123,7 +123,7 @@ def test_every_pod_is_confined_and_ends_slowly(folder):
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
-def test_every_server_starts_with_flags_and_files_that_there_are(folder, tmp_path):
+def test_every_server_starts_with_flags_and_files_that_there_are(folder):
     from featurewire_server.command import serve_parser
 
     serve_parser().parse_args(container(folder)["args"])

@@ -100,5 +100,5 @@ def test_a_figure_that_changes_changes_the_page():
         peers={"of ours": "ours"},
     )
     part = {"figures": results.as_json([figure, twice])}
-    assert "| ours | 11 images/s | 10 to 12 |" in report.of_part("network", part)
-    assert "| 2.00 (1.50 to 2.00) |" in report.of_part("network", part)
+    assert "| ours | 11 images/s | 10 to 12 |" in report.of_part(part)
+    assert "| 2.00 (1.50 to 2.00) |" in report.of_part(part)

@@ -34,7 +34,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 
 
 @pytest.fixture
-def store(api: ApiServer) -> ConfigMapStore:
+def store(api: ApiServer) -> ConfigMapStore:  # noqa: ARG001 - the store reads from it
     return ConfigMapStore(NAME, patience=2.0, write_patience=2.0, lease_seconds=1)
 
 
@@ -74,7 +74,7 @@ def test_an_api_server_that_is_away_for_a_moment_is_asked_again(
     api: ApiServer, store: ConfigMapStore, word: str
 ) -> None:
     def once(verb: str) -> None:
-        api.faults.append(lambda asked, resource: word if asked == verb else None)
+        api.faults.append(lambda asked, _resource: word if asked == verb else None)
 
     once("get")
     assert store.read() == "old"

@@ -88,7 +88,7 @@ def test_an_interrupted_run_is_rolled_back(
 def test_what_nobody_foresaw_rolls_back(stack: Stack, images: Path) -> None:
     stack.publish(9, source=1)
 
-    def full(report: object) -> None:
+    def full(_report: object) -> None:
         raise OSError(28, "No space left on device")
 
     limits = Thresholds(min_rank_correlation=-1.0, max_latency_ratio=1000.0)
@@ -107,7 +107,7 @@ def test_what_nobody_foresaw_rolls_back(stack: Stack, images: Path) -> None:
         with pytest.raises(Exception, match="images"):
             rollout.run(
                 9, copy, watch=WatchConfig(seconds=0.1), thresholds=limits, with_crops=False,
-                judged=lambda report: shutil.rmtree(copy),
+                judged=lambda _report: shutil.rmtree(copy),
             )  # fmt: skip
         assert rollout.status().fleet.available_everywhere() == {1}
     assert stack.labels() == BACK

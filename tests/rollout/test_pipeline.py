@@ -91,7 +91,7 @@ class Steps:
             watch=WatchConfig(),
             accept_new_space=accept,
             accept_bridge=accept_bridge,
-            judged=lambda report: None,
+            judged=lambda _report: None,
         )
 
 

@@ -129,7 +129,7 @@ def test_only_a_known_equal_space_needs_no_consent() -> None:
 
 
 def test_a_name_stands_for_all_its_addresses() -> None:
-    def resolve(host: str, port: int) -> list[str]:
+    def resolve(_host: str, _port: int) -> list[str]:
         return ["10.0.0.1", "10.0.0.2"]
 
     assert addresses_of("fleet.example:8500", resolve) == ["10.0.0.1:8500", "10.0.0.2:8500"]

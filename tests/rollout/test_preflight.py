@@ -54,7 +54,7 @@ def test_a_bit_that_flipped_on_the_way_is_noticed(
 
 
 def test_a_manifest_without_digests_is_said_to_be_unchecked(
-    published: Path, tiny_model: Path, tmp_path: Path
+    tiny_model: Path, tmp_path: Path
 ) -> None:
     assert "content not checked, there is no manifest" in check_files(tiny_model / "1")[1]
     version = tmp_path / "1"

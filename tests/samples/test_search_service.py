@@ -36,7 +36,7 @@ def indexed(tiles, server, tmp_path_factory):
         yield client, index
 
 
-def test_every_photo_is_in_the_index_once_with_its_space_and_version(indexed, server):
+def test_every_photo_is_in_the_index_once_with_its_space_and_version(indexed):
     client, index = indexed
     found = rows(index)
     answer = status(client)
@@ -205,7 +205,7 @@ def test_with_the_server_down_clicks_work_and_drops_say_so(some_photos, server, 
         (("tables", "--index", "/absent"), "holds no index"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, text, tmp_path):
+def test_a_mistake_is_one_line(arguments, text):
     code, output = run(*arguments)
     assert code == 1
     assert text in output

@@ -94,18 +94,18 @@ FUZZ = settings(
 @pytest.mark.parametrize("method", METHODS)
 @FUZZ
 @given(garbage=st.binary(min_size=1, max_size=200))
-def test_garbage_instead_of_a_message_is_the_callers_fault(stub, server, method, garbage) -> None:
+def test_garbage_instead_of_a_message_is_the_callers_fault(stub, method, garbage) -> None:
     assert code_of(stub, method, garbage) in CALLERS_FAULT
 
 
-def test_a_malformed_message_is_invalid_and_named(stub, server) -> None:
+def test_a_malformed_message_is_invalid_and_named(stub) -> None:
     call = stub.start(PREDICTION + "Predict", b"\xff\xff\xff\xff", None)
     assert call.code() is Code.INVALID_ARGUMENT
     assert call.details() == "The request is not a tensorflow.serving.PredictRequest"
 
 
 @pytest.mark.parametrize("lie", LIARS)
-def test_a_lying_tensor_is_invalid(stub, server, lie: str) -> None:
+def test_a_lying_tensor_is_invalid(stub, lie: str) -> None:
     request = predict_request()
     request.inputs["image_bytes"].CopyFrom(LIARS[lie])
     code, text = code_and_text(lambda: stub.predict(request))
@@ -145,7 +145,7 @@ def model_specs() -> st.SearchStrategy[ModelSpec]:
     output_filter=st.lists(names, max_size=2),
 )
 def test_any_predict_request_is_answered_or_refused(
-    stub, server, model_spec, inputs, output_filter
+    stub, model_spec, inputs, output_filter
 ) -> None:
     request = PredictRequest(inputs=inputs, output_filter=output_filter)
     if model_spec is not None:
@@ -264,7 +264,7 @@ def test_status_is_answered_while_every_thread_is_busy(tmp_path: Path) -> None:
 def test_status_is_answered_while_reloads_wait_for_their_models(tmp_path: Path) -> None:
     loading = threading.Event()
 
-    def load(name, version, path):
+    def load(name, _version, _path):
         assert name == "m" or loading.wait(TIMEOUT)
         return direct(FakeEngine())
 

@@ -22,7 +22,7 @@ def base_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def manager(base_path):
-    def load(name, version, path):
+    def load(name, _version, _path):
         if name == "broken":
             raise OSError("no such model")
         return direct(FakeEngine())

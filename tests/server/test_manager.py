@@ -163,7 +163,7 @@ def test_unloading_waits_for_what_is_in_flight(make, loads: Loads, tmp_path) -> 
     wait_until(lambda: loads.engines[1].closed)
 
 
-def test_a_rolled_back_version_comes_back(make, loads: Loads, tmp_path) -> None:
+def test_a_rolled_back_version_comes_back(make, tmp_path) -> None:
     manager = make()
     manager.reload(config(model("m", add(tmp_path, 1, 2))))
     assert serves(manager) == 2
@@ -174,7 +174,7 @@ def test_a_rolled_back_version_comes_back(make, loads: Loads, tmp_path) -> None:
     wait_until(lambda: states(manager) == {2: "AVAILABLE", 1: "END"})
 
 
-def test_a_model_that_is_left_out_is_unloaded(make, loads: Loads, tmp_path) -> None:
+def test_a_model_that_is_left_out_is_unloaded(make, tmp_path) -> None:
     manager = make()
     one, two = add(tmp_path / "one", 1), add(tmp_path / "two", 1)
     manager.reload(config(model("one", one), model("two", two)))
@@ -193,7 +193,7 @@ def test_a_broken_model_does_not_hold_up_the_others(make, loads: Loads, tmp_path
     assert serves(manager, "bad") is None
 
 
-def test_an_illegal_config_changes_nothing(make, loads: Loads, tmp_path) -> None:
+def test_an_illegal_config_changes_nothing(make, tmp_path) -> None:
     manager = make()
     manager.reload(config(model("m", add(tmp_path, 1))))
     with pytest.raises(ServingError, match="multiple times"):
@@ -202,7 +202,7 @@ def test_an_illegal_config_changes_nothing(make, loads: Loads, tmp_path) -> None
     assert serves(manager, "n") is None
 
 
-def test_a_missing_base_path_unloads_nothing(make, loads: Loads, tmp_path) -> None:
+def test_a_missing_base_path_unloads_nothing(make, tmp_path) -> None:
     base = add(tmp_path / "base", 1)
     manager = make()
     manager.reload(config(model("m", base)))
@@ -211,7 +211,7 @@ def test_a_missing_base_path_unloads_nothing(make, loads: Loads, tmp_path) -> No
     assert serves(manager) == 1
 
 
-def test_an_empty_base_path_unloads_the_model(make, loads: Loads, tmp_path) -> None:
+def test_an_empty_base_path_unloads_the_model(make, tmp_path) -> None:
     manager = make()
     manager.reload(config(model("m", add(tmp_path, 1))))
     shutil.rmtree(tmp_path / "1")
@@ -219,7 +219,7 @@ def test_an_empty_base_path_unloads_the_model(make, loads: Loads, tmp_path) -> N
     assert serves(manager) is None
 
 
-def test_only_directories_with_a_number_for_a_name_are_versions(make, loads, tmp_path) -> None:
+def test_only_directories_with_a_number_for_a_name_are_versions(make, tmp_path) -> None:
     add(tmp_path, 1)
     (tmp_path / "3").write_text("a file")
     for name in ("2.tmp", "latest", "-4", "99999999999999999999"):
@@ -257,7 +257,7 @@ def test_a_config_with_labels_is_refused_at_a_cold_start(make, loads: Loads, tmp
     assert loads.attempts == []
 
 
-def test_the_flag_lets_a_config_with_labels_start(make, loads: Loads, tmp_path) -> None:
+def test_the_flag_lets_a_config_with_labels_start(make, tmp_path) -> None:
     manager = make(allow_labels_for_unavailable=True)
     manager.reload(config(model("m", add(tmp_path, 1), LABELLED % 1)))
     with manager.use(spec("m", label="stable")) as servable:

@@ -48,7 +48,7 @@ def observe_everything(observed: Metrics) -> None:
     observed.observe_examples(model="m", count=16)
     observed.observe_load(model="m", version=1, path="/m/1", ok=True, seconds=1.0)
     observed.observe_engine(model="m", version=1, engine="openvino", precision="int8")
-    observed.observe_warmup(model="m", path="/m/1", ok=True, seconds=1.0)
+    observed.observe_warmup(path="/m/1", ok=True, seconds=1.0)
     observed.observe_state(model="m", version=1, state="AVAILABLE")
     observed.observe_labels(labels={"m": {"stable": 1, "canary": 2}, "n": {"old": 1}})
     observed.observe_labels(labels={"m": {"stable": 2}, "n": {}})
@@ -135,7 +135,7 @@ def test_versions_that_come_and_go_leave_nothing_on_the_page():
                 observed.observe_engine(
                     model="m", version=version, engine="openvino", precision="float32"
                 )
-                observed.observe_warmup(model="m", path=path, ok=True, seconds=1)
+                observed.observe_warmup(path=path, ok=True, seconds=1)
             observed.observe_state(model="m", version=version, state=state)
     assert not any("version" in name or "model_path" in name for name in page_of(observed))
     observed.observe_state(model="m", version=1500, state="LOADING")

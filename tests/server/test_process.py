@@ -412,8 +412,8 @@ def slow_model(base: Path) -> Path:
         with tf.control_dependencies([write]):
             # The pattern depends on the count, or the optimiser would look only once.
             end = tf.while_loop(
-                lambda count, found: found == 0,
-                lambda count, found: (count + 1, tf.size(tf.io.matching_files(pattern(count)))),
+                lambda _count, found: found == 0,
+                lambda count, _found: (count + 1, tf.size(tf.io.matching_files(pattern(count)))),
                 [tf.constant(0), tf.constant(0)],
             )
         with tf.control_dependencies(end):

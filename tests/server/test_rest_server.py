@@ -245,7 +245,7 @@ def test_slow_clients_do_not_take_the_threads(running):
 def test_a_client_that_leaves_cancels_its_request(running):
     cancelled, arrived = threading.Event(), threading.Event()
 
-    async def wait(request: Request) -> Answer:
+    async def wait(_request: Request) -> Answer:
         arrived.set()
         try:
             await asyncio.Event().wait()

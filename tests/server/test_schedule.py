@@ -340,7 +340,7 @@ def test_everything_is_admitted_before_anything_is_measured() -> None:
 
 def test_an_idle_server_that_was_slow_tries_whether_it_still_is() -> None:
     queue, schedule = new_queue(ONES, times={1: 100.0}), Schedule(threads=1)
-    machine = Machine(schedule, lambda batch: 0.1)
+    machine = Machine(schedule, lambda _batch: 0.1)
     for when in np.arange(0.0, 30.0, 0.5):
         machine.at(when, lambda: machine.add(queue, new_task(machine.now, timeout=2.0)))
     machine.run(30.0)

@@ -38,7 +38,7 @@ def write_learned_module(
     name: str = "lite0",
     *,
     zero_filters: Iterable[int] = (),
-    change: Callable[[dict[str, np.ndarray]], None] = lambda weights: None,
+    change: Callable[[dict[str, np.ndarray]], None] = lambda _weights: None,
 ) -> Path:
     """Write `lite0` or `lite1` to `directory` as a TF2 SavedModel without signatures.
 

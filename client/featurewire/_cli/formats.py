@@ -55,7 +55,8 @@ class Jsonl:
             except NotARow:
                 raise OutputError(f"the row of {row.path} in {self.paths[0]} is broken") from None
 
-    def write(self, paths: list[Path], rows: Iterable[Row], *, count: int, dimension: int) -> None:
+    # Only an array has to know its shape before its first row.
+    def write(self, paths: list[Path], rows: Iterable[Row], *, count: int, dimension: int) -> None:  # noqa: ARG002
         with paths[0].open("wb") as lines:
             for number, row in enumerate(rows):
                 lines.write(encode(number, row.path, row.origin, row.vector))

@@ -37,7 +37,7 @@ class _Held:
         self._inside = False
         self._came = 0
 
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
+    def interrupt(self, number: int, _frame: FrameType | None) -> None:
         if not self._inside:
             raise KeyboardInterrupt(128 + number)
         self._came = number

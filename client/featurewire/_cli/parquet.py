@@ -44,7 +44,8 @@ class Parquet:
         columns = [*_ORIGIN_COLUMNS, "vector"] if vectors else _ORIGIN_COLUMNS
         return islice(_rows(self.paths[0], columns), limit)
 
-    def write(self, paths: list[Path], rows: Iterable[Row], *, count: int, dimension: int) -> None:
+    # Only an array has to know the number of rows before its first row.
+    def write(self, paths: list[Path], rows: Iterable[Row], *, count: int, dimension: int) -> None:  # noqa: ARG002
         """Write a row group at a time."""
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -67,7 +67,7 @@ def _first_frame(data: tf.Tensor) -> tf.Tensor:
     # Nothing is looked up behind the last byte, so nothing here can fail.
     last = tf.size(octets) - 1
 
-    def wanted(step: tf.Tensor, at: tf.Tensor, start: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
+    def wanted(step: tf.Tensor, at: tf.Tensor, _start: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
         return (state < _DONE) & (step < _MAX_STEPS) & (at <= last)
 
     def advance(

@@ -68,7 +68,7 @@ def walk(
     found = [tf.zeros_like(place)] * marks
     size = tf.fill(tf.shape(length), tf.constant(width, tf.int64))
 
-    def wanted(count: tf.Tensor, place: tf.Tensor, active: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+    def wanted(count: tf.Tensor, _place: tf.Tensor, active: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
         return tf.reduce_any(active) & (count < limit)
 
     def advance(

@@ -189,7 +189,7 @@ def create_app(settings: Settings) -> FastAPI:
         return response
 
     @app.exception_handler(featurewire.FeaturewireError)
-    async def failed(request: Request, error: featurewire.FeaturewireError) -> JSONResponse:
+    async def failed(_request: Request, error: featurewire.FeaturewireError) -> JSONResponse:
         status = next((code for kind, code in STATUS_OF.items() if isinstance(error, kind)), 502)
         return JSONResponse({"detail": str(error)}, status)
 

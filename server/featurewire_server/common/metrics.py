@@ -178,7 +178,7 @@ class Metrics:
         self._engine.forget(model, str(version))  # it may have been loaded differently before
         self._engine.set(model, str(version), engine, precision, value=1)
 
-    def observe_warmup(self, *, model: str, path: str, ok: bool, seconds: float) -> None:
+    def observe_warmup(self, *, path: str, ok: bool, seconds: float) -> None:
         self._warmup_latency.observe(path, "OK" if ok else "UNKNOWN", value=seconds * 1e6)
 
     def observe_state(self, *, model: str, version: int, state: str) -> None:

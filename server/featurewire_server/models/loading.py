@@ -67,7 +67,7 @@ class Loader:
             spare = beside and isinstance(engine, ArtifactEngine)
             run = first_rows(engine) if spare else replayed_by(runner)
             try:
-                with _timed(partial(self.metrics.observe_warmup, model=name, path=str(path))):
+                with _timed(partial(self.metrics.observe_warmup, path=str(path))):
                     warm_up(
                         engine.signatures,
                         run,
