@@ -47,6 +47,11 @@ def test_each_folder_is_the_distribution_of_the_contract(folder, name):
     assert (ROOT / folder / name.replace("-", "_") / "__init__.py").is_file()
 
 
+@pytest.mark.parametrize(("folder", "name"), DISTRIBUTIONS.items())
+def test_each_distribution_declares_that_it_is_typed(folder, name):
+    assert (ROOT / folder / name.replace("-", "_") / "py.typed").is_file()
+
+
 def test_all_distributions_have_the_newest_version_of_the_changelog():
     versions = {project(folder)["version"] for folder in DISTRIBUTIONS}
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MAX_MARKED_PERCENT = {
     "CHANGELOG.md": 25,
-    "CONTRIBUTING.md": 9,
+    "CONTRIBUTING.md": 0,
     "README.md": 5,
     "SECURITY.md": 0,
     "bench": 25,
