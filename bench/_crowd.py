@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 
+from featurewire._tfs import types_pb2
 from featurewire._tfs.predict_pb2 import PredictRequest
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -50,7 +51,7 @@ def predict_request(
     if version is not None:
         request.model_spec.version.value = version
     tensor = request.inputs["request" if signature == "manifest" else "image_bytes"]
-    tensor.dtype = 7
+    tensor.dtype = types_pb2.DT_STRING
     tensor.tensor_shape.dim.add(size=1)
     tensor.string_val.append(image)
     return request.SerializeToString()

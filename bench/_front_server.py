@@ -47,7 +47,7 @@ class InstantEngine:
         images.tensor_shape.dim.add(size=-1)
         for size in (-1, DIMENSION):
             features.tensor_shape.dim.add(size=size)
-        self.signatures = {"serving_default": signature}
+        self.signatures: Mapping[str, SignatureDef] = {"serving_default": signature}
         self.open = threading.Event()
         self.open.set()
         self._row = np.random.default_rng(1).random((1, DIMENSION), np.float32)

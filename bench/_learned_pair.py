@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,8 +77,8 @@ def write_pair(folder: Path) -> Pair:
     export(folder, "lite0")
     bridge = ["--bridge-from", pair.base_path / "1", "--bridge-images", folder / "learned"]
     print(export(folder, "lite1", *bridge))
-    crops = iter(pair.crops())
-    files = [[path, *(next(crops) for _ in range(CROPS))] for path in pair.pictures()]
+    crop = iter(pair.crops())
+    files = [[path, *(next(crop) for _ in range(CROPS))] for path in pair.pictures()]
     images = [path.read_bytes() for row in files for path in row]
     wanted = {"old": (1, "serving_default"), "new": (2, "serving_default")}
     wanted["bridged"] = (2, f"bridge_{pair.space(1)}")
@@ -86,7 +87,8 @@ def write_pair(folder: Path) -> Pair:
         for name, (version, signature) in wanted.items()
     }
     shape = (len(files), 1 + CROPS, -1)
-    np.savez(folder / "vectors.npz", **{name: rows.reshape(shape) for name, rows in made.items()})
+    by_name: dict[str, Any] = {name: rows.reshape(shape) for name, rows in made.items()}
+    np.savez(folder / "vectors.npz", **by_name)
     return pair
 
 
@@ -102,7 +104,7 @@ def export(folder: Path, name: str, *options: object) -> str:
 
     module = write_learned_module(folder / name, name)
     done = subprocess.run(
-        [sys.executable, "-m", "featurewire_exporter", "export", module, folder / "lite"]
+        [sys.executable, "-m", "featurewire_exporter", "export", str(module), str(folder / "lite")]
         + [str(option) for option in options],
         check=True,
         stdout=subprocess.PIPE,

@@ -175,6 +175,7 @@ class InProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
+        assert self._child.stdin is not None
         with contextlib.suppress(OSError):
             self._child.stdin.close()
         self._child.wait(30)

@@ -79,8 +79,8 @@ def install_client(folder: Path) -> Path:
     python = folder / "bin" / "python"
     constraints = ROOT / "constraints.txt"
     subprocess.run(
-        [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        + ["-c", constraints, ROOT / "client"],
+        [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        + ["-c", str(constraints), str(ROOT / "client")],
         check=True,
     )
     return python

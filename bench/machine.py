@@ -100,7 +100,7 @@ def busy_seconds() -> float:
 
 def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print columns: the first to the left, the others to the right."""
-    cells = [[str(cell) for cell in row] for row in [list(header), *map(list, rows)]]
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
         rest = (f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))

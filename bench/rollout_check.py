@@ -78,7 +78,7 @@ def main() -> int:
         caught = COUNTS[len(shares) - 1] if shares[-1] >= SURE else f"> {COUNTS[-1]}"
         cells = [f"{share:.2f}" for share in shares] + [""] * (len(COUNTS) - len(shares))
         rows.append([name, caught, *_cosines(vectors, name), *cells])
-    print_table(["worse version", f"caught ({SURE:.0%})", "median", "p5", *COUNTS], rows)
+    print_table(["worse version", f"caught ({SURE:.0%})", "median", "p5", *map(str, COUNTS)], rows)
     return 0
 
 
@@ -111,7 +111,7 @@ def _said(vectors: dict[str, Both], name: str, count: int, draws: int) -> list[s
         pairs = Pairs(model="lite0", names=names, stable=sides[0], canary=sides[1])
         measures, _ = measure(pairs, limits, seed=draw)
         verdict = decide(measures, limits, images=len(rows), same_dimension=True)
-        said.append(verdict.outcome)
+        said.append(str(verdict.outcome))
     return said
 
 

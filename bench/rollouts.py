@@ -27,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -285,7 +286,7 @@ def restarts(versions: dict[int, Path], folder: Path, _options: argparse.Namespa
     with Session("restarts", versions, folder, replicas=3, retry=retry) as session:
         with restarting(session.servers) as count:
             for version in (2, 1, 2):
-                session.step(f"start {version}", lambda v=version: session.rollout.start(v))
+                session.step(f"start {version}", partial(session.rollout.start, version))
                 session.promote()
                 session.rollback(3 - version)
                 session.through(version)
@@ -350,7 +351,7 @@ def stand_ins(scratch: Path) -> dict[int, Path]:
 
 def _export(module: Path, base: Path, version: int) -> Path:
     subprocess.run(
-        [sys.executable, "-m", "featurewire_exporter", "export", module, base]
+        [sys.executable, "-m", "featurewire_exporter", "export", str(module), str(base)]
         + ["--version", str(version)],
         check=True,
         stdout=subprocess.DEVNULL,

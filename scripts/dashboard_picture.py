@@ -45,11 +45,9 @@ def series_of(server: str, panel: dict, start: float, end: float) -> list[Series
     for target in panel["targets"]:
         query = target["expr"].replace("$__rate_interval", "30s").replace("$model", ".*")
         for each in ask(server, query, start, end):
-            legend = re.sub(
-                r"{{(\w+)}}",
-                lambda m, labels=each["metric"]: labels.get(m[1], ""),
-                target["legendFormat"],
-            )
+            legend = target["legendFormat"]
+            for name in re.findall(r"{{(\w+)}}", legend):
+                legend = legend.replace("{{" + name + "}}", each["metric"].get(name, ""))
             points = [(float(at), factor * float(value)) for at, value in each["values"]]
             found.append((legend, [point for point in points if point[1] == point[1]]))
     found = [each for each in found if each[1]]

@@ -14,6 +14,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,9 @@ def latencies(replica: Replica, rate: float) -> tuple[np.ndarray, np.ndarray]:
 def quantiles(replica: Replica, rate: float, shares: Sequence[float]) -> list[float]:
     """The latency, seconds, that each share of images keeps to."""
     found, total = latencies(replica, rate)
-    return [float(found[min(np.searchsorted(total, share), len(found) - 1)]) for share in shares]
+    return [
+        float(found[min(int(np.searchsorted(total, share)), len(found) - 1)]) for share in shares
+    ]
 
 
 def simulate(replica: Replica, rate: float, *, images: int, seed: int = 1) -> list[float]:
@@ -187,7 +190,7 @@ def rows(replica: Replica, rate: float, percentile: float, latency: float) -> li
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="plan", description=__doc__.splitlines()[0])
-    positive = {"type": _positive, "metavar": "X"}
+    positive: dict[str, Any] = {"type": _positive, "metavar": "X"}
     parser.add_argument("--rate", required=True, help="images a second at the peak", **positive)
     parser.add_argument("--latency-ms", required=True, help="that the tail keeps to", **positive)
     parser.add_argument("--percentile", default=99.0, help="the tail (default: 99)", **positive)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,8 +275,7 @@ def prometheus_image(stack: Stack) -> str | None:
         )
         own = f"{stack.name}-prometheus"
         stack.images.append(own)
-        environment = {"DOCKER_BUILDKIT": "0"}
-        stack.run(["docker", "build", "-q", "-t", own, folder], **environment)
+        stack.run(["docker", "build", "-q", "-t", own, folder], DOCKER_BUILDKIT="0")
     say("Prometheus' image cannot be pulled: Debian's own program in an image of ours stands in")
     return own
 
@@ -292,7 +292,7 @@ def scrape(stack: Stack) -> None:
     address = f"http://127.0.0.1:{stack.prometheus}/api/v1/query?query="
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(address + urllib.request.quote(query), timeout=10) as answer:
+        with urllib.request.urlopen(address + urllib.parse.quote(query), timeout=10) as answer:
             result = json.load(answer)["data"]["result"]
         if result and float(result[0]["value"][1]) > 0:
             say(f"Prometheus counts {result[0]['value'][1]} requests")

@@ -131,7 +131,7 @@ def _ways(
 
     def opencv(number: int) -> np.ndarray:
         decoded = cv2.imdecode(np.frombuffer(image_of(number), np.uint8), cv2.IMREAD_COLOR_RGB)
-        pixels = np.float32(cv2.resize(decoded, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+        pixels = cv2.resize(decoded, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
         return predict(names[4], "image_feature_vector", "images", pixels[None] / 255, "default")
 
     # The same messages, without a client that would tell.

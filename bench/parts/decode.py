@@ -14,8 +14,9 @@ from __future__ import annotations
 import io
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -138,7 +139,7 @@ def _tensorflow() -> dict[str, Callable[[list[bytes]], object]]:
     return {name: _session(graph) for name, graph in graphs.items()}
 
 
-def _session(graph: Callable[..., object]) -> Callable[[list[bytes]], object]:
+def _session(graph: Callable[..., Sequence[Any]]) -> Callable[[list[bytes]], object]:
     import tensorflow as tf
 
     tf1 = tf.compat.v1

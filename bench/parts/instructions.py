@@ -8,6 +8,7 @@ network in 8 bits is the one that was made for any. In a quick run nothing is me
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 from bench import lesser, models
 from bench._crowd import Grpc, predict_request
@@ -39,7 +40,7 @@ def _measured(processor: lesser.Processor) -> list[Figure]:
             target = stack.enter_context(serving(version.parent, MODEL, *flags))
             with Client(target, model=MODEL) as client:
                 client.wait_until_ready(120)
-            pid, loop = server_pid(target), cheap(lambda target=target: Grpc(target, requests))
+            pid, loop = server_pid(target), cheap(partial(Grpc, target, requests))
             rows += [(precision, Row(f"{precision}, {n}", n, loop, pid)) for n in LEVELS]
         for _, row in rows:
             row.warm_up()

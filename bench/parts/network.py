@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,10 +105,12 @@ def _ways(model: Any, quick: bool) -> dict[str, Callable[[np.ndarray], object]]:
             found = models.stand_in_with(precision)
             if found is not None:
                 engine = engines.load(found, title.lower(), precision)
-                ways[f"Featurewire's {title} engine, {precision}"] = lambda images, engine=engine: (
-                    engine.run("image_feature_vector", {"images": images}, ["default"])
-                )
+                ways[f"Featurewire's {title} engine, {precision}"] = partial(_features, engine)
     return ways
+
+
+def _features(engine: Any, images: np.ndarray) -> object:
+    return engine.run("image_feature_vector", {"images": images}, ["default"])
 
 
 def _onnx_runtime() -> Callable[[np.ndarray], object]:
@@ -155,7 +158,7 @@ def _products() -> tuple[dict[str, Run], dict[str, str]]:
         model = _product(quantised=precision == "int8")
         compiled = ov.Core().compile_model(model, "CPU", settings)
         request = compiled.create_infer_request()
-        runs[precision] = lambda request=request: request.infer({0: matrix}, share_inputs=True)
+        runs[precision] = partial(request.infer, {0: matrix}, share_inputs=True)
         (computed[precision],) = executed(compiled)
     return runs, computed
 

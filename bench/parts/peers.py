@@ -19,6 +19,7 @@ import base64
 import contextlib
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from bench import models
@@ -123,9 +124,7 @@ def _servers(
         port = free_port()
         server = stack.enter_context(running([*arguments, str(port)], port, environment))
         reply = first_answer(port, path, bodies[0], kind)
-        loop = cheap(
-            lambda port=port, path=path, bodies=bodies, kind=kind: Http(port, path, bodies, kind)
-        )
+        loop = cheap(partial(Http, port, path, bodies, kind))
         found[name] = (Row(name, 1, loop, server.pid), _sizes(bodies, reply))
     return found
 

@@ -45,4 +45,4 @@ def pixels(image: bytes) -> np.ndarray:
     """float32 [299, 299, 3] in [0, 1], red first; resized by area, OpenCV's way to shrink."""
     decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     small = cv2.resize(decoded, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return np.float32(cv2.cvtColor(small, cv2.COLOR_BGR2RGB)) * np.float32(1 / 255)
+    return cv2.cvtColor(small, cv2.COLOR_BGR2RGB).astype(np.float32) * np.float32(1 / 255)
