@@ -24,7 +24,7 @@ def photos() -> list[Path]:
 
 
 def once_for_all_workers(
-    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
 ) -> Path:
     """`make(folder)` in the first test process that asks; the others wait for it."""
     base = factory.getbasetemp()

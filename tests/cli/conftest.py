@@ -29,7 +29,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         if not isinstance(options.get("input"), bytes):
             options.setdefault("text", True)
         return subprocess.run(
-            [*before, FEATUREWIRE, *map(os.fspath, map(_argument, arguments))],
+            [*before, FEATUREWIRE, *map(_argument, arguments)],
             capture_output=True,
             timeout=TIMEOUT,
             env=environment,
@@ -44,8 +44,8 @@ def bare_environment() -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if not name.startswith("FEATUREWIRE_")}
 
 
-def _argument(value: object) -> object:
-    return value if isinstance(value, str | bytes | Path) else str(value)
+def _argument(value: object) -> str | bytes:
+    return value if isinstance(value, bytes) else str(value)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
@@ -36,7 +37,7 @@ def vector_of(image: bytes, version: int = 1) -> np.ndarray:
 @dataclass
 class Version:
     state: int = 30
-    error_code: int = 0
+    error_code: Any = 0
     error_message: str = ""
     vector_space: str | None = None
 
@@ -141,10 +142,10 @@ class FakeServing:
                     grpc.StatusCode.FAILED_PRECONDITION,
                     'Serving signature key "manifest" not found.',
                 )
-            rows = len(request.inputs["request"].string_val)
+            asked = len(request.inputs["request"].string_val)
             text = json.dumps({"vector_space": space, "dimension": DIMENSION}).encode()
-            _fill(reply.outputs["manifest"], types_pb2.DT_STRING, (rows,)).string_val.extend(
-                [text] * rows
+            _fill(reply.outputs["manifest"], types_pb2.DT_STRING, (asked,)).string_val.extend(
+                [text] * asked
             )
             return reply
         if self.predict_error is not None:
@@ -228,14 +229,14 @@ def _handlers(service: str, **methods) -> grpc.GenericRpcHandler:
     )
 
 
-def _fill(tensor: tensor_pb2.TensorProto, dtype: int, shape: tuple[int, ...]):
+def _fill(tensor: tensor_pb2.TensorProto, dtype: types_pb2.DataType, shape: tuple[int, ...]):
     tensor.dtype = dtype
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
     return tensor
 
 
-def _info(info: meta_graph_pb2.TensorInfo, dtype: int, *shape: int) -> None:
+def _info(info: meta_graph_pb2.TensorInfo, dtype: types_pb2.DataType, *shape: int) -> None:
     info.dtype = dtype
     for size in shape:
         info.tensor_shape.dim.add(size=size)

@@ -140,4 +140,4 @@ def test_the_library_does_not_read_them(monkeypatch):
     monkeypatch.setenv("FEATUREWIRE_SERVER", "localhost:8500")
     monkeypatch.setenv("FEATUREWIRE_MODEL", "tiny")
     with pytest.raises(TypeError, match=r"target|model"):
-        featurewire.Client()
+        featurewire.Client()  # type: ignore[call-arg]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def rows_of(path: Path) -> list[tuple[str, list[float]]]:
         assert {row["vector_space"] for row in rows} <= {"space-1"}
     else:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [(row["path"], np.float32(row["vector"]).tolist()) for row in rows]
+    return [(row["path"], np.asarray(row["vector"], np.float32).tolist()) for row in rows]
 
 
 def expected(*numbers: int) -> list[tuple[str, list[float]]]:
@@ -150,7 +151,8 @@ def test_a_kill_after_any_rename_loses_nothing_and_repeats_nothing(
     output = Output(path)
     loaded(output)
     append(output, *range(extended, extended + 2))
-    replace, unlink, done = os.replace, Path.unlink, []
+    replace, unlink = os.replace, Path.unlink
+    done: list[Any] = []
 
     def killed(source, target):
         if len(done) == renames:

@@ -72,16 +72,17 @@ def published(folder: Path, output: str) -> dict[str, list[float]]:
     path = folder / output
     if path.suffix == ".npy":
         lines = path.with_suffix(".jsonl").read_text().splitlines()
-        rows = zip((json.loads(line)["path"] for line in lines), np.load(path), strict=True)
+        names = [json.loads(line)["path"] for line in lines]
+        rows = list(zip(names, np.load(path), strict=True))
     elif path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
         table = pq.read_table(path).to_pydict()
-        rows = zip(table["path"], table["vector"], strict=True)
+        rows = list(zip(table["path"], table["vector"], strict=True))
     else:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        rows = ((line["path"], line["vector"]) for line in lines)
-    listed = [(path, np.float32(vector).tolist()) for path, vector in rows]
+        found = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [(line["path"], line["vector"]) for line in found]
+    listed = [(path, np.asarray(vector, np.float32).tolist()) for path, vector in rows]
     assert len(dict(listed)) == len(listed), "a path is in the file twice"
     return dict(listed)
 

@@ -11,7 +11,7 @@ import pytest
 from featurewire._cli.sources import Listing, entries, exists
 
 
-def listing(*paths: object, listed=(), known=frozenset()):
+def listing(*paths: str | os.PathLike[str], listed=(), known=frozenset()):
     failures: list[tuple[str, str]] = []
     found = Listing(
         [os.fspath(path) for path in paths],

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from typing import Any
 
 import grpc
 import numpy as np
@@ -83,7 +84,7 @@ def reply_to(
     return reply
 
 
-def _tensor(dtype: int, shape: list[int]) -> tensor_pb2.TensorProto:
+def _tensor(dtype: Any, shape: list[int]) -> tensor_pb2.TensorProto:
     tensor = tensor_pb2.TensorProto(dtype=dtype)
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)

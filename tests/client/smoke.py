@@ -14,6 +14,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from featurewire._tfs import predict_pb2
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import featurewire
@@ -51,7 +53,7 @@ def blocking(target: str) -> None:
 def main() -> int:
     counter = itertools.count()
 
-    def predict(images: list[bytes], context: object) -> object:
+    def predict(images: list[bytes], context: grpc.ServicerContext) -> predict_pb2.PredictResponse:
         if next(counter) % 5 == 3:
             context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         return reply_to(images, content=bool(next(counter) % 2))

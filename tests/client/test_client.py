@@ -8,6 +8,8 @@ import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import grpc
 import numpy as np
@@ -106,7 +108,7 @@ def test_a_batch_too_big_for_one_request_is_several(connect, server):
 
 
 def test_a_batch_has_one_version_even_if_the_server_changes_versions(connect, server):
-    calls = []
+    calls: list[Any] = []
 
     def predict(images, _context):
         asked = server.requests[len(calls)].model_spec.version.value
@@ -247,11 +249,14 @@ def test_a_source_may_raise_what_is_no_exception(server):
 def test_a_slow_source_gets_results_before_a_request_is_full(server):
     sent = []
 
+    def received_more_than(number):
+        return len(server.requests) > number
+
     def source():
         for number in range(3):
             yield image(number)
             with eventually(20) as until:  # sent while the source is still waiting
-                until(lambda number=number: len(server.requests) > number)
+                until(partial(received_more_than, number))
             sent.append(number)
 
     config = StreamConfig(images_per_request=16, linger=0.05)
@@ -364,7 +369,8 @@ class Merging:
     """As a batching server that does not isolate: what comes together fails together."""
 
     def __init__(self) -> None:
-        self._lock, self._batch, self.merged = threading.Lock(), None, 0
+        self._lock, self.merged = threading.Lock(), 0
+        self._batch: dict[str, Any] | None = None
 
     def __call__(self, images, context):
         with self._lock:

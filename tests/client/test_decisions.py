@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Arguments of a wrong type are refused with a helpful text.
+# mypy: disable-error-code="arg-type"
 import dataclasses
 import itertools
 import pickle

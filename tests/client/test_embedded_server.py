@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,11 +69,12 @@ def test_status_metadata_and_manifest(connect, server):
 
 
 def test_wrong_names_say_what_is_wrong(connect, server):
-    for arguments, words in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"model": "no_such"}, "no_such"),
         ({"version": 9}, "9"),
         ({"label": "none"}, "none"),
-    ]:
+    ]
+    for arguments, words in wrong:
         with pytest.raises(featurewire.ModelNotFoundError, match=words):
             connect(server.target, **arguments).embed(image(1))
     with pytest.raises(featurewire.ConfigError, match="serving_default"):

@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 import time
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -275,7 +276,7 @@ def test_a_new_version_may_have_another_dimension(connect):
 
 
 def test_bytes_that_are_no_message_are_a_response_error(connect):
-    with Misbehaving(lambda _images, _context: b"\x0a\xff\xff\xff") as server:
+    with Misbehaving(lambda *_: cast(Any, b"\x0a\xff\xff\xff")) as server:
         client = connect(server.target)
         with pytest.raises(featurewire.ResponseError, match="not a PredictResponse"):
             client.embed(image(1))
@@ -347,7 +348,7 @@ def test_connections_cut_in_mid_reply_lose_and_repeat_nothing(connect):
 
 
 def test_a_stream_backs_off_from_a_full_queue_and_loses_nothing(connect):
-    def most_held(seconds: float, **limits: int) -> int:
+    def most_held(seconds: float, **limits: Any) -> int:
         """Calls that wait for an answer at once, after sixteen were refused by a full queue.
 
         They wait until they are sixteen again, or for `seconds`.

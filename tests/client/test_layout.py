@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from featurewire._errors import ResponseError
 from featurewire._reply import ReplyReader, read_predict_reply
 from featurewire._tfs import predict_pb2, types_pb2
 
-TENSORS = {"output": "features", "status": "status"}
+TENSORS: dict[str, Any] = {"output": "features", "status": "status"}
 
 
 def reply(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_a_stream_tells_how_long_the_consumer_held_it(server, monkeypatch, async
 
 
 def test_progress_is_told_before_results(connect, server):
-    seen = []
+    seen: list[Any] = []
     config = StreamConfig(images_per_request=4)
     results = list(
         connect(server.target, stream=config).stream(

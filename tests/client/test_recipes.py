@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def client():
 def test_the_counters_reach_prometheus(client):
     prometheus_client = pytest.importorskip("prometheus_client")
     prometheus, _ = examples("Counters for Prometheus and OpenTelemetry")
-    names = {"client": client}
+    names: dict[str, Any] = {"client": client}
     exec(prometheus, names)
     try:
         text = prometheus_client.generate_latest().decode()
@@ -66,7 +67,7 @@ def test_the_recipe_for_an_index_pins_the_newest_available_version():
     by_hand = examples("One version for a whole index")[1]
     with Misbehaving() as server, featurewire.Client(server.target, model="tiny") as client:
         server.states = [(2, 30), (4, 50), (1, 30), (3, 20)]  # 3 is loading, 4 unloaded
-        names = {"client": client}
+        names: dict[str, Any] = {"client": client}
         exec(by_hand, names)
         assert names["version"] == 2
         assert repr(names["pinned"]).endswith("version=2)")
@@ -78,7 +79,7 @@ def test_the_ten_lines_of_the_readme_pass_pyright(tmp_path):
         pytest.skip("pyright is not on the PATH; `npm install pyright` brings it (it needs node)")
     example = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
     (tmp_path / "example.py").write_text(TYPED.format(example=example))
-    settings = {"extraPaths": [str(ROOT / "client")], "typeCheckingMode": "strict"}
+    settings: dict[str, Any] = {"extraPaths": [str(ROOT / "client")], "typeCheckingMode": "strict"}
     settings |= {"pythonVersion": "3.11", "reportUnknownMemberType": False}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
     done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import grpc
 import numpy as np
@@ -105,7 +106,7 @@ def test_a_bearer_token_travels_over_tls(connect, server, authority):
 def failures(server, mutual, authority, plain):
     ours, foreign = authority.cert_pem.bytes(), trustme.CA()
     stranger = foreign.issue_cert("client")
-    pair = {
+    pair: dict[str, Any] = {
         "cert": stranger.cert_chain_pems[0].bytes(),
         "key": stranger.private_key_pem.bytes(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -45,7 +46,7 @@ def check(spans, server: Misbehaving) -> None:
 
 
 def test_instrumented_before_the_client_is_made(connect, spans):
-    instrumentors = [GrpcInstrumentorClient(), GrpcAioInstrumentorClient()]
+    instrumentors: list[Any] = [GrpcInstrumentorClient(), GrpcAioInstrumentorClient()]
     for instrumentor in instrumentors:
         instrumentor.instrument()
     try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -28,7 +29,7 @@ BRIDGE = "bridge_old"
 def manifest(version: int) -> predict_pb2.PredictResponse:
     reply = predict_pb2.PredictResponse()
     reply.model_spec.version.value = version
-    about = {"vector_space": SPACES[version]}
+    about: dict[str, Any] = {"vector_space": SPACES[version]}
     if version == 3:
         native = {"vector_space": SPACES[3], "signature": "serving_default", "bridged": False}
         bridge = {"vector_space": "old", "signature": BRIDGE, "dimension": 8, "bridged": True}
@@ -199,7 +200,8 @@ def test_a_label_moves_under_calls_that_want_one_space(connect, server):
 def test_a_label_moves_under_a_stream_that_wants_one_space(connect, server):
     """On each replica in turn, with requests in flight, and the other version is unloaded."""
     with Versions() as second:
-        replicas, moves = (server, second), iter([(0, 3), (1, 3), (0, 1), (1, 1), (0, 3), (1, 3)])
+        replicas: tuple[Any, ...] = (server, second)
+        moves = iter([(0, 3), (1, 3), (0, 1), (1, 1), (0, 3), (1, 3)])
         client = connect(
             f"{server.target},{second.target}", label="stable", vector_space="old",
             stream=StreamConfig(images_per_request=2, min_in_flight=8, max_in_flight=8),
@@ -336,7 +338,7 @@ def test_the_user_agent_and_the_views_metadata_travel():
         client.with_options(metadata={"trace": "2"}).embed(image(1))
         assert plain.call_metadata[-1]["trace"] == "2"
         agent = plain.call_metadata[-1]["user-agent"]
-        assert agent.startswith(f"featurewire/{featurewire.__version__} ")
+        assert str(agent).startswith(f"featurewire/{featurewire.__version__} ")
 
 
 def test_first_calls_that_race_ask_for_the_signature_once():
@@ -400,12 +402,12 @@ def test_a_client_says_what_it_is_and_cannot_be_pickled(connect):
 
 def test_attempts_and_retries_are_logged_at_debug(connect, caplog):
     def predict(images, context):
-        if len(server.requests) < 3:
+        if len(full.requests) < 3:
             context.abort(grpc.StatusCode.UNAVAILABLE, "queue x is full")
         return reply_to(images)
 
-    with Misbehaving(predict) as server, caplog.at_level(logging.DEBUG, "featurewire"):
-        connect(server.target, retry=RetryConfig(initial_backoff=0.01)).embed(image(1))
+    with Misbehaving(predict) as full, caplog.at_level(logging.DEBUG, "featurewire"):
+        connect(full.target, retry=RetryConfig(initial_backoff=0.01)).embed(image(1))
     text = caplog.text
     assert "retry attempt of Predict" in text
     assert "OverloadedError" in text

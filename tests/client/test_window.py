@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import random
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,9 @@ class Server:
         `at`: a time, and what to call then with the server.
         """
         random_, number = random.Random(1), itertools.count()
-        events, waiting, busy = [], [], 0
+        events: list[Any] = []
+        waiting: list[Any] = []
+        busy = 0
         flying, answered, area, before = [0] * len(windows), [0] * len(windows), 0.0, seconds / 2
 
         def later(when, what, *about):
@@ -101,7 +104,7 @@ def best(server, streams, seconds):
     return rate, min(flying for rates, flying in found if sum(rates) >= 0.97 * rate)
 
 
-SERVERS = {
+SERVERS: dict[str, tuple[dict[str, Any], int]] = {
     "one worker": ({}, 240),
     "one worker, a long way": ({"gap": 0.02}, 240),
     "one worker, requests of all sizes": ({"jitter": 0.4}, 480),

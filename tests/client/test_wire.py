@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from featurewire._tfs import model_pb2, predict_pb2, types_pb2
 
 NAMES = Names(signature="serving_default", input="image_bytes", output="features", status="status")
 
-TENSORS = {"output": "features", "status": "status"}
+TENSORS: dict[str, Any] = {"output": "features", "status": "status"}
 
 sizes = st.integers(0, 40) | st.sampled_from([127, 128, 16383, 16384, 70_000])
 images = st.lists(sizes.map(lambda size: b"\xab" * size), max_size=20)

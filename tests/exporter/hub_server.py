@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 
-def archive_of(directory: Path, *, mode: str = "w:gz") -> bytes:
+def archive_of(directory: Path, *, mode: Literal["w:gz", "w"] = "w:gz") -> bytes:
     """A module as the hub packs it: members relative to `./`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:

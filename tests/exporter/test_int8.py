@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_a_folder_without_pictures_is_refused(tf2_module, tmp_path, capsys):
 
 
 def test_what_is_missing_is_said_before_any_work(tf2_module, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(make.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     assert export([str(tf2_module), str(tmp_path / "m"), "--int8"]) == 1
     assert "pip install 'featurewire-exporter[int8]'" in capsys.readouterr().err
 

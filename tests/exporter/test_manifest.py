@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_any_change_of_the_weights_counts(changed):
     assert weights_digest(changed) != weights_digest(WEIGHTS)
 
 
-OTHER = {
+OTHER: dict[str, Any] = {
     "height": 298,
     "width": 298,
     "resize_method": "area",

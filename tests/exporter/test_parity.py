@@ -73,7 +73,7 @@ def test_a_network_that_came_out_wrong_is_not_published(
     from tests.exporter.modules import write_tf2_module
 
     other = freeze(load_module(str(write_tf2_module(tmp_path / "other", seed=3))))
-    fold = export_steps.fold
+    fold = vars(export_steps)["fold"]
     monkeypatch.setattr(export_steps, "fold", lambda _network: fold(other))
 
     base = tmp_path / "m"

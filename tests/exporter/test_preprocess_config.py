@@ -6,12 +6,13 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from featurewire_exporter.preprocess import STATUS, PreprocessConfig, build_preprocess
 
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "height": [0, -1, 4097, 2.0, True, None],
     "width": [0, "299"],
     "resize_method": ["nearest", "", None],
@@ -25,7 +26,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n in WRONG for v in WRONG[n]])
-def test_a_wrong_value_is_named_in_one_line(name: str, value: object) -> None:
+def test_a_wrong_value_is_named_in_one_line(name: str, value: Any) -> None:
     config = PreprocessConfig(**{"height": 299, "width": 299, name: value})
     for use in (config.validate, lambda: build_preprocess(config)):
         with pytest.raises(ValueError, match=name) as error:
@@ -44,7 +45,7 @@ def test_the_manifest_has_every_setting_and_the_rules_behind_them() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(PreprocessConfig)])
 def test_any_other_setting_is_another_manifest(name: str) -> None:
-    other = {
+    other: dict[str, Any] = {
         "height": 300,
         "width": 300,
         "resize_method": "area",

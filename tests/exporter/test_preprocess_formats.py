@@ -61,11 +61,11 @@ def test_jpeg(kind: str) -> None:
 
 
 def test_jpeg_with_cmyk_in_adobes_other_colour_space() -> None:
-    image = bytearray(encode(PHOTO.convert("CMYK"), quality=95))
-    at = image.index(b"Adobe")
-    assert image[at + 11] == 0
-    image[at + 11] = 2  # YCCK
-    image = bytes(image)
+    changed = bytearray(encode(PHOTO.convert("CMYK"), quality=95))
+    at = changed.index(b"Adobe")
+    assert changed[at + 11] == 0
+    changed[at + 11] = 2  # YCCK
+    image = bytes(changed)
     assert np.abs(pixels(image).astype(int) - pillow(image)).mean() < 2
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,8 @@ def test_a_png_of_many_small_chunks_of_pixels_is_the_same_picture() -> None:
     packed = plain[at + 8 : -16]
     batch = [plain]
     for sizes in ([4], [100], [8192], [3, 5, 7, 2, 0, 900]):
-        parts, place = [], 0
+        parts: list[bytes] = []
+        place = 0
         while place < len(packed):
             size = sizes[len(parts) % len(sizes)]
             parts.append(chunk(b"IDAT", packed[place : place + size]))
@@ -168,7 +170,7 @@ def test_a_jpeg_may_have_as_many_segments_as_metadata_can_need() -> None:
     assert served(CONFIG)([picture[:2] + small * 1100 + picture[2:]])[1].tolist() == [CORRUPT]
 
 
-JPEGS = {
+JPEGS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "full colour": {"subsampling": 0, "quality": 95},
     "restarts in rows": {"restart_marker_rows": 1},
@@ -201,8 +203,8 @@ def test_a_sound_jpeg_that_ends_in_grey_is_decoded(kind: str, mode: str) -> None
         assert served(CONFIG)([image, image + b"\0\xff\xd9" + trailer])[1].tolist() == [OK, OK]
     if mode == "CMYK":
         for level in (127, 128):
-            image = Image.new("CMYK", (99, 64), (level,) * 4)
-            assert served(CONFIG)([encode(image)])[1].tolist() == [OK]
+            flat = Image.new("CMYK", (99, 64), (level,) * 4)
+            assert served(CONFIG)([encode(flat)])[1].tolist() == [OK]
 
 
 def test_a_progressive_jpeg_without_all_its_scans_is_corrupt() -> None:

@@ -340,7 +340,12 @@ def test_a_dead_lock_is_dropped_by_one_exporter_only(tmp_path):
 def test_a_bucket_is_read_through_tensorflows_file_system(monkeypatch, tmp_path):
     """No bucket can be reached in a test: what is checked is that `gs://` goes there."""
     asked = []
-    monkeypatch.setattr(tf.io.gfile, "exists", lambda path: asked.append(path) or True)
+
+    def exists(path: str) -> bool:
+        asked.append(path)
+        return True
+
+    monkeypatch.setattr(tf.io.gfile, "exists", exists)
 
     source = fetch("gs://bucket/module/", tmp_path / "scratch")
     assert source.directory == "gs://bucket/module"

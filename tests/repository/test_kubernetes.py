@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -260,12 +261,12 @@ def test_mutual_tls_from_the_secrets_to_an_embedding(tiny_model, tmp_path):
         wait_for_port(port, process, 180)
 
         def tls(leaf: trustme.LeafCert | None) -> featurewire.TLSConfig:
-            own = {}
+            own: dict[str, Any] = {}
             if leaf is not None:
                 own = {"cert": leaf.cert_chain_pems[0].bytes(), "key": leaf.private_key_pem.bytes()}
             return featurewire.TLSConfig(ca=authority.cert_pem.bytes(), **own)
 
-        options = {"model": "inception_resnet_v2", "timeout": 20}
+        options: dict[str, Any] = {"model": "inception_resnet_v2", "timeout": 20}
         with featurewire.Client(f"localhost:{port}", tls=tls(client), **options) as known:
             assert known.embed(b"\xff\xd8\xff x").version == 2
         for leaf in (None, other):

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from featurewire import Client, TLSConfig
 from featurewire_rollout import Rollout, RolloutConfig
@@ -83,8 +84,12 @@ class Stack:
         shutil.copytree(self.models / str(source), self.base / str(version))
         return self.base / str(version)
 
-    def rollout(self, **options: object) -> Rollout:
-        settings = {"timeout": 60.0, "memory_check": False, "config": str(self.config)} | options
+    def rollout(self, **options: Any) -> Rollout:
+        settings: dict[str, Any] = {
+            "timeout": 60.0,
+            "memory_check": False,
+            "config": str(self.config),
+        } | options
         servers = [server.target for server in self.servers]
         return Rollout(RolloutConfig(servers=servers, model="tiny", **settings), say=print)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -284,7 +285,7 @@ def test_limits_at_the_end_of_their_range_give_a_verdict(limits):
         json.dumps(report.to_json(), allow_nan=False)
 
 
-BAD = {
+BAD: dict[str, tuple[Any, ...]] = {
     "min_cosine_median": (-1.1, 1.1),
     "min_cosine": (-1.1, 1.1),
     "min_overlap": (-0.1, 1.1),

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,7 +160,8 @@ def test_a_version_that_is_broken_ends_in_the_old_state(
 @pytest.mark.parametrize("moment", ["loading", "moving stable", "stable and canary", "unloading"])
 def test_a_replica_that_is_killed_in_mid_rollout_is_waited_for(stack: Stack, moment: str) -> None:
     """It is killed at the moment named, and started again once the tool has noticed."""
-    victim, killed = stack.servers[1], []
+    victim = stack.servers[1]
+    killed: list[Any] = []
 
     def say(text: str) -> None:
         if text.startswith(moment) and not killed:
@@ -182,7 +184,8 @@ def test_a_replica_that_is_killed_in_mid_rollout_is_waited_for(stack: Stack, mom
 
 
 def test_a_lost_replica_is_named_and_the_old_state_is_restored(stack) -> None:
-    victim, killed = stack.servers[2], []
+    victim = stack.servers[2]
+    killed: list[Any] = []
 
     def say(text: str) -> None:
         if text.startswith("loading") and not killed:
@@ -309,7 +312,8 @@ def _drain(pipe: Path, *, until: bytes) -> None:
 
 @pytest.mark.slow
 def test_replicas_end_consistent_while_one_restarts_at_random(stack: Stack) -> None:
-    stop, chance, restarts = threading.Event(), random.Random(1), []
+    stop, chance = threading.Event(), random.Random(1)
+    restarts: list[Any] = []
 
     def restart() -> None:
         while not stop.is_set() and len(restarts) < 5:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -57,7 +58,7 @@ def stack(folder: Path, tiny_model: Path) -> Iterator[Stack]:
         )
         for number in range(2)
     ]
-    files = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
+    files: dict[str, Any] = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
     with made.running(TLSConfig(**files)):
         yield made
 

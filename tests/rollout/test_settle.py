@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_a_step_with_a_config_that_nobody_reads_is_refused(tmp_path: Path, step:
     path.write_text(OTHERS)
     replica = shows((3, "AVAILABLE"), stable=3, canary=3)
 
-    def rollout(**options: object) -> Rollout:
+    def rollout(**options: Any) -> Rollout:
         config = RolloutConfig(
             config=str(path), servers=["a:1"], model="m", timeout=0.05, **options
         )

@@ -73,7 +73,8 @@ def server(models: Path) -> Iterator[Server]:
     server = Server(models)
     server.label(stable=1)
     try:
-        yield server.start()
+        server.start()
+        yield server
     finally:
         server.stop()
 

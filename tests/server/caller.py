@@ -102,6 +102,8 @@ class Channel:
 class Caller(BaseManager):
     """`Channel(target)` opens a channel in the other process."""
 
+    Channel: Callable[..., Channel]
+
 
 Caller.register("Channel", Channel, method_to_typeid={"start": "Call", "open": "Call"})
 Caller.register(

@@ -7,8 +7,9 @@ import contextlib
 import functools
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -18,6 +19,7 @@ from featurewire._tfs.get_model_metadata_pb2 import (
     GetModelMetadataResponse,
 )
 from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from featurewire._tfs.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
@@ -63,7 +65,7 @@ def spec(name: str = "tiny", version: int | None = None, label: str = "", signat
     return made
 
 
-def predict_request(model_spec: ModelSpec | None = None, **inputs: object) -> PredictRequest:
+def predict_request(model_spec: ModelSpec | None = None, **inputs: Any) -> PredictRequest:
     """Inputs are arrays, or lists of bytes for a string tensor."""
     request = PredictRequest(model_spec=model_spec or spec())
     for name, value in inputs.items():
@@ -96,6 +98,10 @@ class Stub:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self.open = channel.open
+        self.port: int
+        self.server: GrpcServer
+        self.manager: Manager
+        self.api: Api
 
     def call(self, path: str, request, response, timeout: float | None = TIMEOUT):
         return self.start(path, request, response, timeout).result()
@@ -220,7 +226,11 @@ def leaves_nothing() -> Iterator[list[Callable[[], int]]]:
 
     def left() -> list[str]:
         tasks = asyncio.all_tasks(event_loop())
-        names = [name for task in tasks for name in (task.get_name(), task.get_coro().__qualname__)]
+        names = [
+            name
+            for task in tasks
+            for name in (task.get_name(), getattr(task.get_coro(), "__qualname__", ""))
+        ]
         threads = [thread.name for thread in {*threading.enumerate()} - before]
         return [
             *filter(CALLS.fullmatch, names),
@@ -243,14 +253,13 @@ class FakeEngine:
 
     def __init__(self, signatures=("serving_default",)) -> None:
         from featurewire._tfs import types_pb2
-        from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
         signature = SignatureDef()
         for info in (signature.inputs["x"], signature.outputs["y"]):
             info.name = "x:0"
             info.dtype = types_pb2.DT_FLOAT
             info.tensor_shape.unknown_rank = True
-        self.signatures = dict.fromkeys(signatures, signature)
+        self.signatures: Mapping[str, SignatureDef] = dict.fromkeys(signatures, signature)
         self.gate = threading.Event()
         self.gate.set()
         self.calls: list[tuple[str, np.ndarray]] = []

@@ -78,7 +78,7 @@ def still_serves(request) -> Iterator[None]:
             np.testing.assert_array_equal(made.embed()[0], expected_vector(JPEG, version=2))
 
 
-def code_of(stub: Stub, path: str, request) -> Code:
+def code_of(stub: Stub, path: str, request) -> grpc.StatusCode:
     """OK, or the code of the error."""
     call = stub.start(path, request, None)
     return call.code()

@@ -431,8 +431,8 @@ def test_a_broken_batching_file_fails_its_version_and_says_where(tmp_path: Path)
     write_tiny_model(tmp_path, 1)
     (tmp_path / "1" / "batching_params.pbtxt").write_text("max_batch_size { value: 2 }\nmax: 3")
     good = write_tiny_model(tmp_path / "good", 1).parent
-    options = {"batching": BatchingConfig(), "per_model_batching": True}
-    with served(config(model("good", good)), **options) as stub:
+    common = BatchingConfig()
+    with served(config(model("good", good)), batching=common, per_model_batching=True) as stub:
         code, text = code_and_text(
             lambda: stub.reload(config(model("good", good), model("tiny", tmp_path)))
         )

@@ -6,9 +6,10 @@ import contextlib
 import http.client
 import json
 import math
+from argparse import Namespace
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -242,7 +243,7 @@ def test_a_wrong_dtype_is_named_by_the_place_of_its_tensor(loose: Stub) -> None:
     ):
         wrong = good | {alias: good["b" if alias == "a" else "a"]}
         request = predict_request(two, **wrong)
-        assert code_and_text(lambda request=request: loose.predict(request)) == (INVALID, text)
+        assert code_and_text(partial(loose.predict, request)) == (INVALID, text)
 
 
 def test_a_scalar_string_keeps_the_zeros_at_its_end(loose: Stub) -> None:
@@ -253,7 +254,7 @@ def test_a_scalar_string_keeps_the_zeros_at_its_end(loose: Stub) -> None:
 @pytest.fixture(scope="module")
 def loose_rest(loose: Stub) -> Iterator[Callable]:
     """Status and JSON of a request to the REST API of `loose`; no answers to other origins."""
-    flags = SimpleNamespace(
+    flags = Namespace(
         rest_api_port=0,
         rest_api_num_threads=2,
         rest_api_timeout_in_ms=20_000,
@@ -316,7 +317,7 @@ def test_status_of_what_is_not_there(tiny: Stub) -> None:
         (spec(""), "Could not find any versions of model "),
         (spec(version=7), "Could not find version 7 of model tiny"),
     ):
-        assert code_and_text(lambda chosen=chosen: tiny.status(chosen)) == (NOT_FOUND, text)
+        assert code_and_text(partial(tiny.status, chosen)) == (NOT_FOUND, text)
     code, text = code_and_text(
         lambda: tiny.call(MODEL + "GetModelStatus", GetModelStatusRequest(), PredictResponse)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_a_process_that_dies_is_a_failed_load(
     dies = tmp_path / "dies"
     dies.write_text(f"#!/bin/sh\n{command}\n")
     dies.chmod(0o755)
-    monkeypatch.setattr(engine_openvino_child.sys, "executable", str(dies))
+    monkeypatch.setattr(sys, "executable", str(dies))
     with pytest.raises(ServingError, match=text) as caught:
         load_engine(version, OPENVINO, beside=True)
     assert caught.value.code is code

@@ -26,9 +26,12 @@ def test_bad_images_of_others_do_not_matter_in_a_merged_batch(tmp_path, photos) 
         with servable as held:
             engine = held.runner._engine
             inner = engine.run
-            engine.run = lambda name, inputs, outputs: (
-                sizes.append(len(inputs["image_bytes"])) or inner(name, inputs, outputs)
-            )
+
+            def run(name, inputs, outputs):
+                sizes.append(len(inputs["image_bytes"]))
+                return inner(name, inputs, outputs)
+
+            engine.run = run
         calls = [
             made.start(
                 PREDICTION + "Predict",

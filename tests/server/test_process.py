@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -62,6 +63,10 @@ def config_text(base_path: Path, *, name: str = "tiny", more: str = "") -> str:
     )
 
 
+def socket_of(server: ServerProcess) -> str:
+    return f"unix:{server.log.with_name('socket')}"
+
+
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
@@ -91,7 +96,6 @@ def everything(tiny_model: Path, tmp_path_factory, authority) -> Iterator[Server
         "2",
         log=folder / "log",
     ) as server:
-        server.socket = f"unix:{folder / 'socket'}"
         yield server
 
 
@@ -120,7 +124,7 @@ def test_mutual_tls_lets_in_who_has_a_certificate(everything, authority) -> None
 
 
 def test_a_unix_socket_answers(everything) -> None:
-    with stub_for(everything.socket) as stub:
+    with stub_for(socket_of(everything)) as stub:
         response = stub.predict(predict_request(image_bytes=[JPEG]))
         assert response.outputs["features"].tensor_content
         assert (
@@ -130,14 +134,14 @@ def test_a_unix_socket_answers(everything) -> None:
 
 
 def test_channel_arguments_reach_the_server(everything) -> None:
-    with stub_for(everything.socket) as stub:
+    with stub_for(socket_of(everything)) as stub:
         large = predict_request(image_bytes=[JPEG + bytes(200_000)])
         assert code_and_text(lambda: stub.predict(large))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert stub.states() == {2: "AVAILABLE"}
 
 
 def test_health_is_reported(everything) -> None:
-    with stub_for(everything.socket) as stub:
+    with stub_for(socket_of(everything)) as stub:
         for service in (
             "",
             "tensorflow.serving.PredictionService",
@@ -150,7 +154,7 @@ def test_health_is_reported(everything) -> None:
 
 
 def test_reflection_describes_every_service(everything) -> None:
-    with grpc.insecure_channel(everything.socket) as channel:
+    with grpc.insecure_channel(socket_of(everything)) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert {*database.get_services()} == REFLECTED
         for service in REFLECTED:
@@ -358,7 +362,7 @@ def test_sigterm_lets_requests_in_flight_finish_and_exits_with_0(tmp_path: Path)
         serving(base, log=tmp_path / "log", model="slow") as server,
         stub_for(server.target) as stub,
     ):
-        answers: list[object] = []
+        answers: list[Any] = []
         request = predict_request(spec("slow"), x=[b"ab"])
         calling = threading.Thread(target=lambda: answers.append(stub.predict(request)))
         calling.start()

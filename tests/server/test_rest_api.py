@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,7 +171,7 @@ def test_rest_answers_what_grpc_answers(rest):
 
 def test_classify_and_regress_answer_lists(rest):
     examples = [{"x": 2.0}, {"x": 4.0}]
-    body = {"signature_name": "classify", "examples": examples}
+    body: dict[str, Any] = {"signature_name": "classify", "examples": examples}
     expected = [[["low", 3.0], ["high", -3.0]], [["low", 4.0], ["high", -4.0]]]
     assert rest.post("/v1/models/half:classify", body) == (200, {"results": expected})
     body = {"context": {"x": 6.0}, "examples": [{}, {"x": 2.0}]}

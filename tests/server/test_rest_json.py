@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import math
+from typing import Any
 
 import grpc
 import numpy as np
@@ -117,7 +118,7 @@ def test_every_number_that_a_double_holds_is_the_nearest_float(dtype, value):
 @pytest.mark.parametrize("text", ["1e400", "-1e400", "1" + "0" * 400, "-1" + "0" * 400])
 def test_a_number_beyond_a_doubles_range_has_rapidjsons_text(dtype, text):
     value = document.parse(b'{"instances": [Infinity, %s]}' % text.encode())
-    infos = {"x": TensorInfo(dtype=types_pb2.DataType.Value(dtype))}
+    infos = {"x": TensorInfo(dtype=dtype)}
     assert "Number too big to be stored in double." in message_of(decode.inputs, value, infos)
 
 
@@ -257,7 +258,8 @@ def test_metadata_names_the_types_of_references():
     response = GetModelMetadataResponse()
     signatures = SignatureDefMap()
     infos = signatures.signature_def["s"].inputs
-    for alias, dtype in (("float", 101), ("string", 107), ("plain", 1), ("unknown", 99)):
+    dtypes: dict[str, Any] = {"float": 101, "string": 107, "plain": 1, "unknown": 99}
+    for alias, dtype in dtypes.items():
         infos[alias].dtype = dtype
     response.metadata["signature_def"].Pack(signatures)
     found = json.loads(encode.metadata(response))["metadata"]["signature_def"]["signature_def"]

@@ -8,10 +8,10 @@ import json
 import socket
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 
@@ -251,6 +251,7 @@ def test_a_client_that_leaves_cancels_its_request(running):
             await asyncio.Event().wait()
         finally:
             cancelled.set()
+        raise AssertionError("nothing sets the event")
 
     running.handle = wait
     with running.socket() as sock:
@@ -334,7 +335,7 @@ def test_gets_are_answered_while_every_thread_is_taken(running):
 def test_requests_refused_for_their_size_are_counted():
     metrics = Metrics()
     api = Api(None, admission=Admission(1000), metrics=metrics)
-    flags = SimpleNamespace(
+    flags = Namespace(
         rest_api_port=0,
         rest_api_num_threads=1,
         rest_api_timeout_in_ms=5000,

@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import grpc
 import numpy as np
@@ -76,10 +77,10 @@ class Machine:
         self._seconds = seconds
         self._left: dict[Batch, float] = {}
         """Seconds that each batch needs by itself."""
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
 
-    def at(self, when: float, do: Callable[[], None]) -> None:
+    def at(self, when: float, do: Callable[[], object]) -> None:
         self._count += 1
         heapq.heappush(self._events, (when, self._count, do))
 
@@ -305,7 +306,7 @@ def test_bulk_batches_are_short_while_interactive_calls_come() -> None:
         machine.add(queue, new_task(rows=16, bulk=True))
     singles = [new_task(when) for when in np.arange(20.0, 50.0, 1.7)]
     for task in singles:
-        machine.at(task.enqueued, lambda task=task: machine.add(queue, task))
+        machine.at(task.enqueued, partial(machine.add, queue, task))
     machine.run(19.0)
     assert {batch.size for batch in machine.batches} == {16}
     before = len(machine.batches)

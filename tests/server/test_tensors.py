@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -76,7 +77,7 @@ def test_nan_and_infinity_keep_their_bits() -> None:
         assert same(tensors.decode("x", tensors.encode(array, content=content)), array)
 
 
-def proto(dtype: int, shape: list[int], **values: object) -> TensorProto:
+def proto(dtype: Any, shape: list[int], **values: Any) -> TensorProto:
     made = TensorProto(dtype=dtype, **values)
     for size in shape:
         made.tensor_shape.dim.add(size=size)

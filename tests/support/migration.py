@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ CONFIG = """model_config_list {{
     version_labels {{ key: "stable" value: 1 }}
     version_labels {{ key: "canary" value: 1 }} }} }}
 """
+
+
+def _holds(index: Any, space: str, rows: int) -> bool:
+    return len(index.names(space)) >= rows
 
 
 class Replicas:
@@ -86,7 +91,7 @@ class Replicas:
         """`featurewire rollout STEP …`: what it printed."""
         servers = [f"--server={each.target}" for each in self._servers]
         done = subprocess.run(
-            [Path(project_python()).with_name("featurewire"), "rollout", *step]
+            [str(Path(project_python()).with_name("featurewire")), "rollout", *step]
             + [f"--config={self._config}", f"--model={self.model}", *servers],
             capture_output=True,
             text=True,
@@ -125,7 +130,7 @@ class Backfill:
         return open_index(f"{self.kind}:{self.folder}")
 
     def start(self) -> subprocess.Popen[str]:
-        where = ["--images", self.images, "--server", self.replicas.target]
+        where = ["--images", str(self.images), "--server", self.replicas.target]
         return subprocess.Popen(
             [sys.executable, "reindex.py", f"{self.kind}:{self.folder}", *where]
             + ["--model", self.replicas.model],
@@ -142,7 +147,7 @@ class Backfill:
         for _ in range(times):
             at = len(index.names(space)) + chance.randrange(1, step)
             process = self.start()
-            wait_until(lambda at=at: len(index.names(space)) >= at, TIMEOUT)
+            wait_until(partial(_holds, index, space, at), TIMEOUT)
             assert process.poll() is None, process.communicate()[0]
             process.kill()
             process.communicate(timeout=TIMEOUT)
