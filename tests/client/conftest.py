@@ -43,6 +43,11 @@ class Blocking:
         method = getattr(self.client, name)
         return lambda *args, **kwargs: self._wait(method(*args, **kwargs))
 
+    def with_options(self, **options: Any) -> Blocking:
+        view = Blocking.__new__(Blocking)
+        vars(view).update(vars(self) | {"client": self.client.with_options(**options)})
+        return view
+
     def stats(self) -> featurewire.Stats:
         return self.client.stats()
 

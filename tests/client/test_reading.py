@@ -13,6 +13,8 @@ import pytest
 import featurewire
 from featurewire import RetryConfig, StreamConfig
 from featurewire._codec import Codec, Names, model_spec
+from featurewire._connection import Connection
+from featurewire._settings import Settings
 from featurewire._stream import Stream
 from tests.client.misbehaving import MODEL, Misbehaving, image, reply_to, vector_of
 
@@ -133,10 +135,10 @@ def test_a_stream_that_is_left_while_its_source_waits_ends(connect, server):
 
 def test_patience_does_not_count_the_time_of_the_consumer():
     """Of a stream by hand, whose clock says what the test says."""
-    client = featurewire.Client("localhost:1", model=MODEL, retry=RetryConfig(max_attempts=1))
+    settings = Settings("localhost:1", model=MODEL, retry=RetryConfig(max_attempts=1))
     names = Names(signature="s", input="image_bytes", output="features", status="status")
     stream = Stream(
-        client._connection,
+        Connection(settings),
         Codec(model_spec(MODEL), names),
         StreamConfig(images_per_request=1, min_in_flight=2, max_in_flight=2, patience=10.0),
     )
@@ -154,7 +156,6 @@ def test_patience_does_not_count_the_time_of_the_consumer():
     stream.failed(again, gone, 1012.0)  # eleven
     with pytest.raises(featurewire.ServerUnavailableError):
         stream.raise_error()
-    client.close()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

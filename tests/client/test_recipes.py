@@ -32,17 +32,13 @@ def client():
         yield client
 
 
-def test_the_counters_reach_prometheus(client):
+def test_the_counters_reach_prometheus(client, monkeypatch):
     prometheus_client = pytest.importorskip("prometheus_client")
+    registry = prometheus_client.CollectorRegistry()
+    monkeypatch.setattr("prometheus_client.core.REGISTRY", registry)
     prometheus, _ = examples("Counters for Prometheus and OpenTelemetry")
-    names: dict[str, Any] = {"client": client}
-    exec(prometheus, names)
-    try:
-        text = prometheus_client.generate_latest().decode()
-    finally:
-        prometheus_client.REGISTRY.unregister(names["REGISTRY"]._names_to_collectors[
-            "featurewire_images_total"
-        ])  # fmt: skip
+    exec(prometheus, {"client": client})
+    text = prometheus_client.generate_latest(registry).decode()
     assert "featurewire_images_total 3.0" in text
     assert "featurewire_image_errors_total 1.0" in text
     assert "featurewire_retries_total 0.0" in text

@@ -6,14 +6,15 @@ import math
 
 import pytest
 
-import featurewire
 from featurewire import RetryConfig, StreamConfig
 from featurewire._codec import Codec, Names, model_spec
+from featurewire._connection import Connection
 from featurewire._errors import (
     DeadlineExceededError,
     OverloadedError,
     ServerUnavailableError,
 )
+from featurewire._settings import Settings
 from featurewire._stream import Stream
 from tests.client.misbehaving import image, reply_to
 
@@ -22,14 +23,10 @@ NAMES = Names(signature="serving_default", input="image_bytes", output="features
 
 def stream_of(count: int, **config):
     """A stream of one image a request that has been given `count` images, at time 0."""
-    client = featurewire.Client(
-        "127.0.0.1:1",
-        model="tiny",
-        retry=RetryConfig(initial_backoff=1.0, max_backoff=4.0),
-        stream=StreamConfig(images_per_request=1, **config),
-    )
+    retry = RetryConfig(initial_backoff=1.0, max_backoff=4.0)
+    connection = Connection(Settings("127.0.0.1:1", model="tiny", retry=retry))
     codec = Codec(model_spec("tiny"), NAMES)
-    stream = Stream(client._connection, codec, client._settings.stream, timeout=60)
+    stream = Stream(connection, codec, StreamConfig(images_per_request=1, **config), timeout=60)
     for number in range(count):
         stream.fill(stream.open(number), image(number), 0.0)
     return stream
@@ -37,6 +34,15 @@ def stream_of(count: int, **config):
 
 def answer(stream, attempt, now: float, number: int) -> None:
     stream.replied(attempt, reply_to([image(number)]).SerializeToString(), now)
+
+
+def stream_that_was_answered():
+    """A stream of two images, one request at a time; the first one has its result."""
+    stream = stream_of(2, initial_in_flight=1, max_in_flight=1)
+    [attempt] = stream.due(0.5)
+    answer(stream, attempt, 0.9, 0)
+    assert [result.key for result in stream.take()] == [0]
+    return stream
 
 
 def test_in_an_outage_one_request_at_a_time_is_sent_and_nothing_spins():
@@ -96,8 +102,7 @@ def test_an_outcome_that_comes_twice_counts_once():
 
 
 def test_deadlines_in_an_outage_do_not_use_up_the_attempts():
-    stream = stream_of(1, initial_in_flight=1, max_in_flight=1)
-    stream._replied = True
+    stream = stream_that_was_answered()
     now = 1.0
     for _ in range(20):
         [attempt] = stream.due(now)
@@ -108,13 +113,12 @@ def test_deadlines_in_an_outage_do_not_use_up_the_attempts():
         stream.failed(attempt, DeadlineExceededError("slow"), now)
         now = stream.wake_at() + 0.001
     [attempt] = stream.due(now)
-    answer(stream, attempt, now, 0)
+    answer(stream, attempt, now, 1)
     assert stream.take()[0].unwrap().version == 1
 
 
 def test_deadlines_of_a_server_that_is_there_are_counted():
-    stream = stream_of(1, initial_in_flight=1, max_in_flight=1)
-    stream._replied = True
+    stream = stream_that_was_answered()
     now, attempts = 1.0, 0
     while not stream.finished:
         [attempt] = stream.due(now)

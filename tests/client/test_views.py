@@ -304,17 +304,28 @@ def test_what_was_sent_before_a_failure_is_delivered_first(connect):
             next(results)
 
 
-def test_a_view_shares_the_connection_and_has_its_own_options(connect, server):
-    client = connect(server.target, label="stable", channel=featurewire.ChannelConfig(
-        metadata={"team": "search", "trace": "1"}
-    ))  # fmt: skip
-    base = getattr(client, "client", client)
-    view = base.with_options(timeout=5, version=2, metadata={"trace": "2"})
-    assert (view._settings.timeout, view._settings.label) == (5, None)
-    assert view._channels is base._channels
-    assert base.with_options(label="canary")._settings.label == "canary"
+def test_a_view_has_its_own_options(connect, server):
+    remaining = []
+    answer = server.answer
+
+    def noted(images, context, *more):
+        remaining.append(context.time_remaining())
+        return answer(images, context, *more)
+
+    server.answer = noted
+    server.labels.add("canary")
+    client = connect(server.target, label="stable")
+    client.with_options(timeout=5, version=2).embed(image(1))
+    client.with_options(label="canary").embed(image(1))
+    client.embed(image(1))
     with pytest.raises(featurewire.ConfigError):
-        base.with_options(timeout=-1)
+        client.with_options(timeout=-1)
+    asked = [
+        (request.model_spec.version.value, request.model_spec.version_label)
+        for request in server.requests
+    ]
+    assert asked == [(2, ""), (0, "canary"), (0, "stable")]
+    assert remaining[0] <= 5 < remaining[-1]
 
 
 def test_a_view_sends_its_metadata_and_asks_nothing_again(server):
