@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from featurewire._cli.server_options import complete
-from featurewire._cli.status import LOOK_SECONDS, status_parser
+from featurewire._cli import status as status_module
+from featurewire._cli.arguments import CommandFailure
 from tests.cli.fake_serving import FakeServing, Version
 from tests.support.process import free_port
 
@@ -184,11 +184,13 @@ def test_an_unanswered_label_request_takes_no_longer_than_the_wait(command):
     assert "1        AVAILABLE" in shown.stdout
 
 
-def test_a_look_is_bounded_without_being_asked_to():
-    parser = status_parser()
-    args = parser.parse_args(["--server", "localhost:8500", "--model", "tiny"])
-    complete(parser, args, timeout=LOOK_SECONDS, environment={})
-    assert args.timeout == 10
+@pytest.mark.timeout(30)  # a client's own timeout is longer
+def test_a_look_at_a_silent_server_ends_by_itself(monkeypatch):
+    monkeypatch.setattr(status_module, "LOOK_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(CommandFailure, match="nothing has ever answered there"):
+            status_module.status(["--server", target, "--model", "tiny"])
 
 
 def test_wait_does_not_wait_for_what_the_server_has_given_up(status, server):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.usage import help_of, options_in, steps_in
+
 ROOT = Path(__file__).resolve().parents[2]
 
 COMMAND_PAGES = [
@@ -22,14 +24,9 @@ COMMAND_PAGES = [
 
 
 def options_of(parser) -> set[str]:
-    """Long options of a parser and of its sub-commands."""
-    options = set()
-    for action in parser._actions:
-        options |= {option for option in action.option_strings if option.startswith("--")}
-        if isinstance(action.choices, dict):
-            for child in action.choices.values():
-                options |= options_of(child)
-    return options - {"--help"}
+    """Long options of a command and of the commands below it."""
+    text = help_of(parser)
+    return options_in(text).union(*(options_in(help_of(parser, step)) for step in steps_in(text)))
 
 
 @pytest.mark.parametrize(("module", "parser", "page"), COMMAND_PAGES)

@@ -13,6 +13,7 @@ import yaml
 
 from featurewire_rollout.check import Pairs, Side, Thresholds, add_check_options, judge
 from featurewire_rollout.command import rollout_parser
+from tests.support.usage import help_of, options_in
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "rollout-check.md"
 
@@ -27,9 +28,9 @@ def test_every_option_and_its_default_are_documented():
     parser = argparse.ArgumentParser()
     add_check_options(parser)
     text = PAGE.read_text()
-    options = [each for action in parser._actions for each in action.option_strings]
-    missing = [each for each in options if each.startswith("--") and f"`{each}" not in text]
-    assert missing == ["--help"]
+    options = options_in(help_of(parser))
+    assert options
+    assert [each for each in options if f"`{each}" not in text] == []
     for name, default in Thresholds().__dict__.items():
         lines = [line for line in text.splitlines() if f"--{name.replace('_', '-')}" in line]
         assert any(re.search(rf"(?<![\d.]){default:g}(?![\d.]*\d)", line) for line in lines), name

@@ -136,13 +136,13 @@ def test_options_set_the_limits_and_name_the_outputs(worse, images, tmp_path):
 OPTIONS = [f"--{name.replace('_', '-')}" for name in Thresholds().__dict__]
 
 
-@pytest.mark.parametrize("step", ["check", "run"])
 @pytest.mark.parametrize(
-    ("option", "value"),
-    [*((each, value) for each in OPTIONS for value in ("-1.5", "nan", "1e999", "x"))]
-    + [("--error-rate", "0.3"), ("--seed", "-1"), ("--max-images", "5")],
+    ("step", "option", "value"),
+    [("check", option, "nan") for option in OPTIONS]
+    + [("check", "--min-overlap", value) for value in ("-1.5", "1e999", "x")]
+    + [("check", "--seed", "-1"), ("check", "--max-images", "5"), ("run", "--min-overlap", "x")],
 )
-def test_limits_that_make_no_sense_are_one_line_that_names_the_option(step, option, value, capsys):
+def test_a_limit_that_makes_no_sense_is_one_line_with_its_option(step, option, value, capsys):
     more = ["--config", "x", "--version", "2"] if step == "run" else []
     fleet = ["--server", "127.0.0.1:1", "--model", "m", "--images", "."]
     with pytest.raises(SystemExit) as caught:

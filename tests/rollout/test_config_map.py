@@ -239,11 +239,19 @@ def test_a_holder_whose_clock_is_wrong_is_seen_to_live(
 
 
 def test_whoever_lost_the_lease_does_not_write(api: ApiServer, store: ConfigMapStore) -> None:
+    def is_refused() -> bool:
+        try:
+            store.write("new", expected="old")
+        except ConflictError as error:
+            assert "changed by bob" in str(error)  # noqa: PT017
+            return True
+        api.change("models", "models.config", "old")  # Alice has not looked at the Lease yet
+        return False
+
     with store.lock("alice"):
         api.put(*LEASE, spec={"holderIdentity": "bob"})
-        wait_until(lambda: store._lease.lost)
-        with pytest.raises(ConflictError, match="changed by bob"):
-            store.write("new", expected="old")
+        wait_until(is_refused)
+        assert data(api)["models.config"] == "old"
     assert api.objects[LEASE]["spec"]["holderIdentity"] == "bob"
 
 
