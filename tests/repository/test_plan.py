@@ -22,8 +22,6 @@ SHARES = (0.5, 0.9, 0.99)
         (Replica(fixed=0.06, per_image=0.01, batch=16), 0.3),
         (Replica(fixed=0.06, per_image=0.01, batch=16), 0.8),
         (Replica(fixed=0.0, per_image=0.15, batch=4), 0.8),
-        (Replica(fixed=0.02, per_image=0.001, batch=32), 0.6),
-        (Replica(fixed=0.02, per_image=0.001, batch=1), 0.5),
     ],
 )
 def test_latencies_are_those_of_the_simulated_queue(replica, used):
