@@ -6,7 +6,7 @@
     ├── InvalidRequestError     the server refuses the request as it is: retrying is no use
     ├── ModelNotFoundError      the server has no such model, version or label
     ├── ServerUnavailableError  nobody answers at the address, or the connection broke
-    ├── OverloadedError         the server's queue is full
+    ├── OverloadedError         the server's queue is full, or all of its threads are taken
     ├── DeadlineExceededError   no reply in time (also a TimeoutError)
     ├── ResponseError           a reply came that does not fit the request
     │   └── VectorSpaceError    a version without the wanted vector space answered
@@ -89,7 +89,11 @@ class ServerUnavailableError(FeaturewireError):
 
 
 class OverloadedError(FeaturewireError):
-    """The server's queue is full."""
+    """The server's queue is full, or it has no time, memory or thread left for the call.
+
+    `Server Threadpool Exhausted` means that TensorFlow Serving runs `--grpc_max_threads` calls
+    already. Unless that flag is given, it is 4 per processor.
+    """
 
 
 class DeadlineExceededError(FeaturewireError, TimeoutError):
@@ -112,6 +116,8 @@ _ADVICE = {
     "size": "the message is over a size limit; lower StreamConfig(bytes_per_request=…) or raise "
     "the limit on the side that the text names",
     "load": "send less at once, or add servers",
+    "threads": "TensorFlow Serving takes 4 calls per processor at once unless it is started with "
+    "--grpc_max_threads=256 or so; set that flag, send less at once, or add servers",
     "not gRPC": "something else than a gRPC server answers there; TensorFlow Serving's gRPC port "
     "is usually 8500, its REST port 8501",
     "TLS": "the TLS handshake failed; check TLSConfig(ca=…, cert=…, key=…, server_name=…) and "
@@ -141,6 +147,7 @@ _CUT_OFF = r"RST_STREAM|goaway|connection|stream (removed|closed)"
 # Code, pattern, error, advice. Most specific first: the first rule that fits decides.
 _RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
     ("RESOURCE_EXHAUSTED", r"larger than max|message .*too large", InvalidRequestError, "size"),
+    ("RESOURCE_EXHAUSTED", r"threadpool exhausted", OverloadedError, "threads"),
     ("RESOURCE_EXHAUSTED", "", OverloadedError, "load"),
     ("UNAVAILABLE", r"queue .*is full", OverloadedError, "load"),
     ("UNAVAILABLE", _NOT_GRPC, ServerUnavailableError, "not gRPC"),

@@ -115,6 +115,7 @@ def test_every_grpc_code_has_its_error(code):
          featurewire.ModelNotFoundError),
         ("RESOURCE_EXHAUSTED", "Received message larger than max (10 vs. 5)",
          featurewire.InvalidRequestError),
+        ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", featurewire.OverloadedError),
         ("INTERNAL", "Received RST_STREAM with error code 2", featurewire.ServerUnavailableError),
         ("UNKNOWN", "Stream removed", featurewire.ServerUnavailableError),
     ],
@@ -122,6 +123,11 @@ def test_every_grpc_code_has_its_error(code):
 def test_texts_of_the_server_decide_where_its_codes_do_not(code, text, error):
     cause = RpcError(grpc.StatusCode[code], text)
     assert type(from_rpc_error(cause, target="t", model="m")) is error
+
+
+def test_a_server_out_of_threads_is_told_which_flag_to_set():
+    cause = RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
+    assert "--grpc_max_threads" in str(from_rpc_error(cause, target="t", model="m"))
 
 
 def test_an_rpc_error_without_code_or_text_is_a_server_error():

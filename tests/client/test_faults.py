@@ -347,9 +347,17 @@ def test_connections_cut_in_mid_reply_lose_and_repeat_nothing(connect):
         assert proxy.accepted > 6
 
 
-def test_a_stream_backs_off_from_a_full_queue_and_loses_nothing(connect):
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (grpc.StatusCode.UNAVAILABLE, QUEUE_FULL),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted"),
+    ],
+    ids=["queue", "threads"],
+)
+def test_a_stream_backs_off_from_a_full_server_and_loses_nothing(connect, refusal):
     def most_held(seconds: float, **limits: Any) -> int:
-        """Calls that wait for an answer at once, after sixteen were refused by a full queue.
+        """Calls that wait for an answer at once, after sixteen were refused.
 
         They wait until they are sixteen again, or for `seconds`.
         """
@@ -361,7 +369,7 @@ def test_a_stream_backs_off_from_a_full_queue_and_loses_nothing(connect):
                     refused[0] += 1
                     changed.notify_all()
                     changed.wait_for(lambda: refused[0] == 16, timeout=30)
-                    context.abort(grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)
+                    context.abort(*refusal)
                 if not opened[0]:
                     held[0] += 1
                     changed.notify_all()
