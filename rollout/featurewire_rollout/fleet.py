@@ -11,16 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 
-from featurewire import ConfigError, FeaturewireError, TLSConfig
+from featurewire import ConfigError, DeadlineExceededError, FeaturewireError, TLSConfig
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire.plugin import is_local, split_target
 from featurewire_rollout.replica import Replica
 from featurewire_rollout.view import FleetView, ReplicaView
 
-__all__ = ["Fleet", "addresses_of"]
+__all__ = ["UNANSWERED", "Fleet", "addresses_of"]
 
 RELOAD_SECONDS = 60.0
-"""A reload waits for what is new in the list, not for new versions of a model."""
+"""A reload waits for models that are new in the list, not for new versions of a model."""
+UNANSWERED = f"no answer within {RELOAD_SECONDS:g} s"
+"""How a reload that came to its deadline is told from one that was refused."""
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -94,6 +96,8 @@ class Fleet:
         def reload(replica: Replica) -> str:
             try:
                 replica.reload(config, seconds=RELOAD_SECONDS)
+            except DeadlineExceededError:
+                return UNANSWERED
             except FeaturewireError as error:
                 return " ".join(str(error).split())
             return ""

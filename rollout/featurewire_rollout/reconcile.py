@@ -8,6 +8,7 @@ from typing import Any
 
 from featurewire_rollout.audit import Audit, owner
 from featurewire_rollout.errors import FleetError, RefusedError, RolloutError
+from featurewire_rollout.legal_config import check_base_paths, check_models
 from featurewire_rollout.model_config import Entry, edit, entry_of, parse
 from featurewire_rollout.planner import LABELS, Goal
 from featurewire_rollout.settle import Members, Patience, Say, gather, settle
@@ -111,10 +112,15 @@ class Reconciler:
     def apply(self, text: str, goal: Goal, *, loading: int | None = None) -> str:
         """Write the config of `goal`, bring every replica to it, and return the new text.
 
+        A config after which a server would take no other one is neither written nor sent.
         `loading`: see `settle`. Raises `ConfigFileError` and `ConflictError`, when nothing was
         changed, and `FleetError`, when the config says the new state.
         """
         store, new = self._there("this"), text
+        before = parse(text, store.name)
+        check_models(before, store.name)
+        if not self._trust:
+            check_base_paths(before, store.name)
         if not goal.matches(self.entry(text)):
             new = edit(
                 text, self._model, versions=goal.versions, labels=goal.labels, name=store.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Protocol
 from featurewire import VersionStatus
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire_rollout.errors import FleetError
+from featurewire_rollout.fleet import UNANSWERED
 from featurewire_rollout.planner import LABELS, Goal, shortfall
 from featurewire_rollout.view import FleetView, ReplicaView
 
@@ -19,6 +21,13 @@ POLL_SECONDS = 0.2
 RELOAD_AGAIN = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between reloads of a replica that is not there yet. They grow: a replica that polls a
 file which is not the new one yet (a ConfigMap takes a minute) would load and unload in turns."""
+STUCK = re.compile(
+    r"Illegal setting (both|neither) model_type|Illegal to change a model's platform"
+)
+"""How TensorFlow Serving refuses every config after it was given one with a mistake. The config
+that is sent here was checked, so it is not the one at fault."""
+UNANSWERED_RELOADS = 2
+"""So many in a row, and a replica is taken to be stuck in an earlier one."""
 STALE_SECONDS = 5.0
 """How long an error that was there before may still be shown after a reload."""
 
@@ -77,8 +86,14 @@ class _Reloads:
     count: dict[str, int] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    unanswered: dict[str, int] = field(default_factory=dict)
+    """Reloads in a row that came to their deadline."""
 
     def send(self, fleet: Members, config: ModelServerConfig, lagging: Sequence[str]) -> None:
+        """Tell those that are due. Raises `FleetError` where only stuck replicas are left."""
+        stuck = [text for address in lagging if (text := self._stuck(address))]
+        if stuck and len(stuck) == len(lagging):
+            raise FleetError("; ".join(stuck))
         now = time.monotonic()
         chosen = [address for address in lagging if self.due.get(address, 0.0) <= now]
         if not chosen:
@@ -89,7 +104,24 @@ class _Reloads:
             self.count[address] = sent + 1
             wait = RELOAD_AGAIN[min(sent, len(RELOAD_AGAIN) - 1)]
             self.due[address] = time.monotonic() + wait
-            self.errors[address] = refused.get(address, "")
+            self.errors[address] = said = refused.get(address, "")
+            again = self.unanswered.get(address, 0) + 1
+            self.unanswered[address] = again if said == UNANSWERED else 0
+
+    def _stuck(self, address: str) -> str:
+        """Why a replica takes no config until it is restarted, in words; empty: it may take one."""
+        said = self.errors.get(address, "")
+        if STUCK.search(said):
+            return (
+                f"{address} refuses every config, because it was given one with a mistake before "
+                f"({said}): restart the replica"
+            )
+        if self.unanswered.get(address, 0) >= UNANSWERED_RELOADS:
+            return (
+                f"{address} does not answer reloads ({said}), probably because an earlier one "
+                "named a base path that does not exist: restart the replica"
+            )
+        return ""
 
     def forget(self, missing: Sequence[str]) -> None:
         """Forget replicas that went away: another process answers when they are back."""
@@ -97,6 +129,7 @@ class _Reloads:
             self.count.pop(address, None)
             self.due.pop(address, None)
             self.errors.pop(address, None)
+            self.unanswered.pop(address, None)
 
 
 class _Steady:

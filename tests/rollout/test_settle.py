@@ -11,6 +11,7 @@ import pytest
 from featurewire import VersionStatus
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire_rollout import FleetError, RefusedError, Rollout, RolloutConfig, settle
+from featurewire_rollout.fleet import UNANSWERED
 from featurewire_rollout.planner import Goal
 from featurewire_rollout.view import FleetView, ReplicaView
 
@@ -25,8 +26,10 @@ def shows(*states: tuple[int, str], **labels: int) -> ReplicaView:
 class Scripted:
     """Shows one view after the other, the last one for ever."""
 
-    def __init__(self, *views: ReplicaView) -> None:
+    def __init__(self, *views: ReplicaView, refusal: str = "") -> None:
+        """`refusal`: what every reload is answered with."""
         self.views = list(views)
+        self.refusal = refusal
         self.reloads = 0
 
     def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView:
@@ -38,7 +41,7 @@ class Scripted:
 
     def reload(self, config: ModelServerConfig, addresses: Sequence[str]) -> dict[str, str]:
         self.reloads += 1
-        return {}
+        return dict.fromkeys(addresses, self.refusal) if self.refusal else {}
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +92,34 @@ def test_replicas_that_poll_get_no_reload() -> None:
     fleet = Scripted(late, late, late, done)
     wait_for(fleet, seconds=20)
     assert fleet.reloads == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "a:1, model 'm': Illegal setting neither model_type(deprecated) nor model_platform.",
+        "a:1, model 'm': Illegal setting both model_type(deprecated) and model_platform.",
+        "a:1, model 'm': Illegal to change a model's platform. For model m platform was ten",
+        UNANSWERED,
+    ],
+)
+def test_a_replica_that_takes_no_config_is_to_be_restarted(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "RELOAD_AGAIN", (0.001,))
+    fleet = Scripted(shows((1, "AVAILABLE"), stable=1), refusal=said)
+    with pytest.raises(FleetError, match="restart the replica") as caught:
+        wait_for(fleet, seconds=60)
+    assert "a:1" in str(caught.value)
+    assert fleet.reloads == (2 if said == UNANSWERED else 1)
+
+
+def test_a_reload_refused_for_now_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "RELOAD_AGAIN", (0.001,))
+    fleet = Scripted(shows((1, "AVAILABLE"), stable=1), refusal="The server is shutting down")
+    with pytest.raises(FleetError, match="its reload said: The server is shutting down"):
+        wait_for(fleet)
+    assert fleet.reloads > 2
 
 
 OTHERS = """model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow"

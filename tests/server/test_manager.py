@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import text_format
 
 from featurewire_server.batching.runner import Runner
 from featurewire_server.common.errors import ServingError, not_found
@@ -200,6 +201,31 @@ def test_an_illegal_config_changes_nothing(make, tmp_path) -> None:
         manager.reload(config(model("n", tmp_path), model("n", tmp_path)))
     assert serves(manager) == 1
     assert serves(manager, "n") is None
+
+
+@pytest.mark.parametrize(
+    ("mistake", "reason"),
+    [
+        ('model_platform: ""', "neither model_type"),
+        ("model_type: TENSORFLOW", "both model_type"),
+        ('name: ""', "needs a name"),
+        ('base_path: "/nowhere/at/all"', "cannot read the base path /nowhere/at/all"),
+    ],
+)
+def test_a_mistaken_config_does_not_keep_out_the_next(
+    make, tmp_path: Path, mistake: str, reason: str
+) -> None:
+    """TensorFlow Serving takes no config after one of these."""
+    base = add(tmp_path, 1, 2)
+    manager = make()
+    manager.reload(config(model("m", base)))
+    mistaken = config(model("m", base), model("n", base))
+    text_format.Merge(mistake, mistaken.model_config_list.config[1])
+    with pytest.raises(ServingError, match=reason):
+        manager.reload(mistaken)
+    assert serves(manager) == 2
+    manager.reload(config(model("m", base), model("n", base)))
+    assert serves(manager, "n") == 2
 
 
 def test_a_missing_base_path_unloads_nothing(make, tmp_path) -> None:

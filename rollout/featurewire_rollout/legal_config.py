@@ -1,0 +1,82 @@
+"""Finds configs after which TensorFlow Serving takes no other config until it is restarted.
+
+It keeps the new list of models before it has checked all of it. From then on it compares each later
+config with the broken one and refuses them all. A model whose base path does not exist is worse:
+that reload never ends, and every later one waits for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from featurewire._tfs.model_server_config_pb2 import TENSORFLOW, ModelConfig, ModelServerConfig
+from featurewire_rollout.errors import ConfigFileError
+
+__all__ = ["check_base_paths", "check_models"]
+
+PLATFORM = "tensorflow"
+
+
+def check_models(config: ModelServerConfig, name: str) -> None:
+    """Check what every model says, not only the one that is rolled out.
+
+    `name` is what errors call the config. Raises `ConfigFileError` with all faults in one line.
+    """
+    faults = [*_faults(config)]
+    if faults:
+        raise ConfigFileError(
+            f"{name}: {'; '.join(faults)}; TensorFlow Serving would refuse every later config "
+            "until it is restarted; fix it by hand, nothing was changed"
+        )
+
+
+def _faults(config: ModelServerConfig) -> Iterator[str]:
+    models = config.model_config_list.config
+    for number, model in enumerate(models, start=1):
+        about = f"model {model.name}" if model.name else f"model number {number} of the list"
+        if not model.name:
+            yield f"{about} has no name"
+        if fault := _platform_fault(model):
+            yield f"{about} {fault}"
+        if not model.base_path:
+            yield f"{about} has no base_path"
+        elif not model.base_path.startswith("/") and "://" not in model.base_path:
+            yield f"{about} has a base_path that is not absolute: {model.base_path}"
+    for listed, count in Counter(model.name for model in models if model.name).items():
+        if count > 1:
+            yield f"model {listed} is listed {count} times"
+
+
+def _platform_fault(model: ModelConfig) -> str:
+    if model.model_type and model.model_platform:
+        return f'has both model_type and model_platform; keep model_platform: "{PLATFORM}"'
+    if not model.model_type and not model.model_platform:
+        return f'has no model_platform; add model_platform: "{PLATFORM}"'
+    # A later config that mends a misspelt platform would be refused as a change of platform.
+    if model.model_type not in (0, TENSORFLOW) or model.model_platform not in ("", PLATFORM):
+        wrong = model.model_platform or "another model_type"
+        return f'has {wrong} as its platform; only model_platform: "{PLATFORM}" can be rolled out'
+    return ""
+
+
+def check_base_paths(config: ModelServerConfig, name: str) -> None:
+    """Check that base paths exist, where this machine sees the servers' folders.
+
+    That is so if the base path of some model is a folder here; then one that is missing in a folder
+    that is there is missing for the servers, too. Raises `ConfigFileError`.
+    """
+    models = config.model_config_list.config
+    local = [model for model in models if model.base_path.startswith("/")]
+    if not any(Path(model.base_path).is_dir() for model in local):
+        return
+    for model in local:
+        path = Path(model.base_path)
+        if path.parent.is_dir() and not path.is_dir():
+            raise ConfigFileError(
+                f"{name}: the base path of model {model.name} does not exist: {model.base_path}; a "
+                "reload that names it would never end in TensorFlow Serving and hold up all later "
+                "ones; make the folder with a version in it, or, if the servers see it, use "
+                "--trust-config; nothing was changed"
+            )
