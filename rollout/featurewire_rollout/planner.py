@@ -26,6 +26,7 @@ __all__ = [
     "STABLE",
     "Goal",
     "current_version",
+    "kept_by_labels",
     "plan_promote",
     "plan_retire",
     "plan_rollback",
@@ -157,31 +158,52 @@ def plan_rollback(entry: Entry, version: int | None) -> Goal:
 
 
 def plan_retire(entry: Entry, version: int | None) -> Goal:
-    """Unload what no label but `previous` points to. Raises `RefusedError`."""
+    """Drop the label `previous`, and unload what no other label points to.
+
+    A version that a label of the operator's own points to stays loaded: `kept_by_labels` says so.
+    Raises `RefusedError`.
+    """
     goal = as_goal(entry)
     if STABLE not in entry.labels:
         raise RefusedError("no version is labelled stable: `start --version N` first")
     kept = {label: number for label, number in goal.labels.items() if label != PREVIOUS}
-    if version is not None and version in kept.values():
+    previous = entry.labels.get(PREVIOUS)
+    if version is not None and version in kept.values() and version != previous:
         names = " and ".join(sorted(label for label, number in kept.items() if number == version))
         raise RefusedError(
             f"version {version} stays loaded: {names} would point to nothing; move that first "
-            "(`promote` or `rollback`)"
+            "(`promote` or `rollback`, or in the config by hand where the label is your own)"
         )
     drop = {*goal.versions} - {*kept.values()}
     if version is not None:
         drop &= {version}
-    elif not drop and (trial := trial_version(entry)) is not None:
+    elif not drop and previous is None and (trial := trial_version(entry)) is not None:
         raise RefusedError(
             f"version {kept[STABLE]} is what stable points to and {trial} what canary does: "
             "there is nothing to unload; `promote` or `rollback` first"
         )
+    labels = kept if version in (None, previous) else goal.labels
     left = tuple(number for number in goal.versions if number not in drop)
     return Goal(
         versions=left,
-        labels={label: number for label, number in goal.labels.items() if number in left},
+        labels={label: number for label, number in labels.items() if number in left},
         unloaded=tuple(sorted(drop)),
     )
+
+
+def kept_by_labels(goal: Goal) -> list[str]:
+    """Which versions stay loaded for labels of the operator's own alone, in words."""
+    served = {goal.labels.get(STABLE), goal.labels.get(CANARY)}
+    found = []
+    for version in goal.versions:
+        names = sorted(label for label, number in goal.labels.items() if number == version)
+        if names and version not in served:
+            label = "label" if len(names) == 1 else "labels"
+            point = "points" if len(names) == 1 else "point"
+            found.append(
+                f"version {version} stays loaded: your {label} {' and '.join(names)} {point} to it"
+            )
+    return found
 
 
 def shortfall(replica: ReplicaView, goal: Goal) -> str:

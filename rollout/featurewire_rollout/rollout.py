@@ -22,6 +22,7 @@ from featurewire_rollout.planner import (
     STABLE,
     Goal,
     as_goal,
+    kept_by_labels,
     plan_promote,
     plan_retire,
     plan_rollback,
@@ -162,7 +163,7 @@ class Rollout:
         return self.status()
 
     def retire(self, version: int | None = None) -> Status:
-        """Unload what no label but `previous` points to."""
+        """Drop the label `previous`, and unload what no other label points to."""
         with self._reconciler.step("retire", version):
             text, entry = self._reconciler.read()
             goal = plan_retire(entry, version)
@@ -172,6 +173,10 @@ class Rollout:
             text = self._reconciler.apply(text, Goal(versions=as_goal(entry).versions, labels=kept))
             if goal.unloaded:
                 self._say(f"unloading {', '.join(map(str, goal.unloaded))}")
+            for line in kept_by_labels(goal) or (
+                [] if goal.unloaded else ["there is nothing to unload"]
+            ):
+                self._say(line)
             self._reconciler.apply(text, goal)
         return self.status()
 

@@ -10,6 +10,7 @@ from featurewire_rollout.fleet import addresses_of
 from featurewire_rollout.model_config import Entry
 from featurewire_rollout.phase import phase_of
 from featurewire_rollout.planner import (
+    kept_by_labels,
     plan_promote,
     plan_retire,
     plan_rollback,
@@ -46,6 +47,21 @@ def test_the_whole_way_and_back() -> None:
     assert plan_retire(BACK, None).matches(REST)
 
 
+def test_retire_ends_a_rollout_though_a_label_keeps_a_version() -> None:
+    """Otherwise `start` would ask for `retire`, and `retire` would do nothing."""
+    labelled = entry(1, 2, stable=2, canary=2, previous=1, blue=1, green=1)
+    left = entry(1, 2, stable=2, canary=2, blue=1, green=1)
+    for version in (None, 1):
+        goal = plan_retire(labelled, version)
+        assert goal.matches(left)
+        assert goal.unloaded == ()
+        assert kept_by_labels(goal) == [
+            "version 1 stays loaded: your labels blue and green point to it"
+        ]
+    assert plan_start(left, fleet(1, 2), 3).versions == (1, 2, 3)
+    assert plan_retire(left, None).matches(left)
+
+
 def test_a_step_that_is_done_asks_for_what_is_there() -> None:
     assert plan_promote(PROMOTED, 2).matches(PROMOTED)
     assert plan_rollback(BACK, None).matches(BACK)
@@ -75,6 +91,7 @@ def test_the_first_rollout_unloads_nothing_and_keeps_others_labels() -> None:
         (lambda: plan_retire(TRIAL, None), "nothing to unload"),
         (lambda: plan_retire(TRIAL, 1), "stable would point to nothing"),
         (lambda: plan_retire(TRIAL, 2), "canary would point to nothing"),
+        (lambda: plan_retire(entry(1, 2, stable=2, blue=1), 1), "blue would point to nothing"),
     ],
 )
 def test_a_step_that_does_not_fit_is_refused(step, reason: str) -> None:
