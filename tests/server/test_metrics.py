@@ -50,6 +50,7 @@ def observe_everything(observed: Metrics) -> None:
     observed.observe_engine(model="m", version=1, engine="openvino", precision="int8")
     observed.observe_warmup(path="/m/1", ok=True, seconds=1.0)
     observed.observe_state(model="m", version=1, state="AVAILABLE")
+    observed.observe_models(models=["m", "empty"])
     observed.observe_labels(labels={"m": {"stable": 1, "canary": 2}, "n": {"old": 1}})
     observed.observe_labels(labels={"m": {"stable": 2}, "n": {}})
     observed.observe_queuing(model="m", seconds=0.001)
@@ -142,6 +143,28 @@ def test_versions_that_come_and_go_leave_nothing_on_the_page():
     observed.observe_state(model="m", version=1500, state="END")  # given up, never loaded
     series = [name for name in page_of(observed) if "version" in name]
     assert series == ['featurewire_server_version_state{model_name="m",version="1500",state="END"}']
+
+
+def test_every_configured_model_has_a_count_of_versions():
+    observed = Metrics()
+
+    def counts() -> dict[str, float]:
+        name = 'featurewire_server_available_versions{model_name="'
+        page = page_of(observed).items()
+        return {k.removeprefix(name).rstrip('"}'): v for k, v in page if k.startswith(name)}
+
+    observed.observe_models(models=["m", "n"])
+    assert counts() == {"m": 0, "n": 0}
+    for version in (1, 2):
+        observed.observe_state(model="m", version=version, state="AVAILABLE")
+    observed.observe_state(model="n", version=1, state="END")  # it was given up
+    assert counts() == {"m": 2, "n": 0}
+    for state in ("UNLOADING", "END"):
+        observed.observe_state(model="m", version=1, state=state)
+    assert counts() == {"m": 1, "n": 0}
+    observed.observe_models(models=["n"])
+    observed.observe_state(model="m", version=2, state="UNLOADING")  # removed from the config
+    assert counts() == {"n": 0}
 
 
 def test_labels_are_escaped():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import grpc
 
@@ -130,6 +130,11 @@ class Metrics:
             ("model_name", "version", "state"),
             "1 for the state of a version, 0 for those it has left; none after it is unloaded.",
         )
+        self._available_versions = Gauge(
+            "featurewire_server_available_versions",
+            ("model_name",),
+            "AVAILABLE versions of each model in the config, 0 included.",
+        )
         self._label_version = Gauge(
             "featurewire_server_label_version",
             ("model_name", "label"),
@@ -142,6 +147,7 @@ class Metrics:
         )
         self._resident = Gauge("process_resident_memory_bytes", (), "Resident memory.")
         self._start_time = Gauge("process_start_time_seconds", (), "Unix time of the start.")
+        self._models: set[str] = set()
         self._states: dict[tuple[str, int], str] = {}
         self._paths: dict[tuple[str, int], str] = {}
         self._states_lock = threading.Lock()
@@ -191,9 +197,24 @@ class Metrics:
                 self._forget_path(self._paths.pop((model, version), None))
                 return
             self._states[model, version] = state
+            self._count_available(model)
             if before is not None and state != "END":
                 self._version_state.set(model, str(version), before, value=0)
             self._version_state.set(model, str(version), state, value=1)
+
+    def observe_models(self, *, models: Collection[str]) -> None:
+        """The models of the config in force. Each has a count of versions from here on."""
+        with self._states_lock:
+            for gone in self._models.difference(models):
+                self._available_versions.forget(gone)
+            self._models = {*models}
+            for model in models:
+                self._count_available(model)
+
+    def _count_available(self, model: str) -> None:
+        if model in self._models:
+            states = [state for (name, _), state in self._states.items() if name == model]
+            self._available_versions.set(model, value=states.count("AVAILABLE"))
 
     def _forget_path(self, path: str | None) -> None:
         if path is not None and path not in self._paths.values():

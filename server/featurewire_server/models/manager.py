@@ -176,6 +176,7 @@ class Manager:
                 self._new = {name for name in models if name in self._new or name in added}
                 self._models = models
                 self._server_config = config
+                self._metrics.observe_models(models=models)
             self.poll()
             self._wait_settled(added, deadline)
             failed = self._failures()
