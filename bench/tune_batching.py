@@ -70,6 +70,8 @@ class Parameters:
             f"batch_timeout_micros {{ value: {self.timeout_micros} }}",
             f"num_batch_threads {{ value: {self.threads} }}",
             f"max_enqueued_batches {{ value: {self.enqueued} }}",
+            "# The queue's name in TensorFlow Serving's metrics.",
+            f'thread_pool_name {{ value: "{MODEL}" }}',
         ]
         lines += [f"allowed_batch_sizes: {size}" for size in [*sizes, self.batch]]
         return "\n".join(lines) + "\n"
@@ -96,7 +98,8 @@ def server(command: list[str], base_path: Path, parameters: Parameters) -> Itera
         folder.chmod(0o755)  # a container may read it as another user
         (folder / "batching.config").write_text(parameters.text())
         flags = [f"--port={port}", f"--model_name={MODEL}", f"--model_base_path={base_path}"]
-        flags += ["--enable_batching=true"]
+        # TensorFlow Serving refuses more than 4 calls per processor otherwise.
+        flags += ["--enable_batching=true", "--grpc_max_threads=1024"]
         flags += [f"--batching_parameters_file={folder / 'batching.config'}"]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(

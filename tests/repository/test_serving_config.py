@@ -49,8 +49,47 @@ def test_batching_monitoring_and_tls_files_parse():
         assert sorted(batching.allowed_batch_sizes) == list(batching.allowed_batch_sizes)
         # Versions are warmed with batches of this size, and have to be.
         assert batching.max_batch_size.value >= export_parser().get_default("max_batch_size")
+        # The dashboard shows the queue under the name of the model.
+        assert (
+            f'name: "{batching.thread_pool_name.value}"' in (CONFIG / "models.config").read_text()
+        )
     assert parsed("monitoring.config", monitoring_config_pb2.MonitoringConfig()).prometheus_config
     assert parsed("tls.config.example", ssl_config_pb2.SSLConfig()).client_verify
+
+
+SERVERS = ("serving-gpu", "serving-cpu", "serving-embedded")
+
+
+def flags(service: str) -> dict[str, str]:
+    return dict(flag.split("=", 1) for flag in compose()["services"][service]["command"])
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_the_stack_takes_more_calls_than_two_full_batches(service):
+    """TensorFlow Serving refuses calls beyond its threads, and metadata takes a thread too."""
+    from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
+
+    name = Path(flags(service)["--batching_parameters_file"]).name
+    largest = parsed(name, BatchingParameters()).max_batch_size.value
+    assert int(flags(service)["--grpc_max_threads"]) >= 2 * largest + 16
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_the_stack_gives_up_a_broken_version_within_seconds(service):
+    """Well before `featurewire rollout` loses its patience, and no other version waits for it."""
+    from featurewire_rollout.config import RolloutConfig
+
+    given = flags(service)
+    pauses = int(given["--max_num_load_retries"]) * int(given["--load_retry_interval_micros"]) / 1e6
+    assert 0 < pauses <= RolloutConfig(servers=[], model="m").timeout / 10
+    assert int(given["--num_load_threads"]) > 1
+
+
+@pytest.mark.parametrize("service", ["serving-gpu", "serving-cpu"])
+def test_tensorflow_serving_gives_freed_memory_back(service):
+    names = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
+    environment = compose()["services"][service]["environment"]
+    assert {name: environment[name] for name in names} == dict.fromkeys(names, "262144")
 
 
 @pytest.mark.parametrize("profile", ["gpu", "cpu", "embedded"])

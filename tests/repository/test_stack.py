@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -316,10 +317,27 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are():
     assert asked <= documented
 
 
-def test_alert_rules_fire_on_what_they_are_for(tmp_path):
-    promtool = shutil.which("promtool")
-    if promtool is None:
+@pytest.fixture
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
         pytest.skip("no promtool (Debian's package prometheus)")
+    return found
+
+
+def test_every_alert_is_tested_to_fire():
+    rules = yaml.safe_load((ROOT / "serving_config/prometheus/alerts.yml").read_text())
+    tests = yaml.safe_load((ROOT / "tests/repository/alerts_test.yml").read_text())["tests"]
+    fired = {
+        each["alertname"]
+        for test in tests
+        for each in test["alert_rule_test"]
+        if each.get("exp_alerts")
+    }
+    assert {rule["alert"] for group in rules["groups"] for rule in group["rules"]} == fired
+
+
+def test_alert_rules_fire_on_what_they_are_for(promtool, tmp_path):
     prometheus = ROOT / "serving_config" / "prometheus"
     tests = tmp_path / "alerts_test.yml"
     text = (ROOT / "tests" / "repository" / "alerts_test.yml").read_text()
@@ -330,3 +348,108 @@ def test_alert_rules_fire_on_what_they_are_for(tmp_path):
     ):
         done = subprocess.run([promtool, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_model_without_a_version_raises_the_alarm(promtool, tmp_path):
+    """By a real scrape: one model is well, and three never had a version that loaded."""
+    write_tiny_model(tmp_path / "well", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken" / "1").mkdir(parents=True)
+    models = "".join(
+        f'config {{ name: "{name}" base_path: "{tmp_path / name}" model_platform: "tensorflow" }}'
+        for name in ("well", "empty", "broken", "missing")
+    )
+    config = tmp_path / "models.config"
+    config.write_text(f"model_config_list {{ {models} }}")
+    rest = free_port()
+    server = ServerProcess(
+        f"--model_config_file={config}",
+        f"--rest_api_port={rest}",
+        f"--monitoring_config_file={ROOT / 'serving_config' / 'monitoring.config'}",
+        "--max_num_load_retries=0",
+        log=tmp_path / "log",
+    ).start()
+    try:
+        url = f"http://127.0.0.1:{rest}/monitoring/prometheus/metrics"
+        page = urllib.request.urlopen(url, timeout=20).read().decode()
+    finally:
+        server.stop()
+    series = []
+    for line in page.splitlines():
+        name, _, value = line.rpartition(" ")
+        if not line.startswith("#"):
+            labels = name.replace("{", '{instance="a:8501",') if "{" in name else name
+            series.append({"series": labels, "values": f"{value}x30"})
+
+    alarm = {
+        "alertname": "NoVersionAvailable",
+        "eval_time": "4m",
+        "exp_alerts": [
+            {
+                "exp_labels": {"severity": "page", "instance": "a:8501", "model_name": model},
+                "exp_annotations": {"summary": f"a:8501 serves no version of {model}"},
+            }
+            for model in ("broken", "empty", "missing")
+        ],
+    }
+    case = {"interval": "1m", "input_series": series, "alert_rule_test": [alarm]}
+    file = tmp_path / "scrape_test.yml"
+    rules = str(ROOT / "serving_config" / "prometheus" / "alerts.yml")
+    file.write_text(
+        yaml.safe_dump({"rule_files": [rules], "evaluation_interval": "1m", "tests": [case]})
+    )
+    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+CALLS = ":tensorflow:serving:request_count"
+LATENCY = ":tensorflow:serving:request_latency"
+
+
+def test_the_dashboard_leaves_out_probes(promtool, tmp_path):
+    """60 answers and 60 failures a minute, and 600 probes that TensorFlow Serving counts."""
+    dashboard = ROOT / "serving_config" / "grafana" / "dashboards" / "featurewire.json"
+    panels = {each["title"]: each for each in json.loads(dashboard.read_text())["panels"]}
+    shown = {
+        ("Requests a second, by status", 0): [
+            {"labels": '{model_name="m", status="INTERNAL"}', "value": 1},
+            {"labels": '{model_name="m", status="OK"}', "value": 1},
+        ],
+        ("Share of requests that fail or are refused", 0): [
+            {"labels": '{model_name="m"}', "value": 0.5}
+        ],
+        ("Latency of requests that succeeded", 0): [{"labels": '{model_name="m"}', "value": 5.5}],
+        ("In flight", 1): [{"labels": '{model_name="m"}', "value": 5.5}],
+    }
+    probe = 'model_name="m", API="", entrypoint="REST"'
+    call = 'model_name="m", API="Predict", entrypoint="GRPC"'
+    series = {
+        f'{CALLS}{{model_name="m", status="OK"}}': "0+660x20",
+        f'{CALLS}{{model_name="m", status="INTERNAL"}}': "0+60x20",
+        f"{LATENCY}_count{{{call}}}": "0+60x20",
+        f"{LATENCY}_count{{{probe}}}": "0+600x20",
+        f"{LATENCY}_sum{{{call}}}": "0+330000000x20",
+        f"{LATENCY}_sum{{{probe}}}": "0+600000x20",
+    }
+    for labels, before in ((call, 0), (probe, 600)):
+        for le in ("1e+06", "1e+07", "+Inf"):
+            count = before if before or le == "1e+06" else 60
+            series[f'{LATENCY}_bucket{{{labels}, le="{le}"}}'] = f"0+{count}x20"
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": panels[title]["targets"][number]["expr"]
+                .replace("$__rate_interval", "5m")
+                .replace("$model", ".*"),
+                "eval_time": "15m",
+                "exp_samples": samples,
+            }
+            for (title, number), samples in shown.items()
+        ],
+    }
+    file = tmp_path / "dashboard_test.yml"
+    file.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": [case]}))
+    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
