@@ -116,7 +116,8 @@ def test_every_pod_is_confined_and_ends_slowly(folder):
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        assert {"cpu", "memory"} <= set(each["resources"]["limits"])
+        for kind in ("requests", "limits"):
+            assert {"cpu", "memory", "ephemeral-storage"} <= set(each["resources"][kind])
     pause = container(folder)["lifecycle"]["preStop"]["sleep"]["seconds"]
     age = int(re.search(r"max_connection_age_ms=(\d+)", str(container(folder)["args"]))[1])
     assert age / 1000 < pause  # clients leave while it still serves
@@ -142,6 +143,22 @@ def test_every_server_starts_with_flags_and_files_that_there_are(folder):
         if volumes[mount["name"]].get("emptyDir", {}).get("medium"):
             files.add(f"{mount['mountPath']}/ssl.config")  # which the init container writes
     assert {value for value in flags(folder).values() if value.startswith("/")} <= files
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_every_pod_has_the_limits_of_the_compose_stack(folder):
+    """Calls in flight, attempts to load a version, and what becomes of freed memory."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["serving-cpu"]
+    wanted = dict(flag.split("=", 1) for flag in compose["command"])
+    for flag in (
+        "--grpc_max_threads",
+        "--num_load_threads",
+        "--max_num_load_retries",
+        "--load_retry_interval_micros",
+    ):
+        assert flags(folder)[flag] == wanted[flag]
+    environment = {each["name"]: each["value"] for each in container(folder)["env"]}
+    assert environment == compose["environment"]
 
 
 def test_the_config_maps_are_the_files_of_serving_config():
@@ -179,6 +196,72 @@ def test_a_rollout_in_the_cluster_has_only_the_permissions_it_needs():
         ("leases",): ["create"],
         ("leases", "featurewire-rollout-serving-models"): ["get", "patch"],
     }
+
+
+def pods() -> dict[str, dict]:
+    """The pod of every workload, by its folder."""
+    found = {
+        folder: resource["spec"]["template"]["spec"]
+        for folder in FOLDERS
+        for resource in rendered(folder)
+        if resource["kind"] in ("Deployment", "Job")
+    }
+    assert {"base", "exporter", "rollout", *OVERLAYS} == set(found)
+    return found
+
+
+def test_no_pod_fills_the_disk_of_its_node():
+    for folder, pod in pods().items():
+        for volume in pod["volumes"]:
+            assert "emptyDir" not in volume or volume["emptyDir"].get("sizeLimit"), folder
+        for each in pod["containers"]:
+            assert "ephemeral-storage" in each["resources"]["limits"], folder
+
+
+def test_no_pod_walks_its_volume_to_change_owners():
+    for folder, pod in pods().items():
+        assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch", folder
+
+
+def test_every_workload_has_a_network_policy_of_its_own():
+    for folder in ("base", "exporter", "rollout"):
+        policy = one(folder, "NetworkPolicy")["spec"]
+        (labels,) = [
+            each["spec"]["template"]["metadata"]["labels"]
+            for each in rendered(folder)
+            if each["kind"] in ("Deployment", "Job")
+        ]
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_a_rollout_in_the_cluster_sees_files_and_has_time_to_go_back():
+    pod = pods()["rollout"]
+    assert pod["terminationGracePeriodSeconds"] == 120
+    (config,) = [each for each in rendered("once") if each["kind"] == "ConfigMap"]
+    (base,) = re.findall(r'base_path: "([^"]+)"', config["data"]["models.config"])
+    (mount,) = [
+        each["mountPath"]
+        for each in pod["containers"][0]["volumeMounts"]
+        if each["name"] == "models"
+    ]
+    assert base.startswith(f"{mount}/")
+
+
+def test_maintenance_and_updates_look_at_pods_that_serve():
+    budget = one("base", "PodDisruptionBudget")["spec"]
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    for each in pods()["base"]["topologySpreadConstraints"]:
+        assert each["matchLabelKeys"] == ["pod-template-hash"]
+
+
+@pytest.mark.parametrize("folder", ["overlays/autoscaling", "overlays/autoscaling-gpu"])
+def test_pods_stay_while_prometheus_is_away(folder):
+    spec = one(folder, "ScaledObject")["spec"]
+    assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
+    assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
+    # KEDA falls back only for metrics of this kind.
+    assert {each["metricType"] for each in spec["triggers"]} == {"AverageValue"}
 
 
 def test_the_exporters_job_runs_a_command_of_its_image():
