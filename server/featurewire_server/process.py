@@ -44,7 +44,7 @@ class StartError(Exception):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT. 0: ended as told; 1: could not start; 2: wrong usage."""
+    """Serve until SIGTERM, SIGINT or SIGHUP. 0: ended so; 1: could not start; 2: wrong usage."""
     flags = flags_module.parse(argv)
     if flags.version:
         print(f"featurewire-server {__version__}")
@@ -58,8 +58,10 @@ def main(argv: Sequence[str]) -> int:
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     signal.set_wakeup_fd(waker.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # `nohup` has SIGHUP ignored: the server outlives its terminal.
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop.set())
     try:
         server = Server(flags, stop)
     except (StartError, ServingError) as error:

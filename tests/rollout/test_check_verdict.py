@@ -71,7 +71,9 @@ def test_equal_vectors_are_the_same_space_with_a_manifest_or_without():
 
 def test_digests_that_differ_never_give_the_same_space():
     text = said(judged(spaces=("a", "b")))
-    assert text.startswith("0 compatible within a cosine of 0.9999 for 95 % of images and 2.")
+    assert text.startswith(
+        "0 compatible within a cosine of 0.9999 for 95 % of images and a loss of 2."
+    )
     assert text.endswith("% of neighbours")
 
 

@@ -356,7 +356,8 @@ def test_a_server_without_a_loadable_version_answers_why(tmp_path: Path) -> None
         wait_until(lambda: stub.states().get(2) == "AVAILABLE")
 
 
-def test_sigterm_lets_requests_in_flight_finish_and_exits_with_0(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_lets_requests_in_flight_finish(tmp_path: Path, number: int) -> None:
     base = slow_model(tmp_path / "slow")
     with (
         serving(base, log=tmp_path / "log", model="slow") as server,
@@ -368,7 +369,7 @@ def test_sigterm_lets_requests_in_flight_finish_and_exits_with_0(tmp_path: Path)
         calling.start()
         started = tmp_path / "slow-started"
         wait_until(started.exists)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         wait_until(lambda: "stopping" in (tmp_path / "log").read_text())
         (tmp_path / "slow-finish").touch()
         calling.join(20)

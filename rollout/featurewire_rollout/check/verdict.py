@@ -208,7 +208,7 @@ def _within(vectors: list[Measure]) -> str:
         if measure.name == "cosine_p5":
             parts.append(f"a cosine of {_down(low)} for 95 % of images")
         elif measure.name.startswith("overlap_at_"):
-            parts.append(f"{math.ceil((1 - low) * 1000) / 10:g} % of neighbours")
+            parts.append(f"a loss of {math.ceil((1 - low) * 1000) / 10:g} % of neighbours")
     return "compatible within " + " and ".join(parts)
 
 
