@@ -159,6 +159,8 @@ def test_every_pod_has_the_limits_of_the_compose_stack(folder):
         assert flags(folder)[flag] == wanted[flag]
     environment = {each["name"]: each["value"] for each in container(folder)["env"]}
     assert environment == compose["environment"]
+    # docs/operating.md: what two versions take while a third loads.
+    assert int(container(folder)["resources"]["limits"]["memory"].removesuffix("Gi")) >= 6
 
 
 def test_the_config_maps_are_the_files_of_serving_config():

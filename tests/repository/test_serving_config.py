@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,14 @@ def test_the_stack_gives_up_a_broken_version_within_seconds(service):
     pauses = int(given["--max_num_load_retries"]) * int(given["--load_retry_interval_micros"]) / 1e6
     assert 0 < pauses <= RolloutConfig(servers=[], model="m").timeout / 10
     assert int(given["--num_load_threads"]) > 1
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_the_stack_has_room_for_a_rollout(service):
+    """docs/operating.md measures what two versions take while a third loads."""
+    limit = compose()["services"][service]["deploy"]["resources"]["limits"]["memory"]
+    (gigabytes,) = re.fullmatch(r"\$\{SERVING_MEMORY:-(\d+)g\}", limit).groups()
+    assert int(gigabytes) >= 6
 
 
 @pytest.mark.parametrize("service", ["serving-gpu", "serving-cpu"])
