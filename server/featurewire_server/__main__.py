@@ -2,7 +2,7 @@
 
 import sys
 
-from .command import serve
+from featurewire_server.command import serve
 
 if __name__ == "__main__":
     sys.exit(serve(sys.argv[1:]))

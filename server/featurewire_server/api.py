@@ -29,19 +29,18 @@ from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from featurewire._tfs.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
-
-from ._tfs.classification_pb2 import ClassificationRequest, ClassificationResponse
-from ._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
-from ._tfs.regression_pb2 import RegressionRequest, RegressionResponse
-from .batching.task import Terms
-from .common.admission import Admission, Hold
-from .common.errors import ServingError, from_exception, invalid_argument
-from .common.loop import NUMBERS, by_size
-from .common.metrics import Metrics
-from .messages import inference, predict, tensors
-from .messages.predict import Run
-from .models.manager import Manager
-from .models.servable import Servable
+from featurewire_server._tfs.classification_pb2 import ClassificationRequest, ClassificationResponse
+from featurewire_server._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
+from featurewire_server._tfs.regression_pb2 import RegressionRequest, RegressionResponse
+from featurewire_server.batching.task import Terms
+from featurewire_server.common.admission import Admission, Hold
+from featurewire_server.common.errors import ServingError, from_exception, invalid_argument
+from featurewire_server.common.loop import NUMBERS, by_size
+from featurewire_server.common.metrics import Metrics
+from featurewire_server.messages import inference, predict, tensors
+from featurewire_server.messages.predict import Run
+from featurewire_server.models.manager import Manager
+from featurewire_server.models.servable import Servable
 
 log = logging.getLogger(__name__)
 

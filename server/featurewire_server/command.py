@@ -7,13 +7,13 @@ import argparse
 
 def serve(argv: list[str]) -> int:
     """Serve SavedModels with TensorFlow Serving's API."""
-    from . import process
+    from featurewire_server import process
 
     return process.main(argv)
 
 
 def serve_parser() -> argparse.ArgumentParser:
     """The parser of `featurewire serve`, for documentation tests."""
-    from . import flags
+    from featurewire_server import flags
 
     return flags.parser()

@@ -6,10 +6,9 @@ import logging
 import threading
 
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
-
-from .common.errors import ServingError, invalid_argument
-from .common.text_files import read
-from .models.manager import Manager
+from featurewire_server.common.errors import ServingError, invalid_argument
+from featurewire_server.common.text_files import read
+from featurewire_server.models.manager import Manager
 
 log = logging.getLogger(__name__)
 

@@ -9,18 +9,17 @@ import tempfile
 from pathlib import Path
 
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
-
-from ._tfs.monitoring_config_pb2 import MonitoringConfig
-from ._tfs.session_bundle_config_pb2 import BatchingParameters
-from ._tfs.ssl_config_pb2 import SSLConfig
-from .batching.config import BatchingConfig
-from .common import cgroup
-from .common.errors import ServingError, invalid_argument
-from .common.text_files import read
-from .engines.engine import EngineConfig
-from .engines.libraries import import_tensorflow
-from .flags import CORES
-from .models.policy import PLATFORM
+from featurewire_server._tfs.monitoring_config_pb2 import MonitoringConfig
+from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
+from featurewire_server._tfs.ssl_config_pb2 import SSLConfig
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.common import cgroup
+from featurewire_server.common.errors import ServingError, invalid_argument
+from featurewire_server.common.text_files import read
+from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.libraries import import_tensorflow
+from featurewire_server.flags import CORES
+from featurewire_server.models.policy import PLATFORM
 
 log = logging.getLogger(__name__)
 

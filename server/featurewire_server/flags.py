@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .common import cgroup
+from featurewire_server.common import cgroup
 
 INT32 = (1 << 31) - 1
 INT64 = (1 << 63) - 1

@@ -17,21 +17,20 @@ from collections.abc import Sequence
 import grpc
 
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
-
-from . import __version__, configs
-from . import flags as flags_module
-from ._tfs.ssl_config_pb2 import SSLConfig
-from .api import Api
-from .batching.runner import BatchScheduler
-from .common.admission import Admission, default_limit
-from .common.errors import ServingError
-from .common.metrics import Metrics, page_path
-from .config_file import ConfigFile
-from .models.loading import Loader
-from .models.manager import Manager, ManagerConfig
-from .transport import ports, rest
-from .transport.grpc_server import WORK_CALLS, GrpcConfig, GrpcServer
-from .transport.rest.server import HttpServer
+from featurewire_server import __version__, configs
+from featurewire_server import flags as flags_module
+from featurewire_server._tfs.ssl_config_pb2 import SSLConfig
+from featurewire_server.api import Api
+from featurewire_server.batching.runner import BatchScheduler
+from featurewire_server.common.admission import Admission, default_limit
+from featurewire_server.common.errors import ServingError
+from featurewire_server.common.metrics import Metrics, page_path
+from featurewire_server.config_file import ConfigFile
+from featurewire_server.models.loading import Loader
+from featurewire_server.models.manager import Manager, ManagerConfig
+from featurewire_server.transport import ports, rest
+from featurewire_server.transport.grpc_server import WORK_CALLS, GrpcConfig, GrpcServer
+from featurewire_server.transport.rest.server import HttpServer
 
 log = logging.getLogger(__name__)
 

@@ -117,7 +117,6 @@ def server_imports() -> Iterator[tuple[str, str]]:
     """(module, module that it imports), dotted, without the package's name; not those for types."""
     for path in SERVER.rglob("*.py"):
         parts = path.relative_to(SERVER).with_suffix("").parts
-        package = parts[:-1]
         module = ".".join(parts).removesuffix(".__init__")
         tree = ast.parse(path.read_text())
         for_types = {
@@ -128,11 +127,11 @@ def server_imports() -> Iterator[tuple[str, str]]:
             for inner in ast.walk(child)
         }
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.level and node not in for_types:
-                base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
-                for alias in node.names:
-                    full = SERVER.joinpath(*filter(None, base), alias.name)
-                    found = [*filter(None, base)]
+            if isinstance(node, ast.ImportFrom) and node.module and node not in for_types:
+                root, *base = node.module.split(".")
+                for alias in node.names if root == SERVER.name else ():
+                    full = SERVER.joinpath(*base, alias.name)
+                    found = [*base]
                     if full.with_suffix(".py").exists() or full.is_dir():
                         found.append(alias.name)
                     if found:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .config import MAX_TARGET_SIDE, MIN_TENSORFLOW, RESIZE_METHODS, STATUS, PreprocessConfig
+from featurewire_exporter.preprocess.config import (
+    MAX_TARGET_SIDE,
+    MIN_TENSORFLOW,
+    RESIZE_METHODS,
+    STATUS,
+    PreprocessConfig,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,7 +39,7 @@ def build_preprocess(
     Raises ValueError for settings that cannot work.
     """
     decode = build_decode(config)
-    from .batch import spread
+    from featurewire_exporter.preprocess.batch import spread
 
     def preprocess(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, status = decode(image_bytes)
@@ -47,7 +53,7 @@ def build_decode(
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """The same, but `images` holds those rows alone whose status is 0, in their order."""
     # Here, not above: reading the settings' defaults must not load TensorFlow.
-    from .batch import batch_decode
+    from featurewire_exporter.preprocess.batch import batch_decode
 
     config.validate()
     return batch_decode(config)

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from .config import (
+from featurewire_exporter.preprocess.config import (
     CORRUPT,
     EMPTY,
     MAX_IMAGE_SIDE,
@@ -26,9 +26,9 @@ from .config import (
     UNSUPPORTED,
     PreprocessConfig,
 )
-from .formats import Images, decode
-from .plan import Plan, make_plans
-from .resize import resize
+from featurewire_exporter.preprocess.formats import Images, decode
+from featurewire_exporter.preprocess.plan import Plan, make_plans
+from featurewire_exporter.preprocess.resize import resize
 
 _CPU = "/CPU:0"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from . import bmp, gif, jpeg, png, webp
-from .config import PreprocessConfig
-from .header import HEAD_BYTES, Header
-from .octets import spell, window
+from featurewire_exporter.preprocess import bmp, gif, jpeg, png, webp
+from featurewire_exporter.preprocess.config import PreprocessConfig
+from featurewire_exporter.preprocess.header import HEAD_BYTES, Header
+from featurewire_exporter.preprocess.octets import spell, window
 
 RATIOS = (1, 2, 4, 8)
 """By which a JPEG's sides can be divided in its decode."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from .header import Header
-from .octets import little, spell, window
-from .orientation import UPRIGHT
+from featurewire_exporter.preprocess.header import Header
+from featurewire_exporter.preprocess.octets import little, spell, window
+from featurewire_exporter.preprocess.orientation import UPRIGHT
 
 _BLOCK, _EXTENSION, _FRAME, _DONE, _BAD = range(5)
 

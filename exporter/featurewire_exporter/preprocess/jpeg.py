@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from . import jpeg_scans
-from .config import LEVEL_SHIFT
-from .header import Header, no_extra
-from .octets import big, spell, walk, window
-from .orientation import UPRIGHT, read_orientation
+from featurewire_exporter.preprocess import jpeg_scans
+from featurewire_exporter.preprocess.config import LEVEL_SHIFT
+from featurewire_exporter.preprocess.header import Header, no_extra
+from featurewire_exporter.preprocess.octets import big, spell, walk, window
+from featurewire_exporter.preprocess.orientation import UPRIGHT, read_orientation
 
 MAGIC = b"\xff\xd8\xff"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from .octets import window
+from featurewire_exporter.preprocess.octets import window
 
 MAX_SCANS_SEARCHED = 1024
 """No file of more scans is decoded, so none is counted beyond."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from .octets import among, big, little, spell, window
+from featurewire_exporter.preprocess.octets import among, big, little, spell, window
 
 UPRIGHT = 1
 

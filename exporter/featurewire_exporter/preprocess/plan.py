@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from .config import PreprocessConfig
-from .formats import RATIOS, Images
-from .orientation import exchanges_sides, reversed_sides
+from featurewire_exporter.preprocess.config import PreprocessConfig
+from featurewire_exporter.preprocess.formats import RATIOS, Images
+from featurewire_exporter.preprocess.orientation import exchanges_sides, reversed_sides
 
 _WIDE = 16
 """How many times as wide as high a picture is that is turned over first."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from . import png_chunks
-from .header import Header, no_extra
-from .octets import big, spell, walk, window
-from .orientation import UPRIGHT, read_orientation
+from featurewire_exporter.preprocess import png_chunks
+from featurewire_exporter.preprocess.header import Header, no_extra
+from featurewire_exporter.preprocess.octets import big, spell, walk, window
+from featurewire_exporter.preprocess.orientation import UPRIGHT, read_orientation
 
 MAGIC = png_chunks.MAGIC
 

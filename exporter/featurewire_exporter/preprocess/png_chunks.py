@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from .octets import among, big
+from featurewire_exporter.preprocess.octets import among, big
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 

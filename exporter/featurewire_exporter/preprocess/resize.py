@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from .config import PreprocessConfig
-from .plan import Plan, Side
+from featurewire_exporter.preprocess.config import PreprocessConfig
+from featurewire_exporter.preprocess.plan import Plan, Side
 
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos3": "lanczos3"}
 

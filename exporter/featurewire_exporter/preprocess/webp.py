@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from .header import Header, no_extra
-from .octets import little, spell, walk, window
-from .orientation import UPRIGHT, read_orientation
+from featurewire_exporter.preprocess.header import Header, no_extra
+from featurewire_exporter.preprocess.octets import little, spell, walk, window
+from featurewire_exporter.preprocess.orientation import UPRIGHT, read_orientation
 
 _MAX_CHUNKS = 64
 _ANIMATED = 0x02

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .._tfs.session_bundle_config_pb2 import BatchingParameters
-from ..common import cgroup
-from ..common.errors import invalid_argument
+from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
+from featurewire_server.common import cgroup
+from featurewire_server.common.errors import invalid_argument
 
 
 @dataclass(frozen=True, kw_only=True)

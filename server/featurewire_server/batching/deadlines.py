@@ -9,9 +9,9 @@ import heapq
 import math
 from collections.abc import Collection, Iterable
 
-from ..common.errors import ServingError, resource_exhausted
-from .queue import Line, Queue
-from .task import Task
+from featurewire_server.batching.queue import Line, Queue
+from featurewire_server.batching.task import Task
+from featurewire_server.common.errors import ServingError, resource_exhausted
 
 TRIAL_AFTER = 5.0
 """Seconds without a measurement after which an idle server tries whether it is still too slow."""

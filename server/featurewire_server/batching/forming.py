@@ -9,9 +9,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .deadlines import in_time, must_end, needed
-from .queue import Line, Queue
-from .task import Piece, Task
+from featurewire_server.batching.deadlines import in_time, must_end, needed
+from featurewire_server.batching.queue import Line, Queue
+from featurewire_server.batching.task import Piece, Task
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
-from ..common.errors import unavailable
-from .config import BatchingConfig
-from .returns import Returns
-from .task import Task
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.returns import Returns
+from featurewire_server.batching.task import Task
+from featurewire_server.common.errors import unavailable
 
 PRESSED = 5.0
 """Seconds for which a queue counts as pressed after it has refused a task for want of time."""

@@ -19,14 +19,14 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..common.errors import deadline_exceeded, from_exception
-from ..common.metrics import Metrics
-from ..engines.engine import Engine
-from ..messages.predict import Run
-from .config import BatchingConfig
-from .queue import Queue
-from .schedule import Schedule
-from .task import Batch, Task, Terms, common_rows, refused_rows
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.queue import Queue
+from featurewire_server.batching.schedule import Schedule
+from featurewire_server.batching.task import Batch, Task, Terms, common_rows, refused_rows
+from featurewire_server.common.errors import deadline_exceeded, from_exception
+from featurewire_server.common.metrics import Metrics
+from featurewire_server.engines.engine import Engine
+from featurewire_server.messages.predict import Run
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import math
 
-from . import deadlines, forming
-from .deadlines import BULK_SHARE, Deadlines, lead
-from .queue import Line, Queue
-from .returns import SOON
-from .task import Batch, Task, TaskTooLarge
+from featurewire_server.batching import deadlines, forming
+from featurewire_server.batching.deadlines import BULK_SHARE, Deadlines, lead
+from featurewire_server.batching.queue import Line, Queue
+from featurewire_server.batching.returns import SOON
+from featurewire_server.batching.task import Batch, Task, TaskTooLarge
 
 BULK_SECONDS = 1.3
 """What a batch of bulk takes at most while interactive tasks come."""

@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 
-from ..common.errors import ServingError, failed_precondition, from_exception, invalid_argument
+from featurewire_server.common.errors import (
+    ServingError,
+    failed_precondition,
+    from_exception,
+    invalid_argument,
+)
 
 if TYPE_CHECKING:
-    from .queue import Queue
+    from featurewire_server.batching.queue import Queue
 
 
 class TaskTooLarge(ServingError):

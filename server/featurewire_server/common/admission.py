@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from . import memory
-from .errors import resource_exhausted
-from .metrics import Metrics
+from featurewire_server.common import memory
+from featurewire_server.common.errors import resource_exhausted
+from featurewire_server.common.metrics import Metrics
 
 MIB = 1 << 20
 DEFAULT_LIMIT = 512 * MIB

@@ -7,7 +7,7 @@ import ctypes
 import gc
 from pathlib import Path
 
-from . import cgroup
+from featurewire_server.common import cgroup
 
 _MIB = 1 << 20
 

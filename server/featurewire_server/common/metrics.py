@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping
 
 import grpc
 
-from .._tfs.monitoring_config_pb2 import MonitoringConfig
-from .prometheus import CONTENT_TYPE, Counter, Family, Gauge, Histogram
+from featurewire_server._tfs.monitoring_config_pb2 import MonitoringConfig
+from featurewire_server.common.prometheus import CONTENT_TYPE, Counter, Family, Gauge, Histogram
 
 #: Where TensorFlow Serving answers when MonitoringConfig gives no path.
 DEFAULT_PATH = "/monitoring/prometheus/metrics"

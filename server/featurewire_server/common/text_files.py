@@ -8,7 +8,7 @@ from typing import TypeVar
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from .errors import invalid_argument
+from featurewire_server.common.errors import invalid_argument
 
 M = TypeVar("M", bound=Message)
 

@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
-
-from .engine import Engine
+from featurewire_server.engines.engine import Engine
 
 MANIFEST_SIGNATURE = "manifest"
 """An artifact's signature that describes it, as JSON."""

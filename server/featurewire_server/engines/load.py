@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .artifact import ArtifactEngine
-from .engine import MANIFEST, Engine, EngineConfig
+from featurewire_server.engines.artifact import ArtifactEngine
+from featurewire_server.engines.engine import MANIFEST, Engine, EngineConfig
 
 
 def load_engine(path: Path, config: EngineConfig, *, beside: bool = False) -> Engine:
@@ -20,11 +20,11 @@ def load_engine(path: Path, config: EngineConfig, *, beside: bool = False) -> En
 
 def _load(path: Path, config: EngineConfig, beside: bool) -> Engine:
     if config.engine != "tensorflow":
-        from . import openvino as engine_openvino
+        from featurewire_server.engines import openvino as engine_openvino
 
         engine = engine_openvino.load(path, config, beside=beside)
         if engine is not None:
             return engine
-    from . import tensorflow as engine_tensorflow
+    from featurewire_server.engines import tensorflow as engine_tensorflow
 
     return engine_tensorflow.TensorFlowEngine(path, config)

@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
-
-from ..common import cgroup
-from ..common.errors import failed_precondition, from_run, internal
-from ..common.processor import has_vnni
-from .engine import MANIFEST, EngineConfig, Split, Unsuitable
+from featurewire_server.common import cgroup
+from featurewire_server.common.errors import failed_precondition, from_run, internal
+from featurewire_server.common.processor import has_vnni
+from featurewire_server.engines.engine import MANIFEST, EngineConfig, Split, Unsuitable
 
 if TYPE_CHECKING:
-    from .openvino_graph import Halves
-    from .openvino_network import Network
+    from featurewire_server.engines.openvino_graph import Halves
+    from featurewire_server.engines.openvino_network import Network
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +109,9 @@ class OpenVinoEngine:
 
         Raises Unsuitable if the graph does not come apart as `split` says.
         """
-        from . import openvino_child as engine_openvino_child
-        from . import openvino_graph as engine_openvino_graph
-        from . import openvino_network as engine_openvino_network
+        from featurewire_server.engines import openvino_child as engine_openvino_child
+        from featurewire_server.engines import openvino_graph as engine_openvino_graph
+        from featurewire_server.engines import openvino_network as engine_openvino_network
 
         with tempfile.TemporaryDirectory(prefix="featurewire-") as folder:
             quantised = int8_network(path) if config.int8 else None
@@ -172,7 +171,7 @@ class _Around:
     def __init__(self, halves: Halves, config: EngineConfig) -> None:
         import tensorflow as tf
 
-        from .tensorflow import session_config
+        from featurewire_server.engines.tensorflow import session_config
 
         proto = session_config(config)
         self.threads: int = proto.intra_op_parallelism_threads
@@ -233,7 +232,7 @@ class _Around:
         key = (tuple(fetches.values()), tuple(feeds))
         call = self._callables.get(key)
         if call is None:
-            from .tensorflow import session_callable
+            from featurewire_server.engines.tensorflow import session_callable
 
             call = session_callable(self._session, list(fetches.values()), list(feeds))
             self._callables[key] = call

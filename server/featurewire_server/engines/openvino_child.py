@@ -17,11 +17,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.errors import internal, resource_exhausted
-from .engine import Split, Unsuitable
+from featurewire_server.common.errors import internal, resource_exhausted
+from featurewire_server.engines.engine import Split, Unsuitable
 
 if TYPE_CHECKING:
-    from .openvino_graph import Halves
+    from featurewire_server.engines.openvino_graph import Halves
 
 NICE = 10
 """A tenth of what a thread that answers gets, where both want a processor."""
@@ -63,11 +63,11 @@ def take_apart(path: Path, tags: tuple[str, ...], split: Split, folder: Path) ->
 
 
 def _take_apart(path: Path, tags: tuple[str, ...], split: Split, folder: Path) -> Halves:
-    from .libraries import import_openvino, import_tensorflow
+    from featurewire_server.engines.libraries import import_openvino, import_tensorflow
 
     import_tensorflow()
     ov = import_openvino()
-    from . import openvino_graph, openvino_network
+    from featurewire_server.engines import openvino_graph, openvino_network
 
     halves = openvino_graph.take_apart(path, tags, split)
     model = openvino_network.read(halves.network)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..common.errors import invalid_argument
-from .engine import Unsuitable
-from .libraries import import_openvino
+from featurewire_server.common.errors import invalid_argument
+from featurewire_server.engines.engine import Unsuitable
+from featurewire_server.engines.libraries import import_openvino
 
 if TYPE_CHECKING:
     import openvino as ov

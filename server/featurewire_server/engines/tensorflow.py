@@ -15,9 +15,14 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
-
-from ..common.errors import ServingError, failed_precondition, from_exception, from_run, not_found
-from .engine import EngineConfig
+from featurewire_server.common.errors import (
+    ServingError,
+    failed_precondition,
+    from_exception,
+    from_run,
+    not_found,
+)
+from featurewire_server.engines.engine import EngineConfig
 
 _FILES = ("saved_model.pb", "saved_model.pbtxt")
 _MIXED_PRECISION = {

@@ -11,14 +11,22 @@ import numpy as np
 from featurewire._tfs import types_pb2
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from featurewire._tfs.model_pb2 import ModelSpec
-
-from .._tfs.classification_pb2 import ClassificationRequest, ClassificationResult
-from .._tfs.inference_pb2 import InferenceResult, InferenceTask, MultiInferenceRequest
-from .._tfs.input_pb2 import Input
-from .._tfs.regression_pb2 import RegressionRequest, RegressionResult
-from ..common.errors import ServingError, failed_precondition, invalid_argument, unimplemented
-from . import predict
-from .predict import Run
+from featurewire_server._tfs.classification_pb2 import ClassificationRequest, ClassificationResult
+from featurewire_server._tfs.inference_pb2 import (
+    InferenceResult,
+    InferenceTask,
+    MultiInferenceRequest,
+)
+from featurewire_server._tfs.input_pb2 import Input
+from featurewire_server._tfs.regression_pb2 import RegressionRequest, RegressionResult
+from featurewire_server.common.errors import (
+    ServingError,
+    failed_precondition,
+    invalid_argument,
+    unimplemented,
+)
+from featurewire_server.messages import predict
+from featurewire_server.messages.predict import Run
 
 EXAMPLES = "inputs"  # the input alias of both kinds of signature
 CLASSES = "classes"

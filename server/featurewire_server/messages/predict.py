@@ -11,9 +11,8 @@ import numpy as np
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from featurewire._tfs.predict_pb2 import PredictRequest
 from featurewire._tfs.tensor_pb2 import TensorProto
-
-from ..common.errors import failed_precondition, internal, invalid_argument
-from . import tensors
+from featurewire_server.common.errors import failed_precondition, internal, invalid_argument
+from featurewire_server.messages import tensors
 
 DEFAULT_SIGNATURE = "serving_default"
 METHODS = tuple(f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))

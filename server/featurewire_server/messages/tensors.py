@@ -15,8 +15,7 @@ import numpy as np
 from featurewire._tfs import types_pb2
 from featurewire._tfs.tensor_pb2 import TensorProto
 from featurewire._tfs.tensor_shape_pb2 import TensorShapeProto
-
-from ..common.errors import ServingError, invalid_argument, unimplemented
+from featurewire_server.common.errors import ServingError, invalid_argument, unimplemented
 
 MAX_RANK = 64  # numpy's own limit; TensorFlow's is 254
 REF = 100

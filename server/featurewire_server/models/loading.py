@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from .._tfs.session_bundle_config_pb2 import BatchingParameters
-from ..batching.config import BatchingConfig
-from ..batching.runner import BatchScheduler, Runner
-from ..common import memory
-from ..common.metrics import Metrics
-from ..common.text_files import read
-from ..engines.artifact import ArtifactEngine
-from ..engines.engine import EngineConfig
-from ..engines.load import load_engine
-from .warmup import first_rows, replayed_by, warm_up
+from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.runner import BatchScheduler, Runner
+from featurewire_server.common import memory
+from featurewire_server.common.metrics import Metrics
+from featurewire_server.common.text_files import read
+from featurewire_server.engines.artifact import ArtifactEngine
+from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.load import load_engine
+from featurewire_server.models.warmup import first_rows, replayed_by, warm_up
 
 log = logging.getLogger(__name__)
 

@@ -19,20 +19,19 @@ import grpc
 from featurewire._tfs.get_model_status_pb2 import ModelVersionStatus
 from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.model_server_config_pb2 import ModelConfig, ModelServerConfig
-
-from ..batching.runner import Runner
-from ..common import memory
-from ..common.errors import (
+from featurewire_server.batching.runner import Runner
+from featurewire_server.common import memory
+from featurewire_server.common.errors import (
     ServingError,
     from_exception,
     invalid_argument,
     not_found,
     shutting_down,
 )
-from ..common.metrics import Metrics
-from . import policy
-from .servable import Servable, State
-from .source import list_versions
+from featurewire_server.common.metrics import Metrics
+from featurewire_server.models import policy
+from featurewire_server.models.servable import Servable, State
+from featurewire_server.models.source import list_versions
 
 log = logging.getLogger(__name__)
 

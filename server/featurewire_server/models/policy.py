@@ -10,9 +10,8 @@ from featurewire._tfs.model_server_config_pb2 import (
     ModelConfig,
     ModelServerConfig,
 )
-
-from ..common.errors import failed_precondition, invalid_argument
-from .servable import Servable, State
+from featurewire_server.common.errors import failed_precondition, invalid_argument
+from featurewire_server.models.servable import Servable, State
 
 VersionPolicy = FileSystemStoragePathSourceConfig.ServableVersionPolicy
 PLATFORM = "tensorflow"

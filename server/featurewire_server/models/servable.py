@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from featurewire._tfs.get_model_status_pb2 import ModelVersionStatus
-
-from ..batching.runner import Runner
-from ..common.errors import ServingError
+from featurewire_server.batching.runner import Runner
+from featurewire_server.common.errors import ServingError
 
 
 class State(enum.IntEnum):

@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
-
-from .._tfs.prediction_log_pb2 import PredictionLog
-from ..batching.runner import Runner
-from ..batching.task import TaskTooLarge, Terms
-from ..common import loop
-from ..common.errors import ServingError, invalid_argument
-from ..engines.engine import Engine
-from ..messages import inference, predict
+from featurewire_server._tfs.prediction_log_pb2 import PredictionLog
+from featurewire_server.batching.runner import Runner
+from featurewire_server.batching.task import TaskTooLarge, Terms
+from featurewire_server.common import loop
+from featurewire_server.common.errors import ServingError, invalid_argument
+from featurewire_server.engines.engine import Engine
+from featurewire_server.messages import inference, predict
 
 log = logging.getLogger(__name__)
 

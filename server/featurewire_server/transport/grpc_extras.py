@@ -16,9 +16,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 )
 
 from featurewire._tfs._pool import POOL
-
-from ..common.errors import ServingError
-from .grpc_limits import CallLimit
+from featurewire_server.common.errors import ServingError
+from featurewire_server.transport.grpc_limits import CallLimit
 
 CHECKS = 1024
 WATCHES = 1024

@@ -13,7 +13,12 @@ from typing import Any
 
 import grpc
 
-from ..common.errors import cancelled, invalid_argument, resource_exhausted, shutting_down
+from featurewire_server.common.errors import (
+    cancelled,
+    invalid_argument,
+    resource_exhausted,
+    shutting_down,
+)
 
 PATIENCE = 5.0
 """Seconds that a message may take before it no longer keeps others from being received: callers who

@@ -17,18 +17,17 @@ from featurewire._tfs.get_model_metadata_pb2 import GetModelMetadataRequest
 from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest
 from featurewire._tfs.model_management_pb2 import ReloadConfigRequest
 from featurewire._tfs.predict_pb2 import PredictRequest
-
-from .._tfs import prediction_service_pb2
-from .._tfs.classification_pb2 import ClassificationRequest
-from .._tfs.inference_pb2 import MultiInferenceRequest
-from .._tfs.regression_pb2 import RegressionRequest
-from .._tfs.ssl_config_pb2 import SSLConfig
-from ..api import BULK, CLASS, Api, Call
-from ..common.errors import ServingError, invalid_argument
-from ..common.loop import by_size, run
-from .grpc_extras import HEALTH, REFLECTION, Health, Reflection
-from .grpc_limits import CallLimit
-from .ports import UnixSocket
+from featurewire_server._tfs import prediction_service_pb2
+from featurewire_server._tfs.classification_pb2 import ClassificationRequest
+from featurewire_server._tfs.inference_pb2 import MultiInferenceRequest
+from featurewire_server._tfs.regression_pb2 import RegressionRequest
+from featurewire_server._tfs.ssl_config_pb2 import SSLConfig
+from featurewire_server.api import BULK, CLASS, Api, Call
+from featurewire_server.common.errors import ServingError, invalid_argument
+from featurewire_server.common.loop import by_size, run
+from featurewire_server.transport.grpc_extras import HEALTH, REFLECTION, Health, Reflection
+from featurewire_server.transport.grpc_limits import CallLimit
+from featurewire_server.transport.ports import UnixSocket
 
 PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name

@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ...api import BULK, CLASS, Call
-from ...common.admission import Admission, Hold
-from ...common.errors import ServingError, deadline_exceeded
-from .handler import Answer, Request, refusal
+from featurewire_server.api import BULK, CLASS, Call
+from featurewire_server.common.admission import Admission, Hold
+from featurewire_server.common.errors import ServingError, deadline_exceeded
+from featurewire_server.transport.rest.handler import Answer, Request, refusal
 
 #: A body's bytes are admitted as they come, those of a trickle in steps: announcing a length
 #: holds nothing, and a client that has sent one byte holds no more than this.

@@ -10,7 +10,7 @@ from http import HTTPStatus
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from . import encode
+from featurewire_server.transport.rest import encode
 
 MAX_CONNECTIONS = 1000
 #: A connection may be closed for another from here on: before, its request may be on its way.

@@ -12,10 +12,9 @@ import numpy as np
 
 from featurewire._tfs import types_pb2
 from featurewire._tfs.meta_graph_pb2 import TensorInfo
-
-from ...common.errors import ServingError, invalid_argument, unimplemented
-from ...messages.tensors import BY_NUMBER, ElementType, type_name
-from .document import require_in_range, shown, type_error
+from featurewire_server.common.errors import ServingError, invalid_argument, unimplemented
+from featurewire_server.messages.tensors import BY_NUMBER, ElementType, type_name
+from featurewire_server.transport.rest.document import require_in_range, shown, type_error
 
 _FLOATS = {types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE}
 _INTEGERS = {

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from ...common.errors import ServingError, invalid_argument
+from featurewire_server.common.errors import ServingError, invalid_argument
 
 #: From here on the outer levels are read in Python, so that other threads get their turn: the
 #: standard parser holds the GIL to the end, a second or more for a hundred megabytes of numbers.

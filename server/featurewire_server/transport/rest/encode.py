@@ -14,11 +14,10 @@ from featurewire._tfs import types_pb2
 from featurewire._tfs.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
 from featurewire._tfs.get_model_status_pb2 import GetModelStatusResponse
 from featurewire._tfs.tensor_pb2 import TensorProto
-
-from ..._tfs.classification_pb2 import ClassificationResult
-from ..._tfs.regression_pb2 import RegressionResult
-from ...common.errors import internal, invalid_argument
-from ...messages import tensors
+from featurewire_server._tfs.classification_pb2 import ClassificationResult
+from featurewire_server._tfs.regression_pb2 import RegressionResult
+from featurewire_server.common.errors import internal, invalid_argument
+from featurewire_server.messages import tensors
 
 #: Digits after which every value of a float type can be told from its neighbours.
 _DIGITS = {2: 5, 4: 9, 8: 17}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._tfs.example_pb2 import Example
-from ..._tfs.feature_pb2 import Feature
-from ..._tfs.input_pb2 import Input
-from ...common.errors import invalid_argument
-from .decode import bytes_of, is_base64
-from .document import require_in_range, shown, type_name
+from featurewire_server._tfs.example_pb2 import Example
+from featurewire_server._tfs.feature_pb2 import Feature
+from featurewire_server._tfs.input_pb2 import Input
+from featurewire_server.common.errors import invalid_argument
+from featurewire_server.transport.rest.decode import bytes_of, is_base64
+from featurewire_server.transport.rest.document import require_in_range, shown, type_name
 
 _KIND_NAMES = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 _MAX_FLOAT = 3.4028234663852886e38

@@ -18,19 +18,18 @@ from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest
 from featurewire._tfs.meta_graph_pb2 import TensorInfo
 from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.predict_pb2 import PredictRequest
-
-from ..._tfs.classification_pb2 import ClassificationRequest
-from ..._tfs.regression_pb2 import RegressionRequest
-from ...api import Api, Call
-from ...common.errors import (
+from featurewire_server._tfs.classification_pb2 import ClassificationRequest
+from featurewire_server._tfs.regression_pb2 import RegressionRequest
+from featurewire_server.api import Api, Call
+from featurewire_server.common.errors import (
     ServingError,
     deadline_exceeded,
     from_exception,
     invalid_argument,
 )
-from ...common.loop import JSON, by_size
-from ...messages import tensors
-from . import decode, document, encode, examples, routes
+from featurewire_server.common.loop import JSON, by_size
+from featurewire_server.messages import tensors
+from featurewire_server.transport.rest import decode, document, encode, examples, routes
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from featurewire._tfs.model_pb2 import ModelSpec
-
-from ...common.errors import ServingError, invalid_argument, not_found
+from featurewire_server.common.errors import ServingError, invalid_argument, not_found
 
 _MODEL = (
     r"/v1/models/(?P<name>[^/:]+)"

@@ -9,11 +9,15 @@ import socket
 
 import uvicorn
 
-from ...api import Api
-from ...common.loop import run
-from .app import Application
-from .connection import KEEP_ALIVE_SECONDS, MAX_HEADER_BYTES, Connection
-from .handler import Handler
+from featurewire_server.api import Api
+from featurewire_server.common.loop import run
+from featurewire_server.transport.rest.app import Application
+from featurewire_server.transport.rest.connection import (
+    KEEP_ALIVE_SECONDS,
+    MAX_HEADER_BYTES,
+    Connection,
+)
+from featurewire_server.transport.rest.handler import Handler
 
 #: The largest body. Images in base64 take a third more than their bytes.
 MAX_BODY_BYTES = 128 << 20
