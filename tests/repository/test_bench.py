@@ -1,4 +1,4 @@
-"""What the parts of `make bench` have in common: percentiles, shared servers, lesser processors."""
+"""`make bench` measures what it says, keeps the figures it has, and leaves no server."""
 
 from __future__ import annotations
 
@@ -19,32 +19,8 @@ from bench import lesser, models, results
 from bench._published import standing_still
 from bench.machine import own_seconds
 from bench.parts.accuracy import CROPS, recall_lost
-from bench.parts.loadgen import latencies, summary
 from bench.sharing import shared, sharing
-from bench.timing import percentiles
 from tests.support.waiting import wait_until
-
-SUMMARY = """\
-Result is : VALID
-50.00 percentile latency (ns)   : 1000000
-90.00 percentile latency (ns)   : 2000000
-99.00 percentile latency (ns)   : 3000000
-99.90 percentile latency (ns)   : 4000000
-"""
-
-
-@pytest.mark.parametrize(
-    ("count", "known"),
-    [(1, {"p50"}), (10, {"p50", "p90"}), (999, {"p50", "p90", "p99"})],
-)
-def test_a_percentile_is_shown_where_a_value_is_above_it(count, known):
-    assert set(percentiles([0.1] * count)) == {f"{name} ms" for name in known}
-    assert set(latencies(summary(SUMMARY) | {"samples": count})) == {f"{name} ms" for name in known}
-
-
-def test_a_thousand_samples_tell_all_percentiles_of_loadgen():
-    found = latencies(summary(SUMMARY) | {"samples": 1000})
-    assert found == {"p50 ms": 1, "p90 ms": 2, "p99 ms": 3, "p99.9 ms": 4}
 
 
 @pytest.fixture
@@ -69,40 +45,26 @@ def server(started):
     return start
 
 
-def test_parts_of_a_quick_run_share_a_server_until_its_end(started, server):
+def test_parts_share_servers_and_leave_none_even_after_a_failure(started, server):
     running, ever = started
-    with sharing():
-        for name in ("float32", "bfloat16", "float32"):
-            with shared(server, name) as found:
-                assert found == name
-        assert sorted(running) == ["bfloat16", "float32"]
-    assert running == []
+
+    def measure_and_fail() -> None:
+        with sharing():
+            for name in ("float32", "bfloat16", "float32"):
+                with shared(server, name):
+                    pass
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        measure_and_fail()
     assert ever == ["float32", "bfloat16"]
-
-
-def test_a_part_by_itself_leaves_no_server(started, server):
-    running, ever = started
-    for _ in range(2):
-        with shared(server, "float32"):
-            assert running == ["float32"]
-        assert running == []
-    assert ever == ["float32"] * 2
-
-
-def test_a_quick_run_that_fails_leaves_no_server(started, server):
-    with pytest.raises(RuntimeError), sharing(), shared(server, "float32"):
-        raise RuntimeError
-    assert started[0] == []
+    assert running == []
 
 
 @pytest.fixture
 def exact():
     """Pictures that are nothing like each other, each with crops that are it."""
     return np.repeat(np.eye(20, dtype=np.float32)[:, np.newaxis], 1 + CROPS, axis=1)
-
-
-def test_a_loss_of_zero_has_the_interval_of_three_in_all_crops(exact):
-    assert recall_lost(exact, exact) == f"0.00 ± {100 * 3 / (20 * CROPS):.2f} points"
 
 
 def test_the_interval_of_what_is_lost_counts_pictures_not_crops(exact):
