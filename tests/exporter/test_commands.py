@@ -399,10 +399,14 @@ def test_the_manifest_of_the_stand_in_says_so(published_manifest):
     assert published_manifest["module"]["handle"] == "stand-in"
 
 
-def test_the_choices_of_the_parser_are_those_of_the_work():
+def test_the_choices_of_the_parser_are_those_of_the_work(capsys):
     """Written twice, because parsing imports no TensorFlow."""
     from featurewire_exporter import precision, sources
 
-    choices = {action.dest: action.choices for action in commands.export_parser()._actions}
-    assert tuple(choices["precision"]) == tuple(precision.PRECISIONS)
-    assert tuple(choices["kind"]) == sources.KINDS
+    for option, choices in (("--precision", precision.PRECISIONS), ("--from", sources.KINDS)):
+        for choice in choices:
+            commands.export_parser().parse_args(["module", "base", option, choice])
+        with pytest.raises(SystemExit):
+            commands.export_parser().parse_args(["module", "base", option, "none of them"])
+        offered = capsys.readouterr().err.split("choose from ")[1].split(")")[0]
+        assert re.findall(r"[\w-]+", offered) == [*choices]

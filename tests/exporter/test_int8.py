@@ -112,7 +112,7 @@ def test_settings_that_would_saturate_are_passed_over(
         quantise.Setting(name="ends", float_layers=2),
         quantise.Setting(name="fix", overflow_fix=True),
     )
-    monkeypatch.setattr(make, "_has_vnni", lambda: vnni)
+    monkeypatch.setattr(make, "has_vnni", lambda: vnni)
     monkeypatch.setattr(quantise, "SETTINGS", settings)
     arguments = [str(tf2_module), str(tmp_path / "m"), "--int8", "--int8-min-agreement", "1,1"]
     assert export([*arguments, *options]) == 1

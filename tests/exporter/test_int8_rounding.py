@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featurewire_exporter.int8 import openvino_network, quantise, rounding
+from featurewire_exporter.int8 import openvino_network, quantise
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.judge import Judge, vectors
-from featurewire_exporter.int8.rounding import STEPS, Rounding, convolutions, round_to_grid
+from featurewire_exporter.int8.rounding import (
+    STEPS,
+    Rounding,
+    convolutions,
+    reading_of,
+    round_to_grid,
+)
 
 SIDE = 33
 EIGHT_BITS = quantise.Setting(name="8 bits")
@@ -64,12 +70,12 @@ def test_a_group_is_rounded_as_if_it_stood_alone():
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_correcting_by_blocks_gives_the_same(monkeypatch):
+def test_correcting_by_blocks_gives_the_same():
     read, weights = correlated(1, 300), weights_of(1, 300)
     moments = read.swapaxes(1, 2) @ read
-    by_blocks = round_to_grid(weights, moments, STEPS[8])
-    monkeypatch.setattr(rounding, "_BLOCK", 1000)
-    np.testing.assert_array_equal(by_blocks, round_to_grid(weights, moments, STEPS[8]))
+    by_blocks = round_to_grid(weights, moments, STEPS[8], block=128)
+    at_once = round_to_grid(weights, moments, STEPS[8], block=300)
+    np.testing.assert_array_equal(by_blocks, at_once)
 
 
 def test_inputs_and_channels_of_zeros_can_be_rounded():
@@ -131,7 +137,7 @@ def test_what_a_layer_reads_is_what_it_multiplies(model, images):
     for layer in convolutions(probed):
         ends = ov.Model([layer.input_value(0), layer.output(0)], probed.get_parameters())
         maps, given = openvino_network.compiled(ends)(images[:4]).values()
-        reading = rounding._reading(layer)
+        reading = reading_of(layer)
         places = reading.places(maps, np.random.default_rng(0))
         weights = layer.input_value(1).get_node().data.reshape(reading.groups, -1, places.shape[2])
         computed = np.concatenate([*(places @ weights.swapaxes(1, 2))], axis=1)

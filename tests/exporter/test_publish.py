@@ -234,11 +234,6 @@ def test_a_base_path_that_is_a_file_is_refused(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_remote_base_path_is_refused():
-    with pytest.raises(PublishError, match="no local path"):
-        Staging("gs://bucket/model")
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 600 KB."""

@@ -51,7 +51,7 @@ def add_int8(
     progress.step("Looking at what each layer of the network reads")
     quantiser = quantise.Quantiser(model, pictures.calibration, judge)
     tried = []
-    any_processor = config.any_processor or not _has_vnni()
+    any_processor = config.any_processor or not has_vnni()
     for setting in quantise.SETTINGS:
         if any_processor and not setting.overflow_fix:
             continue
@@ -97,7 +97,8 @@ def _refusal(config: Int8Config, pictures: Pictures, tried: list[tuple[str, Any]
     )
 
 
-def _has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """True if sums of 8-bit products do not saturate on this processor."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

@@ -32,12 +32,10 @@ _DAMPING = 0.01
 """Of the mean of the diagonal, added to it, as in the paper: makes few places invertible."""
 _DEQUANTISING = frozenset(("Multiply", "Subtract", "Convert", "Reshape"))
 """What NNCF leaves between a layer and its weights in 8 bits."""
-_BLOCK = 128
-"""Inputs after which those still to come are corrected: the same sums, in larger products."""
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """What a convolution reads of a tensor. Pairs are `(height, width)`."""
 
     source: str
@@ -72,7 +70,7 @@ class Rounding:
         images = images[:: -(-len(images) // _PICTURES)]
         probed = model.clone()
         probed.reshape([min(_BATCH, len(images)), *images.shape[1:]])
-        self._readings = {layer.get_friendly_name(): _reading(layer) for layer in _layers(probed)}
+        self._readings = {layer.get_friendly_name(): reading_of(layer) for layer in _layers(probed)}
         self._moments = _moments(probed, {*self._readings.values()}, images)
         self._levels: dict[tuple[str, int], np.ndarray] = {}
 
@@ -115,11 +113,14 @@ def convolutions(model: ov.Model) -> list[Any]:
     return [node for node in model.get_ordered_ops() if node.get_type_name() in kinds]
 
 
-def round_to_grid(weights: np.ndarray, moments: np.ndarray, steps: float) -> np.ndarray:
+def round_to_grid(
+    weights: np.ndarray, moments: np.ndarray, steps: float, *, block: int = 128
+) -> np.ndarray:
     """Levels of each channel, in terms of its largest weight / `steps`, which has the last level.
 
     `weights`: `[groups, channels, inputs]`; `moments`: `[groups, inputs, inputs]`, the second
-    moments of the inputs, times any factor. int8 `[groups, channels, inputs]`.
+    moments of the inputs, times any factor. int8 `[groups, channels, inputs]`. The inputs still to
+    come are corrected after every `block` inputs: the same sums, in larger products.
     """
     moved = weights.astype(np.float64)
     magnitudes = np.abs(moved)
@@ -129,8 +130,8 @@ def round_to_grid(weights: np.ndarray, moments: np.ndarray, steps: float) -> np.
     correction = _correction(moments)
     found = np.empty_like(moved)
     inputs = moved.shape[2]
-    for start in range(0, inputs, _BLOCK):
-        end = min(start + _BLOCK, inputs)
+    for start in range(0, inputs, block):
+        end = min(start + block, inputs)
         errors = np.empty((*moved.shape[:2], end - start))
         for at in range(start, end):
             nearest = np.clip(np.round(moved[:, :, at] / scale), -most, most)
@@ -161,8 +162,8 @@ def _correction(moments: np.ndarray) -> np.ndarray:
 
 
 def _moments(
-    probed: ov.Model, readings: Collection[_Reading], images: np.ndarray
-) -> dict[_Reading, np.ndarray]:
+    probed: ov.Model, readings: Collection[Reading], images: np.ndarray
+) -> dict[Reading, np.ndarray]:
     """Sums of products of each two inputs, float32 `[groups, inputs, inputs]`."""
     sources = {_source(layer): layer.input_value(0) for layer in _layers(probed)}
     if not sources:
@@ -171,7 +172,7 @@ def _moments(
     request = compiled(watched).create_infer_request()
     batch = watched.input(0).shape[0]
     chance = np.random.default_rng(0)
-    found: dict[_Reading, Any] = dict.fromkeys(readings, 0)
+    found: dict[Reading, Any] = dict.fromkeys(readings, 0)
     for start in range(0, len(images) - batch + 1, batch):
         request.infer({0: images[start : start + batch]})
         maps = {name: request.get_output_tensor(at).data for at, name in enumerate(sources)}
@@ -196,10 +197,10 @@ def _source(layer: Any) -> str:
     return f"{value.get_node().get_friendly_name()}:{value.get_index()}"
 
 
-def _reading(layer: Any) -> _Reading:
+def reading_of(layer: Any) -> Reading:
     attributes, shape = layer.get_attributes(), [*layer.input_value(1).get_shape()]
     names = ("strides", "dilations", "pads_begin", "pads_end")
-    return _Reading(
+    return Reading(
         _source(layer),
         shape[0] if layer.get_type_name() == "GroupConvolution" else 1,
         (shape[-2], shape[-1]),
