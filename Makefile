@@ -59,7 +59,7 @@ coverage: $(VENV)/.installed $(VENV)/.dev ## lines that the tests run, per distr
 	-$(BIN)/coverage run -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(TESTS)
 	@$(BIN)/coverage combine --quiet
 	@for each in client exporter rollout server; do \
-	    echo "$$each: $$($(BIN)/coverage report --include="$$each/*" --format=total) %"; \
+	    echo "$$each, % of lines: $$($(BIN)/coverage report --include="$$each/*" --format=total)"; \
 	done
 
 protos: .venv-protos/.installed ## regenerate the _tfs packages from protos/
