@@ -27,7 +27,7 @@ from featurewire_exporter.stand_in import NAME as STAND_IN
 from featurewire_exporter.stand_in import is_stand_in, write_stand_in
 
 KINDS = ("auto", "slim-checkpoint")
-_TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """How long a server may stay silent while connecting or in the middle of a transfer."""
 
 
@@ -168,7 +168,7 @@ class _CheckedResolver(compressed_module_resolver.HttpCompressedFileResolver):
         request = urllib.request.Request(self._append_compressed_format_query(handle))
         with (
             urllib.request.urlopen(
-                request, timeout=_TIMEOUT_SECONDS, context=self._context
+                request, timeout=TIMEOUT_SECONDS, context=self._context
             ) as response,
             tempfile.TemporaryFile(dir=directory) as copy,
         ):

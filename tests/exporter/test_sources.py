@@ -176,7 +176,7 @@ def test_the_scheme_of_an_address_may_be_in_capitals(hub, tf1_module, tmp_path):
 
 
 def test_a_silent_server_is_given_up(hub, tf1_module, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(sources, "TIMEOUT_SECONDS", 0.3)
     handle = hub.serve("/silent/1", archive_of(tf1_module))
 
     assert "cannot be reached" in refusal(handle, tmp_path)
