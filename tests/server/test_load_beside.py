@@ -6,6 +6,7 @@ import gc
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -15,12 +16,13 @@ import pytest
 from featurewire_server.common.errors import ServingError
 from featurewire_server.engines import openvino_child as engine_openvino_child
 from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.libraries import import_openvino
 from featurewire_server.engines.load import load_engine
 from featurewire_server.engines.openvino import suitable_split
-from featurewire_server.engines.openvino_network import _compute
 from featurewire_server.flags import parse
 from featurewire_server.messages.predict import Run
 from featurewire_server.models import warmup
+from featurewire_server.models.manager import Manager
 from featurewire_server.process import Server
 from tests.server.split_model import write_split_model
 from tests.support.process import free_port
@@ -39,16 +41,33 @@ def features(run, photos: list[Path]) -> np.ndarray:
     return run("serving_default", {"image_bytes": images}, ["features"])["features"]
 
 
-def test_it_answers_as_one_that_loads_alone(version: Path, photos: list[Path]) -> None:
-    loaded = threading.Event()
-    computing = _compute.submit(loaded.wait, 120)  # a request is being computed all the while
-    beside = load_engine(version, OPENVINO, beside=True)
-    assert not computing.done()
-    loaded.set()
+def test_a_version_loads_while_another_computes(
+    version: Path, photos: list[Path], monkeypatch
+) -> None:
     alone = load_engine(version, OPENVINO)
+    request_type = import_openvino().InferRequest
+    expected = features(alone.run, photos)
+    computing, loaded = threading.Event(), threading.Event()
+    infer = request_type.infer
+
+    def compute_until_loaded(*args, **options):
+        computing.set()
+        assert loaded.wait(120)
+        return infer(*args, **options)
+
+    monkeypatch.setattr(request_type, "infer", compute_until_loaded)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(features, alone.run, photos)
+        assert computing.wait(60)
+        try:
+            beside = load_engine(version, OPENVINO, beside=True)
+            assert not answer.done()
+        finally:
+            loaded.set()
+        np.testing.assert_array_equal(answer.result(), expected)
     assert beside.name == "openvino"
     assert beside.signatures == alone.signatures
-    np.testing.assert_allclose(features(beside.run, photos), features(alone.run, photos), atol=1e-5)
+    np.testing.assert_allclose(features(beside.run, photos), expected, atol=1e-5)
 
 
 def test_what_openvino_cannot_run_is_said(tmp_path: Path) -> None:
@@ -101,7 +120,7 @@ def test_a_version_that_was_there_at_the_start_can_be_collected(
             self.cycle = self
 
     loaded: list[Version] = []
-    monkeypatch.setattr(Server, "_load", lambda *_: loaded.append(Version()))
+    monkeypatch.setattr(Manager, "reload", lambda *_: loaded.append(Version()))
     stop = threading.Event()
     stop.set()
     flags = parse([f"--model_base_path={tmp_path}", f"--port={free_port()}"])

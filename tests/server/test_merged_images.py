@@ -6,32 +6,40 @@ import numpy as np
 
 from featurewire._tfs.predict_pb2 import PredictResponse
 from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.engines.load import load_engine
 from featurewire_server.messages import tensors
+from featurewire_server.models import loading
 from tests.server.split_model import write_split_model
 from tests.server.support import PREDICTION, config, model, predict_request, served, spec
 
 BAD = [b"", b"no image", b"\xff\xd8\xff\xe0 cut short"]
 
 
-def test_bad_images_of_others_do_not_matter_in_a_merged_batch(tmp_path, photos) -> None:
+def test_bad_images_of_others_do_not_matter_in_a_merged_batch(
+    tmp_path, photos, monkeypatch
+) -> None:
     write_split_model(tmp_path)
     good = [photo.read_bytes() for photo in photos[:3]]
     requests = [image for pair in zip(good, BAD, strict=True) for image in pair]
     # Batches wait for six rows, far longer than six requests take to arrive.
     batching = BatchingConfig(max_batch_size=6, timeout=10.0, allowed_sizes=(1, 2, 6))
+    sizes: list[int] = []
+
+    def load_recorded(*args, **options):
+        engine = load_engine(*args, **options)
+        inner = engine.run
+
+        def run(name, inputs, outputs):
+            sizes.append(len(inputs["image_bytes"]))
+            return inner(name, inputs, outputs)
+
+        engine.run = run
+        return engine
+
+    monkeypatch.setattr(loading, "load_engine", load_recorded)
     with served(config(model("m", tmp_path)), batching=batching) as made:
         alone = made.embed(spec("m"), good + good)
-        sizes: list[int] = []
-        servable = made.manager.use(spec("m"))
-        with servable as held:
-            engine = held.runner._engine
-            inner = engine.run
-
-            def run(name, inputs, outputs):
-                sizes.append(len(inputs["image_bytes"]))
-                return inner(name, inputs, outputs)
-
-            engine.run = run
+        sizes.clear()
         calls = [
             made.start(
                 PREDICTION + "Predict",
