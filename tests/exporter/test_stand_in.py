@@ -148,11 +148,16 @@ def test_it_is_the_network_of_keras_with_the_same_weights(module, images):
     )
     values = {variable.name[:-2]: variable.numpy() for variable in module.variables}
     scopes = iter(_scopes_with_norm(values))
+    norms = {
+        layer.input.name: layer.name
+        for layer in keras.layers
+        if type(layer).__name__ == "BatchNormalization"
+    }
     for layer in sorted(keras.layers, key=_numbered):
         if type(layer).__name__ == "Conv2D" and not layer.use_bias:
             scope = next(scopes)
             layer.set_weights([values[f"{scope}/weights"]])
-            norm = keras.get_layer(_norm_of(layer))
+            norm = keras.get_layer(norms[layer.output.name])
             kinds = ("beta", "moving_mean", "moving_variance")
             norm.set_weights([values[f"{scope}/BatchNorm/{kind}"] for kind in kinds])
         elif type(layer).__name__ == "Conv2D":
@@ -177,11 +182,6 @@ def _numbered(layer) -> tuple[int, int]:
         return (1, 0)
     match = re.fullmatch(r"conv2d(?:_(\d+))?", layer.name)
     return (0, int(match[1] or 0)) if match else (2, 0)
-
-
-def _norm_of(layer) -> str:
-    (node,) = layer._outbound_nodes
-    return node.operation.name
 
 
 def _projection_scope(name: str) -> str:
