@@ -61,6 +61,15 @@ def test_parts_share_servers_and_leave_none_even_after_a_failure(started, server
     assert running == []
 
 
+def test_a_part_by_itself_leaves_no_server(started, server):
+    running, ever = started
+    for _ in range(2):
+        with shared(server, "float32"):
+            assert running == ["float32"]
+        assert running == []
+    assert ever == ["float32"] * 2
+
+
 @pytest.fixture
 def exact():
     """Pictures that are nothing like each other, each with crops that are it."""
