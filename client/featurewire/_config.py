@@ -6,19 +6,50 @@ import base64
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
-from featurewire._errors import ConfigError
+from featurewire._errors import ConfigError, UnknownArgumentError
 
-__all__ = ["ChannelConfig", "RetryConfig", "StreamConfig", "TLSConfig"]
+__all__ = [
+    "ChannelConfig",
+    "RetryConfig",
+    "StreamConfig",
+    "TLSConfig",
+    "check_names",
+    "checked_token",
+]
 
 MIB = 1 << 20
+_HEADER_KEY = re.compile(r"[0-9a-z_.-]+")
+_TOKEN = re.compile(r"[\x21-\x7e]")
+_HEADER = re.compile(r"[\x20-\x7e]")
+"""A character that a metadata value may hold:
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests"""
 
 
-def _require(fits: bool, text: str) -> None:
+def check_names(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise `UnknownArgumentError` for a name that `owner` does not take."""
+    for name in given:
+        if name not in known:
+            import difflib  # only a mistake pays for it
+
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+            raise UnknownArgumentError(f"{owner}: unknown argument {name!r}; {hint}")
+
+
+class _Config:
+    """Makes a misspelt argument a `ConfigError` that names the nearest one."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        check_names(cls.__name__, kwargs, [each.name for each in fields(cast(Any, cls))])
+        return super().__new__(cls)
+
+
+def _require(fits: object, text: str) -> None:
     if not fits:
         raise ConfigError(text)
 
@@ -35,7 +66,7 @@ def _check(config: Any, *names: str, low: float, whole: bool = False, above: boo
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetryConfig:
+class RetryConfig(_Config):
     """When a call is sent again. All attempts together stay within the call's timeout.
 
     Only failures that another attempt can cure are retried: an unreachable server, a broken
@@ -70,7 +101,7 @@ class RetryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig:
+class StreamConfig(_Config):
     """How `stream` and `embed_batch` pack images into requests and how many they keep in flight."""
 
     images_per_request: int = 16
@@ -111,8 +142,11 @@ class StreamConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TLSConfig:
-    """TLS, and with `cert` and `key` mutual TLS. Each file is PEM: bytes, or a path of a file."""
+class TLSConfig(_Config):
+    """TLS, and with `cert` and `key` mutual TLS. Each is PEM: bytes, or a path of a file.
+
+    A file that changes is read again: calls that begin a second later use the new one.
+    """
 
     ca: bytes | os.PathLike[str] | None = None
     """Root certificates to trust. None: the ones that gRPC ships."""
@@ -136,13 +170,27 @@ class TLSConfig:
                 f"not {type(value).__name__}",
             )
 
+        _require(
+            self.server_name is None or (isinstance(self.server_name, str) and self.server_name),
+            f"TLSConfig(server_name={self.server_name!r}): expected a host name",
+        )
+
     def loaded(self) -> TLSConfig:
         """The same with every file read. Raises `ConfigError`."""
-        return replace(
+        loaded = replace(
             self,
             ca=_pem("ca", self.ca, "CERTIFICATE"),
             cert=_pem("cert", self.cert, "CERTIFICATE"),
             key=_pem("key", self.key, "PRIVATE KEY"),
+        )
+        if isinstance(self.cert, os.PathLike) and isinstance(self.key, os.PathLike):
+            _check_pair(self.cert, self.key)
+        return loaded
+
+    def stamp(self) -> tuple[object, ...]:
+        """A value that changes when a file does; empty where there are no files."""
+        return tuple(
+            _stamp(each) for each in (self.ca, self.cert, self.key) if isinstance(each, os.PathLike)
         )
 
 
@@ -176,6 +224,29 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
     return data
 
 
+def _check_pair(cert: os.PathLike[str], key: os.PathLike[str]) -> None:
+    """Raise `ConfigError` for a key of another certificate, as in the middle of a rotation."""
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password="")
+    except ssl.SSLError as exc:
+        _require(
+            "MISMATCH" not in (exc.reason or ""),
+            f"TLSConfig: the key in {Path(key)} is not the one of the certificate in {Path(cert)}",
+        )
+    except OSError:  # gone since it was read
+        pass
+
+
+def _stamp(path: os.PathLike[str]) -> tuple[int, ...]:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return ()
+    return info.st_mtime_ns, info.st_size, info.st_ino
+
+
 def _decoded(body: bytes) -> bytes:
     """Of a PEM block; empty where it is not base64."""
     try:
@@ -195,8 +266,33 @@ Token = str | Callable[[], str]
 Metadata = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
 
+def checked_token(token: object, whose: str = "the token") -> str:
+    """The token, if it can be sent. Raises `ConfigError`, without the token in its text."""
+    about = f"ChannelConfig(token=…): {whose}"
+    if not isinstance(token, str):
+        raise ConfigError(f"{about} is a {type(token).__name__}, not a str")
+    wrong = sorted({each for each in token if not _TOKEN.fullmatch(each)})
+    _require(token, f"{about} is empty")
+    _require(
+        not wrong,
+        f"{about} holds {', '.join(map(repr, wrong))}; only visible ASCII characters can be sent, "
+        "without spaces and line breaks",
+    )
+    return token
+
+
+def _pairs(field: str, given: Any) -> tuple[tuple[Any, Any], ...]:
+    """A mapping's items, or a sequence's pairs."""
+    try:
+        return tuple((key, value) for key, value in getattr(given, "items", lambda: given)())
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(
+            f"ChannelConfig({field}=…): expected a dict or (key, value) pairs"
+        ) from exc
+
+
 @dataclass(frozen=True, kw_only=True)
-class ChannelConfig:
+class ChannelConfig(_Config):
     """The connection: limits, keepalive, and what travels with every call."""
 
     metadata: Metadata = ()
@@ -237,24 +333,42 @@ class ChannelConfig:
             f"ChannelConfig(compression={self.compression!r}): expected none, gzip or deflate",
         )
         _require(
-            self.token is None or isinstance(self.token, str) or callable(self.token),
-            "ChannelConfig(token=…): expected a str or a function that returns one",
+            isinstance(self.load_balancing, str) and self.load_balancing,
+            f"ChannelConfig(load_balancing={self.load_balancing!r}): expected a policy's name, "
+            "such as 'round_robin'",
         )
-        for key, value in self.metadata_pairs():
-            _require(
-                isinstance(key, str) and key == key.lower(),
-                f"ChannelConfig(metadata=…): key {key!r} must be a lower-case str",
-            )
-            _require(
-                isinstance(value, bytes if key.endswith("-bin") else str),
-                f"ChannelConfig(metadata=…): {key} must be "
-                f"{'bytes' if key.endswith('-bin') else 'a str (bytes need a key in -bin)'}",
-            )
+        if self.token is not None and not callable(self.token):
+            checked_token(self.token)
+        metadata = _pairs("metadata", self.metadata)
+        for key, value in metadata:
+            _check_header(key, value)
+        # Tuples, so that a configuration can be hashed and does not change with its source.
+        object.__setattr__(self, "metadata", metadata)
+        object.__setattr__(self, "options", _pairs("options", self.options))
+        object.__setattr__(self, "interceptors", tuple(self.interceptors))
 
     def metadata_pairs(self) -> list[tuple[str, str | bytes]]:
         """`metadata` as gRPC takes it."""
-        if not self.metadata:
-            return []
-        if isinstance(self.metadata, Mapping):
-            return list(self.metadata.items())
-        return [(key, value) for key, value in self.metadata]
+        return list(cast("Sequence[tuple[str, str | bytes]]", self.metadata))
+
+
+def _check_header(key: object, value: object) -> None:
+    """Raise `ConfigError` for what gRPC cannot send as metadata."""
+    _require(
+        isinstance(key, str) and _HEADER_KEY.fullmatch(key),
+        f"ChannelConfig(metadata=…): key {key!r} must be a lower-case str: ASCII letters, "
+        "digits, '-', '_' and '.'",
+    )
+    if str(key).endswith("-bin"):
+        _require(isinstance(value, bytes), f"ChannelConfig(metadata=…): {key} must be bytes")
+        return
+    _require(
+        isinstance(value, str),
+        f"ChannelConfig(metadata=…): {key} must be a str (bytes need a key in -bin)",
+    )
+    wrong = sorted({each for each in str(value) if not _HEADER.fullmatch(each)})
+    _require(
+        not wrong,
+        f"ChannelConfig(metadata=…): the value of {key} holds {', '.join(map(repr, wrong))}; only "
+        "printable ASCII can be sent, other text as bytes under a key in -bin",
+    )

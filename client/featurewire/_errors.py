@@ -18,6 +18,8 @@ A `grpc.RpcError` never reaches a caller by itself; it is the `__cause__`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import grpc
 
@@ -32,6 +34,7 @@ __all__ = [
     "ResponseError",
     "ServerError",
     "ServerUnavailableError",
+    "UnknownArgumentError",
     "VectorSpaceError",
     "from_rpc_error",
     "is_systemic",
@@ -43,6 +46,8 @@ class FeaturewireError(Exception):
     """The root. `.code` is the gRPC status name where a server sent one, such as `NOT_FOUND`."""
 
     code: str | None = None
+    metadata: Mapping[str, str | bytes] = MappingProxyType({})
+    """Headers and trailers that came with the failure, such as a gateway's `x-request-id`."""
     retry_after: float | None = None
     """Seconds after which another attempt may succeed, where the server says so (gRPC's retry
     push-back); negative: the server wants none."""
@@ -52,6 +57,10 @@ class FeaturewireError(Exception):
 
 class ConfigError(FeaturewireError, ValueError):
     """The client was set up or used wrongly; no request was sent."""
+
+
+class UnknownArgumentError(ConfigError, TypeError):
+    """An argument has a name that nothing here takes, such as a misspelt one."""
 
 
 class ImageError(FeaturewireError):
@@ -129,6 +138,10 @@ _ADVICE = {
     "for with TLSConfig(server_name=…)",
     "DNS": "the host name does not resolve; check the address",
     "address": "check the address and that the server runs (`featurewire status --server …`)",
+    "address or TLS": "check the address and that the server runs; if it does, a TLS handshake may "
+    "have failed at another address of that name: check TLSConfig(ca=…, cert=…, key=…, "
+    "server_name=…)",
+    "channel": "check ChannelConfig(load_balancing=…, options=…)",
     "time": "raise timeout=… or send fewer images",
     "silent": "nothing has ever answered there; check the address, or raise timeout=…",
     "model": "check model=…, version=… and label=…; a model that is still loading answers once it "
@@ -140,12 +153,15 @@ _ADVICE = {
     "rights": "check ChannelConfig(token=…, metadata=…)",
 }
 
-_NOT_GRPC = r"http/?1|header with status|receiving SETTINGS"
-_HUNG_UP = r"socket closed|connection reset|broken pipe|end of file|\\bEOF\\b"
+_REQUEST_IDS = {"x-request-id", "request-id"}
+"""Metadata that an error's text repeats: what an operator looks for in a gateway's log."""
+_NOT_GRPC = r"http/?1|header with status|receiving SETTINGS|expected SETTINGS|parsing HTTP/2"
+_HUNG_UP = r"socket closed|connection reset|broken pipe|end of (file|tcp stream)|\bEOF\b"
 _CUT_OFF = r"RST_STREAM|goaway|connection|stream (removed|closed)"
 
 # Code, pattern, error, advice. Most specific first: the first rule that fits decides.
 _RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
+    ("", r"^failed to create channel", ConfigError, "channel"),
     ("RESOURCE_EXHAUSTED", r"larger than max|message .*too large", InvalidRequestError, "size"),
     ("RESOURCE_EXHAUSTED", r"threadpool exhausted", OverloadedError, "threads"),
     ("RESOURCE_EXHAUSTED", "", OverloadedError, "load"),
@@ -193,11 +209,20 @@ def lacks_signature(error: FeaturewireError) -> bool:
 
 
 def from_rpc_error(
-    exc: grpc.RpcError, *, target: str, model: str, answered: bool = True, tls: bool = False
+    exc: grpc.RpcError,
+    *,
+    target: str,
+    model: str,
+    answered: bool = True,
+    tls: bool = False,
+    proxy: str | None = None,
 ) -> FeaturewireError:
-    """The error of ours for one of gRPC's, with `exc` as its cause.
+    """Translate an error of gRPC, which becomes the cause.
 
-    `answered`: this server has replied before.
+    Args:
+        answered: This server has replied before.
+        tls: The connection is encrypted.
+        proxy: The environment variable whose proxy the connection goes through.
     """
     status = exc.code() if hasattr(exc, "code") else None
     code = status.name if isinstance(status, grpc.StatusCode) else "UNKNOWN"
@@ -213,22 +238,44 @@ def from_rpc_error(
         advice = "silent"
     elif advice == "address" and not answered and re.search(_HUNG_UP, text, re.IGNORECASE):
         advice = "cut off by TLS" if tls else "perhaps TLS"
+    elif advice == "address" and not answered and tls:
+        advice = "address or TLS"
+    metadata = _metadata(exc)
     message = f"{target}, model {model!r}: {' '.join(details.split())}"
-    error = kind(f"{message}; {_ADVICE[advice]}" if advice else message)
+    for key in sorted(_REQUEST_IDS & metadata.keys()):
+        message += f" ({key}: {metadata[key]!s})"
+    if advice:
+        message += f"; {_ADVICE[advice]}"
+    if proxy is not None and (kind is ServerUnavailableError or advice == "silent"):
+        message += (
+            f"; the connection goes through the proxy in the environment variable {proxy}: if it "
+            "should not, unset the variable, or add the host to no_proxy"
+        )
+    error = kind(message)
     error.code = code
-    error.retry_after = _pushback(exc)
+    error.metadata = metadata
+    error.retry_after = _pushback(metadata)
     error._text = text
     error.__cause__ = exc
     return error
 
 
-def _pushback(exc: grpc.RpcError) -> float | None:
+def _metadata(exc: grpc.RpcError) -> dict[str, str | bytes]:
+    """Headers and trailers."""
+    return {
+        key: value
+        for name in ("initial_metadata", "trailing_metadata")
+        if hasattr(exc, name)
+        for key, value in getattr(exc, name)() or ()
+    }
+
+
+def _pushback(metadata: Mapping[str, str | bytes]) -> float | None:
     """Seconds of `grpc-retry-pushback-ms`. What is not a number means "do not retry".
 
     https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
     """
-    trailers = exc.trailing_metadata() if hasattr(exc, "trailing_metadata") else None
-    for key, value in trailers or ():
-        if key == "grpc-retry-pushback-ms":
-            return int(value) / 1000 if str(value).isdecimal() else -1.0
-    return None
+    value = metadata.get("grpc-retry-pushback-ms")
+    if value is None:
+        return None
+    return int(value) / 1000 if str(value).isdecimal() else -1.0

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from featurewire import _DEFAULT_TIMEOUT
-from featurewire._config import ChannelConfig, RetryConfig, StreamConfig, TLSConfig
-from featurewire._errors import ConfigError
+from featurewire._config import (
+    ChannelConfig,
+    RetryConfig,
+    StreamConfig,
+    TLSConfig,
+    check_names,
+)
+from featurewire._errors import ConfigError, UnknownArgumentError
 
 __all__ = ["UNSET", "Settings", "Timeout", "Unset", "check_timeout", "made_with"]
 
@@ -48,11 +54,9 @@ class Settings:
         if not isinstance(self.model, str) or not self.model:
             raise ConfigError(f"model={self.model!r}: expected the model's name on the server")
         check_timeout(self.timeout)
-        kinds = {"retry": RetryConfig, "channel": ChannelConfig, "stream": StreamConfig}
-        if self.tls is not None:
-            kinds["tls"] = TLSConfig
-        for name, kind in kinds.items():
-            if not isinstance(value := getattr(self, name), kind):
+        for name, kind in _CONFIGS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and (name, value) != ("tls", None):
                 raise ConfigError(f"{name}={value!r}: expected a {kind.__name__}")
         version, label = self.version, self.label
         if version is not None and label is not None:
@@ -74,6 +78,26 @@ def check_timeout(timeout: Any) -> float | None:
     return float(timeout)
 
 
+_CONFIGS: dict[str, Any] = {
+    "retry": RetryConfig,
+    "tls": TLSConfig,
+    "channel": ChannelConfig,
+    "stream": StreamConfig,
+}
+
+
+def _check_names(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise `UnknownArgumentError`; of a configuration's field it says where that goes."""
+    for name in given:
+        for argument, kind in _CONFIGS.items():
+            if name not in known and name in kind.__dataclass_fields__:
+                raise UnknownArgumentError(
+                    f"{owner}: unknown argument {name!r}; did you mean "
+                    f"{argument}={kind.__name__}({name}=…)?"
+                )
+    check_names(owner, given, known)
+
+
 Made = TypeVar("Made")
 Kind = TypeVar("Kind")
 P = ParamSpec("P")
@@ -88,6 +112,7 @@ def made_with(
 
     def decorate(init: Callable[[Made, Kind], None]) -> Callable[Concatenate[Made, P], None]:
         def __init__(self: Made, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            _check_names(type(self).__name__, kwargs, list(signature.parameters))
             signature.bind(*args, **kwargs)  # its TypeError does not name `kind`
             init(self, kind(*args, **kwargs))
 

@@ -18,7 +18,7 @@ UNREACHABLE = re.compile(
     # Settings that no option sets.
     r"^(RetryConfig|StreamConfig|ChannelConfig|retry|channel|stream|tls|TLSConfig)\b.*"
     r"(expected|is above)"
-    r"|ChannelConfig\(metadata=…\)"
+    r"|ChannelConfig\((metadata|load_balancing|options)\b"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Arguments of a wrong type are refused with a helpful text.
 # mypy: disable-error-code="arg-type"
+import copy
 import dataclasses
 import itertools
 import pickle
@@ -130,6 +131,29 @@ def test_a_server_out_of_threads_is_told_which_flag_to_set():
     assert "--grpc_max_threads" in str(from_rpc_error(cause, target="t", model="m"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Socket closed",
+        "recvmsg:Connection reset by peer (104)",
+        "sendmsg: Broken pipe (32)",
+        "End of TCP stream",
+        "unexpected end of file",
+        "read: EOF",
+    ],
+)
+def test_a_server_that_hangs_up_at_once_may_want_tls(text):
+    cause = RpcError(grpc.StatusCode.UNAVAILABLE, f"last error: ipv4:10.0.0.1:1: {text}")
+    options = {"target": "t", "model": "m", "answered": False}
+    assert "if that port speaks TLS, set tls=" in str(from_rpc_error(cause, **options))
+    assert "during the TLS handshake" in str(from_rpc_error(cause, tls=True, **options))
+
+
+def test_a_text_that_only_holds_the_letters_eof_is_no_hang_up():
+    cause = RpcError(grpc.StatusCode.UNAVAILABLE, "no route to geoffrey")
+    assert "TLS" not in str(from_rpc_error(cause, target="t", model="m", answered=False))
+
+
 def test_an_rpc_error_without_code_or_text_is_a_server_error():
     assert type(from_rpc_error(grpc.RpcError(), target="t", model="m")) is featurewire.ServerError
 
@@ -159,6 +183,19 @@ def test_an_image_error_survives_a_process_pool():
         (lambda: ChannelConfig(metadata={"team": b"x"}), "-bin"),
         (lambda: ChannelConfig(keepalive_time=0), "keepalive_time=0"),
         (lambda: ChannelConfig(token=7), "token"),
+        (lambda: ChannelConfig(token=""), r"token=…\): the token is empty"),
+        (lambda: ChannelConfig(token="t\n"), r"token=…\): the token holds '\\n'"),
+        (lambda: ChannelConfig(token="schlüssel"), "the token holds 'ü'"),
+        (lambda: ChannelConfig(token="Bearer t"), "the token holds ' '"),
+        (lambda: ChannelConfig(metadata={"team": "Köln\r\n"}), r"value of team holds .*'ö'"),
+        (lambda: ChannelConfig(metadata={"tëam": "x"}), "metadata=….*key 'tëam'"),
+        (lambda: ChannelConfig(metadata={"": "x"}), "metadata=….*key ''"),
+        (lambda: ChannelConfig(metadata={5: "x"}), "metadata=….*key 5"),
+        (lambda: ChannelConfig(metadata={"t-bin": "x"}), "t-bin must be bytes"),
+        (lambda: ChannelConfig(metadata=7), "metadata=….*pairs"),
+        (lambda: ChannelConfig(options=[1]), "options=….*pairs"),
+        (lambda: ChannelConfig(load_balancing=None), "load_balancing=None"),
+        (lambda: TLSConfig(server_name=""), "server_name=''"),
         (lambda: featurewire.Client("host:1", model=""), "model=''"),
         (lambda: featurewire.Client("host:1", model="m", timeout=0), "timeout=0"),
         (lambda: featurewire.Client("host:1", model="m", version=1, label="x"), "not both"),
@@ -178,6 +215,51 @@ def test_an_image_error_survives_a_process_pool():
 def test_a_wrong_setting_is_a_config_error_that_names_it(make, words):
     with pytest.raises(featurewire.ConfigError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RetryConfig(max_atempts=1), "RetryConfig.*'max_atempts'.*'max_attempts'?"),
+        (lambda: StreamConfig(reader=1), "StreamConfig.*'reader'.*'readers'?"),
+        (lambda: TLSConfig(certificate=b""), "TLSConfig.*it takes ca, cert, key, server_name"),
+        (lambda: ChannelConfig(tokens="t"), "ChannelConfig.*'tokens'.*'token'?"),
+        (lambda: featurewire.Client("h:1", model="m", timout=3), "Client.*'timout'.*'timeout'?"),
+        (lambda: featurewire.AsyncClient("h:1", modell="m"), "AsyncClient.*'modell'.*'model'?"),
+        (lambda: featurewire.Client("h:1", model="m", max_attempts=3),
+         r"retry=RetryConfig\(max_attempts=…\)"),
+        (lambda: featurewire.Client("h:1", model="m", token="t"),
+         r"channel=ChannelConfig\(token=…\)"),
+        (lambda: featurewire.Client("h:1", model="m", zzz=1), "it takes target, model, version"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_argument_is_named_with_the_nearest(make, words):
+    with pytest.raises(featurewire.ConfigError, match=words) as caught:
+        make()
+    assert isinstance(caught.value, TypeError)
+
+
+def test_every_config_can_be_hashed_copied_and_pickled():
+    for config in (
+        ChannelConfig(metadata={}),
+        ChannelConfig(metadata={"team": "x"}, options=[("grpc.x", 1)], interceptors=[object]),
+        RetryConfig(hedge_after=0.2),
+        StreamConfig(readers=2),
+        TLSConfig(ca=Path("ca.pem")),
+    ):
+        twins = [copy.deepcopy(config), pickle.loads(pickle.dumps(config))]
+        twins.append(dataclasses.replace(config))
+        assert {hash(config)} == {hash(twin) for twin in twins}
+        assert all(twin == config for twin in twins)
+    assert ChannelConfig(metadata={}) == ChannelConfig()
+    assert ChannelConfig(metadata={"a": "b"}) == ChannelConfig(metadata=[("a", "b")])
+
+
+def test_a_config_does_not_change_with_the_dict_it_was_made_from():
+    metadata = {"team": "x"}
+    config = ChannelConfig(metadata=metadata)
+    metadata["team"] = "y\n"
+    assert config.metadata_pairs() == [("team", "x")]
 
 
 @pytest.mark.parametrize("kind", [ChannelConfig, RetryConfig, StreamConfig, TLSConfig])
