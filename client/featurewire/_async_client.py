@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, TypeVar, overload
 
-import grpc
 import grpc.aio
 
 from featurewire._async_driver import Driver
@@ -39,13 +38,14 @@ class AsyncClient(Core):
     For the arguments see `Client`.
     """
 
+    _aio = grpc.aio
+
     def _driver(self, job: Job) -> Driver:
         """Over channels that are made in the loop that uses them."""
         self._connection.check_usable()
         loop = asyncio.get_running_loop()
         if self._connection.life.loop is None:
             self._connection.life.loop = loop
-            self._open(grpc.aio)
         elif self._connection.life.loop is not loop:
             raise ConfigError(
                 "this client belongs to another event loop; create one AsyncClient for each loop "
@@ -146,7 +146,7 @@ class AsyncClient(Core):
             return
         self._connection.life.closed = True
         if not self._connection.forked and self._connection.life.loop is asyncio.get_running_loop():
-            for channel in self._channels:
+            for channel in list(self._channels):
                 await channel.close()
 
     async def __aenter__(self) -> AsyncClient:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
+import logging
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 
@@ -15,7 +19,15 @@ from featurewire import __version__
 from featurewire._config import ChannelConfig, TLSConfig
 from featurewire._errors import ConfigError
 
-__all__ = ["close_all", "open_channel", "split_target"]
+__all__ = ["Channels", "close_all", "proxy_variable", "split_target"]
+
+log = logging.getLogger("featurewire")
+
+RELOAD_SECONDS = 1.0
+"""Between two looks at the files of TLS: a stat of each costs microseconds."""
+
+RETIRED_SECONDS = 300.0
+"""Time for calls to end on a connection that was made with certificates of before."""
 
 CLOSING = 1.0
 """Seconds to wait for connections to close; it takes milliseconds."""
@@ -86,7 +98,34 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-def arguments(config: ChannelConfig, tls: TLSConfig | None) -> dict[str, Any]:
+def proxy_variable(server: str, config: ChannelConfig) -> str | None:
+    """The environment variable whose proxy gRPC takes for this server, if any.
+
+    https://github.com/grpc/grpc/blob/master/doc/environment_variables.md
+    """
+    enabled = dict(arguments(server, config, None)["options"]).get("grpc.enable_http_proxy", 1)
+    names = ("grpc_proxy", "https_proxy", "http_proxy")
+    variable = next((name for name in names if name in os.environ), None)
+    if not enabled or variable is None or server.startswith("unix"):
+        return None
+    proxy = urlsplit(os.environ[variable])
+    if proxy.scheme != "http" or not proxy.netloc:  # gRPC takes no notice of others
+        return None
+    host = server.rpartition("/")[2].rpartition(":")[0].strip("[]").lower()
+    exempt = os.environ.get("no_grpc_proxy", os.environ.get("no_proxy", ""))  # noqa: SIM112
+    entries = [entry.strip().lower() for entry in exempt.split(",")]
+    return None if any(entry and _is_exempt(host, entry) for entry in entries) else variable
+
+
+def _is_exempt(host: str, entry: str) -> bool:
+    """An entry of `no_proxy` is the end of a name, or a network."""
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return host.endswith(entry)
+
+
+def arguments(server: str, config: ChannelConfig, tls: TLSConfig | None) -> dict[str, Any]:
     """What gRPC's functions that make a channel take."""
     service_config: dict[str, Any] = {"loadBalancingConfig": [{config.load_balancing: {}}]}
     options: dict[str, Any] = {
@@ -109,6 +148,9 @@ def arguments(config: ChannelConfig, tls: TLSConfig | None) -> dict[str, Any]:
         # Two clients of one process to one target do not share a connection's limits and fate.
         "grpc.use_local_subchannel_pool": 1,
     }
+    if is_local(server):
+        # No proxy leads back to this machine, and its variables are set for what is outside.
+        options["grpc.enable_http_proxy"] = 0
     if tls is not None and tls.server_name is not None:
         options["grpc.ssl_target_name_override"] = tls.server_name
         options["grpc.default_authority"] = tls.server_name
@@ -120,7 +162,9 @@ def open_channel(server: str, config: ChannelConfig, tls: TLSConfig | None, aio:
     """`tls`: one whose files are read. `aio`: `grpc.aio`, for a channel of asyncio's."""
     module: Any = aio or grpc
     # By name, as instrumentation that wraps gRPC's functions expects.
-    options = arguments(config, tls) | ({"interceptors": list(config.interceptors)} if aio else {})
+    options = arguments(server, config, tls) | (
+        {"interceptors": list(config.interceptors)} if aio else {}
+    )
     if tls is None:
         channel = module.insecure_channel(server, **options)
     else:
@@ -129,6 +173,87 @@ def open_channel(server: str, config: ChannelConfig, tls: TLSConfig | None, aio:
     if aio or not config.interceptors:
         return channel
     return grpc.intercept_channel(channel, *config.interceptors)
+
+
+class Channels:
+    """The channels to a client's servers: opened by the first call, and again when a file of TLS
+    has changed. Threads share it.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        config: ChannelConfig,
+        tls: TLSConfig | None,
+        aio: Any = None,
+    ) -> None:
+        """Raises `ConfigError` where a file of `tls` does not fit. For `aio` see `open_channel`."""
+        self._servers = servers
+        self._config = config
+        self._aio = aio
+        self._tls = tls
+        self._stamp = () if tls is None else tls.stamp()
+        self._loaded = None if tls is None else tls.loaded()
+        self._look_at = time.monotonic() + RELOAD_SECONDS
+        self._open: list[Any] = []
+        self._methods: dict[tuple[int, str], Any] = {}
+        self._retired: list[tuple[float, Any]] = []
+        self._closing: list[Any] = []
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Those to close."""
+        yield from self._open
+        yield from (channel for _, channel in self._retired)
+
+    def method(self, server: int, name: str) -> Any:
+        """gRPC's callable for a method of the server with that index."""
+        if self._stamp and time.monotonic() >= self._look_at:
+            with self._lock:
+                self._reload(time.monotonic())
+        method = self._methods.get((server, name))
+        if method is None:
+            with self._lock:
+                if not self._open:
+                    self._open = [
+                        open_channel(each, self._config, self._loaded, self._aio)
+                        for each in self._servers
+                    ]
+                method = self._open[server].unary_unary(name)
+                self._methods[server, name] = method
+        return method
+
+    def _reload(self, now: float) -> None:
+        """Read the files of TLS again if they have changed."""
+        if now < self._look_at or self._tls is None:
+            return
+        self._look_at = now + RELOAD_SECONDS
+        stamp = self._tls.stamp()
+        if stamp == self._stamp:
+            return
+        try:
+            loaded = self._tls.loaded()
+        except ConfigError as exc:  # half written: another look will tell
+            log.warning("%s; what was read before stays in use", exc)
+            return
+        self._stamp = stamp
+        if loaded == self._loaded:
+            return
+        log.info("the files of TLSConfig have changed: connecting again with the new ones")
+        for retired, channel in self._retired:
+            if now - retired >= RETIRED_SECONDS:
+                self._leave(channel)
+        kept = [each for each in self._retired if now - each[0] < RETIRED_SECONDS]
+        self._retired = kept + [(now, channel) for channel in self._open]
+        self._loaded, self._open, self._methods = loaded, [], {}
+
+    def _leave(self, channel: Any) -> None:
+        """Close a channel without waiting for that."""
+        if self._aio is None:
+            threading.Thread(target=channel.close, daemon=True).start()
+        else:
+            self._closing = [each for each in self._closing if not each.done()]
+            self._closing.append(asyncio.ensure_future(channel.close()))
 
 
 def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[str]) -> None:

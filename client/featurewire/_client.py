@@ -47,11 +47,8 @@ class Client(Core):
         input: Its DT_STRING input. None: `image_bytes`, or the only one.
         output: Its DT_FLOAT `[N, dimension]` output. None: `features`, or the only one.
 
-    Raises `ConfigError`. Connects when first used.
+    Raises `ConfigError`. Connects when first used: until then a fork does it no harm.
     """
-
-    def _connect(self) -> None:
-        self._open()
 
     def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
         """The feature vector of one image.
@@ -155,7 +152,7 @@ class Client(Core):
             return
         self._connection.life.closed = True
         if not self._connection.forked:
-            _channel.close_all(self._channels)
+            _channel.close_all(list(self._channels))
 
     def __enter__(self) -> Client:
         return self

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,7 +18,7 @@ import grpc
 from featurewire import _channel
 from featurewire._call import Attempt, Call, Job, Rotation
 from featurewire._codec import Codec, Names
-from featurewire._config import ChannelConfig, Metadata
+from featurewire._config import ChannelConfig, Metadata, checked_token
 from featurewire._errors import (
     ConfigError,
     FeaturewireError,
@@ -53,7 +53,8 @@ class Life:
     closed: bool = False
     loop: object = None
     """The event loop that the client belongs to, if any."""
-    pid: int = field(default_factory=os.getpid)
+    pid: int | None = None
+    """The process that made its first call."""
 
 
 class Connection:
@@ -66,7 +67,7 @@ class Connection:
         self.channel = settings.channel
         self._metadata = settings.channel.metadata_pairs()
         _channel.check_token(settings.channel, settings.tls, self.servers)
-        self.tls = settings.tls.loaded() if settings.tls is not None else None
+        self._has_tls = settings.tls is not None
         self.life = Life()
         self.codecs: dict[object, Codec] = {}
         """What to call, as far as it is known."""
@@ -99,17 +100,24 @@ class Connection:
         self.check_process()
 
     def check_process(self) -> None:
-        """Raise where waiting would be for ever: gRPC's threads do not survive a fork."""
+        """Raise where waiting would be forever: gRPC's threads do not survive a fork."""
         if self.forked:
             raise ConfigError(
-                f"this client belongs to process {self.life.pid}, which forked: its connection "
-                "does not work here; create the client in the process that uses it, and start "
-                "workers with the 'spawn' or 'forkserver' method"
+                f"this client was used in process {self.life.pid}, which then forked: its "
+                "connection does not work in the child; use it only in the workers, or create it "
+                "there: in gunicorn's post_fork, uWSGI's postfork, Celery's worker_process_init or "
+                "a pool's initializer, or start workers with the 'spawn' or 'forkserver' method"
             )
+
+    def claim(self) -> None:
+        """Tie the client to this process; before its first call a fork does no harm."""
+        self.check_usable()
+        if self.life.pid is None:
+            self.life.pid = os.getpid()
 
     @property
     def forked(self) -> bool:
-        return os.getpid() != self.life.pid
+        return self.life.pid not in (None, os.getpid())
 
     @property
     def answered(self) -> bool:
@@ -147,11 +155,7 @@ class Connection:
             except Exception as exc:
                 why = f"{type(exc).__name__}: {exc}"
                 raise ConfigError(f"ChannelConfig(token=…): the function failed: {why}") from exc
-            if not isinstance(token, str):
-                raise ConfigError(
-                    f"ChannelConfig(token=…): the function returned a {type(token).__name__}, "
-                    "not a str"
-                )
+            checked_token(token, "the function's token")
         return [*pairs, ("authorization", f"Bearer {token}")]
 
     def started(self, attempt: Attempt) -> None:
@@ -205,9 +209,13 @@ class Connection:
         if self.life.closed:
             error: FeaturewireError = ConfigError("this client was closed while a call was open")
         elif isinstance(exc, grpc.RpcError):
-            answered = server in self._answered
             error = from_rpc_error(
-                exc, target=name, model=self.model, answered=answered, tls=self.tls is not None
+                exc,
+                target=name,
+                model=self.model,
+                answered=server in self._answered,
+                tls=self._has_tls,
+                proxy=_channel.proxy_variable(name, self.channel),
             )
             if is_systemic(error):
                 self.codecs.clear()  # a new version may have other tensors

@@ -6,7 +6,6 @@ number of seconds, a future and until when) and returns the result. Both clients
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from featurewire import _channel
 from featurewire._call import Flow
+from featurewire._channel import Channels
 from featurewire._codec import PREDICT, Codec
 from featurewire._config import Metadata
 from featurewire._connection import Connection
@@ -54,29 +53,20 @@ class Core:
 
     _is_view = False
 
+    _aio: Any = None
+    """`grpc.aio`, in a client of asyncio's."""
+
     @made_with(Settings)
     def __init__(self, settings: Settings) -> None:
-        channels: list[Any] = []
-        self._channels = channels
-        self._method: Method = functools.cache(
-            lambda server, name: channels[server].unary_unary(name)
-        )
-        self._share(Connection(settings), settings)
-        self._connect()
+        connection = Connection(settings)
+        self._channels = Channels(connection.servers, settings.channel, settings.tls, aio=self._aio)
+        self._method: Method = self._channels.method
+        self._share(connection, settings)
 
     def _share(self, connection: Connection, settings: Settings) -> None:
         self._connection, self._settings = connection, settings
         self._inquiry = Inquiry(settings, connection)
         self._resolver = Resolver(settings, connection, self._inquiry)
-
-    def _connect(self) -> None:
-        """Make the channels, if that is to be done at once."""
-
-    def _open(self, aio: Any = None) -> None:
-        connection = self._connection
-        for server in connection.servers:
-            channel = _channel.open_channel(server, connection.channel, connection.tls, aio)
-            self._channels.append(channel)
 
     def with_options(
         self,

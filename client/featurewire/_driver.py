@@ -55,7 +55,7 @@ class AnyDriver(ABC):
         return bool(attempts)
 
     def _sender(self, attempt: Attempt) -> tuple[Any, dict[str, Any]]:
-        self._connection.check_usable()
+        self._connection.claim()
         return self._method(attempt.server, attempt.call.method), {
             "timeout": attempt.timeout,
             "metadata": self._connection.metadata(attempt),

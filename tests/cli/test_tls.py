@@ -75,3 +75,36 @@ def test_without_what_the_server_insists_on_there_is_one_line(command, server, m
     shown = command("embed", "a.jpg", "--output", "out.npy", *common, *options)
     assert shown.returncode == 1
     assert len(shown.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "the token is empty"),
+        ("one\ntwo\n", r"the token holds '\n'"),
+        ("é", "the token holds 'é'"),
+    ],
+)
+def test_a_token_that_cannot_be_sent_is_wrong_usage(command, tmp_path, content, words):
+    (tmp_path / "token").write_text(content)
+    shown = command("status", "--server", "localhost:1", "--model", "tiny", *TOKEN)
+    assert shown.returncode == 2
+    assert f"--token-file: {words}" in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
+
+
+def test_a_proxy_of_the_environment_is_named(command):
+    shown = command(
+        *("status", "--server", "features.invalid:8500", "--model", "tiny", "--timeout", "5"),
+        environment={"http_proxy": "http://127.0.0.1:1", "https_proxy": "", "no_proxy": ""},
+    )
+    assert shown.returncode == 1
+    # An empty value of a variable that comes first means no proxy.
+    assert "proxy" not in shown.stderr
+    shown = command(
+        *("status", "--server", "features.invalid:8500", "--model", "tiny", "--timeout", "5"),
+        environment={"grpc_proxy": "http://127.0.0.1:1", "no_proxy": "", "no_grpc_proxy": ""},
+    )
+    assert shown.returncode == 1
+    assert "variable grpc_proxy: if it should not, unset the variable" in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1

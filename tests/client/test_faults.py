@@ -20,6 +20,7 @@ from featurewire._tfs import types_pb2
 from tests.client.misbehaving import (
     DIMENSION,
     Misbehaving,
+    Sockets,
     cutting_proxy,
     eventually,
     http_server,
@@ -209,6 +210,33 @@ def test_a_web_server_answers(connect):
     with http_server() as server:
         client = connect(server.target, retry=NEVER, timeout=20)
         with pytest.raises(featurewire.ServerUnavailableError, match="8500"):
+            client.embed(image(1))
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.0 501 Unsupported method\r\n\r\n<html>",
+        b"220 mail.example ESMTP\r\n",
+        b"-ERR unknown command 'PRI'\r\n",
+        b"\x4a\x00\x00\x00\x0a8.0.36\x00\x0b\x00\x00\x00",
+    ],
+    ids=["SSH", "HTTP 1.1", "HTTP 1.0", "SMTP", "Redis", "MySQL"],
+)
+@pytest.mark.parametrize("at_once", [True, False], ids=["speaks first", "answers"])
+def test_a_port_of_something_else_is_recognised(connect, greeting, at_once):
+    def greet(connection):
+        if not at_once:
+            connection.recv(4096)
+        connection.sendall(greeting)
+        while connection.recv(4096):
+            pass
+
+    with Sockets(greet) as server:
+        client = connect(server.target, retry=NEVER, timeout=20)
+        with pytest.raises(featurewire.ServerUnavailableError, match="something else than a gRPC"):
             client.embed(image(1))
 
 
@@ -624,7 +652,14 @@ def no_token():
 
 @pytest.mark.parametrize(
     ("token", "words"),
-    [(no_token, "no token today"), (lambda: None, "NoneType"), (lambda: b"t", "bytes")],
+    [
+        (no_token, "no token today"),
+        (lambda: None, "NoneType"),
+        (lambda: b"t", "bytes"),
+        (lambda: "", r"token=…\): the function's token is empty"),
+        (lambda: "t\n", r"token=…\): the function's token holds '\\n'"),
+        (lambda: "té", "holds 'é'"),
+    ],
 )
 def test_a_token_that_cannot_be_had_is_an_error_of_ours(connect, token, words):
     with Misbehaving() as server:
@@ -651,6 +686,32 @@ def test_a_version_with_other_tensors_is_asked_for_them_again(connect):
         with pytest.raises(featurewire.InvalidRequestError):
             client.embed(image(2))
         assert np.array_equal(client.embed(image(3)).vector, vector_of(image(3)))
+
+
+def test_a_policy_that_grpc_does_not_know_is_a_config_error(connect):
+    with Misbehaving() as server:
+        client = connect(server.target, channel=ChannelConfig(load_balancing="round_robbin"))
+        for call in (lambda: client.embed(image(1)), lambda: list(client.stream([image(1)]))):
+            with pytest.raises(featurewire.ConfigError, match=r"robbin.*load_balancing=…"):
+                call()
+
+
+def test_an_error_carries_the_metadata_that_came_with_it(connect):
+    def predict(images, context):
+        context.send_initial_metadata((("x-request-id", "7f3a"), ("via", "gateway")))
+        context.set_trailing_metadata((("server-timing", "a;dur=3"), ("trace-bin", b"\0\1")))
+        context.abort(grpc.StatusCode.INTERNAL, "a bug")
+
+    with Misbehaving(predict) as server:
+        client = connect(server.target)
+        for call in (lambda: client.embed(image(1)), lambda: list(client.stream([image(1)]))):
+            with pytest.raises(featurewire.ServerError, match=r"a bug.*x-request-id: 7f3a") as why:
+                call()
+            assert why.value.metadata["x-request-id"] == "7f3a"
+            assert why.value.metadata["via"] == "gateway"
+            assert why.value.metadata["server-timing"] == "a;dur=3"
+            assert why.value.metadata["trace-bin"] == b"\0\1"
+    assert featurewire.ConfigError("x").metadata == {}
 
 
 def test_closing_the_client_ends_a_stream_with_an_error(connect):

@@ -86,6 +86,67 @@ def test_a_forked_stream_raises_in_the_child_and_not_in_the_parent(server):
     assert said.startswith("ConfigError")
 
 
+UNTOUCHED = f"""
+    import asyncio, sys
+    sys.path.insert(0, {str(ROOT)!r})
+    import featurewire
+    from tests.client.misbehaving import image
+    from tests.client.forking import in_a_fork
+    client = featurewire.Client(sys.argv[1], model="tiny")
+    view = client.with_options(timeout=20)
+    asynchronous = featurewire.AsyncClient(sys.argv[1], model="tiny")
+"""
+
+
+def test_a_client_that_was_not_used_survives_a_fork(server):
+    said = run(
+        UNTOUCHED
+        + """
+    stream = client.stream([image(1), image(2)])
+    def embed():
+        async def one():
+            return (await asynchronous.embed(image(2))).version
+        return [client.embed(image(2)).version, view.embed(image(3)).version,
+                len(list(stream)), client.stats().images, asyncio.run(one())]
+    for _ in range(3):
+        print(in_a_fork(embed))
+    print(embed())
+    print(in_a_fork(embed))
+    """,
+        server.target,
+    )
+    *good, refused = said.splitlines()
+    assert good == ["returned [1, 1, 2, 4, 1]"] * 3 + ["[1, 1, 2, 4, 1]"]
+    assert refused.startswith("ConfigError")
+
+
+def test_a_client_taken_into_a_fork_names_the_hooks(server):
+    said = run(
+        UNTOUCHED
+        + """
+    print(client.is_ready())
+    print(in_a_fork(lambda: client.embed(image(2))))
+    """,
+        server.target,
+    )
+    assert said.startswith("True\nConfigError: this client was used in process ")
+    for hook in ("post_fork", "postfork", "worker_process_init", "initializer", "spawn"):
+        assert hook in said
+
+
+def test_an_unused_client_survives_beside_one_in_use(server):
+    said = run(
+        UNTOUCHED
+        + """
+    with featurewire.Client(sys.argv[1], model="tiny") as other:
+        other.embed(image(1))
+        print(in_a_fork(lambda: client.embed(image(2)).version))
+    """,
+        server.target,
+    )
+    assert said == "returned 1"
+
+
 def test_closing_a_client_in_a_fork_leaves_the_parents_alone(server):
     said = run(
         FORK

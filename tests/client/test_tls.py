@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ import trustme
 import featurewire
 from featurewire import ChannelConfig, RetryConfig, TLSConfig
 from tests.client.misbehaving import Misbehaving, image, vector_of
+from tests.support.process import free_port
 
 NEVER = RetryConfig(max_attempts=1)
 
@@ -126,6 +128,45 @@ def test_failures_of_tls_say_tls_and_what_to_set(connect, server, mutual, author
             with pytest.raises(featurewire.ServerUnavailableError, match=r"TLS.*") as caught:
                 connect(target, tls=tls, retry=NEVER).embed(image(1))
             assert re.search(words, str(caught.value)), (name, str(caught.value))
+
+
+def test_tls_is_named_where_another_address_refuses(connect, server, mutual, authority):
+    """The second address of a name refuses connections; gRPC tells of one address alone."""
+    with Misbehaving() as plain:
+        for name, (target, tls, _) in failures(server, mutual, authority, plain).items():
+            if tls is None:
+                continue
+            port = target.rpartition(":")[2]
+            expected = "localhost" if name != "wrong host name" else "other.example"
+            both = f"ipv4:127.0.0.1:{port},127.0.0.2:{port}"
+            client = connect(
+                both,
+                tls=dataclasses.replace(tls, server_name=expected),
+                retry=RetryConfig(max_attempts=4, initial_backoff=0.1, max_backoff=0.1),
+            )
+            with pytest.raises(featurewire.ServerUnavailableError, match=r"TLSConfig\("):
+                client.embed(image(1))
+
+
+def test_a_refused_connection_names_tls_only_where_it_is_set(connect, authority):
+    target = f"localhost:{free_port()}"
+    tls = TLSConfig(ca=authority.cert_pem.bytes())
+    with pytest.raises(
+        featurewire.ServerUnavailableError, match=r"refused; check the address.*TLS"
+    ):
+        connect(target, tls=tls, retry=NEVER).embed(image(1))
+    with pytest.raises(featurewire.ServerUnavailableError, match="refused; check the ad") as plain:
+        connect(target, retry=NEVER).embed(image(1))
+    assert "TLS" not in str(plain.value)
+
+
+def test_tls_is_not_blamed_where_the_server_has_answered(connect, certificate, authority):
+    with Misbehaving(credentials=credentials(certificate)) as server:
+        client = connect(server.target, tls=TLSConfig(ca=authority.cert_pem.bytes()), retry=NEVER)
+        assert works(client)
+    with pytest.raises(featurewire.ServerUnavailableError) as caught:
+        client.embed(image(1))
+    assert "TLS" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
