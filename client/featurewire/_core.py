@@ -6,6 +6,7 @@ number of seconds, a future and until when) and returns the result. Both clients
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from featurewire._call import Flow
+from featurewire._call import Flow, T
 from featurewire._channel import Channels
 from featurewire._codec import PREDICT, Codec
 from featurewire._config import Metadata
@@ -30,10 +31,11 @@ from featurewire._errors import (
 )
 from featurewire._images import Buffer, Image
 from featurewire._inquiry import Inquiry
+from featurewire._pacing import Outage
 from featurewire._reading import Reading, check_images, load_all
 from featurewire._reply import Rows
 from featurewire._resolver import Resolver
-from featurewire._retry import is_transient
+from featurewire._retry import is_transient, wait_before_retry
 from featurewire._settings import UNSET, Settings, Timeout, Unset, check_timeout, made_with
 from featurewire._stats import Stats
 from featurewire._stream import Stream, StreamProgress, can_split
@@ -223,11 +225,34 @@ class Core:
 
     def _new_stream(self, timeout: Timeout) -> Flow[Stream]:
         """A stream without images yet."""
-        deadline, config = self._deadline(timeout), self._settings.stream
-        codec = yield from self._codec(deadline)
+        config = self._settings.stream
+        codec = yield from self._patiently(self._codec, timeout)
         if config.pin_version and self._settings.version is None:
-            _, codec = yield from self._resolver.resolve(0, deadline)
+            resolve = functools.partial(self._resolver.resolve, 0)
+            _, codec = yield from self._patiently(resolve, timeout)
         return Stream(self._connection, codec, config, timeout=self._seconds(timeout))
+
+    def _patiently(self, ask: Callable[[float], Flow[T]], timeout: Timeout) -> Flow[T]:
+        """Ask what a stream needs to know, retried as the stream's own requests are.
+
+        `ask` takes a deadline: `timeout` seconds for each attempt.
+        """
+        retry, expired, failures = self._settings.retry, 0, 0
+        outage = Outage(retry, self._settings.stream.patience)
+        while True:
+            try:
+                return (yield from ask(self._deadline(timeout)))
+            except DeadlineExceededError:
+                expired += 1
+                if expired >= retry.max_attempts or not outage.trouble(time.monotonic()):
+                    raise
+            except FeaturewireError as error:
+                failures += 1
+                wait = wait_before_retry(retry, failures, error)
+                transient = is_transient(error) and self._connection.answered
+                if not transient or wait is None or not outage.trouble(time.monotonic()):
+                    raise
+                yield wait
 
     def _reading(self, stream: Stream, timeout: Timeout, driver: AnyDriver) -> Reading:
         """What reads the stream's source."""
@@ -263,17 +288,14 @@ class Core:
 
     def _redirect(self, stream: Stream, deadline: float | None) -> Flow[None]:
         """Find a version with vectors of the space that is wanted; without one, end the stream."""
-        patient_until = time.monotonic()
-        if deadline is None:
-            patient_until += self._settings.stream.patience
         while stream.astray is not None:
-            until = self._deadline(UNSET) if deadline is None else deadline
+            resolve = functools.partial(self._resolver.resolve, stream.astray)
             try:
-                codec, pinned = yield from self._resolver.resolve(stream.astray, until)
+                if deadline is None:
+                    codec, pinned = yield from self._patiently(resolve, UNSET)
+                else:
+                    codec, pinned = yield from resolve(deadline)
             except FeaturewireError as error:
-                if is_transient(error) and time.monotonic() < patient_until:
-                    yield self._settings.retry.max_backoff
-                    continue
                 stream.lose(error)
             else:
                 stream.redirect(codec, pinned)

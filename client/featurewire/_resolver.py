@@ -11,6 +11,7 @@ from featurewire._call import Flow
 from featurewire._codec import Codec, Names
 from featurewire._connection import Connection
 from featurewire._errors import (
+    DeadlineExceededError,
     InvalidRequestError,
     ModelNotFoundError,
     ResponseError,
@@ -142,6 +143,11 @@ class Resolver:
                     asking = connection.asking[key] = Future()
             if asked is not None:
                 yield asked, deadline
+                if not asked.done():
+                    raise DeadlineExceededError(
+                        f"{connection.target}, model {connection.model!r}: another call of this "
+                        "client asked for the signature, and had no answer in time; raise timeout=…"
+                    )
                 continue
             try:
                 names = connection.names[key] = yield from self._inquiry.names(deadline)

@@ -111,7 +111,8 @@ class RetryPolicy:
 
     def explain(self, call: Call, error: FeaturewireError, now: float) -> None:
         """Say in the error what was spent on the call."""
-        if is_transient(error) and call.began is not None and error.args:
+        told = is_transient(error) or call.failures > 1
+        if told and call.began is not None and error.args:
             tries = "1 attempt" if call.failures == 1 else f"{call.failures} attempts"
             error.args = (
                 f"{error.args[0]} ({tries} in {now - call.began:.1f} s; {self._budget} left)",

@@ -371,10 +371,14 @@ class Stream:
         return wait_before_retry(policy.config, call.failures, error)
 
     def _is_patient(self, error: FeaturewireError) -> bool:
-        """What befalls a server that has worked is ridden out; what was always so is not."""
+        """Keep trying a server that has answered the client before.
+
+        A request without a reply in time is sent again to any server: its `timeout` bounds one
+        attempt, and `max_attempts` bounds those.
+        """
         if self._deadline is not None:
             return False
-        if self._replied or self._outage.is_on:
+        if self._replied or self._outage.is_on or isinstance(error, DeadlineExceededError):
             return True
         return is_transient(error) and self._connection.answered
 

@@ -1,0 +1,138 @@
+"""What a stream asks and sends first is retried by the rules that docs/client.md gives for it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+import featurewire
+from featurewire import RetryConfig, StreamConfig
+from tests.client.misbehaving import Misbehaving, image, reply_to, vector_of
+from tests.support.waiting import wait_until
+
+
+def hold(context: grpc.ServicerContext) -> None:
+    """Give no answer until the client has given the call up."""
+    gone = threading.Event()
+    if context.add_callback(gone.set):
+        gone.wait(20)
+
+
+class Paused(Misbehaving):
+    """Answers no call of a kind before it was called this often."""
+
+    def __init__(self, *, predicts: int = 0, questions: int = 0, code: str = "") -> None:
+        super().__init__(self._predict)
+        self._predicts, self._questions = itertools.count(-predicts), itertools.count(-questions)
+        self._code = code
+        """What a question gets that is not answered; empty: nothing."""
+
+    def _predict(self, images, context):
+        if next(self._predicts) < 0:
+            hold(context)
+        return reply_to(images)
+
+    def on_metadata(self, data, context):
+        if next(self._questions) < 0:
+            if self._code:
+                context.abort(grpc.StatusCode[self._code], "Socket closed")
+            hold(context)
+        return super().on_metadata(data, context)
+
+
+def check_complete(results, count: int) -> None:
+    results = list(results)
+    assert [result.key for result in results] == list(range(count))
+    for number, result in enumerate(results):
+        assert np.array_equal(result.unwrap().vector, vector_of(image(number)))
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["a new client", "a client that was answered"])
+def test_a_first_request_without_reply_is_sent_again(connect, warm):
+    with Paused(predicts=3) as server:
+        client = connect(server.target)
+        if warm:
+            client.status()
+        check_complete(client.stream(map(image, range(100)), timeout=0.4), 100)
+
+
+def test_a_first_question_without_reply_is_asked_again(connect):
+    with Paused(questions=2) as server:
+        check_complete(connect(server.target).stream(map(image, range(40)), timeout=0.4), 40)
+
+
+def test_a_pinned_streams_question_is_asked_again(connect):
+    with Paused(questions=2) as server:
+        client = connect(server.target, stream=StreamConfig(pin_version=True))
+        check_complete(client.stream(map(image, range(40)), timeout=0.4), 40)
+
+
+def test_a_first_question_waits_for_a_server_that_is_gone(connect):
+    retry = RetryConfig(max_attempts=2, initial_backoff=0.01, max_backoff=0.02)
+    with Paused(questions=9, code="UNAVAILABLE") as server:
+        client = connect(server.target, retry=retry)
+        client.status()  # it has answered: from now on `patience` decides
+        check_complete(client.stream(map(image, range(40))), 40)
+
+
+def test_a_question_to_a_server_never_seen_has_few_retries(connect):
+    retry = RetryConfig(max_attempts=2, initial_backoff=0.01, max_backoff=0.02)
+    with Paused(questions=10**6, code="UNAVAILABLE") as server:
+        client = connect(server.target, retry=retry)
+        with pytest.raises(featurewire.ServerUnavailableError, match="2 attempts"):
+            list(client.stream([image(1)]))
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_attempts_without_reply_are_bounded(connect, attempts):
+    with Paused(predicts=10**6) as server:
+        client = connect(server.target, retry=RetryConfig(max_attempts=attempts))
+        with pytest.raises(featurewire.DeadlineExceededError):
+            list(client.stream([image(1)], timeout=0.3))
+        assert len(server.requests) == attempts
+        server.requests.clear()
+        client.status()
+        with pytest.raises(featurewire.DeadlineExceededError):
+            list(client.stream([image(1)], timeout=0.3))
+        assert len(server.requests) == attempts
+
+
+def test_patience_ends_attempts_without_reply(connect):
+    with Paused(predicts=10**6) as server:
+        client = connect(
+            server.target,
+            retry=RetryConfig(max_attempts=1000),
+            stream=StreamConfig(patience=0.5),
+        )
+        with pytest.raises(featurewire.DeadlineExceededError, match="attempts in"):
+            list(client.stream([image(1)], timeout=0.2))
+        assert len(server.requests) < 10
+
+
+def test_a_call_outside_a_stream_keeps_its_whole_timeout(connect):
+    with Paused(predicts=1) as server:
+        with pytest.raises(featurewire.DeadlineExceededError):
+            connect(server.target).embed(image(1), timeout=0.4)
+        assert len(server.requests) == 1
+
+
+def test_waiting_for_anothers_question_ends_with_the_timeout():
+    with Paused(questions=1) as server, featurewire.Client(server.target, model="tiny") as client:
+
+        def ask():
+            with contextlib.suppress(featurewire.DeadlineExceededError):
+                client.embed(image(1), timeout=5)
+
+        asked = threading.Thread(target=ask)
+        asked.start()
+        wait_until(lambda: client.stats().requests)
+        with pytest.raises(featurewire.DeadlineExceededError, match="another call"):
+            client.embed(image(2), timeout=0.2)
+        assert asked.is_alive()
+        asked.join(20)
+        assert np.array_equal(client.embed(image(3)).vector, vector_of(image(3)))
