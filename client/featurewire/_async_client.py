@@ -136,6 +136,10 @@ class AsyncClient(Core):
         """Wait until the model is AVAILABLE; see `Client.wait_until_ready`."""
         return await self._run(self._inquiry.wait_until_ready(self._deadline(timeout)))
 
+    async def is_ready(self, timeout: float | None = 5.0) -> bool:
+        """Whether the model is AVAILABLE now; see `Client.is_ready`."""
+        return await self._run(self._inquiry.is_ready(self._deadline(timeout)))
+
     async def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
         """The signatures of the version that answers, and its manifest where it has one."""
         return await self._run(self._inquiry.metadata(self._deadline(timeout)))

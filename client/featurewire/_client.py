@@ -142,6 +142,13 @@ class Client(Core):
         """
         return self._run(self._inquiry.wait_until_ready(self._deadline(timeout)))
 
+    def is_ready(self, timeout: float | None = 5.0) -> bool:
+        """Whether the model (the pinned version, if one is) is AVAILABLE now, in one look.
+
+        False also where nothing answers within `timeout` seconds. Raises `ConfigError` alone.
+        """
+        return self._run(self._inquiry.is_ready(self._deadline(timeout)))
+
     def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
         """The signatures of the version that answers, and its manifest where it has one."""
         return self._run(self._inquiry.metadata(self._deadline(timeout)))

@@ -13,6 +13,7 @@ from featurewire._call import Decide, Flow
 from featurewire._codec import PREDICT, Codec, Names, model_spec
 from featurewire._connection import Connection
 from featurewire._errors import (
+    ConfigError,
     DeadlineExceededError,
     FeaturewireError,
     InvalidRequestError,
@@ -133,11 +134,7 @@ class Inquiry:
             if now >= deadline:
                 break
             try:
-                # Once: a poll is its own retry, and leaves the budget to the calls that follow.
-                status = yield from self.status(deadline, once=True)
-                if status.available and self._settings.label is not None:
-                    # TensorFlow Serving's status knows no labels; its metadata does.
-                    yield from self.signatures(deadline, once=True)
+                status = yield from self._look(deadline)
             except (ModelNotFoundError, DeadlineExceededError) as exc:
                 seen, cause = str(exc), exc
             except FeaturewireError as exc:
@@ -154,6 +151,30 @@ class Inquiry:
         if isinstance(cause, ServerUnavailableError):
             raise cause
         raise DeadlineExceededError(f"{self._origin} is not ready in time: {seen}") from cause
+
+    def is_ready(self, deadline: float) -> Flow[bool]:
+        """A version (the one asked for, if any) is AVAILABLE on some server now."""
+        for _ in self._connection.servers:  # one after the other: those that fail rest
+            try:
+                status = yield from self._look(deadline)
+            except ConfigError:
+                raise
+            except FeaturewireError:
+                continue
+            if status.available:
+                return True
+        return False
+
+    def _look(self, deadline: float) -> Flow[ModelStatus]:
+        """The status, and an error where the label is unknown.
+
+        Once: a poll is its own retry, and leaves the budget to the calls that follow.
+        """
+        status = yield from self.status(deadline, once=True)
+        if status.available and self._settings.label is not None:
+            # TensorFlow Serving's status knows no labels; its metadata does.
+            yield from self.signatures(deadline, once=True)
+        return status
 
     def unary(
         self, method: str, request: bytes, deadline: float, *, once: bool = False

@@ -23,8 +23,10 @@ from tests.client.misbehaving import (
     eventually,
     image,
     reply_to,
+    silent_server,
     vector_of,
 )
+from tests.support.process import free_port
 
 
 @pytest.fixture
@@ -612,6 +614,31 @@ def test_a_model_that_is_still_loading_says_so(connect, server):
     server.states = [(1, 20)]
     with pytest.raises(featurewire.DeadlineExceededError, match="version 1 is LOADING"):
         connect(server.target).wait_until_ready(0.4)
+
+
+def test_is_ready_tells_by_one_look(connect, server):
+    client = connect(server.target)
+    assert client.is_ready() is True
+    assert connect(server.target, label="stable").is_ready() is True
+    assert connect(server.target, label="canary").is_ready() is False
+    server.states = [(1, 20)]
+    assert client.is_ready() is False
+    server.stop()
+    assert client.is_ready() is False
+    client.close()
+    with pytest.raises(featurewire.ConfigError, match="closed"):
+        client.is_ready()
+
+
+def test_is_ready_ends_in_time(connect):
+    with silent_server() as silent:
+        assert connect(silent.target).is_ready(0.3) is False
+
+
+def test_one_of_several_servers_is_enough_to_be_ready(connect, server):
+    client = connect(f"127.0.0.1:{free_port()},{server.target}")
+    for _ in range(4):
+        assert client.is_ready() is True
 
 
 def test_a_closed_client_says_so(connect, server):
