@@ -56,14 +56,17 @@ def check_images(images: object, *, asynchronous: bool = False) -> None:
         raise TypeError(f"expected an iterable of images, not {type(images).__name__}")
 
 
-def load(image: Source) -> Buffer:
-    """The image's encoded bytes; reads a path, calls a callable. Raises `ImageError`."""
+def load(image: Source, key: object = None) -> Buffer:
+    """The image's encoded bytes; reads a path, calls a callable. Raises `ImageError`.
+
+    The error names the path, or the `key` of a callable.
+    """
     if isinstance(image, bytes):
         return image
     if isinstance(image, (bytearray, memoryview)):
         # A copy: the caller may reuse the buffer while the request waits for its retry.
         return bytes(image)
-    name = getattr(image, "__qualname__", None) or str(image)
+    name = repr(key)
     if isinstance(image, os.PathLike):
         name = repr(os.fspath(image))
     try:
@@ -88,9 +91,9 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def try_load(image: Source) -> Buffer | ImageError:
+def try_load(image: Source, key: object = None) -> Buffer | ImageError:
     try:
-        return load(image)
+        return load(image, key)
     except ImageError as error:
         return error
 
@@ -237,11 +240,10 @@ class Reading:
             began = time.monotonic()
             self._deliver(partial(self._began, slot, began))
             try:
-                loaded = try_load(image)
+                loaded = try_load(image, slot.key)
             except BaseException as exc:
-                self._deliver(
-                    partial(self._loaded, slot, ImageError(str(exc), reason="unreadable"))
-                )
+                why = f"{slot.key!r}: {str(exc) or type(exc).__name__}"
+                self._deliver(partial(self._loaded, slot, ImageError(why, reason="unreadable")))
                 raise
             if self._timeout is not None and time.monotonic() - began > self._timeout:
                 return  # given up, and another thread took this one's place

@@ -82,6 +82,24 @@ def test_a_function_that_fails_costs_its_own_image_alone(connect, server):
     assert isinstance(results[1].error.__cause__, LookupError)
 
 
+def test_the_error_of_a_function_names_the_images_key(connect, server):
+    def fails():
+        raise LookupError("no such object")
+
+    pairs = [("photos/1.jpg", fails), (7, lambda: "text"), ("photos/3.jpg", fails)]
+    texts = [str(result.error) for result in connect(server.target).stream(pairs)]
+    assert texts[0] == "'photos/1.jpg': no such object"
+    assert texts[1] == "7: gave a str, not bytes"
+    assert texts[2] == "'photos/3.jpg': no such object"
+    (without_key,) = connect(server.target).stream([fails])
+    assert str(without_key.error) == "0: no such object"
+
+
+def test_the_error_of_a_file_names_the_file(connect, server, tmp_path):
+    (result,) = connect(server.target).stream([("the key", tmp_path / "gone.jpg")])
+    assert str(tmp_path / "gone.jpg") in str(result.error)
+
+
 def test_a_pipe_and_a_directory_are_no_images(connect, server, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
