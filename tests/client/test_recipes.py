@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def examples(heading: str) -> list[str]:
     """The Python blocks under a heading of the client's page."""
     page = (ROOT / "docs" / "client.md").read_text()
-    text = re.split(rf"^#+ {re.escape(heading)}$", page, flags=re.M)[1]
-    return re.findall(r"```python\n(.*?)```", re.split(r"^#+ ", text, flags=re.M)[0], re.S)
+    text = re.split(rf"^##+ {re.escape(heading)}$", page, flags=re.M)[1]
+    return re.findall(r"```python\n(.*?)```", re.split(r"^##+ ", text, flags=re.M)[0], re.S)
 
 
 @pytest.fixture
