@@ -24,10 +24,10 @@ __all__ = ["Channels", "close_all", "proxy_variable", "split_target"]
 log = logging.getLogger("featurewire")
 
 RELOAD_SECONDS = 1.0
-"""Between two looks at the files of TLS: a stat of each costs microseconds."""
+"""Seconds between two checks whether a TLS file has changed; a check costs microseconds."""
 
 RETIRED_SECONDS = 300.0
-"""Time for calls to end on a connection that was made with certificates of before."""
+"""Seconds that calls in flight have to end on a connection with the old certificates."""
 
 CLOSING = 1.0
 """Seconds to wait for connections to close; it takes milliseconds."""
@@ -99,14 +99,14 @@ def _is_loopback(address: str) -> bool:
 
 
 def proxy_variable(server: str, config: ChannelConfig) -> str | None:
-    """The environment variable whose proxy gRPC takes for this server, if any.
+    """Return the environment variable whose proxy gRPC uses for this server, if any.
 
     https://github.com/grpc/grpc/blob/master/doc/environment_variables.md
     """
     enabled = dict(arguments(server, config, None)["options"]).get("grpc.enable_http_proxy", 1)
     names = ("grpc_proxy", "https_proxy", "http_proxy")
     variable = next((name for name in names if name in os.environ), None)
-    if not enabled or variable is None or server.startswith("unix"):
+    if not enabled or variable is None or server.startswith("vsock:"):
         return None
     proxy = urlsplit(os.environ[variable])
     if proxy.scheme != "http" or not proxy.netloc:  # gRPC takes no notice of others
@@ -118,7 +118,7 @@ def proxy_variable(server: str, config: ChannelConfig) -> str | None:
 
 
 def _is_exempt(host: str, entry: str) -> bool:
-    """An entry of `no_proxy` is the end of a name, or a network."""
+    """Match one entry of `no_proxy`: the end of a host name, or a network."""
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
     except ValueError:
@@ -149,7 +149,7 @@ def arguments(server: str, config: ChannelConfig, tls: TLSConfig | None) -> dict
         "grpc.use_local_subchannel_pool": 1,
     }
     if is_local(server):
-        # No proxy leads back to this machine, and its variables are set for what is outside.
+        # The variables are set for other machines: a proxy cannot reach our loopback interface.
         options["grpc.enable_http_proxy"] = 0
     if tls is not None and tls.server_name is not None:
         options["grpc.ssl_target_name_override"] = tls.server_name
@@ -176,8 +176,9 @@ def open_channel(server: str, config: ChannelConfig, tls: TLSConfig | None, aio:
 
 
 class Channels:
-    """The channels to a client's servers: opened by the first call, and again when a file of TLS
-    has changed. Threads share it.
+    """The channels to a client's servers. Threads may share it.
+
+    The first call opens them. A change of a TLS file opens new ones.
     """
 
     def __init__(
@@ -187,7 +188,7 @@ class Channels:
         tls: TLSConfig | None,
         aio: Any = None,
     ) -> None:
-        """Raises `ConfigError` where a file of `tls` does not fit. For `aio` see `open_channel`."""
+        """Read the files of `tls`. Raises `ConfigError`. For `aio` see `open_channel`."""
         self._servers = servers
         self._config = config
         self._aio = aio
@@ -202,7 +203,7 @@ class Channels:
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Any]:
-        """Those to close."""
+        """Yield every channel that is to be closed with the client."""
         yield from self._open
         yield from (channel for _, channel in self._retired)
 
@@ -224,7 +225,7 @@ class Channels:
         return method
 
     def _reload(self, now: float) -> None:
-        """Read the files of TLS again if they have changed."""
+        """Read the TLS files again if they have changed."""
         if now < self._look_at or self._tls is None:
             return
         self._look_at = now + RELOAD_SECONDS
@@ -233,8 +234,8 @@ class Channels:
             return
         try:
             loaded = self._tls.loaded()
-        except ConfigError as exc:  # half written: another look will tell
-            log.warning("%s; what was read before stays in use", exc)
+        except ConfigError as exc:  # half written: the next check reads them again
+            log.warning("%s; the certificates read before stay in use", exc)
             return
         self._stamp = stamp
         if loaded == self._loaded:
@@ -248,7 +249,7 @@ class Channels:
         self._loaded, self._open, self._methods = loaded, [], {}
 
     def _leave(self, channel: Any) -> None:
-        """Close a channel without waiting for that."""
+        """Close a channel in the background."""
         if self._aio is None:
             threading.Thread(target=channel.close, daemon=True).start()
         else:

@@ -143,9 +143,9 @@ class Client(Core):
         return self._run(self._inquiry.wait_until_ready(self._deadline(timeout)))
 
     def is_ready(self, timeout: float | None = 5.0) -> bool:
-        """Whether the model (the pinned version, if one is) is AVAILABLE now, in one look.
+        """Ask once whether the model (the pinned version, if one is) is AVAILABLE.
 
-        False also where nothing answers within `timeout` seconds. Raises `ConfigError` alone.
+        Returns False also if no server answers within `timeout` seconds. Raises only `ConfigError`.
         """
         return self._run(self._inquiry.is_ready(self._deadline(timeout)))
 

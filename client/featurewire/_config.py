@@ -31,10 +31,10 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests"""
 
 
 def check_names(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Raise `UnknownArgumentError` for a name that `owner` does not take."""
+    """Raise `UnknownArgumentError` for a name that `owner` does not know."""
     for name in given:
         if name not in known:
-            import difflib  # only a mistake pays for it
+            import difflib  # here, so that only a mistake pays for the import
 
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
@@ -42,9 +42,9 @@ def check_names(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
 
 
 class _Config:
-    """Makes a misspelt argument a `ConfigError` that names the nearest one."""
+    """Turns a misspelt argument into a `ConfigError` that names the nearest one."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *_: Any, **kwargs: Any) -> Self:
         check_names(cls.__name__, kwargs, [each.name for each in fields(cast(Any, cls))])
         return super().__new__(cls)
 
@@ -188,7 +188,7 @@ class TLSConfig(_Config):
         return loaded
 
     def stamp(self) -> tuple[object, ...]:
-        """A value that changes when a file does; empty where there are no files."""
+        """Return a value that changes with the files; empty without any file."""
         return tuple(
             _stamp(each) for each in (self.ca, self.cert, self.key) if isinstance(each, os.PathLike)
         )
@@ -225,7 +225,7 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
 
 
 def _check_pair(cert: os.PathLike[str], key: os.PathLike[str]) -> None:
-    """Raise `ConfigError` for a key of another certificate, as in the middle of a rotation."""
+    """Raise `ConfigError` if the key belongs to another certificate, as amid a rotation."""
     import ssl
 
     try:
@@ -267,7 +267,7 @@ Metadata = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
 
 def checked_token(token: object, whose: str = "the token") -> str:
-    """The token, if it can be sent. Raises `ConfigError`, without the token in its text."""
+    """Return the token if it can be sent. Raises a `ConfigError` that does not repeat the token."""
     about = f"ChannelConfig(token=…): {whose}"
     if not isinstance(token, str):
         raise ConfigError(f"{about} is a {type(token).__name__}, not a str")
@@ -342,7 +342,7 @@ class ChannelConfig(_Config):
         metadata = _pairs("metadata", self.metadata)
         for key, value in metadata:
             _check_header(key, value)
-        # Tuples, so that a configuration can be hashed and does not change with its source.
+        # Tuples can be hashed, and do not change when the caller changes a dict.
         object.__setattr__(self, "metadata", metadata)
         object.__setattr__(self, "options", _pairs("options", self.options))
         object.__setattr__(self, "interceptors", tuple(self.interceptors))
@@ -353,7 +353,7 @@ class ChannelConfig(_Config):
 
 
 def _check_header(key: object, value: object) -> None:
-    """Raise `ConfigError` for what gRPC cannot send as metadata."""
+    """Raise `ConfigError` for a pair that gRPC cannot send as metadata."""
     _require(
         isinstance(key, str) and _HEADER_KEY.fullmatch(key),
         f"ChannelConfig(metadata=…): key {key!r} must be a lower-case str: ASCII letters, "

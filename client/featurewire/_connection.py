@@ -54,7 +54,7 @@ class Life:
     loop: object = None
     """The event loop that the client belongs to, if any."""
     pid: int | None = None
-    """The process that made its first call."""
+    """The process that made the first call; None before that."""
 
 
 class Connection:
@@ -100,7 +100,7 @@ class Connection:
         self.check_process()
 
     def check_process(self) -> None:
-        """Raise where waiting would be forever: gRPC's threads do not survive a fork."""
+        """Raise in a forked child: gRPC's threads do not survive a fork, and a call would hang."""
         if self.forked:
             raise ConfigError(
                 f"this client was used in process {self.life.pid}, which then forked: its "
@@ -110,7 +110,7 @@ class Connection:
             )
 
     def claim(self) -> None:
-        """Tie the client to this process; before its first call a fork does no harm."""
+        """Tie the client to this process with its first call; before that a fork does no harm."""
         self.check_usable()
         if self.life.pid is None:
             self.life.pid = os.getpid()

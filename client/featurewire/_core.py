@@ -233,9 +233,9 @@ class Core:
         return Stream(self._connection, codec, config, timeout=self._seconds(timeout))
 
     def _patiently(self, ask: Callable[[float], Flow[T]], timeout: Timeout) -> Flow[T]:
-        """Ask what a stream needs to know, retried as the stream's own requests are.
+        """Ask the server something before a stream, with the retries of a stream.
 
-        `ask` takes a deadline: `timeout` seconds for each attempt.
+        `ask` takes a deadline, which leaves each attempt `timeout` seconds.
         """
         retry, expired, failures = self._settings.retry, 0, 0
         outage = Outage(retry, self._settings.stream.patience)

@@ -60,7 +60,7 @@ class ConfigError(FeaturewireError, ValueError):
 
 
 class UnknownArgumentError(ConfigError, TypeError):
-    """An argument has a name that nothing here takes, such as a misspelt one."""
+    """An argument has an unknown, probably misspelt, name."""
 
 
 class ImageError(FeaturewireError):
@@ -154,7 +154,7 @@ _ADVICE = {
 }
 
 _REQUEST_IDS = {"x-request-id", "request-id"}
-"""Metadata that an error's text repeats: what an operator looks for in a gateway's log."""
+"""Metadata that an error's text repeats: operators search a gateway's log for it."""
 _NOT_GRPC = r"http/?1|header with status|receiving SETTINGS|expected SETTINGS|parsing HTTP/2"
 _HUNG_UP = r"socket closed|connection reset|broken pipe|end of (file|tcp stream)|\bEOF\b"
 _CUT_OFF = r"RST_STREAM|goaway|connection|stream (removed|closed)"

@@ -153,8 +153,10 @@ class Inquiry:
         raise DeadlineExceededError(f"{self._origin} is not ready in time: {seen}") from cause
 
     def is_ready(self, deadline: float) -> Flow[bool]:
-        """A version (the one asked for, if any) is AVAILABLE on some server now."""
-        for _ in self._connection.servers:  # one after the other: those that fail rest
+        """Whether a version (the one asked for, if any) is AVAILABLE on some server now."""
+        for _ in (
+            self._connection.servers
+        ):  # a server that fails rests, so the next look goes to another
             try:
                 status = yield from self._look(deadline)
             except ConfigError:
@@ -166,9 +168,9 @@ class Inquiry:
         return False
 
     def _look(self, deadline: float) -> Flow[ModelStatus]:
-        """The status, and an error where the label is unknown.
+        """Ask for the status once; raises for an unknown label.
 
-        Once: a poll is its own retry, and leaves the budget to the calls that follow.
+        Whoever polls retries anyway, and leaves the retry budget to other calls.
         """
         status = yield from self.status(deadline, once=True)
         if status.available and self._settings.label is not None:

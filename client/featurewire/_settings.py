@@ -87,7 +87,7 @@ _CONFIGS: dict[str, Any] = {
 
 
 def _check_names(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Raise `UnknownArgumentError`; of a configuration's field it says where that goes."""
+    """Raise `UnknownArgumentError`; for a field of a configuration, name that configuration."""
     for name in given:
         for argument, kind in _CONFIGS.items():
             if name not in known and name in kind.__dataclass_fields__:

@@ -373,8 +373,8 @@ class Stream:
     def _is_patient(self, error: FeaturewireError) -> bool:
         """Keep trying a server that has answered the client before.
 
-        A request without a reply in time is sent again to any server: its `timeout` bounds one
-        attempt, and `max_attempts` bounds those.
+        A request without a reply in time goes again to any server: `timeout` bounds one attempt,
+        and `max_attempts` the number of attempts.
         """
         if self._deadline is not None:
             return False

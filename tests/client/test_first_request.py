@@ -1,4 +1,4 @@
-"""What a stream asks and sends first is retried by the rules that docs/client.md gives for it."""
+"""A stream retries its first request and its first question as docs/client.md says."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def hold(context: grpc.ServicerContext) -> None:
 
 
 class Paused(Misbehaving):
-    """Answers no call of a kind before it was called this often."""
+    """Leaves the first calls of a kind without an answer."""
 
     def __init__(self, *, predicts: int = 0, questions: int = 0, code: str = "") -> None:
         super().__init__(self._predict)
         self._predicts, self._questions = itertools.count(-predicts), itertools.count(-questions)
         self._code = code
-        """What a question gets that is not answered; empty: nothing."""
+        """The status for unanswered questions; empty: they get no reply."""
 
     def _predict(self, images, context):
         if next(self._predicts) < 0:

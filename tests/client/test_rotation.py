@@ -28,7 +28,7 @@ class Rotating:
         self.rotate()
 
     def rotate(self, *names: str) -> None:
-        """Issue everything anew; write these files, or all of them."""
+        """Issue a new authority, certificate and key; write these files, or all of them."""
         self.authority = trustme.CA()
         mine = self.authority.issue_cert("client.example")
         self._new = {
@@ -39,14 +39,14 @@ class Rotating:
         self.write(*(names or self._new))
 
     def write(self, *names: str) -> None:
-        """By a rename, as Kubernetes and SPIRE's helper do."""
+        """Replace the files by a rename, as Kubernetes does."""
         for name in names:
             new = self._folder / f"{name}.new"
             new.write_bytes(self._new[name])
             os.replace(new, self._folder / f"{name}.pem")
 
     def server(self, port: int = 0, **kwargs) -> Misbehaving:
-        """One that shows a certificate of the authority, and asks for one of it."""
+        """Make a server that shows and demands certificates of the authority."""
         shown = self.authority.issue_cert("localhost")
         theirs = credentials(shown, clients=self.authority)
         return Misbehaving(credentials=theirs, port=port, **kwargs)

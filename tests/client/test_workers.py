@@ -35,7 +35,7 @@ def server():
 
 
 def recipe(heading: str, server: Misbehaving, position: int = 0) -> str:
-    """The page's example, with this server in the place of the one that it names."""
+    """Return an example of the page, with this server's address filled in."""
     text = examples(heading)[position]
     assert '"localhost:8500"' in text
     return text.replace("localhost:8500", server.target)
