@@ -697,7 +697,7 @@ def test_a_policy_that_grpc_does_not_know_is_a_config_error(connect):
 
 
 def test_an_error_carries_the_metadata_that_came_with_it(connect):
-    def predict(images, context):
+    def predict(_images, context):
         context.send_initial_metadata((("x-request-id", "7f3a"), ("via", "gateway")))
         context.set_trailing_metadata((("server-timing", "a;dur=3"), ("trace-bin", b"\0\1")))
         context.abort(grpc.StatusCode.INTERNAL, "a bug")

@@ -80,7 +80,7 @@ def test_a_rotation_before_the_first_call_is_seen(connect, files):
 def test_a_rotation_leaves_calls_in_flight_alone(connect, files):
     gate, reached = threading.Event(), threading.Event()
 
-    def predict(images, context):
+    def predict(images, _context):
         if image(7) in images:
             reached.set()
             gate.wait(30)

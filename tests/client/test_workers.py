@@ -128,7 +128,7 @@ def test_fastapi_embeds_and_tells_whether_it_is_ready(server, tmp_path):
 def test_gevent_greenlets_wait_at_the_same_time(tmp_path):
     everybody, opened = threading.Barrier(8), threading.Event()
 
-    def all_at_once(images, context):
+    def all_at_once(images, _context):
         """The first eight calls get no answer before all of them are there."""
         if not opened.is_set():
             everybody.wait(20)
