@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Arguments of a wrong type are refused with a helpful text.
-# mypy: disable-error-code="arg-type"
+# Arguments of a wrong type or name are refused with a helpful text.
+# mypy: disable-error-code="arg-type, call-arg, dict-item, list-item"
 import copy
 import dataclasses
 import itertools
