@@ -6,7 +6,6 @@ import argparse
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -24,6 +23,7 @@ from featurewire_server.api import Api
 from featurewire_server.batching.runner import BatchScheduler
 from featurewire_server.common.admission import Admission, default_limit
 from featurewire_server.common.errors import ServingError
+from featurewire_server.common.files import connections_that_fit, raise_limit
 from featurewire_server.common.metrics import Metrics, page_path
 from featurewire_server.config_file import ConfigFile
 from featurewire_server.models.loading import Loader
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"featurewire-server {__version__}")
         return 0
     _start_logging()
-    _raise_file_limit()
+    raise_limit()
     for warning in flags_module.warnings(flags):
         log.warning("%s", warning)
     stop = threading.Event()
@@ -80,13 +80,6 @@ def _start_logging() -> None:
         level=logging.INFO,
         format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
     )
-
-
-def _raise_file_limit() -> None:
-    """A connection is a file: take as many as the system lets this process have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _leave(status: int) -> None:
@@ -189,11 +182,13 @@ class Server:
             tensor_content=flags.enable_serialization_as_tensor_content,
             check_method_names=flags.enable_signature_method_name_check,
         )
+        addresses = max(bool(flags.port) + bool(flags.grpc_socket_path), 1)
         config = GrpcConfig(
             port=flags.port,
             socket_path=flags.grpc_socket_path,
             tls=tls,
             max_threads=flags.grpc_max_threads or WORK_CALLS,
+            max_connections=connections_that_fit(rest=bool(flags.rest_api_port)) // addresses,
             options=tuple(flags_module.channel_arguments(flags.grpc_channel_arguments)),
             health=flags.enable_grpc_healthcheck_service,
         )

@@ -208,6 +208,44 @@ def test_garbage_on_the_port_ends_that_connection_only(server, garbage: bytes) -
         assert stub.embed().shape == (1, 8)
 
 
+def test_calls_that_are_reset_at_once_are_refused_in_the_end(server) -> None:
+    """HTTP/2 rapid reset: a connection has a bounded number of calls, those reset included."""
+    fields = {
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":path": (PREDICTION + "Predict").encode(),
+        b":authority": b"x",
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+    }
+    header = b"".join(
+        b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+        for name, value in fields.items()
+    )
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        length = len(payload).to_bytes(3, "big")
+        return length + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+    cancel, refused = (8).to_bytes(4, "big"), (7).to_bytes(4, "big")
+    resets = b"".join(
+        frame(1, 4, stream, header) + frame(3, 0, stream, cancel) for stream in range(1, 20_000, 2)
+    )
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as connection:
+        connection.sendall(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(4, 1, 0, b"")
+        )
+        sending = threading.Thread(target=lambda: connection.sendall(resets), daemon=True)
+        sending.start()
+        with stub_for(server.target) as other:
+            assert other.embed().shape == (1, 8)
+        answer = b""
+        while frame(3, 0, 0, refused)[:5] not in answer or refused not in answer:
+            answer += (more := connection.recv(65536))
+            assert more, "the connection was closed before a call was refused"
+    sending.join(TIMEOUT)
+
+
 def test_callers_who_leave_in_the_middle_leave_nothing_behind(server) -> None:
     request = predict_request(image_bytes=[JPEG + bytes(100_000)] * 4)
     with stub_for(server.target) as made:

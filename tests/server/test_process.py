@@ -22,9 +22,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+import featurewire
 from featurewire_server.common.errors import ServingError
 from featurewire_server.configs import ssl_config
 from featurewire_server.flags import parse
+from tests.server.split_model import write_split_model
 from tests.server.support import (
     JPEG,
     PREDICTION,
@@ -37,6 +39,8 @@ from tests.server.support import (
 from tests.support.models import expected_vector, write_tiny_model
 from tests.support.process import ServerProcess, free_port, serving
 from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
 
 REFLECTED = {
     "tensorflow.serving.PredictionService",
@@ -376,6 +380,38 @@ def test_a_signal_lets_requests_in_flight_finish(tmp_path: Path, number: int) ->
         assert answers
         assert answers[0].outputs["y"].string_val == [b"done"]
         assert server.process.wait(20) == 0
+
+
+def test_idle_connections_leave_files_for_decoding(tmp_path: Path) -> None:
+    """TensorFlow opens a file to decode an image, and aborts the process where it cannot."""
+    write_split_model(tmp_path / "m")
+    limited = tmp_path / "python"
+    limited.write_text(f'#!/bin/sh\nulimit -n 64\nexec {sys.executable} "$@"\n')
+    limited.chmod(0o755)
+    server = ServerProcess(
+        "--model_name=m", f"--model_base_path={tmp_path / 'm'}", "--engine=tensorflow",
+        log=tmp_path / "log", python=str(limited),
+    ).start()  # fmt: skip
+    photo = (ROOT / "samples" / "photos" / "coffee.jpg").read_bytes()
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.stop)
+        client = stack.enter_context(featurewire.Client(server.target, model="m", timeout=60))
+        assert client.status().versions[0].available  # it has its connection
+
+        def one_more_is_closed() -> bool:
+            idle = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+            idle.settimeout(0.2)
+            try:
+                # The server greets whom it takes.
+                return idle.recv(1) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        wait_until(one_more_is_closed)
+        assert client.embed(photo).vector.shape == (24,)
+        assert server.process.poll() is None
 
 
 def test_requests_that_wait_for_a_thread_stay_with_their_callers(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ WORK_CALLS = 1024
 CONTROL_CALLS = 1024
 """The same for status and metadata."""
 RELOAD_CALLS = 64
+CONNECTION_CALLS = 256
+"""Calls of one connection at once, those included that were reset and are not forgotten yet."""
 RECEIVING = 64
 """Calls of Predict and its like whose messages are received at once. The others wait with their
 callers."""
@@ -65,6 +67,8 @@ class GrpcConfig:
     """For the TCP port; None: plain text."""
     max_threads: int = 8
     """Calls of Predict and its like that work at once; the others wait."""
+    max_connections: int | None = None
+    """Connections to each address; more are closed at once. None: any number."""
     options: tuple[tuple[str, int | str], ...] = ()
     health: bool = False
 
@@ -95,7 +99,7 @@ class GrpcServer:
             self._health = Health([*services, HEALTH, *short])
             services[HEALTH] = self._health.handlers()
         services[REFLECTION] = Reflection([*services]).handlers()
-        self._server = grpc.aio.server(options=_options(api.admission.limit, config.options))
+        self._server = grpc.aio.server(options=_options(api.admission.limit, config))
         handlers = [grpc.method_handlers_generic_handler(*each) for each in services.items()]
         self._server.add_generic_rpc_handlers(handlers)
         self._socket: UnixSocket | None = None
@@ -243,7 +247,7 @@ def credentials(config: SSLConfig) -> grpc.ServerCredentials:
     )
 
 
-def _options(limit: int, extra: tuple[tuple[str, int | str], ...]) -> list[tuple[str, int | str]]:
+def _options(limit: int, config: GrpcConfig) -> list[tuple[str, int | str]]:
     options: dict[str, int | str] = {
         # The transport refuses what admission could never take, before it is in memory.
         "grpc.max_receive_message_length": min(limit, MAX_MESSAGE_BYTES),
@@ -256,9 +260,14 @@ def _options(limit: int, extra: tuple[tuple[str, int | str], ...]) -> list[tuple
         "grpc.keepalive_time_ms": 60_000,
         "grpc.keepalive_timeout_ms": 20_000,
         "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
+        # A caller who sends calls and resets them faster than they can be dropped (HTTP/2 rapid
+        # reset) fills this many places of its own connection, and is refused beyond them.
+        "grpc.max_concurrent_streams": CONNECTION_CALLS,
         "grpc.so_reuseport": 0,  # a second server on a taken port must fail, not share it
     }
-    return list((options | dict(extra)).items())
+    if config.max_connections is not None:
+        options["grpc.max_allowed_incoming_connections"] = config.max_connections
+    return list((options | dict(config.options)).items())
 
 
 def _parse(kind: type[Message], data: bytes) -> Message:
