@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,7 +127,29 @@ def read_strings(reply: bytes, name: str) -> list[bytes]:
     outputs = parsed(reply).outputs
     if name not in outputs or outputs[name].dtype != types_pb2.DT_STRING:
         raise ResponseError(f"the reply has no string output {name!r}")
-    return list(outputs[name].string_val)
+    content: bytes = outputs[name].tensor_content
+    if not content:
+        return list(outputs[name].string_val)
+    shape = [dim.size for dim in outputs[name].tensor_shape.dim]
+    return _strings_of(name, content, math.prod(shape))
+
+
+def _strings_of(name: str, content: bytes, count: int) -> list[bytes]:
+    """Strings as a server writes them with --enable_serialization_as_tensor_content: the length of
+    each as a varint, then the bytes of all."""
+    sizes = [0]
+    shift = 0
+    for at, byte in enumerate(content[: 5 * count]):
+        sizes[-1] |= (byte & 0x7F) << shift
+        shift = shift + 7 if byte & 0x80 else 0
+        if not shift and len(sizes) == count:
+            ends = list(accumulate(sizes, initial=at + 1))
+            if ends[-1] == len(content):
+                return [content[start:end] for start, end in pairwise(ends)]
+            break
+        if not shift:
+            sizes.append(0)
+    raise ResponseError(f"output {name!r} does not hold the {count} strings that its shape says")
 
 
 def _raw_reply() -> Any:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from featurewire._codec import Codec, Names, model_spec, varint
 from featurewire._errors import ResponseError
-from featurewire._reply import read_predict_reply
+from featurewire._reply import read_predict_reply, read_strings
 from featurewire._tfs import model_pb2, predict_pb2, types_pb2
 
 NAMES = Names(signature="serving_default", input="image_bytes", output="features", status="status")
@@ -125,3 +125,26 @@ def test_unknown_fields_are_passed_over():
     reply = reply_of(vectors, [0], content=False).SerializeToString()
     extra = varint(99 << 3) + varint(7) + varint(98 << 3 | 1) + b"12345678"
     assert read_predict_reply(extra + reply, **TENSORS, count=1).version == 5
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.booleans())
+def test_strings_are_read_from_either_field(values, content):
+    message = predict_pb2.PredictResponse()
+    tensor = message.outputs["manifest"]
+    tensor.dtype = types_pb2.DT_STRING
+    tensor.tensor_shape.dim.add(size=len(values))
+    if content:
+        tensor.tensor_content = b"".join([*(varint(len(each)) for each in values), *values])
+    else:
+        tensor.string_val.extend(values)
+    assert read_strings(message.SerializeToString(), "manifest") == values
+
+
+@pytest.mark.parametrize("content", [b"\x01", b"\x01ab", b"\xff" * 9, b"\x80"])
+def test_lying_string_content_is_a_response_error(content):
+    message = predict_pb2.PredictResponse()
+    tensor = message.outputs["manifest"]
+    tensor.dtype, tensor.tensor_content = types_pb2.DT_STRING, content
+    tensor.tensor_shape.dim.add(size=1)
+    with pytest.raises(ResponseError, match="does not hold the 1 strings"):
+        read_strings(message.SerializeToString(), "manifest")
