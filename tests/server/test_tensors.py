@@ -63,10 +63,11 @@ def test_every_dtype_survives_and_agrees_with_tensorflow(dtype, data, content) -
 
 @settings(deadline=None)
 @given(
-    hnp.arrays(object, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0), elements=st.binary())
+    hnp.arrays(object, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0), elements=st.binary()),
+    st.booleans(),
 )
-def test_strings_survive(array: np.ndarray) -> None:
-    decoded = tensors.decode("x", tensors.encode(array))
+def test_strings_survive(array: np.ndarray, content: bool) -> None:
+    decoded = tensors.decode("x", tensors.encode(array, content=content))
     assert decoded.shape == array.shape
     assert decoded.tolist() == array.tolist()
 
@@ -88,16 +89,11 @@ F, S, U8, BOOL = types_pb2.DT_FLOAT, types_pb2.DT_STRING, types_pb2.DT_UINT8, ty
 BIG = 1 << 40
 
 LIARS = {
-    "fewer strings than the shape says": proto(S, [3], string_val=[b"a", b"b"]),
-    "one string for many": proto(S, [3], string_val=[b"a"]),
-    "more strings than the shape says": proto(S, [1], string_val=[b"a", b"b"]),
-    "no strings at all": proto(S, [2]),
     "a huge string shape": proto(S, [BIG], string_val=[b"a"]),
-    "fewer floats": proto(F, [3], float_val=[1, 2]),
-    "no floats": proto(F, [2]),
     "a huge shape and no values": proto(F, [BIG]),
     "a huge shape and one value": proto(F, [BIG], float_val=[1]),
     "a large shape and one value": proto(F, [1 << 30], float_val=[1]),
+    "a large shape and one long string": proto(S, [1 << 10], string_val=[bytes(1 << 20)]),
     "an overflowing shape": proto(F, [1 << 62, 1 << 62, 4], float_val=[1]),
     "an overflowing shape with a zero": proto(F, [1 << 62, 1 << 62, 0]),
     "a negative dimension": proto(F, [-1], float_val=[1]),
@@ -105,10 +101,12 @@ LIARS = {
     "too many dimensions": proto(F, [1] * 300, float_val=[1]),
     "content too short": proto(F, [2], tensor_content=b"1234567"),
     "content too long": proto(F, [1], tensor_content=b"12345"),
-    "strings in content": proto(S, [1], tensor_content=b"\x01a"),
-    "the wrong field": proto(F, [1], int_val=[1]),
+    "lengths of strings beyond the content": proto(S, [1], tensor_content=b"\x02a"),
+    "lengths of strings short of the content": proto(S, [1], tensor_content=b"\x01ab"),
+    "fewer lengths of strings than the shape says": proto(S, [3], tensor_content=b"\x00\x00"),
+    "a length that does not end": proto(S, [1], tensor_content=b"\xff" * 9),
+    "a huge string shape with content": proto(S, [BIG], tensor_content=b"\x01a"),
     "a value out of range": proto(U8, [1], int_val=[256]),
-    "half a complex number": proto(types_pb2.DT_COMPLEX64, [1], scomplex_val=[1]),
     "no type": proto(types_pb2.DT_INVALID, [1], float_val=[1]),
     "a resource": proto(types_pb2.DT_RESOURCE, [1]),
     "an unknown type": proto(97, [1], float_val=[1]),
@@ -128,6 +126,84 @@ def test_an_unknown_rank_is_refused() -> None:
     made.tensor_shape.unknown_rank = True
     with pytest.raises(ServingError, match="unknown rank"):
         tensors.decode("x", made)
+
+
+SHORT_FORMS = {
+    "the last value repeats": (proto(F, [3], float_val=[1, 2]), [1, 2, 2]),
+    "one value is a constant": (proto(F, [2, 2], float_val=[5]), [[5, 5], [5, 5]]),
+    "no values are zeros": (proto(F, [2]), [0, 0]),
+    "surplus is ignored": (proto(F, [1], float_val=[1, 2]), [1]),
+    "an empty tensor ignores values": (proto(F, [0], float_val=[1]), []),
+    "an empty tensor ignores content": (proto(F, [0], tensor_content=b"1"), []),
+    "surplus of any size is ignored": (proto(U8, [1], int_val=[1, 256]), [1]),
+    "a scalar without a value is zero": (proto(F, []), 0),
+    "the last string repeats": (proto(S, [3], string_val=[b"a", b"b"]), [b"a", b"b", b"b"]),
+    "no strings are empty ones": (proto(S, [2]), [b"", b""]),
+    "surplus strings are ignored": (proto(S, [1], string_val=[b"a", b"b"]), [b"a"]),
+    "another type's field is not looked at": (proto(F, [1], int_val=[1]), [0]),
+    "half a complex number is none": (proto(types_pb2.DT_COMPLEX64, [1], scomplex_val=[1]), [0]),
+    "an odd complex value is surplus": (
+        proto(types_pb2.DT_COMPLEX64, [2], scomplex_val=[1, 2, 3]),
+        [1 + 2j, 1 + 2j],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", SHORT_FORMS)
+def test_short_forms_of_tensors(form: str) -> None:
+    made, expected = SHORT_FORMS[form]
+    assert tensors.decode("x", made).tolist() == expected
+
+
+FIELDS = ("float_val", "double_val", "scomplex_val", "dcomplex_val")
+
+
+@pytest.mark.parametrize("kind", tensors.BY_NUMBER.values(), ids=lambda kind: kind.name)
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_tensors_are_read_as_tensorflow_reads_them(kind: tensors.ElementType, data) -> None:
+    import tensorflow as tf
+
+    shape = data.draw(st.lists(st.integers(0, 3), max_size=3))
+    values: st.SearchStrategy = st.floats(width=32) if kind.field in FIELDS else st.integers(0, 1)
+    if kind.field == "string_val":
+        values = st.binary(max_size=3)
+    made = proto(kind.number, shape, **{kind.field: data.draw(st.lists(values, max_size=6))})
+    if data.draw(st.booleans()):
+        # Lengths of strings are small numbers.
+        made.tensor_content = data.draw(st.binary(max_size=40) | st.just(b"\0" * 3 + b"\1x"))
+    try:
+        theirs = tf.io.parse_tensor(made.SerializeToString(), tf.dtypes.as_dtype(kind.number))
+    except tf.errors.InvalidArgumentError:
+        with pytest.raises(ServingError):
+            tensors.decode("x", made)
+    else:
+        found = tensors.decode("x", made)
+        assert found.shape == theirs.shape
+        expected = np.empty(theirs.shape, dtype=found.dtype)
+        expected[...] = theirs.numpy()
+        assert equal(found, expected)
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(object, hnp.array_shapes(min_dims=1, max_dims=2, min_side=0), elements=st.binary())
+)
+def test_strings_go_through_tensor_content_as_in_cpp(array: np.ndarray) -> None:
+    import tensorflow as tf
+
+    ours = tensors.encode(array, content=True)
+    assert not ours.string_val
+    assert tf.io.parse_tensor(ours.SerializeToString(), tf.string).numpy().tolist() == (
+        array.tolist()
+    )
+    theirs = tf.io.serialize_tensor(tf.constant(array, tf.string)).numpy()
+    assert tensors.decode("x", TensorProto.FromString(theirs)).tolist() == array.tolist()
+
+
+def test_a_scalar_has_an_empty_shape() -> None:
+    for content in (False, True):
+        assert tensors.encode(np.array(1.0), content=content).HasField("tensor_shape")
 
 
 def test_one_value_with_a_shape_is_a_constant_as_in_tensorflow() -> None:

@@ -20,8 +20,8 @@ from featurewire_server.common.errors import ServingError, invalid_argument, uni
 MAX_RANK = 64  # numpy's own limit; TensorFlow's is 254
 REF = 100
 """What a DataType's number and that of a reference to it differ by."""
-MAX_REPEATED_BYTES = 64 << 20
-"""How large a tensor of one repeated value (a shape and a single element) may become."""
+MAX_FILLED_BYTES = 64 << 20
+"""How large a tensor may become that brings fewer values than its shape asks for."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,13 @@ def type_name(number: int) -> str:
         return f"type {number}"
 
 
+def dtype_name(array: np.ndarray) -> str:
+    """The DataType of `array` by its name in the proto, such as `DT_FLOAT`."""
+    dtype = np.dtype(object) if array.dtype.kind in "SU" else array.dtype
+    kind = _BY_DTYPE.get(dtype)
+    return str(dtype) if kind is None else types_pb2.DataType.Name(kind.number)
+
+
 def decode(name: str, proto: TensorProto) -> np.ndarray:
     """The array of `proto`; strings become an object array of bytes.
 
@@ -99,7 +106,7 @@ def _decode(proto: TensorProto) -> np.ndarray:
         raise invalid_argument(f"{type_name(proto.dtype)} is not a type that can be served")
     shape = _shape(proto.tensor_shape)
     count = math.prod(shape)
-    if proto.tensor_content:
+    if proto.tensor_content and count:
         values = _from_content(proto.tensor_content, kind, count)
     else:
         values = _from_field(proto, kind, count)
@@ -122,36 +129,66 @@ def _shape(proto: TensorShapeProto) -> tuple[int, ...]:
 
 def _from_content(content: bytes, kind: ElementType, count: int) -> np.ndarray:
     if kind.dtype == object:
-        raise invalid_argument("strings in tensor_content are not supported; use string_val")
+        return _strings_from_content(content, count)
     if len(content) != count * kind.dtype.itemsize:
-        raise invalid_argument(
-            f"tensor_content holds {len(content)} bytes, the shape and type "
-            f"{kind.name} need {count * kind.dtype.itemsize}"
-        )
+        need = f"a {kind.name} tensor of {count * kind.dtype.itemsize} bytes"
+        raise _misfit("tensor_content", len(content), need)
     return np.frombuffer(content, kind.dtype)
 
 
+def _misfit(field: str, size: int, needed: str) -> ServingError:
+    return invalid_argument(f"{field} holds {size} bytes, the shape needs {needed}")
+
+
+def _strings_from_content(content: bytes, count: int) -> np.ndarray:
+    """Strings as C++ writes them: the length of each as a varint, then the bytes of all."""
+    if count > len(content):
+        raise _misfit("tensor_content", len(content), f"{count} strings")
+    sizes, at = [], 0
+    for _ in range(count):
+        size, shift = 0, 0
+        while True:
+            if at == len(content) or shift > 28:
+                raise invalid_argument("tensor_content does not begin with the lengths of strings")
+            byte = content[at]
+            size, shift, at = size | (byte & 0x7F) << shift, shift + 7, at + 1
+            if byte < 0x80:
+                break
+        sizes.append(size)
+    if sum(sizes) != len(content) - at:
+        raise _misfit("tensor_content", len(content) - at, f"strings of {sum(sizes)} bytes")
+    values = np.empty(count, dtype=object)
+    for index, size in enumerate(sizes):
+        values[index] = content[at : at + size]
+        at += size
+    return values
+
+
 def _from_field(proto: TensorProto, kind: ElementType, count: int) -> np.ndarray:
-    field = getattr(proto, kind.field)
-    present = len(field) // kind.width
-    repeats = present == 1 and count > 1 and kind.dtype != object
-    if len(field) % kind.width or (present != count and not repeats):
-        raise invalid_argument(
-            f"{kind.field} holds {len(field)} values, the shape needs {count * kind.width}"
-        )
-    if repeats and count * kind.dtype.itemsize > MAX_REPEATED_BYTES:
-        raise invalid_argument(
-            f"one value repeated {count} times is more than {MAX_REPEATED_BYTES} bytes"
-        )
+    """The values of `proto`'s field: as in TensorFlow the last one repeats if there are fewer than
+    `count`, none at all are zeros or empty strings, and surplus ones are ignored."""
+    present = min(len(getattr(proto, kind.field)) // kind.width, count)
     values = _values(proto, kind, present)
-    # A shape with a single value is how constants are abbreviated.
-    return np.repeat(values, count) if repeats else values
+    if present == count:
+        return values
+    blank = b"" if kind.dtype == object else np.zeros((), kind.dtype)
+    last = values[-1] if present else blank
+    size = max(kind.dtype.itemsize, len(last) if kind.dtype == object else 0)
+    if count * size > MAX_FILLED_BYTES:
+        raise invalid_argument(
+            f"{kind.field} holds {present} values, and filling the shape's {count} takes more "
+            f"than {MAX_FILLED_BYTES} bytes"
+        )
+    filled = np.empty(count, dtype=kind.dtype)
+    filled[:present] = values
+    filled[present:] = last
+    return filled
 
 
 def _values(proto: TensorProto, kind: ElementType, present: int) -> np.ndarray:
     if kind.dtype == object:
         values = np.empty(present, dtype=object)
-        values[:] = proto.string_val[:]
+        values[:] = proto.string_val[:present]
         return values
     field = getattr(proto, kind.field)
     if kind.field in _RAW_TAGS:
@@ -159,8 +196,8 @@ def _values(proto: TensorProto, kind: ElementType, present: int) -> np.ndarray:
         only = TensorProto()
         getattr(only, kind.field).MergeFrom(field)
         data = only.SerializeToString()
-        size = present * kind.dtype.itemsize
-        return np.frombuffer(data, kind.dtype, present, len(data) - size)
+        start = len(data) - len(field) * (kind.dtype.itemsize // kind.width)
+        return np.frombuffer(data, kind.dtype, present, start)
     if kind.field == "half_val":
         bits = np.fromiter(field, np.int64, present)
         _within(bits, 0, 0xFFFF, kind)
@@ -181,8 +218,8 @@ def _within(values: np.ndarray, low: int, high: int, kind: ElementType) -> None:
 def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
     """`array` as a TensorProto: in the field of its type, or in tensor_content if `content`.
 
-    Strings are always in string_val. Raises UNIMPLEMENTED for a type without a TensorProto form:
-    it is the model that brings it, not the request.
+    Raises UNIMPLEMENTED for a type without a TensorProto form: it is the model that brings it, not
+    the request.
     """
     array = np.asarray(array)
     if array.dtype.kind in "SU":
@@ -193,12 +230,15 @@ def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
     if kind is None:
         raise unimplemented(f"{array.dtype} is not a type that can be served")
     proto = TensorProto(dtype=kind.number)  # type: ignore[arg-type]
+    proto.tensor_shape.SetInParent()  # of a scalar, too
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     if kind.dtype == object:
-        proto.string_val.extend(
-            item.encode() if isinstance(item, str) else item for item in array.ravel()
-        )
+        items = [item.encode() if isinstance(item, str) else item for item in array.ravel()]
+        if content:
+            proto.tensor_content = b"".join([*(_varint(len(item)) for item in items), *items])
+        else:
+            proto.string_val.extend(items)
         return proto
     array = np.ascontiguousarray(array, dtype=kind.dtype)
     if content:
