@@ -30,7 +30,11 @@ from featurewire._tfs.model_management_pb2 import ReloadConfigRequest, ReloadCon
 from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
 from featurewire_server._tfs.classification_pb2 import ClassificationRequest, ClassificationResponse
-from featurewire_server._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
+from featurewire_server._tfs.inference_pb2 import (
+    InferenceTask,
+    MultiInferenceRequest,
+    MultiInferenceResponse,
+)
 from featurewire_server._tfs.regression_pb2 import RegressionRequest, RegressionResponse
 from featurewire_server.batching.task import Terms
 from featurewire_server.common.admission import Admission, Hold
@@ -137,9 +141,11 @@ class Api:
         self, request: MultiInferenceRequest, call: Call
     ) -> MultiInferenceResponse:
         """All tasks run on the version that the first one names."""
-        if not request.tasks:
-            raise invalid_argument("Inference request must contain at least one task")
-        with self._serving(request.tasks[0], call) as servable:
+        first = InferenceTask()
+        first.model_spec.SetInParent()  # without tasks it is a ModelSpec without a name
+        for task in request.tasks[:1]:
+            first.model_spec.CopyFrom(task.model_spec)
+        with self._serving(first, call) as servable:
             signatures = servable.runner.signatures
             runs = inference.plan_multi_inference(signatures, request, check_method=self._check)
             values = await self._run(servable, runs, call)
@@ -181,12 +187,14 @@ class Api:
             )
 
     async def reload_config(self, request: ReloadConfigRequest, call: Call) -> ReloadConfigResponse:
-        """Replace the whole model list; an OK response says that it has taken hold."""
+        """Replace the whole model list; an OK response says that it has taken hold, and by how
+        much each of the counters grew that the request names."""
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid_argument(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
+        before = self.metrics.counts(request.metric_names)
         reload = partial(self.manager.reload, request.config, deadline=call.deadline)
         work = asyncio.create_task(asyncio.to_thread(reload))
         try:
@@ -198,6 +206,9 @@ class Api:
             await asyncio.wait({work})
         response = ReloadConfigResponse()
         response.status.SetInParent()
+        for name, count in self.metrics.counts(request.metric_names).items():
+            # Series of a version that was unloaded are gone.
+            response.metric.add(name=name, int64_value_increase=max(count - before[name], 0))
         return response
 
     def signature(self, spec: ModelSpec) -> tuple[ModelSpec, SignatureDef]:

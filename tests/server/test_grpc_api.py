@@ -18,9 +18,11 @@ import tensorflow as tf
 
 from featurewire._tfs.get_model_metadata_pb2 import SignatureDefMap
 from featurewire._tfs.get_model_status_pb2 import GetModelStatusRequest
-from featurewire._tfs.model_management_pb2 import ReloadConfigResponse
+from featurewire._tfs.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 from featurewire._tfs.predict_pb2 import PredictRequest, PredictResponse
+from featurewire_server.batching.runner import Runner
 from featurewire_server.common.errors import ServingError
+from featurewire_server.common.metrics import Metrics
 from featurewire_server.messages import predict, tensors
 from featurewire_server.transport import rest
 from tests.server.support import (
@@ -62,13 +64,28 @@ def test_floats_come_in_float_val(tiny: Stub) -> None:
     assert not features.tensor_content
 
 
-def test_floats_come_in_tensor_content_when_asked_for(tiny_model: Path) -> None:
+def test_all_types_come_in_tensor_content_when_asked_for(tiny_model: Path) -> None:
     with served(config(model("tiny", tiny_model)), tensor_content=True) as stub:
         features = stub.predict(predict_request(image_bytes=[JPEG])).outputs["features"]
         assert not features.float_val
         np.testing.assert_array_equal(
             np.frombuffer(features.tensor_content, np.float32), expected_vector(JPEG, version=2)
         )
+        request = predict_request(spec(signature="manifest"), request=[b""])
+        manifest = stub.predict(request).outputs["manifest"]
+        assert not manifest.string_val
+        (text,) = tensors.decode("manifest", manifest)
+        assert json.loads(text)["vector_space"] == "tiny-2"
+
+
+def test_images_may_come_in_tensor_content_and_in_short_forms(tiny: Stub) -> None:
+    request = predict_request(image_bytes=[JPEG, b""])
+    images = request.inputs["image_bytes"]
+    images.CopyFrom(tensors.encode(np.array([JPEG, b""], object), content=True))
+    assert list(tiny.predict(request).outputs["status"].int_val) == [0, 1]
+    images.ClearField("tensor_content")
+    images.string_val.append(JPEG)
+    assert list(tiny.predict(request).outputs["status"].int_val) == [0, 0]
 
 
 def test_a_version_and_a_label_choose(tiny: Stub) -> None:
@@ -291,8 +308,8 @@ def test_rest_reads_shapes_and_numbers_as_tensorflow_serving_does(
     assert loose_rest("POST", "/v1/models/loose:predict", document) == (200, answer)
 
 
-def test_rest_answers_options_and_refuses_deep_nesting(loose_rest) -> None:
-    assert loose_rest("OPTIONS", "/v1/models/loose") == (200, None)
+def test_rest_refuses_deep_nesting(loose_rest) -> None:
+    assert loose_rest("OPTIONS", "/v1/models/loose")[0] == 400
     deep = '{"instances": ' + "[" * 10_000 + "]" * 10_000 + "}"
     status, answer = loose_rest("POST", "/v1/models/loose:predict", deep)
     assert (status, answer) == (400, {"error": "JSON Parse error: nested too deeply"})
@@ -354,6 +371,43 @@ def test_a_reload_without_a_model_list_is_refused(tiny: Stub) -> None:
     )
     assert code is INVALID
     assert "Only ModelConfigList is currently supported" in text
+
+
+def test_a_reload_says_by_how_much_metrics_grew(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    metrics = Metrics()
+
+    def load(name: str, version: int, path: Path) -> Runner:
+        metrics.observe_load(model=name, version=version, path=str(path), ok=True, seconds=1.0)
+        return direct(FakeEngine())
+
+    attempts = "/tensorflow/cc/saved_model/load_attempt_count"
+    names = [attempts, attempts.replace("/", ":"), "/unknown", ":tensorflow:serving:request_count"]
+    with served(config(model("m", tmp_path)), load=load) as stub:
+        stub.api.metrics = metrics
+        request = ReloadConfigRequest(metric_names=names)
+        request.config.CopyFrom(config(model("m", tmp_path), model("n", tmp_path)))
+        path = MODEL + "HandleReloadConfigRequest"
+        answer = stub.call(path, request, ReloadConfigResponse)
+        found = {metric.name: metric.int64_value_increase for metric in answer.metric}
+        assert found == dict(zip(names, (1, 1, 0, 0), strict=True))
+        answer = stub.call(path, request, ReloadConfigResponse)
+        assert [metric.int64_value_increase for metric in answer.metric] == [0] * 4
+
+
+def test_the_init_op_of_tensorflow_2_is_not_served(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.double = tf.function(lambda x: {"y": 2 * x}, [tf.TensorSpec(None, tf.float32)])
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=module.double)
+    init = "__saved_model_init_op"
+    with served(config(model("m", tmp_path))) as stub:
+        packed = stub.metadata(spec("m"), "signature_def").metadata["signature_def"]
+        assert init in SignatureDefMap.FromString(packed.value).signature_def
+        request = predict_request(spec("m", signature=init))
+        code, _ = code_and_text(lambda: stub.predict(request))
+        assert code in (INVALID, NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE)  # the session decides
+        request = predict_request(spec("m"), x=np.ones(1, np.float32))
+        assert stub.predict(request).outputs["y"].float_val == [2]
 
 
 def test_an_unknown_method_is_unimplemented(tiny: Stub) -> None:

@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire_server.common.errors import ServingError
 from featurewire_server.models.policy import (
     VersionPolicy,
@@ -110,7 +111,8 @@ def test_a_model_that_is_wanted_and_available_stays_available(versions: list[Ser
         (('base_path: "/a"',), "Every model in the config list needs a name"),
         (
             ('name: "m" base_path: "/a" model_type: TENSORFLOW',),
-            "Illegal setting both model_type(deprecated) and model_platform.",
+            "Illegal setting both ModelServerConfig::model_type (deprecated) "
+            "and ModelServerConfig::model_platform.",
         ),
     ],
 )
@@ -118,6 +120,32 @@ def test_illegal_configs_are_refused(models: tuple[str, ...], text: str) -> None
     with pytest.raises(ServingError) as caught:
         models_of(config(*models))
     assert caught.value.message == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {},
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) "
+            "nor ModelServerConfig::model_platform.",
+        ),
+        ({"model_type": 2}, "ModelServerConfig::model_type choice 2 not supported."),
+        ({"model_platform": "caffe"}, "Model m requests unsupported platform caffe"),
+    ],
+)
+def test_an_illegal_platform_gets_tensorflow_servings_text(fields: dict, text: str) -> None:
+    made = ModelServerConfig()
+    made.model_config_list.config.add(name="m", base_path="/m", **fields)
+    with pytest.raises(ServingError) as caught:
+        models_of(made)
+    assert caught.value.message == text
+
+
+def test_the_deprecated_model_type_is_enough() -> None:
+    made = ModelServerConfig()
+    made.model_config_list.config.add(name="m", base_path="/m", model_type=1)
+    assert [*models_of(made)] == ["m"]
 
 
 LABELLED = 'name: "m" base_path: "/a" version_labels { key: "stable" value: 2 }'

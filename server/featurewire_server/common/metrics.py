@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import grpc
 
@@ -244,6 +244,13 @@ class Metrics:
 
     def observe_inflight(self, *, bytes_: int) -> None:
         self._inflight_bytes.set(value=bytes_)
+
+    def counts(self, names: Iterable[str]) -> dict[str, int]:
+        """The total of each counter of `names`, which are TensorFlow Serving's paths or the names
+        of the page. What is not a counter is 0."""
+        counters = {each.name: each for each in vars(self).values() if isinstance(each, Counter)}
+        found = {name: counters.get(name.replace("/", ":")) for name in names}
+        return {name: each.total() if each else 0 for name, each in found.items()}
 
     def page(self) -> bytes:
         """Every metric that has a series, in Prometheus' text format 0.0.4."""

@@ -82,6 +82,11 @@ class Counter(Number):
 
     kind = "counter"
 
+    def total(self) -> int:
+        """The sum of all series."""
+        with self._lock:
+            return int(sum(cell[0] for cell in self._series.values()))
+
 
 class Histogram(Family):
     """Counts of observations by size, their sum and their number."""

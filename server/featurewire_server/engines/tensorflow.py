@@ -85,7 +85,6 @@ class TensorFlowEngine:
         self.signatures: Mapping[str, SignatureDef] = {
             key: SignatureDef.FromString(signature.SerializeToString())
             for key, signature in meta_graph.signature_def.items()
-            if not key.startswith("__")  # init and train ops of TF2, not for callers
         }
         fixed = any(
             info.tensor_shape.dim and info.tensor_shape.dim[0].size >= 0

@@ -44,15 +44,22 @@ def models_of(config: ModelServerConfig) -> dict[str, ModelConfig]:
 
 def _check_platform(model: ModelConfig) -> None:
     if model.model_type and model.model_platform:
-        raise invalid_argument("Illegal setting both model_type(deprecated) and model_platform.")
+        raise invalid_argument(
+            "Illegal setting both ModelServerConfig::model_type (deprecated) "
+            "and ModelServerConfig::model_platform."
+        )
     if not model.model_type and not model.model_platform:
         raise invalid_argument(
-            "Illegal setting neither model_type(deprecated) nor model_platform. "
-            f"(model {model.name})"
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) "
+            "nor ModelServerConfig::model_platform."
         )
-    if model.model_type not in (0, TENSORFLOW) or model.model_platform not in ("", PLATFORM):
+    if model.model_type not in (0, TENSORFLOW):
         raise invalid_argument(
-            f'Model {model.name}: only model_platform: "{PLATFORM}" can be served'
+            f"ModelServerConfig::model_type choice {model.model_type} not supported."
+        )
+    if model.model_platform not in ("", PLATFORM):
+        raise invalid_argument(
+            f"Model {model.name} requests unsupported platform {model.model_platform}"
         )
 
 
