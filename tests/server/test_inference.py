@@ -177,7 +177,10 @@ def test_wrong_multi_inference_requests_are_refused(stub: Stub) -> None:
     def code_of(request: MultiInferenceRequest) -> grpc.StatusCode:
         return refusal(request)[0]
 
-    assert code_of(MultiInferenceRequest()) is grpc.StatusCode.INVALID_ARGUMENT
+    no_name = (grpc.StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+    nameless = MultiInferenceRequest(input=examples(1))
+    nameless.tasks.add(method_name=REGRESS)
+    assert refusal(MultiInferenceRequest()) == refusal(nameless) == no_name
     two_models = MultiInferenceRequest(input=examples(1))
     two_models.tasks.add(model_spec=spec("half"), method_name=REGRESS)
     two_models.tasks.add(model_spec=spec("tiny"), method_name=REGRESS)
@@ -211,10 +214,50 @@ def test_an_example_the_model_cannot_parse_is_the_callers_mistake(stub: Stub) ->
     assert "x" in text
 
 
-def test_outputs_of_another_shape_are_refused() -> None:
-    with pytest.raises(ServingError, match="to have the shape"):
-        regressions(np.zeros((2, 3)), 2)
-    with pytest.raises(ServingError, match="to have the shape"):
-        classifications({"scores": np.zeros(2)}, 2)
-    with pytest.raises(ServingError, match="has the shape"):
-        classifications({"scores": np.zeros((1, 2)), "classes": np.zeros((1, 3), object)}, 1)
+STRINGS = np.full((2, 3), b"a", dtype=object)
+FLOATS = np.zeros((2, 3), np.float32)
+SHAPE = "Expected Tensor shape: [batch_size num_classes] but got "
+REGRESSION_SHAPE = (
+    "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"scores": FLOATS[0]}, SHAPE + "[3]"),
+        ({"classes": STRINGS[:, :, None]}, SHAPE + "[2,3,1]"),
+        ({"classes": FLOATS}, "Expected classes Tensor of DT_STRING. Got: DT_FLOAT"),
+        ({"scores": STRINGS}, "Expected scores Tensor of DT_FLOAT. Got: DT_STRING"),
+        (
+            {"scores": FLOATS.astype(np.float64)},
+            "Expected scores Tensor of DT_FLOAT. Got: DT_DOUBLE",
+        ),
+        ({"classes": STRINGS[:1]}, "Expected classes output batch size of 2. Got: 1"),
+        ({"scores": FLOATS[:1]}, "Expected scores output batch size of 2. Got: 1"),
+        (
+            {"classes": STRINGS, "scores": FLOATS[:, :2]},
+            "Tensors class and score should match in dim_size(1). Got 3 vs. 2",
+        ),
+        (FLOATS, REGRESSION_SHAPE + "[2,3]"),
+        (np.zeros((), np.float32), REGRESSION_SHAPE + "[]"),
+        (FLOATS[:, :1, None], REGRESSION_SHAPE + "[2,1,1]"),
+        (FLOATS[:1, 0], "Input batch size did not match output batch size: 2 vs. 1"),
+        (
+            np.zeros((2, 1), np.int64),
+            "Expected output Tensor of DT_FLOAT.  Got: DT_INT64",
+        ),
+    ],
+)
+def test_outputs_of_another_type_or_shape_are_invalid(values, text: str) -> None:
+    convert = classifications if isinstance(values, dict) else regressions
+    with pytest.raises(ServingError) as caught:
+        convert(values, 2)
+    assert (caught.value.code, caught.value.message) == (grpc.StatusCode.INVALID_ARGUMENT, text)
+
+
+def test_labels_or_scores_may_be_left_out() -> None:
+    only_labels = classifications({"classes": STRINGS}, 2).classifications[0].classes
+    assert [(one.label, one.score) for one in only_labels] == [("a", 0)] * 3
+    only_scores = classifications({"scores": FLOATS}, 2).classifications[1].classes
+    assert [(one.label, one.score) for one in only_scores] == [("", 0)] * 3

@@ -85,8 +85,6 @@ def plan_multi_inference(
     signatures: Signatures, request: MultiInferenceRequest, *, check_method: bool = False
 ) -> list[Run]:
     """What to run for each task, for `result_of`; nothing runs unless all go together."""
-    if not request.tasks:
-        raise invalid_argument("Inference request must contain at least one task")
     planned: dict[str, tuple[SignatureDef, list[str]]] = {}
     for task in request.tasks:
         if not task.model_spec.name:
@@ -103,8 +101,6 @@ def plan_multi_inference(
         if task.method_name not in METHODS:
             raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
         planned[name] = signature, METHODS[task.method_name].wanted(signature, check_method)
-    if len({signature.inputs[EXAMPLES].name for signature, _ in planned.values()}) > 1:
-        raise invalid_argument("Input tensor must be the same for all Signatures.")
     examples = serialized(request.input)
     return [_plan(name, *of, examples) for name, of in planned.items()]
 
@@ -181,14 +177,30 @@ def _plan(name: str, signature: SignatureDef, outputs: list[str], examples: np.n
 
 
 def classifications(values: Arrays, count: int) -> ClassificationResult:
-    """`classes` (strings) and `scores` (floats), each [N, classes] or absent, as a result."""
+    """`classes` (strings) and `scores` (floats), each [N, classes] or absent, as a result.
+
+    Raises INVALID_ARGUMENT in TensorFlow Serving's words where the model gives anything else.
+    """
     classes, scores = values.get(CLASSES), values.get(SCORES)
-    for alias, array in values.items():
-        if array.ndim != 2 or array.shape[0] != count:
-            raise _misshapen(alias, array, f"[{count}, number of classes]")
+    for alias, array, wanted in ((CLASSES, classes, "DT_STRING"), (SCORES, scores, "DT_FLOAT")):
+        if array is None:
+            continue
+        if array.ndim != 2:
+            raise invalid_argument(
+                f"Expected Tensor shape: [batch_size num_classes] but got {_shape(array)}"
+            )
+        if tensors.dtype_name(array) != wanted:
+            raise invalid_argument(
+                f"Expected {alias} Tensor of {wanted}. Got: {tensors.dtype_name(array)}"
+            )
+        if array.shape[0] != count:
+            raise invalid_argument(
+                f"Expected {alias} output batch size of {count}. Got: {array.shape[0]}"
+            )
     if classes is not None and scores is not None and classes.shape != scores.shape:
-        raise failed_precondition(
-            f"{CLASSES} has the shape {list(classes.shape)}, {SCORES} {list(scores.shape)}"
+        raise invalid_argument(
+            "Tensors class and score should match in dim_size(1). "
+            f"Got {classes.shape[1]} vs. {scores.shape[1]}"
         )
     columns = next(iter(values.values())).shape[1]
     result = ClassificationResult()
@@ -204,9 +216,20 @@ def classifications(values: Arrays, count: int) -> ClassificationResult:
 
 
 def regressions(values: np.ndarray, count: int) -> RegressionResult:
-    """`outputs` [N] or [N, 1] as a result."""
-    if values.shape not in ((count,), (count, 1)):
-        raise _misshapen(OUTPUTS, values, f"[{count}] or [{count}, 1]")
+    """`outputs` (floats) [N] or [N, 1] as a result. Raises INVALID_ARGUMENT as above."""
+    if values.ndim not in (1, 2) or values.shape[1:] not in ((), (1,)):
+        raise invalid_argument(
+            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] "
+            f"but got {_shape(values)}"
+        )
+    if values.shape[0] != count:
+        raise invalid_argument(
+            f"Input batch size did not match output batch size: {count} vs. {values.shape[0]}"
+        )
+    if tensors.dtype_name(values) != "DT_FLOAT":
+        raise invalid_argument(
+            f"Expected output Tensor of DT_FLOAT.  Got: {tensors.dtype_name(values)}"
+        )
     result = RegressionResult()
     for value in values.ravel().tolist():
         result.regressions.add(value=value)
@@ -217,10 +240,8 @@ def _text(label: object) -> str:
     return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
 
 
-def _misshapen(alias: str, array: np.ndarray, wanted: str) -> ServingError:
-    return failed_precondition(
-        f"Expected output {alias} to have the shape {wanted}; got {list(array.shape)}"
-    )
+def _shape(array: np.ndarray) -> str:
+    return f"[{','.join(map(str, array.shape))}]"
 
 
 CLASSIFY = Method(
