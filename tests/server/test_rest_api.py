@@ -181,9 +181,18 @@ def test_classify_and_regress_answer_lists(rest):
     assert answer["error"].startswith("No regression inputs found in SignatureDef: ")
 
 
-def test_gzip_bodies_are_unpacked(rest):
-    body = gzip.compress(json.dumps({"instances": [b64(JPEG)]}).encode())
-    status, answer, _ = rest.request("POST", PREDICT, body, **{"Content-Encoding": "gzip"})
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("br", bytes)]
+)
+def test_gzip_bodies_are_unpacked_and_others_taken_as_they_are(rest, encoding, pack):
+    body = pack(json.dumps({"instances": [b64(JPEG)]}).encode())
+    status, answer, _ = rest.request("POST", PREDICT, body, **{"Content-Encoding": encoding})
+    assert (status, answer["predictions"][0]["status"]) == (200, 0)
+
+
+def test_a_body_of_a_windows_client_with_a_byte_order_mark(rest):
+    body = b"\xef\xbb\xbf" + json.dumps({"instances": [b64(JPEG)]}).encode() + b"\r\n"
+    status, answer, _ = rest.request("POST", PREDICT, body)
     assert (status, answer["predictions"][0]["status"]) == (200, 0)
 
 
@@ -230,6 +239,43 @@ def test_a_gzip_bomb_is_refused(rest):
             b'{"signature_name": "x", "instances": [1]}',
             400,
             'Serving signature name: "x" not found in signature def',
+        ),
+        (
+            "POST",
+            PREDICT,
+            b'{"signature_name": "x"}',  # the name is judged before the keys
+            400,
+            'Serving signature name: "x" not found in signature def',
+        ),
+        (
+            "POST",
+            "/v1/models/other:predict",
+            b"{}",
+            404,
+            "Servable not found for request: Latest(other)",
+        ),
+        (
+            "POST",
+            PREDICT,
+            b'{"signature_name": 1}',
+            400,
+            'JSON Value: {"signature_name": 1} not formatted correctly. '
+            "'signature_name' key must be a string value.",
+        ),
+        ("GET", "/v1/models/tiny?x=1", None, 404, "Could not find any versions of model tiny?x=1"),
+        (
+            "POST",
+            f"{PREDICT}?x=1",
+            b'{"instances": [""]}',
+            400,
+            f"Malformed request: POST {PREDICT}?x=1",
+        ),
+        (
+            "POST",
+            "/v1/models/tiny:PREDICT",
+            b'{"instances": [""]}',
+            400,
+            "Malformed request: POST /v1/models/tiny:PREDICT",
         ),
         ("POST", PREDICT, b"", 400, "JSON Parse error: The document is empty"),
         ("POST", PREDICT, b"{}", 400, "Missing 'inputs' or 'instances' key"),
@@ -288,16 +334,31 @@ def test_a_wrong_shape_is_a_bad_request(rest):
 
 def test_cross_origin_requests_are_allowed_when_the_flag_says_so(rest):
     for method in ("OPTIONS", "GET"):
-        status, _, headers = rest.request(method, "/v1/models/tiny")
+        status, _, headers = rest.request(method, "/v1/models/tiny", Origin="https://page.example")
         assert status == 200
         assert headers["Access-Control-Allow-Origin"] == "*"
         assert headers["Access-Control-Allow-Headers"] == "Content-Type"
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        (PREDICT, {"Origin": "http://page.example"}, 200),
+        (PREDICT, {}, 400),
+        (PREDICT, {"Origin": "file://"}, 400),
+        ("/", {"Origin": "http://page.example"}, 404),
+    ],
+)
+def test_options_is_for_pages_of_http_and_https(rest, path, headers, status):
+    found, answer, _ = rest.request("OPTIONS", path, **headers)
+    assert found == status
+    assert status == 200 or answer.keys() == {"error"}
+
+
 def test_metrics_are_at_the_path_of_the_monitoring_config(rest):
     rest.post(PREDICT, {"instances": [b64(JPEG)]})
     rest.post(PREDICT, {"instances": 1})
-    status, text, headers = rest.request("GET", "/my/metrics")
+    status, text, headers = rest.request("GET", "/my/metrics?module=a")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
     counts = {}

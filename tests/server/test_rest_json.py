@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -133,7 +133,7 @@ def test_a_feature_beyond_floats_range_is_infinite():
     assert str(list(found)) == "[inf, -inf, nan]"
 
 
-@pytest.mark.parametrize("pad", [0, document.PATIENT_FROM], ids=["small", "large"])
+@pytest.mark.parametrize("pad", [0, document.LARGE_BYTES], ids=["small", "large"])
 def test_of_equal_keys_the_first_counts(pad):
     body = b'{"a": [{"x": 1, "y": 0, "x": 2}], "b": 3, "a": 4}' + b" " * pad
     assert document.parse(body) == {"a": [{"x": 1, "y": 0}], "b": 3}
@@ -146,7 +146,7 @@ def test_types_without_a_json_form_are_unimplemented():
     assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-LARGE = b" " * document.PATIENT_FROM
+LARGE = b" " * document.LARGE_BYTES
 """After a document, makes it one that other threads get their turn beside."""
 
 VALUES = st.recursive(
@@ -156,11 +156,13 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), VALUES), st.sampled_from([None, 1]))
 def test_a_large_document_is_read_as_the_standard_parser_reads_it(value, indent):
     assert document.parse(json.dumps(value, indent=indent).encode() + LARGE) == value
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([("", ""), ('{"a": ', "}")]),
     st.text(alphabet='{}[]:,"0-1.eE tfnula\\N', max_size=20),
@@ -176,14 +178,69 @@ def test_a_large_document_is_refused_if_a_small_one_would_be(around, text):
     assert outcome(body + LARGE) == outcome(body or b" ")
 
 
-@pytest.mark.parametrize("pad", [0, document.PATIENT_FROM], ids=["small", "large"])
+@st.composite
+def objects(draw, inner):
+    """JSON objects in which keys may come twice, and strings hold what separates members."""
+    pairs = draw(st.lists(st.tuples(st.sampled_from(["a", "b:c", ":", '"', "\\"]), inner)))
+    return "{" + ",".join(f"{json.dumps(key)}:{value}" for key, value in pairs) + "}"
+
+
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+TEXTS = st.recursive(
+    (NUMBERS | st.text(max_size=5) | st.none() | st.booleans()).map(json.dumps),
+    lambda inner: st.lists(inner).map(lambda items: f"[{','.join(items)}]") | objects(inner),
+    max_leaves=10,
+)
+
+
+@settings(deadline=None)
+@given(objects(TEXTS))
+def test_a_small_document_is_read_as_a_large_one(text):
+    assert repr(document.parse(text.encode())) == repr(document.parse(text.encode() + LARGE))
+
+
+@pytest.mark.parametrize("pad", [0, document.LARGE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"\xef\xbb\xbf", b""), (b"\r\n ", b"\r\n"), (b"", b" and more"), (b"", b"\0"), (b"", b"}")],
+)
+def test_what_stands_around_the_document_is_ignored(before, after, pad):
+    assert document.parse(before + b'{"a": [1]}' + b" " * pad + after) == {"a": [1]}
+
+
+@pytest.mark.parametrize("pad", [0, document.LARGE_BYTES], ids=["small", "large"])
+def test_words_for_infinity_and_not_a_number(pad):
+    body = b'{"i": [Inf, -Inf, Infinity, -Infinity, NaN, -NaN], "s": "-Inf \\" Inf"}'
+    value = document.parse(body[:-1] + b" " * pad + b"}")
+    assert str(value["i"]) == "[inf, -inf, inf, -inf, nan, nan]"
+    assert value["s"] == '-Inf " Inf'
+
+
+@pytest.mark.parametrize("text", ["Infi", "-Infin", "Nan", "inf", "+Inf", "--Inf"])
+def test_other_words_are_no_numbers(text):
+    assert "JSON Parse error: " in message_of(document.parse, f'{{"a": {text}}}'.encode())
+
+
+@pytest.mark.parametrize("pad", [0, document.LARGE_BYTES], ids=["small", "large"])
+def test_of_equal_features_the_last_counts(pad):
+    body = (
+        b'{"examples": [{"x": 1, "y": 0, "x": [2.5]}], "context": {"x": "a", "x": "b"}' + b" " * pad
+    )
+    read = examples.read(document.parse(body + b"}")).example_list_with_context
+    assert list(read.examples[0].features.feature["x"].float_list.value) == [2.5]
+    assert list(read.examples[0].features.feature["y"].int64_list.value) == [0]
+    assert list(read.context.features.feature["x"].bytes_list.value) == [b"b"]
+
+
+@pytest.mark.parametrize("pad", [0, document.LARGE_BYTES], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("body", "text"),
     [
         (b"", "The document is empty"),
         (b"[1]", "Is not object"),
         (b'{"a": }', "JSON Parse error: "),
-        (b'{"a": 1} x', "JSON Parse error: "),
+        (b'x {"a": 1}', "JSON Parse error: "),
+        (b'{"a": 1', "JSON Parse error: "),
         (b'{"a": "\xff"}', "JSON Parse error: "),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", "JSON Parse error: "),
@@ -216,6 +273,23 @@ def test_floats_are_written_as_tensorflow_serving_writes_them(value, text):
     assert encode.predict(outputs, rows=True) == f'{{"predictions": [{text}]}}'
 
 
+@settings(deadline=None)
+@given(hnp.arrays(np.uint32, 200))
+def test_a_float_has_six_digits_if_they_are_enough_else_nine(bits):
+    decimals = bits.astype(np.float32) / np.float32(1000)  # many of few digits
+    for array in (bits.view(np.float32), decimals):
+        (answer,) = json.loads(
+            encode.predict({"y": tensors.encode(array)}, rows=False), parse_float=str
+        ).values()
+        with np.errstate(over="ignore"):
+            for text, value in zip(answer, array, strict=True):
+                six = f"{value:g}"
+                if np.isfinite(value):
+                    expected = six if np.float32(six) == value else f"{value:.9g}"
+                    assert text.removesuffix(".0") == expected.removesuffix(".0")
+
+
+@settings(deadline=None)
 @given(
     hnp.arrays(
         st.sampled_from([np.float16, np.float32, np.float64, np.int64, np.uint8, np.bool_]),
@@ -315,6 +389,8 @@ def test_examples_hold_each_json_type_in_its_feature():
         ({"examples": [{"a": None}]}, "unexpected JSON type: Null"),
         ({"examples": [{"a": [[1]]}]}, "unexpected JSON type: Array"),
         ({"examples": [{"a": 2**63}]}, "uint64_t element. Only int64_t is supported"),
+        ({"context": 1, "examples": 1}, "Example must be JSON object but got JSON Number"),
+        ({"context": {"a": None}}, "unexpected JSON type: Null"),
     ],
 )
 def test_examples_that_do_not_fit_are_refused(value, text):
@@ -328,9 +404,10 @@ def test_examples_that_do_not_fit_are_refused(value, text):
         ("GET", "/v1/models/m/versions/3", {"verb": "status", "version": 3}),
         ("GET", "/v1/models/m/labels/a%20b", {"verb": "status", "label": "a b"}),
         ("GET", "/v1/models/m/metadata", {"verb": "metadata"}),
-        ("GET", "/V1/Models/m/labels/x/Metadata", {"verb": "metadata", "label": "x"}),
+        ("GET", "/V1/Models/m/labels/x/metadata", {"verb": "metadata", "label": "x"}),
+        ("GET", "/v1/models/m/Metadata", {"verb": "status"}),
         ("POST", "/v1/models/m:predict", {"verb": "predict"}),
-        ("POST", "/v1/models/m/versions/3:Classify", {"verb": "classify", "version": 3}),
+        ("POST", "/v1/MODELS/m/versions/3:classify", {"verb": "classify", "version": 3}),
         ("POST", "/v1/models/m/labels/x:regress", {"verb": "regress", "label": "x"}),
     ],
 )
@@ -344,6 +421,10 @@ def test_paths_name_a_model_a_version_or_label_and_a_verb(method, path, expected
         ("POST", "/v1/models/m", grpc.StatusCode.INVALID_ARGUMENT),
         ("GET", "/v1/models/m:predict", grpc.StatusCode.INVALID_ARGUMENT),
         ("DELETE", "/v1/models/m", grpc.StatusCode.INVALID_ARGUMENT),
+        ("POST", "/v1/models/m:PREDICT", grpc.StatusCode.INVALID_ARGUMENT),
+        ("POST", "/v1/models/m:Classify", grpc.StatusCode.INVALID_ARGUMENT),
+        ("POST", "/v1/models/m:predict?x=1", grpc.StatusCode.INVALID_ARGUMENT),
+        ("POST", "/v1/models/m/versions/1/labels/x:predict", grpc.StatusCode.INVALID_ARGUMENT),
         ("POST", "/v1/models/m/versions/x:predict", grpc.StatusCode.INVALID_ARGUMENT),
         ("GET", "/", grpc.StatusCode.NOT_FOUND),
     ],

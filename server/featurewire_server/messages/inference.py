@@ -20,12 +20,10 @@ from featurewire_server._tfs.inference_pb2 import (
 from featurewire_server._tfs.input_pb2 import Input
 from featurewire_server._tfs.regression_pb2 import RegressionRequest, RegressionResult
 from featurewire_server.common.errors import (
-    ServingError,
-    failed_precondition,
     invalid_argument,
     unimplemented,
 )
-from featurewire_server.messages import predict
+from featurewire_server.messages import predict, tensors
 from featurewire_server.messages.predict import Run
 
 EXAMPLES = "inputs"  # the input alias of both kinds of signature

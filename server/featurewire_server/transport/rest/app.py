@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -61,8 +62,9 @@ class Application:
         bulk = headers.get(CLASS.encode()) == BULK.encode()
         request = Request(
             method=scope["method"],
-            path=scope["raw_path"].decode("ascii"),
+            path=_path(scope),
             encoding=headers.get(b"content-encoding", b"").decode("latin-1").lower(),
+            origin=headers.get(b"origin", b"").decode("latin-1"),
             call=Call(
                 held=self._admission.hold(), caller=scope["client"], bulk=bulk, entrypoint="REST"
             ),
@@ -84,9 +86,6 @@ class Application:
         try:
             if announced > limit or not await self._receive(body, announced, holds, receive):
                 return refusal(413, f"The body is larger than {limit} bytes")
-            if request.encoding not in ("", "identity", "gzip"):
-                text = f"Content-Encoding {request.encoding} is not supported; gzip is"
-                return refusal(415, text)
             request.body = bytes(body)
             request.call.deadline = time.monotonic() + self._timeout
             return await self._answer(request, receive)
@@ -163,6 +162,19 @@ class Application:
         )
         await send({"type": "http.response.body", "body": answer.body, "more_body": True})
         await send({"type": "http.response.body", "body": b""})  # once the first has been sent
+
+
+def _path(scope: Message) -> str:
+    """The path and the query that a request names, also after `http://host`, as proxies send it."""
+    path = scope["raw_path"].decode("ascii")
+    whole = _ABSOLUTE.match(path)
+    if whole:
+        path = path[whole.end() :] or "/"
+    query = scope["query_string"].decode("ascii")
+    return f"{path}?{query}" if query else path
+
+
+_ABSOLUTE = re.compile("https?://[^/?#]*", re.IGNORECASE)
 
 
 class _Gone(Exception):

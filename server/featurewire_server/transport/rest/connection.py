@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from http import HTTPStatus
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -28,11 +29,41 @@ LINGER_SECONDS = 2.0
 IDLE, HEADER, REST_OF_BODY = range(3)
 
 
+class Http(h11.Connection):
+    """Keeps connections of HTTP/1.0 for clients who ask for it, as `ab -k` and old proxies do. h11
+    closes them after each answer."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request) and event.http_version == b"1.0":
+            self._cstate.keep_alive = _says(event, b"keep-alive")
+        return event
+
+    def send(self, event: Any) -> Any:
+        keeps = self.their_http_version == b"1.0" and self._cstate.keep_alive
+        if keeps and isinstance(event, h11.Response) and not _says(event, b"close"):
+            headers = [*event.headers, (b"Connection", b"keep-alive")]
+            event = h11.Response(
+                status_code=event.status_code, headers=headers, reason=event.reason
+            )
+        return super().send(event)
+
+
+def _says(event: h11.Request | h11.Response, word: bytes) -> bool:
+    """Whether `word` is in the Connection header."""
+    values = [value for name, value in event.headers if name == b"connection"]
+    return word in [each.strip().lower() for value in values for each in value.split(b",")]
+
+
 class Connection(H11Protocol):
     """One client: requests one after the other, until either side has had enough."""
 
     _told = 0
     """Connections that are being told that there is no room."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = Http(h11.SERVER, MAX_HEADER_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         room = len(self.connections) < MAX_CONNECTIONS or self._close_an_idle_one()

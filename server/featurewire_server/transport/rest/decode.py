@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from featurewire._tfs import types_pb2
 from featurewire._tfs.meta_graph_pb2 import TensorInfo
 from featurewire_server.common.errors import ServingError, invalid_argument, unimplemented
-from featurewire_server.messages.tensors import BY_NUMBER, ElementType, type_name
+from featurewire_server.messages.tensors import BY_NUMBER, MAX_RANK, ElementType, type_name
 from featurewire_server.transport.rest.document import require_in_range, shown, type_error
 
 _FLOATS = {types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE}
@@ -100,6 +101,21 @@ def _from_rows(rows: Any, infos: Mapping[str, TensorInfo]) -> dict[str, np.ndarr
             "required as per tensorinfo_map"
         )
     named = _is_named(rows[0])
+    with suppress(ServingError):
+        if not named:
+            return {name: tensor(rows, info.dtype) for name, info in infos.items()}
+        if all(isinstance(row, dict) and row.keys() == infos.keys() for row in rows):
+            return {
+                name: tensor([row[name] for row in rows], info.dtype)
+                for name, info in infos.items()
+            }
+    return _row_by_row(rows, infos, named)
+
+
+def _row_by_row(
+    rows: list[Any], infos: Mapping[str, TensorInfo], named: bool
+) -> dict[str, np.ndarray]:
+    """Ten times as slow as all rows in one tensor, but an error says which row it is about."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in infos}
     for index, row in enumerate(rows):
         if _is_named(row) != named:
@@ -135,6 +151,8 @@ def _append(
     if name not in infos:
         raise invalid_argument(f"JSON object: does not have named input: {name}")
     array = tensor(value, infos[name].dtype)
+    if array.ndim == MAX_RANK:  # and one more for the rows
+        raise invalid_argument("JSON Parse error: nested too deeply")
     column = columns[name]
     if column and column[0].size != array.size:
         raise invalid_argument(f"Expecting tensor size: {column[0].size} but got: {array.size}")
@@ -155,7 +173,7 @@ def tensor(value: Any, dtype: int) -> np.ndarray:
     first = value
     while isinstance(first, list):
         shape.append(len(first))
-        if len(shape) > 64:
+        if len(shape) > MAX_RANK:
             raise invalid_argument("JSON Parse error: nested too deeply")
         first = first[0] if first else None
     items: list[Any] = []
@@ -200,7 +218,7 @@ def _array(items: list[Any], dtype: int) -> np.ndarray:
     if kind is not None and dtype in _INTEGERS:
         _require(items, {int}, kind)
         limits = np.iinfo(kind.dtype)
-        for item in items:
+        for item in (min(items), max(items)) if items else ():
             if not limits.min <= item <= limits.max:
                 raise type_error(item, kind.name)
         return np.array(items, dtype=kind.dtype)

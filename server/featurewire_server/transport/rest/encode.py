@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,15 +30,12 @@ def predict(outputs: Mapping[str, TensorProto], *, rows: bool) -> str:
         raise invalid_argument("Cannot convert empty tensor map to JSON")
     arrays = {name: tensors.decode(name, proto) for name, proto in sorted(outputs.items())}
     if not rows:
-        whole = {name: _nested(_texts(name, a), a.shape) for name, a in arrays.items()}
+        whole = {name: _whole(_texts(name, a), a.shape) for name, a in arrays.items()}
         return f'{{"outputs": {_lone_or_named(whole)}}}'
     size = _batch_size(arrays)
     columns = {}
     for name, array in arrays.items():
-        texts, width = _texts(name, array), array.size // max(size, 1)
-        columns[name] = [
-            _nested(texts[row * width : (row + 1) * width], array.shape[1:]) for row in range(size)
-        ]
+        columns[name] = _entries(_texts(name, array), array.shape)
     lines = (
         _lone_or_named({name: column[row] for name, column in columns.items()})
         for row in range(size)
@@ -122,14 +120,17 @@ def _lone_or_named(texts: Mapping[str, str]) -> str:
     return f"{{{', '.join(f'{json.dumps(name)}: {text}' for name, text in texts.items())}}}"
 
 
-def _nested(texts: Sequence[str], shape: Sequence[int]) -> str:
+def _whole(texts: list[str], shape: Sequence[int]) -> str:
     """Texts of elements in row-major order, with the brackets that `shape` asks for."""
-    if not shape:
-        return texts[0]
-    count = int(np.prod(shape[:-1]))
-    width = shape[-1]
-    rows = [f"[{', '.join(texts[i * width : (i + 1) * width])}]" for i in range(count)]
-    return _nested(rows, shape[:-1])
+    return f"[{', '.join(_entries(texts, shape))}]" if shape else texts[0]
+
+
+def _entries(texts: list[str], shape: Sequence[int]) -> list[str]:
+    """The same, one text per entry of the first dimension."""
+    for axis in range(len(shape) - 1, 0, -1):
+        count, width = math.prod(shape[:axis]), shape[axis]
+        texts = [f"[{', '.join(texts[i * width : (i + 1) * width])}]" for i in range(count)]
+    return texts
 
 
 def _texts(name: str, array: np.ndarray) -> list[str]:
@@ -158,15 +159,27 @@ def _string(item: bytes, as_bytes: bool) -> str:
 def _decimals(array: np.ndarray) -> list[str]:
     """Six digits where they are enough to read the same value back, else as many as it takes."""
     flat = array.ravel()
-    digits = _DIGITS[array.dtype.itemsize]
-    values = flat.astype(np.float64).tolist()
-    short = [f"{value:g}" for value in values]
+    wide = flat.astype(np.float64)
+    texts = np.empty(flat.size, dtype=object)
+    six = _near_six_digits(flat, wide)
+    texts[six] = _formatted("%g", wide[six])
     with np.errstate(over="ignore"):
-        same = np.array(short, dtype=np.float64).astype(array.dtype) == flat
-    return [
-        _decimal(text if ok else f"{value:.{digits}g}")
-        for text, ok, value in zip(short, same.tolist(), values, strict=True)
-    ]
+        six[six] = texts[six].astype(np.float64).astype(array.dtype) == flat[six]
+    texts[~six] = _formatted(f"%.{_DIGITS[array.dtype.itemsize]}g", wide[~six])
+    return [_decimal(text) for text in texts.tolist()]
+
+
+def _formatted(form: str, values: np.ndarray) -> list[str]:
+    return (f"{form} " * values.size % tuple(values.tolist())).split()
+
+
+def _near_six_digits(flat: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    """Whether six digits may be enough for a value. To format and read them takes far longer."""
+    with np.errstate(all="ignore"):
+        unit = 10.0 ** (np.floor(np.log10(np.abs(wide))) - 5)
+        distance = np.abs(np.rint(wide / unit) * unit - wide)
+        far: np.ndarray = distance > 4 * np.spacing(np.abs(flat)).astype(np.float64)
+    return ~far
 
 
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

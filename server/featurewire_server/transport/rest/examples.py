@@ -9,7 +9,12 @@ from featurewire_server._tfs.feature_pb2 import Feature
 from featurewire_server._tfs.input_pb2 import Input
 from featurewire_server.common.errors import invalid_argument
 from featurewire_server.transport.rest.decode import bytes_of, is_base64
-from featurewire_server.transport.rest.document import require_in_range, shown, type_name
+from featurewire_server.transport.rest.document import (
+    RepeatedKeys,
+    require_in_range,
+    shown,
+    type_name,
+)
 
 _KIND_NAMES = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 _MAX_FLOAT = 3.4028234663852886e38
@@ -17,6 +22,11 @@ _MAX_FLOAT = 3.4028234663852886e38
 
 def read(document: dict[str, Any]) -> Input:
     """`examples`, and the `context` they share if there is one. Raises INVALID_ARGUMENT."""
+    result = Input()
+    examples = result.example_list.examples
+    if "context" in document:
+        result.example_list_with_context.context.CopyFrom(_example(document["context"]))
+        examples = result.example_list_with_context.examples
     if "examples" not in document:
         raise invalid_argument(
             f"JSON Value: {shown(document)} When method is classify, key 'examples' is expected "
@@ -29,11 +39,6 @@ def read(document: dict[str, Any]) -> Input:
         )
     if not values:
         raise invalid_argument(f"JSON Value: {shown(document)} 'examples' value is an empty array")
-    result = Input()
-    examples = result.example_list.examples
-    if "context" in document:
-        result.example_list_with_context.context.CopyFrom(_example(document["context"]))
-        examples = result.example_list_with_context.examples
     examples.extend(_example(value) for value in values)
     return result
 
@@ -42,7 +47,8 @@ def _example(value: Any) -> Example:
     if not isinstance(value, dict):
         raise invalid_argument(f"Example must be JSON object but got JSON {type_name(value)}")
     example = Example()
-    for name, content in value.items():
+    members = value.last if isinstance(value, RepeatedKeys) else value
+    for name, content in members.items():
         feature = example.features.feature[name]
         for item in content if isinstance(content, list) else [content]:
             _add(name, feature, item)
@@ -61,13 +67,11 @@ def _add(name: str, feature: Feature, item: Any) -> None:
 
 def _typed(name: str, item: Any) -> tuple[str, Any]:
     """The field of Feature that holds `item`, and `item` as that field takes it."""
-    if isinstance(item, int):  # true and false too
-        if not -(2**63) <= item < 2**63:
-            raise invalid_argument(
-                f"Feature: {name} has uint64_t element. Only int64_t is supported."
-            )
+    if isinstance(item, int) and 2**63 <= item < 2**64:
+        raise invalid_argument(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
+    if isinstance(item, int) and -(2**63) <= item < 2**63:  # true and false too
         return "int64_list", int(item)
-    if isinstance(item, float):
+    if isinstance(item, int | float):
         require_in_range(item)
         return "float_list", item if abs(item) <= _MAX_FLOAT else item * float("inf")
     if isinstance(item, str):

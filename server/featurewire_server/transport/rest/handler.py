@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from featurewire_server.api import Api, Call
 from featurewire_server.common.errors import (
     ServingError,
     deadline_exceeded,
+    failed_precondition,
     from_exception,
     invalid_argument,
 )
@@ -58,14 +60,21 @@ _CORS = (
 
 @dataclass(kw_only=True)
 class Request:
-    """What came: `path` still percent-encoded and without its query, `body` as it was sent."""
+    """What came: `path` still percent-encoded and with its query, `body` as it was sent."""
 
     method: str
     path: str
-    encoding: str
+    encoding: str = ""
     """Content-Encoding, in lower case; empty for none."""
+    origin: str = ""
+    """The Origin of a page that calls from a browser; empty for none."""
     call: Call
     body: bytes = b""
+
+    @property
+    def packed(self) -> bool:
+        """Whether the body is gzip. Other encodings are ignored, as in TensorFlow Serving."""
+        return "gzip" in self.encoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +155,12 @@ class Handler:
 
     async def _answer(self, request: Request) -> Answer:
         metrics = self._api.metrics
-        if metrics.path and request.path == metrics.path:
+        if metrics.path and request.path.partition("?")[0] == metrics.path:
             if request.method != "GET":
                 raise routes.malformed(request.method, request.path)
             return Answer(status=200, body=metrics.page(), content_type=metrics.content_type)
         if request.method == "OPTIONS":
-            return Answer(status=200)
+            return _preflight(request)
         route = self._route(request)
         return Answer(status=200, body=(await self._verbs[route.verb](route, request)).encode())
 
@@ -166,7 +175,7 @@ class Handler:
 
     def _require_time(self, route: routes.Route, request: Request) -> None:
         """Refuse before it is parsed what could not be answered in time anyhow."""
-        if request.encoding:
+        if request.packed:
             return
         try:
             self._api.require_time(route.model_spec(), request.call)
@@ -180,10 +189,12 @@ class Handler:
         """The message, and whether the answer is to be in rows."""
         with self._document(request) as found:
             spec = route.model_spec(decode.signature_name(found))
+            infos = self._infos(spec)
             rows = decode.is_row_form(found)
             message = PredictRequest(model_spec=spec)
-            for name, array in decode.inputs(found, self._infos(spec)).items():
-                message.inputs[name].CopyFrom(tensors.encode(array, content=True))
+            for name, array in decode.inputs(found, infos).items():
+                content = array.dtype != object  # of strings that would be one more copy
+                message.inputs[name].CopyFrom(tensors.encode(array, content=content))
             return message, rows
 
     def _infos(self, spec: ModelSpec) -> Mapping[str, TensorInfo]:
@@ -237,7 +248,7 @@ class Handler:
             raise deadline_exceeded()
         body, hold = request.body, self._api.admission.hold()
         try:
-            if request.encoding == "gzip":
+            if request.packed:
                 chunks = []
                 for chunk in gunzip(body, self._max_body_bytes):
                     hold.resize(hold.size + len(chunk))
@@ -247,6 +258,15 @@ class Handler:
             yield document.parse(body)
         finally:
             hold.resize(0)
+
+
+def _preflight(request: Request) -> Answer:
+    """What a browser asks before it sends a page's request to another origin."""
+    if not request.path.lower().startswith("/v1/"):
+        raise routes.malformed(request.method, request.path)
+    if not re.search("https?://", request.origin):
+        raise failed_precondition("Origin header is missing in CORS preflight")
+    return Answer(status=200)
 
 
 def gunzip(body: bytes, limit: int) -> Iterator[bytes]:

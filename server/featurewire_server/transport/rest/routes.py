@@ -17,6 +17,7 @@ _PATHS = {
     "POST": re.compile(_MODEL + r":(?P<verb>classify|regress|predict)", re.IGNORECASE),
     "GET": re.compile(_MODEL + r"(?:/(?P<verb>metadata))?", re.IGNORECASE),
 }
+VERBS = ("predict", "classify", "regress")
 _MAX_VERSION = 2**63 - 1
 
 
@@ -46,18 +47,23 @@ def malformed(method: str, path: str) -> ServingError:
 
 
 def find(method: str, path: str) -> Route:
-    """The resource at `path` (still percent-encoded, no query). Raises ServingError."""
+    """The resource at `path`, which is still percent-encoded. Raises ServingError.
+
+    As in TensorFlow Serving a query is part of the path, the path matches in any letter case, and
+    `predict`, `classify`, `regress` and `metadata` are lower case.
+    """
     if method == "GET" and path.lower() in ("/v1/models", "/v1/models/"):
         raise invalid_argument("Missing model name in request.")
     pattern = _PATHS.get(method)
     match = pattern.fullmatch(path) if pattern else None
-    if match is None:
+    verb = match["verb"] if match else None
+    if match is None or (method == "POST" and verb not in VERBS):
         raise malformed(method, path)
     version, label = match["version"], match["label"]
     if version is not None and int(version[:20]) > _MAX_VERSION:
         raise invalid_argument(f"Failed to convert version: {version[:100]} to numeric.")
     return Route(
-        verb=(match["verb"] or "status").lower(),
+        verb=verb if verb in VERBS or verb == "metadata" else "status",
         name=unquote(match["name"]),
         version=None if version is None else int(version),
         label=None if label is None else unquote(label),
