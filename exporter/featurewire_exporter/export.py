@@ -24,6 +24,7 @@ from featurewire_exporter.preprocess import MIN_TENSORFLOW, PreprocessConfig
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.publish import Staging, describe
 from featurewire_exporter.sources import Source, fetch
+from featurewire_exporter.vector_space import vector_space, weights_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,6 @@ def _manifest(
     frozen: FrozenNetwork,
     preprocess: PreprocessConfig,
 ) -> dict[str, Any]:
-    weights = manifest.weights_digest(frozen.constants())
     settings = preprocess.as_manifest()
     return {
         "featurewire_version": manifest.package_version(),
@@ -143,8 +143,8 @@ def _manifest(
             "signature": module.signature,
         },
         "dimension": module.dimension,
-        "vector_space": manifest.vector_space(weights, settings),
-        "weights_digest": weights,
+        "vector_space": vector_space(frozen, settings),
+        "weights_digest": weights_digest(frozen.constants()),
         "image_size": [preprocess.height, preprocess.width],
         "preprocess": settings,
         "precision": config.precision,

@@ -11,6 +11,9 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.python.framework import op_def_registry
 
+PASS_THROUGH = {"Identity", "IdentityN", "PreventGradient", "Snapshot", "StopGradient"}
+"""Operations whose outputs are their inputs, one for one."""
+
 
 class Graph:
     """Nodes of one GraphDef that `output` needs. Constants are read once and kept as arrays."""
@@ -140,8 +143,11 @@ def has_control_inputs(node: Any) -> bool:
 
 
 def type_of(node: Any, attr: str = "T") -> tf.DType | None:
-    """A type attribute. (Reading one that a node lacks from its map would add it.)"""
-    return tf.as_dtype(node.attr[attr].type) if attr in node.attr else None
+    """An attribute that is one type, not a list of types. None if the node has none of the name."""
+    # Reading an attribute that a node lacks would add it.
+    if attr not in node.attr or node.attr[attr].WhichOneof("value") != "type":
+        return None
+    return tf.as_dtype(node.attr[attr].type)
 
 
 def data_format(node: Any) -> bytes:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from featurewire_exporter.errors import ExportError
 
@@ -23,31 +20,6 @@ SPLIT = {
     "output": "default",
 }
 """How another engine splits the artifact: signatures, and the tensors between them."""
-
-
-def weights_digest(arrays: Iterable[np.ndarray]) -> str:
-    """SHA-256 over the float weights of a network, whatever their order and their names.
-
-    Arrays that hold one value over and over are left out: they are structure (a scale of ones),
-    and the same network is written with or without them.
-    """
-    digests = []
-    for array in arrays:
-        if array.dtype.kind != "f" or array.size < 2 or (array == array.flat[0]).all():
-            continue
-        digest = hashlib.sha256(repr((array.shape, array.dtype.name)).encode())
-        digest.update(np.ascontiguousarray(array).data)
-        digests.append(digest.hexdigest())
-    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
-
-
-def vector_space(weights: str, preprocess: Mapping[str, Any]) -> str:
-    """A digest of the weights' digest and of every setting of the preprocessing.
-
-    The precision is no part of it: its vectors stay comparable (the parity gate sees to that).
-    """
-    text = json.dumps({"weights": weights, "preprocess": preprocess}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def bridges(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

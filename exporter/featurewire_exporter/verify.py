@@ -19,6 +19,7 @@ from featurewire_exporter.module import load_module
 from featurewire_exporter.precision import PRECISIONS
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.sources import fetch
+from featurewire_exporter.vector_space import scheme_of, vector_space
 from featurewire_exporter.warmup import count_records
 
 
@@ -49,9 +50,9 @@ class Report:
     def text(self) -> str:
         verdict = "matches" if self.parity.passed and self.same_space else "does not match"
         return (
-            f"{self.path} {verdict} the module: max abs difference {self.parity.max_abs:.3g}, "
-            f"cosine {self.parity.min_cosine:.6f} ({self.parity.limit}), vector space "
-            f"{self.vector_space} ({self.expected_vector_space} expected)"
+            f"{self.path} {verdict} the module: {self.parity.figures} "
+            f"({self.parity.limit}), vector space {self.vector_space} "
+            f"({self.expected_vector_space} expected)"
         )
 
     def require(self) -> None:
@@ -60,8 +61,8 @@ class Report:
         if not self.same_space:
             raise ParityError(
                 f"{self.path} says vector space {self.vector_space}, the module gives "
-                f"{self.expected_vector_space}; the version was made from other weights or its "
-                "manifest was changed"
+                f"{self.expected_vector_space}; the version was made from another module or "
+                "its manifest was changed"
             )
 
 
@@ -90,12 +91,12 @@ def verify_version(
             ) from error
         frozen = freeze(module)
         progress.end()
-    weights = manifest.weights_digest(frozen.constants())
+    space = about["vector_space"]
     return Report(
         path=version_directory,
         parity=measured,
-        vector_space=about["vector_space"],
-        expected_vector_space=manifest.vector_space(weights, about["preprocess"]),
+        vector_space=space,
+        expected_vector_space=vector_space(frozen, about["preprocess"], scheme=scheme_of(space)),
     )
 
 

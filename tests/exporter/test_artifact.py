@@ -143,7 +143,7 @@ def test_the_manifest_says_what_the_contract_asks_for(tiny_version, tf2_module):
     assert manifest["tensorflow_version"] == tf.__version__
     assert re.fullmatch(r"\d+\.\d+", manifest["min_serving_version"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", manifest["created_at"])
-    assert re.fullmatch(r"[0-9a-f]{32}", manifest["vector_space"])
+    assert re.fullmatch(r"graph-1-[0-9a-f]{32}", manifest["vector_space"])
     assert {"resize_method", "antialias", "central_crop", "max_pixels", "max_image_bytes"} < set(
         manifest["preprocess"]
     )

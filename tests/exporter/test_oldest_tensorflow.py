@@ -18,6 +18,8 @@ from featurewire_exporter.commands import export
 from featurewire_exporter.preprocess import MIN_TENSORFLOW
 
 SCRIPT = Path(__file__).with_name("oldest_tensorflow.py")
+SPACES = "tests.exporter.oldest_spaces"
+ROOT = Path(__file__).resolve().parents[2]
 OLDEST = MIN_TENSORFLOW[False]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -25,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def oldest_python(tmp_path_factory) -> str:
-    """An interpreter with TensorFlow `OLDEST` only, installed from the package index.
+    """An interpreter with TensorFlow `OLDEST` and what reads modules, from the package index.
 
     `FEATUREWIRE_OLDEST_PYTHON` names one that is there already.
     """
@@ -37,8 +39,9 @@ def oldest_python(tmp_path_factory) -> str:
     venv.create(environment, with_pip=True)
     python = str(environment / "bin" / "python")
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    wanted = [f"tensorflow-cpu=={OLDEST}.*", f"tf-keras=={OLDEST}.*", "tensorflow-hub"]
     installed = subprocess.run(
-        [*command, f"tensorflow-cpu=={OLDEST}.*"], capture_output=True, text=True, timeout=500
+        [*command, *wanted, "setuptools<81"], capture_output=True, text=True, timeout=500
     )
     if installed.returncode != 0:
         last = (installed.stderr.strip().splitlines() or ["pip failed"])[-1]
@@ -96,3 +99,38 @@ def test_a_version_with_webp_needs_a_newer_tensorflow_and_says_so(
     done = run_oldest(oldest_python, version, images, tmp_path / "images")
     assert done.returncode != 0
     assert "WebP" in done.stderr
+
+
+def spaces(python: str, scratch: Path, *modules: Path) -> dict:
+    """What `oldest_spaces` prints under this interpreter."""
+    scratch.mkdir()
+    done = subprocess.run(
+        [python, "-m", SPACES, str(scratch), *map(str, modules)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "exporter")]),
+        },
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_oldest_tensorflow_gives_modules_the_same_spaces(
+    oldest_python, tf1_module, tf2_module, stand_in_module, learned_module, tmp_path
+):
+    modules = [tf1_module, tf2_module, stand_in_module, learned_module]
+    theirs = spaces(oldest_python, tmp_path / "theirs", *modules)
+    ours = spaces(sys.executable, tmp_path / "ours", *modules)
+
+    assert theirs["tensorflow"].startswith(f"{OLDEST}.")
+    assert ours["tensorflow"] != theirs["tensorflow"]
+    assert theirs["spaces"] == ours["spaces"]
+    assert len(set(ours["spaces"].values())) == len(modules)
+    # The same code writes the same module, whichever TensorFlow runs it.
+    assert theirs["written"] == ours["written"]
+    assert ours["written"]["tf2"] == ours["written"]["signed"] == ours["spaces"][str(tf2_module)]
