@@ -18,6 +18,7 @@ from featurewire._errors import (
     VectorSpaceError,
 )
 from featurewire._inquiry import Inquiry
+from featurewire._scheme import other_schemes
 from featurewire._settings import Settings
 
 __all__ = ["Resolver", "Spaces"]
@@ -130,7 +131,7 @@ class Resolver:
         raise VectorSpaceError(
             f"{connection.target}, model {self._settings.model!r}: version {version} {says}, and "
             f"{wanted!r} is wanted, to which it has no bridge; pin a version of that space, or "
-            "rebuild the index"
+            f"rebuild the index{other_schemes(has, wanted)}"
         )
 
     def _asked(self, deadline: float) -> Flow[Names]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from featurewire._cli.arguments import quiet_grpc as quiet_grpc
     from featurewire._cli.sources import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
     from featurewire._cli.wording import in_options as in_options
+    from featurewire._scheme import other_schemes as other_schemes
     from featurewire._server import Server as Server
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "Server": "_server",
     "in_options": "_cli.wording",
     "is_local": "_channel",
+    "other_schemes": "_scheme",
     "positive_int": "_cli.arguments",
     "positive_seconds": "_cli.arguments",
     "quiet_grpc": "_cli.arguments",

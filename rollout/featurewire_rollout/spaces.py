@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from featurewire.plugin import other_schemes
 from featurewire_rollout.errors import FleetError, SpaceError
 from featurewire_rollout.view import FleetView, Manifest
 
@@ -26,7 +27,8 @@ def compare_spaces(new: Manifest, fleet: FleetView, current: int) -> str:
     kept = [new.bridges[space] for space in spaces if space in new.bridges]
     if len(kept) == len(spaces):
         return f"{text}, bridged: {retention(min(kept))}: `promote` will need --accept-bridge"
-    return f"{text}: `promote` will need --accept-new-space"
+    schemes = other_schemes(min(spaces), new.vector_space)
+    return f"{text}: `promote` will need --accept-new-space{schemes}"
 
 
 def check_space(
@@ -56,7 +58,7 @@ def check_space(
     before, after = fleet.spaces(old), fleet.spaces(new)
     if before and before == after:
         return f"versions {old} and {new} share the vector space {before.pop()}"
-    kept = None
+    kept, schemes = None, ""
     if not before or not after:
         unknown = new if not after else old
         text = f"version {unknown} does not say its vector space"
@@ -65,6 +67,7 @@ def check_space(
         space = before.pop()
         text = f"version {new} has the vector space {after.pop()}, version {old} {space}"
         advice = "an index of the old vectors has to be rebuilt"
+        schemes = other_schemes(space, min(fleet.spaces(new)))
         if (kept := fleet.bridge(new, space)) is not None:
             text += f"; version {new} has a bridge to it: {retention(kept)}"
             advice = f"--accept-bridge promotes for clients with vector_space={space}"
@@ -72,7 +75,7 @@ def check_space(
         return text
     if accept_bridge:
         text += f"; --accept-bridge: version {new} has no bridge to the space of version {old}"
-    raise SpaceError(f"{text}; {advice}; --accept-new-space promotes it anyway")
+    raise SpaceError(f"{text}; {advice}; --accept-new-space promotes it anyway{schemes}")
 
 
 def bridge_notes(fleet: FleetView) -> list[str]:

@@ -145,6 +145,13 @@ def test_only_a_known_equal_space_needs_no_consent() -> None:
     assert spaces(("x", "x"), ("x", "y")).mixed_versions() == {2: {"x": ["0"], "y": ["1"]}}
 
 
+def test_a_space_named_under_another_scheme_may_be_the_same() -> None:
+    old, new = "0" * 32, "graph-1-" + "0" * 32
+    with pytest.raises(SpaceError, match=r"weights-1 and graph-1.*check` measures it"):
+        check_space(spaces((old, new)), 1, 2)
+    assert check_space(spaces((old, new)), 1, 2, accept_new_space=True)
+
+
 def test_a_name_stands_for_all_its_addresses() -> None:
     def resolve(_host: str, _port: int) -> list[str]:
         return ["10.0.0.1", "10.0.0.2"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from featurewire._cli.arguments import CommandFailure
 from featurewire._cli.rows import Origin
+from featurewire._scheme import other_schemes
 
 
 class MixedVectors(CommandFailure):
@@ -33,6 +34,7 @@ class Origins:
             raise MixedVectors(
                 f"the output holds vectors of {first} and of {origin}, which do not "
                 f"compare{_by_number(first, origin)}; start over with --overwrite"
+                f"{other_schemes(first.vector_space, origin.vector_space)}"
             )
         self._loaded.add(origin)
 
@@ -48,6 +50,7 @@ class Origins:
             raise MixedVectors(
                 f"the server answers with {origin}, the rows already written are of {first}: they "
                 f"do not compare{_by_number(first, origin)}; {pinned}choose another --output"
+                f"{other_schemes(first.vector_space, origin.vector_space)}"
             )
         self._accepted[version] = origin
         return origin
