@@ -16,6 +16,7 @@ from tensorflow.python.framework import op_def_registry
 
 from featurewire_exporter.freeze import FrozenNetwork
 from featurewire_exporter.graph import (
+    PASS_THROUGH,
     Graph,
     data_format,
     evaluate,
@@ -25,16 +26,15 @@ from featurewire_exporter.graph import (
     type_of,
 )
 
-_PASS_THROUGH = {"Identity", "StopGradient", "PreventGradient", "Snapshot"}
 _CONVOLUTIONS = {"Conv2D": 3, "DepthwiseConv2dNative": 2}
 """Axis of the weights that one scale an output channel goes along (see `_scale_weights`)."""
 _NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 _LARGEST_FOLDED_BYTES = 2**20
 
-_NOT_ZERO = np.float32(1e-7)
-"""A bias of zeros is dropped by TensorFlow's constant folder, and without the BiasAdd its remapper
-no longer recognises a residual join. This much, far below the resolution of any feature and
-representable in float16, keeps it."""
+_NOT_ZERO = np.float32(1e-30)
+"""TensorFlow's constant folder drops a bias of zeros, and without the BiasAdd its remapper no
+longer recognises a residual join. A bias of this size is kept, and changes no float32 feature above
+1e-22. It has to be this small: a layer's features can be as small as its weights make them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +86,10 @@ def _drop_idle_waits(graph: Graph) -> None:
 
 def _drop_pass_through(graph: Graph) -> None:
     mapping = {
-        f"{node.name}:0": node.input[0]
+        f"{node.name}:{port}": tensor
         for node in graph.nodes.values()
-        if node.op in _PASS_THROUGH and not has_control_inputs(node)
+        if node.op in PASS_THROUGH and not has_control_inputs(node)
+        for port, tensor in enumerate(node.input)
     }
     graph.redirect(mapping)
     graph.prune()

@@ -15,8 +15,17 @@ from featurewire_exporter.errors import ParityError
 from featurewire_exporter.module import Module
 
 MAX_ABS = 1e-4
+MAX_REL = 1e-3
+MIN_FLOAT32_COSINE = 0.99999
+"""All three bind in float32. An absolute bound alone passes anything where features are small."""
 MIN_COSINE = 0.999
 MIN_HARD_COSINE = 0.99
+MAX_REDUCED_REL = 0.1
+MAX_HARD_REL = 0.2
+"""In reduced precision. A cosine of 0.999 is a relative difference of 0.045, one of 0.99 is 0.14.
+The rest is for vectors that are a little longer or shorter, which a cosine does not see."""
+ZERO_LENGTH = 1e-20
+"""A shorter vector is one of zeros: folding may leave 1e-30 where the module has 0."""
 _PROBES = {"float32": 3, "bfloat16": 9, "float16": 9}
 """A wrong rewrite shows with any image; how much reduced precision loses depends on it."""
 _PROBE_JPEG = (360, 480)
@@ -30,34 +39,55 @@ class Parity:
     probes: int
     max_abs: float
     """Largest absolute difference of any float of any vector."""
+    max_rel: float
+    """Largest length of a difference as a fraction of the module's vector, of photos and noise."""
     min_cosine: float
     """Smallest cosine between a vector of the artifact and the module's, of photos and noise."""
+    hard_rel: float | None = None
+    """`max_rel` of `photos.hard_images`, in reduced precision."""
     hard_cosine: float | None = None
-    """The same of `photos.hard_images`, in reduced precision."""
+    """`min_cosine` of `photos.hard_images`, in reduced precision."""
 
     @property
     def limit(self) -> str:
         if self.precision == "float32":
-            return f"max abs difference <= {MAX_ABS:g}"
-        return f"cosine >= {MIN_COSINE:g}, {MIN_HARD_COSINE:g} on hard images"
+            return (
+                f"max abs difference <= {MAX_ABS:g}, relative difference <= {MAX_REL:g}, "
+                f"cosine >= {MIN_FLOAT32_COSINE:g}"
+            )
+        return (
+            f"relative difference <= {MAX_REDUCED_REL:g} ({MAX_HARD_REL:g} on hard images), "
+            f"cosine >= {MIN_COSINE:g} ({MIN_HARD_COSINE:g} on hard images)"
+        )
 
     @property
     def passed(self) -> bool:
         # Comparisons with NaN are false, so a NaN anywhere fails.
         if self.precision == "float32":
-            return self.max_abs <= MAX_ABS
+            close = self.max_abs <= MAX_ABS and self.max_rel <= MAX_REL
+            return close and self.min_cosine >= MIN_FLOAT32_COSINE
         hard = self.hard_cosine is None or self.hard_cosine >= MIN_HARD_COSINE
-        return self.min_cosine >= MIN_COSINE and hard
+        hard &= self.hard_rel is None or self.hard_rel <= MAX_HARD_REL
+        return self.max_rel <= MAX_REDUCED_REL and self.min_cosine >= MIN_COSINE and hard
 
     @property
-    def _hard(self) -> str:
-        return "" if self.hard_cosine is None else f" ({self.hard_cosine:.6f} on hard images)"
+    def figures(self) -> str:
+        """What was measured, in words."""
+        hard = ""
+        if self.hard_cosine is not None:
+            hard = f" ({self.hard_rel:.3g} and {self.hard_cosine:.6f} on hard images)"
+        return (
+            f"max abs difference {self.max_abs:.3g}, relative difference {self.max_rel:.3g}, "
+            f"cosine {self.min_cosine:.6f}{hard}"
+        )
 
     def as_manifest(self) -> dict[str, Any]:
         return {
             "probes": self.probes,
             "max_abs": self.max_abs,
+            "max_rel": self.max_rel,
             "min_cosine": self.min_cosine,
+            **({} if self.hard_rel is None else {"hard_rel": self.hard_rel}),
             **({} if self.hard_cosine is None else {"hard_cosine": self.hard_cosine}),
             "limit": self.limit,
             "passed": self.passed,
@@ -67,9 +97,8 @@ class Parity:
         """Raises `ParityError` with the numbers, and what to do, where the gate is shut."""
         if not self.passed:
             raise ParityError(
-                f"the artifact differs from the module: max abs difference {self.max_abs:.3g}, "
-                f"cosine {self.min_cosine:.6f}{self._hard} over {self.probes} probes, where "
-                f"{self.limit} is needed for {self.precision}; {advice}"
+                f"the artifact differs from the module: {self.figures} over {self.probes} probes, "
+                f"where {self.limit} is needed for {self.precision}; {advice}"
             )
 
 
@@ -103,6 +132,7 @@ def measure(
         measured,
         probes=measured.probes + on_hard.probes,
         max_abs=max(measured.max_abs, on_hard.max_abs),
+        hard_rel=on_hard.max_rel,
         hard_cosine=on_hard.min_cosine,
     )
 
@@ -115,13 +145,17 @@ def compare(ours: np.ndarray, theirs: np.ndarray, *, precision: str) -> Parity:
             f"{theirs.shape[1:]}; this is another module"
         )
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    lengths = np.linalg.norm(b, axis=1)
+    norms = np.linalg.norm(a, axis=1) * lengths
     # Two vectors of zeros are equal, though they have no angle.
-    both_zero = (norms == 0) & ~a.any(axis=1) & ~b.any(axis=1)
+    both_zero = np.maximum(np.linalg.norm(a, axis=1), lengths) < ZERO_LENGTH
     cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms > 0, norms, np.nan))
+    differences = np.linalg.norm(a - b, axis=1)
+    relative = np.where(both_zero, 0.0, differences / np.where(lengths > 0, lengths, np.nan))
     return Parity(
         precision=precision,
         probes=len(ours),
         max_abs=float(np.max(np.abs(a - b))),
+        max_rel=float(np.max(relative)),
         min_cosine=float(np.min(cosines)),
     )

@@ -188,6 +188,23 @@ def test_a_residual_join_runs_as_one_operation(biases):
     assert not {"Add", "AddV2", "Relu", "Mul", "BiasAdd"} & set(optimised)
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e-16])
+def test_a_bias_of_zeros_leaves_small_features_alone(scale):
+    network = network_of(lambda x: pooled(tf.nn.relu(conv(x) * scale)))
+
+    np.testing.assert_allclose(run(fold(network), images()), run(network, images()), rtol=1e-4)
+
+
+def test_swish_into_a_convolution_is_folded():
+    """Its gradient leaves an `IdentityN`, whose attribute T is a list of types."""
+    network = network_of(lambda x: pooled(norm(conv(tf.nn.silu(conv(x, 3))), 5)))
+    folded = fold(network)
+
+    assert "IdentityN" in ops(network)
+    assert "IdentityN" not in ops(folded)
+    np.testing.assert_allclose(run(folded, images()), run(network, images()), rtol=1e-4, atol=1e-5)
+
+
 def test_a_tf2_functions_leftovers_go(tf2_module, pixels):
     module = load_module(str(tf2_module))
     network = freeze(module)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from featurewire_exporter import export as export_steps
 from featurewire_exporter import photos
+from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.commands import export
 from featurewire_exporter.errors import ParityError
 from featurewire_exporter.parity import Parity, compare
@@ -38,7 +41,29 @@ def test_reduced_precision_is_held_to_a_cosine_of_0_999(angle, passed):
     ours = np.array([[np.cos(angle), np.sin(angle)]], np.float32)
 
     for precision in ("bfloat16", "float16"):
-        assert compare(ours * 3, theirs, precision=precision).passed is passed
+        assert compare(ours, theirs, precision=precision).passed is passed
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0])
+def test_a_vector_of_another_length_fails_at_any_scale(precision, scale):
+    theirs = A * np.float32(scale)
+    limit = {"float32": 1e-3}.get(precision, 0.1)
+
+    assert not compare(theirs * np.float32(1 + 1.2 * limit), theirs, precision=precision).passed
+    if scale < 1e-1:  # at 1 the absolute bound is the narrower one
+        assert compare(theirs * np.float32(1 + 0.8 * limit), theirs, precision=precision).passed
+
+
+def test_float32_is_held_to_a_relative_bound_and_a_cosine():
+    theirs = (A * 1e-8).astype(np.float32)
+    shifted = theirs + np.float32(1e-7)
+    measured = compare(shifted, theirs, precision="float32")
+
+    assert measured.max_abs < 1e-4
+    assert not measured.passed
+    with pytest.raises(ParityError, match=r"relative difference <= 0.001, cosine >= 0.99999"):
+        measured.require("do this")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -88,7 +113,13 @@ def test_a_network_that_came_out_wrong_is_not_published(
 
 def test_reduced_precision_is_also_judged_by_hard_images() -> None:
     good = Parity(
-        precision="bfloat16", probes=20, max_abs=0.1, min_cosine=0.9995, hard_cosine=0.995
+        precision="bfloat16",
+        probes=20,
+        max_abs=0.1,
+        max_rel=0.03,
+        min_cosine=0.9995,
+        hard_rel=0.1,
+        hard_cosine=0.995,
     )
     assert good.passed
     assert good.as_manifest()["hard_cosine"] == 0.995
@@ -96,6 +127,9 @@ def test_reduced_precision_is_also_judged_by_hard_images() -> None:
         replace(good, hard_cosine=0.98),
         replace(good, hard_cosine=float("nan")),
         replace(good, min_cosine=0.998),
+        replace(good, max_rel=0.11),
+        replace(good, hard_rel=0.21),
+        replace(good, hard_rel=float("nan")),
     ):
         with pytest.raises(ParityError, match=r"on hard images.*; do this$"):
             measured.require("do this")
@@ -109,3 +143,47 @@ def test_hard_images_differ_and_fit_any_size() -> None:
         assert np.isfinite(images).all()
         assert images.min() >= 0
         assert images.max() <= 1
+
+
+def _write_module(directory, build) -> str:
+    class Module(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 20, 24, 3], tf.float32)])
+        def __call__(self, images):
+            return build(images)
+
+    tf.saved_model.save(Module(), str(directory))
+    return str(directory)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-8, 1e-16])
+def test_features_far_below_one_keep_their_direction(tmp_path, scale):
+    kernel = np.random.default_rng(0).normal(size=[3, 3, 3, 8]).astype(np.float32)
+
+    def build(images):
+        return tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(images, kernel, 1, "SAME") * scale), [1, 2])
+
+    module = _write_module(tmp_path / "module", build)
+    assert export([module, str(tmp_path / "m")]) == 0
+    about = json.loads((tmp_path / "m/1/assets.extra/featurewire.json").read_text())
+    assert about["parity"]["min_cosine"] > 0.99999
+    assert about["parity"]["max_rel"] < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0"])
+def test_a_keras_network_of_random_weights_is_exported(tmp_path, name):
+    """Their features shrink from layer to layer, to 1e-7 and below."""
+    tf.keras.utils.set_random_seed(1)
+    network = getattr(tf.keras.applications, name)(
+        weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3)
+    )
+    network.export(str(tmp_path / "module"), verbose=False)
+    assert export([str(tmp_path / "module"), str(tmp_path / "m")]) == 0
+
+    about = json.loads((tmp_path / "m/1/assets.extra/featurewire.json").read_text())
+    assert about["parity"]["min_cosine"] > 0.99999
+    images = np.random.default_rng(1).random([2, 96, 96, 3], dtype=np.float32)
+    with ArtifactSession(tmp_path / "m/1") as session:
+        ours = session.run("image_feature_vector", images=images)["default"]
+    np.testing.assert_allclose(ours, network(images), rtol=1e-3, atol=1e-3 * np.abs(ours).max())
