@@ -69,6 +69,33 @@ def test_jpeg_with_cmyk_in_adobes_other_colour_space() -> None:
     assert np.abs(pixels(image).astype(int) - pillow(image)).mean() < 2
 
 
+def without_adobe(image: bytes) -> bytes:
+    """A CMYK JPEG without the segment in which Adobe says that it is inverted."""
+    at = image.index(b"\xff\xee\0\x0eAdobe")
+    return image[:at] + image[at + 16 :]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(97, 61), (640, 480)])
+def test_cmyk_without_adobes_segment_is_inverted_too(
+    size: tuple[int, int], progressive: bool
+) -> None:
+    marked = encode(photo(*size).convert("CMYK"), quality=95, progressive=progressive)
+    bare = without_adobe(marked)
+    named = bare[:2] + b"\xff\xee\0\x0cAdobe\0\x64\0\0\0" + bare[2:]  # too short to count
+    grey = without_adobe(encode(Image.new("CMYK", size, (128,) * 4)))
+    images, status = served(CONFIG)([marked, bare, named, grey])
+
+    assert status.tolist() == [OK] * 4
+    np.testing.assert_array_equal(images[1], images[0])
+    np.testing.assert_array_equal(images[2], images[0])
+    cut = bare[: len(bare) // 2] + b"\xff\xd9"
+    assert served(CONFIG)([cut])[1].tolist() == [CORRUPT]
+    if size == (97, 61):
+        # Pillow and browsers take every CMYK JPEG for an inverted one.
+        assert np.abs(pixels(bare).astype(int) - pillow(bare)).mean() < 2
+
+
 PNGS = {
     "true colour": PHOTO,
     "with alpha": PHOTO.convert("RGBA"),

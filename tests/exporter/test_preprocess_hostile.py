@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -11,10 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from featurewire_exporter.preprocess import PreprocessConfig
-from tests.exporter.hostile_images import ANCILLARY, END, chunk, start, with_scans, zeros
+from tests.exporter.hostile_headers import FRAMES, TABLES, frame, scan
+from tests.exporter.hostile_images import (
+    ANCILLARY,
+    COLOUR,
+    END,
+    chunk,
+    start,
+    with_scans,
+    zeros,
+)
 from tests.exporter.preprocess_images import (
     CONFIG,
     CORRUPT,
@@ -155,6 +166,74 @@ def test_scans_of_one_component_each_count_as_well() -> None:
     batch = [picture[:scan] + scans + b"\xff\xd9" for scans in (one + two + three, one + two)]
     batch += [picture[:scan] + one * times + two + three + b"\xff\xd9" for times in (30, 31)]
     assert served(config)(batch)[1].tolist() == [OK, CORRUPT, OK, TOO_LARGE]
+
+
+# 16x16 pixels of one colour, by cjpeg -arithmetic and cjpeg -arithmetic -progressive.
+SEQUENTIAL_ARITHMETIC = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERX"
+    "RTc4UG1RV19iZ2hnPk1xeXBkeFxlZ2P/2wBDARESEhgVGC8aGi9jQjhCY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2Nj"
+    "Y2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2P/yQARCAAQABADASIAAhEBAxEB/8wACgAQEAUBEBEF/9oADAMBAAIR"
+    "AxEAPwD+L0P7ZP/Z"
+)
+PROGRESSIVE_ARITHMETIC = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERX"
+    "RTc4UG1RV19iZ2hnPk1xeXBkeFxlZ2P/2wBDARESEhgVGC8aGi9jQjhCY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2Nj"
+    "Y2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2P/ygARCAAQABADASIAAhEBAxEB/8wABgAQARD/2gAMAwEAAhADEAAA"
+    "AfzKhED/zAAEEAX/2gAIAQEAAQUCwP/MAAQRBf/aAAgBAwEBPwHA/8wABBEF/9oACAECAQE/AcD/zAAEEAX/2gAI"
+    "AQEABj8CwP/MAAQQBf/aAAgBAQABPyHA/9oADAMBAAIAAwAAABBU/8wABBEF/9oACAEDAQE/EMD/zAAEEQX/2gAI"
+    "AQIBAT8QwP/MAAQQBf/aAAgBAQABPxDA/9k="
+)
+
+
+def test_a_jpeg_with_arithmetic_codes_is_corrupt() -> None:
+    files = [SEQUENTIAL_ARITHMETIC, PROGRESSIVE_ARITHMETIC]
+    for file in files:
+        assert np.allclose(tf.io.decode_jpeg(file, channels=3), COLOUR, atol=8)
+    repeated = with_scans(PROGRESSIVE_ARITHMETIC, -1, 3000)
+    cut = [file[: len(file) - 4] + b"\xff\xd9" for file in files]
+    assert served(CONFIG)([*files, repeated, *cut])[1].tolist() == [CORRUPT] * 5
+
+
+def test_only_frames_with_huffman_codes_of_8_bits_are_decoded() -> None:
+    found = {}
+    for code in FRAMES:
+        head = b"\xff\xd8" + TABLES + frame(code, 16, 16, [(1, 1)])
+        scans = scan([1], 0, 63, 0, bytes(9))
+        if code == 0xC2:
+            scans = scan([1], 0, 0, 0, bytes(9)) + scan([1], 1, 63, 0, bytes(9))
+        batch = [head + scans + b"\xff\xd9"]
+        # A second frame, before the scan or after it, never decides what is decoded.
+        more = frame(0xC0, 16, 16, [(1, 1)])
+        batch += [head + more + scans + b"\xff\xd9", head + scans + more + b"\xff\xd9"]
+        batch.append(b"\xff\xd8" + TABLES + frame(code, 16, 16, [(1, 1)], 12) + scans + b"\xff\xd9")
+        found[code] = served(CONFIG)(batch)[1].tolist()
+    sound = [found.pop(code) for code in (0xC0, 0xC1, 0xC2)]
+    assert {statuses[0] for statuses in sound} == {OK}
+    assert {statuses[1] for statuses in sound} == {CORRUPT}
+    assert {statuses[3] for statuses in sound} == {CORRUPT}
+    assert set(map(tuple, found.values())) == {(CORRUPT,) * 4}
+
+
+def test_a_jpeg_whose_height_comes_after_its_scan_is_corrupt() -> None:
+    head = b"\xff\xd8" + TABLES + frame(0xC0, 0, 16, [(1, 1)])
+    height = b"\xff\xdc\0\x04\0\x10"
+    assert served(CONFIG)([head + scan([1], 0, 63, 0, bytes(9)) + height + b"\xff\xd9"])[
+        1
+    ].tolist() == [CORRUPT]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_header_makes_a_file_cost_more() -> None:
+    """23,000 files: every frame, marker, depth and size of code, in combinations."""
+    command = [sys.executable, "-m", "tests.exporter.measure_hostile", "--headers"]
+    command += ["--side", "256", "--bytes", "5000"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(files) > 20_000
+    assert [file for file in files if file["seconds"] > 2] == []
+    assert [file for file in files if file["mebibytes"] > 100] == []
 
 
 def test_a_jpeg_may_have_as_many_segments_as_metadata_can_need() -> None:

@@ -18,7 +18,7 @@ OK, EMPTY, UNSUPPORTED, TOO_LARGE, CORRUPT = STATUS
 MIN_TENSORFLOW = {False: "2.16", True: "2.20"}
 """The oldest TensorFlow (Serving) whose ops run the graph, by `PreprocessConfig.webp`."""
 
-ALGORITHM_REVISION = 1
+ALGORITHM_REVISION = 2
 """Raised whenever the same settings begin to give other pixels: it is part of `vector_space`."""
 
 SCALED_DECODE = {8: 1.25, 4: 1.5, 2: 1.5}

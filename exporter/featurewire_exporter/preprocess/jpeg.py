@@ -12,7 +12,7 @@ import tensorflow as tf
 from featurewire_exporter.preprocess import jpeg_scans
 from featurewire_exporter.preprocess.config import LEVEL_SHIFT
 from featurewire_exporter.preprocess.header import Header, no_extra
-from featurewire_exporter.preprocess.octets import big, spell, walk, window
+from featurewire_exporter.preprocess.octets import among, big, spell, walk, window
 from featurewire_exporter.preprocess.orientation import UPRIGHT, read_orientation
 
 MAGIC = b"\xff\xd8\xff"
@@ -38,6 +38,13 @@ def _role(code: int) -> int:
 
 _ROLES = [_role(code) for code in range(256)]
 
+_DECODED_FRAMES = (0xC0, 0xC1, 0xC2)
+"""Baseline, extended sequential and progressive frames, all with Huffman codes. TensorFlow decodes
+arithmetic codes (0xC9, 0xCA) as well, but nothing in them shows that a file was cut short."""
+
+_ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"
+"""A segment that says that four components are CMYK and stored inverted."""
+
 # What a step down of Y, and one of Cb and Cr, takes from red, green and blue (ITU-R BT.601).
 _STEPS = ((1.0, 1.0, 1.0), (1.402, -0.344136 - 0.714136, 1.772))
 
@@ -55,15 +62,17 @@ def read(data: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> Header:
         frame, scan = tf.equal(role, _FRAME), tf.equal(role, _SCAN)
         tagged = spell(octets, b"\xff\xe1") & spell(octets[:, 4:], b"Exif\0\0")
         length = big(octets[:, 2:4])
+        adobe = spell(octets, b"\xff\xee") & spell(octets[:, 4:], b"Adobe") & (length >= 14)
         more = ~marker | ((role < _SCAN) & (length >= 2))
         # As libjpeg does: fill bytes and stray bytes before a marker are passed over.
         stray = tf.maximum(tf.argmax(tf.cast(tf.equal(octets[:, 1:], 0xFF), tf.int32), 1), 0) + 1
-        return at + tf.where(marker, 2 + length, stray), more, (frame, tagged, scan)
+        return at + tf.where(marker, 2 + length, stray), more, (frame, tagged, scan, adobe)
 
-    frame, tagged, scan = walk(data, 2, mine, width=10, limit=_MAX_STEPS, marks=3, step=step)
+    frame, tagged, scan, adobe = walk(data, 2, mine, width=10, limit=_MAX_STEPS, marks=4, step=step)
     head = window(data, frame, jpeg_scans.FRAME_BYTES)
     scans, whole = jpeg_scans.read(data, head, frame, scan)
-    there = tf.cast((frame > 0) & (scan > 0) & whole, tf.int64)
+    decoded = among(head[:, 1], *_DECODED_FRAMES)
+    there = tf.cast((frame > 0) & (scan > 0) & whole & decoded, tf.int64)
     orientation = tf.fill(tf.shape(mine), UPRIGHT)
     if exif:
         # Marker and length take 4 bytes and the name 6; the length counts itself.
@@ -73,7 +82,10 @@ def read(data: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> Header:
     # What CMYK becomes is left as it is.
     shifted = tf.cast(components[:, :, tf.newaxis] < 4, tf.float32)
     shift = shifted * (LEVEL_SHIFT * tf.constant(_STEPS))
-    extra = [components, tf.cast(scan, tf.int32)[:, tf.newaxis], no_extra(mine)[:, 2:]]
+    # Without Adobe's segment, TensorFlow takes inverted CMYK for plain CMYK: black for white.
+    unmarked = tf.equal(components[:, 0], 4) & tf.equal(adobe, 0)
+    more = tf.stack([tf.cast(scan, tf.int32), tf.cast(unmarked, tf.int32)], 1)
+    extra = [components, more, no_extra(mine)[:, 3:]]
     return Header(
         big(head[:, 5:7]) * there,
         big(head[:, 7:9]) * there,
@@ -97,6 +109,12 @@ def decode(data: tf.Tensor, ratio: int, shape: tf.Tensor, extra: tf.Tensor) -> t
         method = "" if ratio == 1 else "INTEGER_ACCURATE"
         return tf.io.decode_jpeg(data, channels=3, ratio=ratio, dct_method=method)
 
+    def marked() -> tuple[tf.Tensor, tf.Tensor]:
+        rest = tf.strings.substr(data, 2, tf.strings.length(data))
+        longer = tf.stack([0, len(_ADOBE), 0, 0])
+        return tf.strings.join([MAGIC[:2] + _ADOBE, rest]), extra + longer
+
     agrees = tf.reduce_all(tf.equal(tf.io.extract_jpeg_shape(data), shape))
     with tf.control_dependencies([tf.raw_ops.Assert(condition=agrees, data=[shape])]):
+        data, extra = tf.cond(extra[2] > 0, marked, lambda: (tf.identity(data), extra))
         return jpeg_scans.require_whole(data, pixels, extra)
