@@ -25,6 +25,7 @@ from featurewire_server.api import Api
 from featurewire_server.batching.runner import BatchScheduler, Runner
 from featurewire_server.common.admission import Admission, default_limit
 from featurewire_server.common.loop import run
+from featurewire_server.engines.engine import Patience, endless
 from featurewire_server.models.manager import Manager, ManagerConfig
 from featurewire_server.transport.grpc_server import GrpcConfig, GrpcServer
 from tests.support.process import free_port
@@ -53,7 +54,11 @@ class InstantEngine:
         self._row = np.random.default_rng(1).random((1, DIMENSION), np.float32)
 
     def run(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        patience: Patience = endless,
     ) -> dict[str, np.ndarray]:
         self.open.wait()
         return {"features": np.repeat(self._row, len(inputs["image_bytes"]), axis=0)}

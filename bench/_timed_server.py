@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from featurewire_server import process
-from featurewire_server.engines.engine import Engine
+from featurewire_server.engines.engine import Engine, Patience, endless
 from featurewire_server.models import loading
 
 
@@ -28,10 +28,14 @@ class TimedEngine:
         self._fixed, self._per_image = fixed, per_image
 
     def run(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        patience: Patience = endless,
     ) -> dict[str, np.ndarray]:
         started = time.perf_counter()
-        found = self._engine.run(signature_name, inputs, outputs)
+        found = self._engine.run(signature_name, inputs, outputs, patience)
         rows = len(next(iter(inputs.values())))
         until = started + self._fixed + self._per_image * rows
         time.sleep(max(until - time.perf_counter(), 0))

@@ -269,7 +269,7 @@ class FakeEngine:
         self.failure: Exception | None = None
         self._lock = threading.Lock()
 
-    def run(self, signature_name, inputs, outputs):
+    def run(self, signature_name, inputs, outputs, patience=None):
         assert not self.closed, "a closed engine was run"
         with self._lock:
             self.calls.append((signature_name, inputs["x"]))

@@ -29,9 +29,9 @@ def test_bad_images_of_others_do_not_matter_in_a_merged_batch(
         engine = load_engine(*args, **options)
         inner = engine.run
 
-        def run(name, inputs, outputs):
+        def run(name, inputs, outputs, patience):
             sizes.append(len(inputs["image_bytes"]))
-            return inner(name, inputs, outputs)
+            return inner(name, inputs, outputs, patience)
 
         engine.run = run
         return engine

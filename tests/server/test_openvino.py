@@ -290,7 +290,7 @@ def test_many_rows_run_part_by_part_and_give_the_same(tensorflow, images, monkey
     rows = []
     inner = tensorflow.run
 
-    def run(signature_name, inputs, outputs):
+    def run(signature_name, inputs, outputs, _patience):
         rows.append(len(inputs["image_bytes"]))
         return inner(signature_name, inputs, outputs)
 

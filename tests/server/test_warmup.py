@@ -56,7 +56,7 @@ class Recorder(FakeEngine):
         self.rows: list[int] = []
         self._real = real
 
-    def run(self, signature_name, inputs, outputs):
+    def run(self, signature_name, inputs, outputs, patience=None):
         self.rows.append(len(inputs["image_bytes"]))
         return self._real.run(signature_name, inputs, outputs)
 

@@ -25,7 +25,7 @@ from featurewire_server.batching.schedule import Schedule
 from featurewire_server.batching.task import Batch, Task, Terms, common_rows, refused_rows
 from featurewire_server.common.errors import deadline_exceeded, from_exception
 from featurewire_server.common.metrics import Metrics
-from featurewire_server.engines.engine import Engine
+from featurewire_server.engines.engine import Engine, Patience
 from featurewire_server.messages.predict import Run
 
 log = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class Runner:
                 model=self._name, size=batch.rows, padding=batch.size - batch.rows
             )
         try:
-            values = self._engine.run(signature_name, batch.inputs(), outputs)
+            values = self._engine.run(signature_name, batch.inputs(), outputs, _patience(batch))
             batch.deliver(values)
         except Exception as failure:
             batch.fail(from_exception(failure))
@@ -217,6 +217,18 @@ class Runner:
             self.queues.clear()
             self._scheduler.ended.wait_for(lambda: self.running == 0)
         self._engine.close()
+
+
+def _patience(batch: Batch) -> Patience:
+    """How long the callers of a batch will still wait: until the last deadline of those left."""
+
+    def seconds() -> float:
+        now = time.monotonic()
+        tasks = (piece.task for piece in batch.pieces)
+        ends = [math.inf if t.deadline is None else t.deadline for t in tasks if t.alive(now)]
+        return max(ends, default=now) - now
+
+    return seconds
 
 
 def _key(signature_name: str, outputs: Sequence[str]) -> Key:

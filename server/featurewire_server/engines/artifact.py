@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
-from featurewire_server.engines.engine import Engine
+from featurewire_server.engines.engine import Engine, Patience, endless
 
 MANIFEST_SIGNATURE = "manifest"
 """An artifact's signature that describes it, as JSON."""
@@ -36,7 +36,11 @@ class ArtifactEngine:
         self.independent_rows = True
 
     def run(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        patience: Patience = endless,
     ) -> dict[str, np.ndarray]:
         counts = {array.shape[0] if array.ndim else 0 for array in inputs.values()}
         rows = max(counts, default=0)
@@ -44,11 +48,11 @@ class ArtifactEngine:
             found = self._engine.run(signature_name, inputs, outputs)
             return {name: self._as_served(texts) for name, texts in found.items()}
         if rows <= ROWS or len(counts) > 1:  # the graph refuses inputs that do not match
-            return self._engine.run(signature_name, inputs, outputs)
+            return self._engine.run(signature_name, inputs, outputs, patience)
         chunks = []
         for start in range(0, rows, ROWS):
             chunk = {name: array[start : start + ROWS] for name, array in inputs.items()}
-            chunks.append(self._engine.run(signature_name, chunk, outputs))
+            chunks.append(self._engine.run(signature_name, chunk, outputs, patience))
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in outputs}
 
     def _as_served(self, texts: np.ndarray) -> np.ndarray:

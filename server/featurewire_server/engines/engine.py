@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +46,16 @@ class Split:
     output: str
 
 
+Patience = Callable[[], float]
+"""Seconds for which somebody will still wait for what a run computes: 0 when nobody does any more,
+infinity where there is no deadline. It may change from one call to the next."""
+
+
+def endless() -> float:
+    """The patience of a run that nobody cancels, such as one that warms up."""
+    return math.inf
+
+
 class Engine(Protocol):
     """One loaded version. `run` may be called from several threads at once."""
 
@@ -62,12 +73,17 @@ class Engine(Protocol):
     """Every signature of the version by its key."""
 
     def run(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        patience: Patience = endless,
     ) -> dict[str, np.ndarray]:
         """The named `outputs` of a signature.
 
         `inputs` are complete and of the signature's dtypes (strings: object arrays of bytes).
-        Releases the GIL while it computes. Raises ServingError.
+        Releases the GIL while it computes. Raises ServingError: DEADLINE_EXCEEDED or CANCELLED
+        soon after `patience` has run out.
         """
 
     def close(self) -> None:

@@ -18,13 +18,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from featurewire_server.common import cgroup
 from featurewire_server.common.errors import failed_precondition, from_run, internal
 from featurewire_server.common.processor import has_vnni
-from featurewire_server.engines.engine import MANIFEST, EngineConfig, Split, Unsuitable
+from featurewire_server.engines.engine import (
+    MANIFEST,
+    EngineConfig,
+    Patience,
+    Split,
+    Unsuitable,
+    endless,
+)
 
 if TYPE_CHECKING:
     from featurewire_server.engines.openvino_graph import Halves
@@ -134,14 +142,19 @@ class OpenVinoEngine:
             halves.network = b""
 
     def run(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        patience: Patience = endless,
     ) -> dict[str, np.ndarray]:
         try:
             if signature_name == self._split.network:
-                return {name: self._network.run(inputs[self._split.input]) for name in outputs}
+                images = inputs[self._split.input]
+                return {name: self._network.run(images, patience) for name in outputs}
             if any(name in self._tails.get(signature_name, ()) for name in outputs):
-                return self._run_beyond(signature_name, inputs, outputs)
-            return self._around.run(signature_name, inputs, outputs)
+                return self._run_beyond(signature_name, inputs, outputs, patience)
+            return self._around.run(signature_name, inputs, outputs, patience)
         except Exception as error:
             raise from_run(error) from error
 
@@ -150,19 +163,27 @@ class OpenVinoEngine:
         self._network.close()
 
     def _run_beyond(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        patience: Patience,
     ) -> dict[str, np.ndarray]:
         """Preprocess, compute, and what the graph does with the network's output."""
         tails = self._tails[signature_name]
         beyond = [name for name in outputs if name in tails]
         others = [name for name in outputs if name not in tails]
-        images, values, known = self._around.preprocess(signature_name, inputs, others)
+        images, values, known = self._around.preprocess(signature_name, inputs, others, patience)
         needed = {tensor: known[tensor] for name in beyond for tensor in tails[name]}
         try:
-            vectors = self._network.run(images)
+            vectors = self._network.run(images, patience)
             return values | self._around.finish(signature_name, beyond, vectors, needed)
-        except Exception as error:  # what is fed from here on is ours, not the caller's
-            raise internal(from_run(error).message) from error
+        except Exception as error:
+            found = from_run(error)
+            if found.code is grpc.StatusCode.CANCELLED:
+                raise
+            # What is fed from here on is ours, not the caller's.
+            raise internal(found.message) from error
 
 
 class _Around:
@@ -184,15 +205,24 @@ class _Around:
         self._callables: dict[tuple[tuple[str, ...], ...], Callable[..., list[Any]]] = {}
 
     def run(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        patience: Patience,
     ) -> dict[str, np.ndarray]:
         """Outputs that do not need the network."""
         signature = self.signatures[signature_name]
         feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
-        return self._call({name: signature.outputs[name].name for name in outputs}, feeds)
+        fetches = {name: signature.outputs[name].name for name in outputs}
+        return self._call(fetches, feeds, patience)
 
     def preprocess(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], others: Sequence[str]
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        others: Sequence[str],
+        patience: Patience,
     ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The network's input, the outputs `others` of the signature that do not need the
         network, and what the others need of the preprocessing by its tensor's name; in one run."""
@@ -202,7 +232,7 @@ class _Around:
         fetches = {f":{name}": signature.outputs[name].name for name in others}
         fetches |= {name: name for name in known}
         feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
-        found = self._call(fetches, feeds)
+        found = self._call(fetches, feeds, patience)
         values = {name: found[f":{name}"] for name in others}
         return found[self._halves.network_source], values, found
 
@@ -216,7 +246,8 @@ class _Around:
         """`outputs`, from the network's output and what they need of the preprocessing."""
         signature = self.signatures[signature_name]
         feeds = {self._halves.network_output: vectors, **needed}
-        return self._call({name: signature.outputs[name].name for name in outputs}, feeds)
+        fetches = {name: signature.outputs[name].name for name in outputs}
+        return self._call(fetches, feeds, endless)
 
     @property
     def signatures(self) -> Mapping[str, SignatureDef]:
@@ -227,7 +258,7 @@ class _Around:
         self._session.close()
 
     def _call(
-        self, fetches: Mapping[str, str], feeds: Mapping[str, np.ndarray]
+        self, fetches: Mapping[str, str], feeds: Mapping[str, np.ndarray], patience: Patience
     ) -> dict[str, np.ndarray]:
         key = (tuple(fetches.values()), tuple(feeds))
         call = self._callables.get(key)
@@ -236,4 +267,4 @@ class _Around:
 
             call = session_callable(self._session, list(fetches.values()), list(feeds))
             self._callables[key] = call
-        return dict(zip(fetches, call(*feeds.values()), strict=True))
+        return dict(zip(fetches, call(*feeds.values(), seconds=patience()), strict=True))

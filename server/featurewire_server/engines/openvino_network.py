@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurewire_server.common.errors import invalid_argument
-from featurewire_server.engines.engine import Unsuitable
+from featurewire_server.common.errors import cancelled, invalid_argument
+from featurewire_server.engines.engine import Patience, Unsuitable, endless
 from featurewire_server.engines.libraries import import_openvino
 
 if TYPE_CHECKING:
@@ -66,17 +66,21 @@ class Network:
             for size in SIZES:
                 self._request(size)
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Raises INVALID_ARGUMENT for images of another shape."""
+    def run(self, images: np.ndarray, patience: Patience = endless) -> np.ndarray:
+        """Raises INVALID_ARGUMENT for images of another shape, CANCELLED once nobody waits."""
         if images.shape[1:] != self._input_shape or images.ndim == 0:
             expected = ", ".join(map(str, self._input_shape))
             raise invalid_argument(f"images must be [N, {expected}], not {list(images.shape)}")
-        return _compute.submit(self._run, np.ascontiguousarray(images, np.float32)).result()
+        return _compute.submit(
+            self._run, np.ascontiguousarray(images, np.float32), patience
+        ).result()
 
-    def _run(self, images: np.ndarray) -> np.ndarray:
+    def _run(self, images: np.ndarray, patience: Patience) -> np.ndarray:
         vectors = np.empty((len(images), self.dimension), np.float32)
         at = 0
         for size in pieces(len(images)):
+            if patience() <= 0:
+                raise cancelled("Nobody waits for the answer any more")
             request = self._request(size)
             request.infer({0: images[at : at + size]}, share_inputs=True)
             vectors[at : at + size] = request.get_output_tensor().data

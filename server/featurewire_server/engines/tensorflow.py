@@ -5,6 +5,7 @@ Importing this module imports TensorFlow, which takes seconds.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,16 +14,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.client import pywrap_tf_session
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from featurewire_server.common.errors import (
     ServingError,
+    cancelled,
     failed_precondition,
     from_exception,
     from_run,
     not_found,
 )
-from featurewire_server.engines.engine import EngineConfig
+from featurewire_server.engines.engine import EngineConfig, Patience, endless
 
 _FILES = ("saved_model.pb", "saved_model.pbtxt")
 _MIXED_PRECISION = {
@@ -45,16 +48,44 @@ def session_callable(
 ) -> Callable[..., list[Any]]:
     """Runs `fetches` for arrays in the order of `feeds`; all are names of tensors.
 
+    After `seconds` the run is cancelled: it ends with DEADLINE_EXCEEDED when the operations that
+    have started are done. Seconds that are infinite, or not given, cancel nothing.
+
     `Session.make_callable` and `Session.run` refuse, in Python, what does not have the shape of a
-    placeholder. TensorFlow Serving's sessions do not: their kernels decide. Nor does this.
+    placeholder. TensorFlow Serving's sessions do not: their kernels decide. Nor does this. And a
+    callable of `make_callable` takes no other timeout than the one that it was made with.
     """
-    options = config_pb2.CallableOptions(fetch=fetches, feed=feeds)
-    run = session._make_callable_from_options(options)
-    # A scalar string comes as bytes, whose zeros at the end numpy's own string type would drop.
-    return lambda *arrays: [
-        np.array(value, dtype=object) if isinstance(value, bytes) else value
-        for value in run(*arrays)
-    ]
+    session._extend_graph()
+    inputs, outputs = (
+        [session.graph.get_tensor_by_name(name)._as_tf_output() for name in names]
+        for names in (feeds, fetches)
+    )
+
+    def run(*arrays: np.ndarray, seconds: float = math.inf) -> list[Any]:
+        if seconds <= 0:
+            raise cancelled("Nobody waits for the answer any more")
+        fed = dict(zip(inputs, arrays, strict=True))
+        options = _timeout(seconds)
+        try:
+            found = session._call_tf_sessionrun(options, fed, outputs, [], None)
+        finally:
+            if options is not None:
+                pywrap_tf_session.TF_DeleteBuffer(options)
+        # A scalar string comes as bytes; numpy's string type would drop zeros at its end.
+        return [
+            np.array(value, dtype=object) if isinstance(value, bytes) else value for value in found
+        ]
+
+    return run
+
+
+def _timeout(seconds: float) -> Any:
+    """RunOptions with a timeout, as TensorFlow's C API takes them; None for an infinite one."""
+    if seconds == math.inf:
+        return None
+    milliseconds = min(max(round(seconds * 1000), 1), 2**31)
+    options = config_pb2.RunOptions(timeout_in_ms=milliseconds)
+    return pywrap_tf_session.TF_NewBufferFromString(options.SerializeToString())
 
 
 class TensorFlowEngine:
@@ -94,12 +125,16 @@ class TensorFlowEngine:
         self.pads = fixed or bool(tf.config.list_physical_devices("GPU"))
 
     def run(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        patience: Patience = endless,
     ) -> dict[str, np.ndarray]:
         aliases = sorted(inputs)
         try:
             run = self._callable(signature_name, aliases, tuple(outputs))
-            values = run(*(inputs[alias] for alias in aliases))
+            values = run(*(inputs[alias] for alias in aliases), seconds=patience())
         except Exception as error:
             raise from_run(error) from error
         return dict(zip(outputs, values, strict=True))
