@@ -6,6 +6,7 @@ import dataclasses
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -252,7 +253,7 @@ def test_any_change_of_the_weights_counts(changed: list[np.ndarray]) -> None:
     assert weights_digest(changed) != weights_digest(WEIGHTS)
 
 
-OTHER = {
+OTHER: dict[str, Any] = {
     "height": 298,
     "width": 298,
     "resize_method": "area",

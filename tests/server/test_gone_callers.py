@@ -19,7 +19,7 @@ from featurewire_server.batching.runner import BatchScheduler, Runner
 from featurewire_server.batching.task import Terms
 from featurewire_server.common import loop
 from featurewire_server.common.errors import ServingError
-from featurewire_server.engines.engine import EngineConfig, Patience
+from featurewire_server.engines.engine import EngineConfig, Patience, endless
 from featurewire_server.engines.tensorflow import TensorFlowEngine
 from featurewire_server.messages.predict import Run
 from tests.server.support import (
@@ -33,7 +33,7 @@ from tests.server.support import (
 )
 from tests.support.waiting import wait_until
 
-FOREVER, ONCE = np.float32([[0.0]]), np.float32([[1.0]])
+FOREVER, ONCE = np.array([[0.0]], np.float32), np.array([[1.0]], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_engine_hears_how_long_the_callers_wait() -> None:
     heard: list[Patience] = []
     inner = engine.run
 
-    def run(signature_name, inputs, outputs, patience):
+    def run(signature_name, inputs, outputs, patience=endless):
         heard.append(patience)
         return inner(signature_name, inputs, outputs)
 

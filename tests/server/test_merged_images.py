@@ -6,6 +6,7 @@ import numpy as np
 
 from featurewire._tfs.predict_pb2 import PredictResponse
 from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.engines.engine import endless
 from featurewire_server.engines.load import load_engine
 from featurewire_server.messages import tensors
 from featurewire_server.models import loading
@@ -29,9 +30,9 @@ def test_bad_images_of_others_do_not_matter_in_a_merged_batch(
         engine = load_engine(*args, **options)
         inner = engine.run
 
-        def run(name, inputs, outputs, patience):
+        def run(signature_name, inputs, outputs, patience=endless):
             sizes.append(len(inputs["image_bytes"]))
-            return inner(name, inputs, outputs, patience)
+            return inner(signature_name, inputs, outputs, patience)
 
         engine.run = run
         return engine

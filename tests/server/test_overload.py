@@ -196,7 +196,7 @@ def test_a_large_request_of_bulk_runs_in_parts_and_comes_back_whole(tmp_path) ->
 def test_the_order_of_requested_outputs_makes_no_queue_of_its_own() -> None:
     engine, seen = FakeEngine(), []
 
-    def answer(_signature_name, inputs, outputs, _patience):
+    def answer(_signature_name, inputs, outputs, _patience=None):
         seen.append(tuple(outputs))
         return dict.fromkeys(outputs, inputs["x"])
 
