@@ -9,11 +9,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from featurewire_server.common.errors import ServingError, invalid_argument
 
 LARGE_BYTES = 4 << 20
-"""Largest document that is read in one piece. The parser keeps all other threads waiting until it
-is done: 0.1 s for 4 MiB of numbers, and seconds for a hundred."""
+"""Largest document that is read in one piece. A parser keeps all other threads waiting until it is
+done: orjson 0.02 s for 4 MiB of numbers, and a second for a hundred."""
 OUTER_LEVELS = 3
 """Levels of a larger document that are read in Python, one item after the other."""
 
@@ -52,13 +54,34 @@ def parse(body: bytes) -> dict[str, Any]:
     body = body.removeprefix(codecs.BOM_UTF8)
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
-    value = _value_of(body)
+    value = _fast(body) if len(body) <= LARGE_BYTES else None
+    if value is None:
+        value = _careful(body)
     if not isinstance(value, dict):
         raise invalid_argument(f"JSON Value: {shown(value)} Is not object")
     return value
 
 
-def _value_of(body: bytes) -> Any:
+def _fast(body: bytes) -> Any:
+    """What orjson reads; None if it refuses the document, which TensorFlow Serving may not, and if
+    a key may have come twice, of which orjson keeps the last."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    # Each member has a colon. Strings may hold more of them.
+    colons, level = body.count(b":"), [value]
+    while level and colons > 0:
+        colons -= sum(len(each) for each in level if isinstance(each, dict))
+        level = [inner for each in level for inner in _inner(each)] if colons else []
+    return value if colons == 0 else None
+
+
+def _inner(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _careful(body: bytes) -> Any:
     try:
         text = body.decode()
         try:
