@@ -52,7 +52,7 @@ infinity where there is no deadline. It may change from one call to the next."""
 
 
 def endless() -> float:
-    """The patience of a run that nobody cancels, such as one that warms up."""
+    """The patience of a run without a caller, such as a warm-up."""
     return math.inf
 
 

@@ -67,7 +67,7 @@ class Network:
                 self._request(size)
 
     def run(self, images: np.ndarray, patience: Patience = endless) -> np.ndarray:
-        """Raises INVALID_ARGUMENT for images of another shape, CANCELLED once nobody waits."""
+        """Raises INVALID_ARGUMENT for images of another shape, CANCELLED if every caller left."""
         if images.shape[1:] != self._input_shape or images.ndim == 0:
             expected = ", ".join(map(str, self._input_shape))
             raise invalid_argument(f"images must be [N, {expected}], not {list(images.shape)}")
@@ -80,7 +80,7 @@ class Network:
         at = 0
         for size in pieces(len(images)):
             if patience() <= 0:
-                raise cancelled("Nobody waits for the answer any more")
+                raise cancelled("The caller no longer waits for the answer")
             request = self._request(size)
             request.infer({0: images[at : at + size]}, share_inputs=True)
             vectors[at : at + size] = request.get_output_tensor().data

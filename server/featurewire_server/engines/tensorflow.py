@@ -63,7 +63,7 @@ def session_callable(
 
     def run(*arrays: np.ndarray, seconds: float = math.inf) -> list[Any]:
         if seconds <= 0:
-            raise cancelled("Nobody waits for the answer any more")
+            raise cancelled("The caller no longer waits for the answer")
         fed = dict(zip(inputs, arrays, strict=True))
         options = _timeout(seconds)
         try:

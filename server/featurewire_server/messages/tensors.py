@@ -230,7 +230,7 @@ def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
     if kind is None:
         raise unimplemented(f"{array.dtype} is not a type that can be served")
     proto = TensorProto(dtype=kind.number)  # type: ignore[arg-type]
-    proto.tensor_shape.SetInParent()  # of a scalar, too
+    proto.tensor_shape.SetInParent()  # also of a scalar
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     if kind.dtype == object:
