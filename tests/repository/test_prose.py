@@ -12,21 +12,21 @@ from scripts import prose
 ROOT = Path(__file__).resolve().parents[2]
 
 MAX_MARKED_PERCENT = {
-    "CHANGELOG.md": 25,
+    "CHANGELOG.md": 22,
     "CONTRIBUTING.md": 5,
     "README.md": 5,
     "SECURITY.md": 5,
     "bench": 25,
-    "client": 20,
-    "deploy": 19,
-    "docs": 14,
+    "client": 19,
+    "deploy": 12,
+    "docs": 13,
     "exporter": 19,
     "rollout": 24,
     "samples": 17,
-    "scripts": 16,
+    "scripts": 14,
     "server": 18,
     "serving_config": 6,
-    "tests": 15,
+    "tests": 14,
 }
 """Share of marked lines per folder or page. Lower a number when its area has improved."""
 
