@@ -29,5 +29,6 @@ for version in "$@"; do
     touch "$venv/.installed"
   fi
   echo "test-pythons: Python $version"
-  "$venv/bin/python" -m pytest -q -n 2 --dist loadfile --max-worker-restart 0 -m "not slow" tests/client tests/cli tests/server
+  # Newer Pythons deprecate what our dependencies still use.
+  "$venv/bin/python" -m pytest -W default -q -n 2 --dist loadfile --max-worker-restart 0 -m "not slow" tests/client tests/cli tests/server
 done

@@ -27,4 +27,5 @@ fi
 # Beam has types, but not everywhere.
 MYPYPATH=samples/visual_search:samples/bulk:samples/reindex "$venv/bin/mypy" \
     --allow-untyped-calls samples/visual_search/visual_search samples/bulk samples/reindex
-exec "$venv/bin/python" -m pytest tests/samples
+# Warnings of Ray, Beam and the indexes are not ours to fix.
+exec "$venv/bin/python" -m pytest -W default tests/samples
