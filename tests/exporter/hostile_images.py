@@ -129,8 +129,9 @@ def _jpeg(side: int, size: int) -> Iterator[tuple[str, bytes]]:
     for mode in ("L", "RGB", "CMYK"):
         picture = plain.convert(mode)
         progressive = _encoded(picture, progressive=True, quality=90, subsampling=0)
-        scans = progressive.count(b"\xff\xda\0")
-        for which in (1, -1) if side > 2000 else range(scans):
+        scans = component_scans(progressive)
+        count = progressive.count(b"\xff\xda\0")
+        for which in (1, -1) if side > 2000 else range(count):
             for times in (32 - scans, 33 - scans, 400):
                 name = f"JPEG {mode}, scan {which} {times} times more"
                 yield name, with_scans(progressive, which, times)
@@ -141,6 +142,12 @@ def _jpeg(side: int, size: int) -> Iterator[tuple[str, bytes]]:
     separate = _separate(_encoded(plain, subsampling=0, quality=50))
     for times in (29, 30, 400):
         yield f"JPEG separate scans, {times} more", with_scans(separate, 2, times)
+
+
+def component_scans(jpeg: bytes) -> int:
+    """The scans of a JPEG, each as often as it has components."""
+    starts = [at for at in range(len(jpeg)) if jpeg.startswith(b"\xff\xda\0", at)]
+    return sum(jpeg[at + 4] for at in starts)
 
 
 def _first_scan(jpeg: bytes) -> bytes:

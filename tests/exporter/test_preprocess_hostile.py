@@ -22,6 +22,7 @@ from tests.exporter.hostile_images import (
     COLOUR,
     END,
     chunk,
+    component_scans,
     start,
     with_scans,
     zeros,
@@ -147,13 +148,23 @@ def test_a_png_that_is_packed_badly_is_decoded(
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_a_jpeg_of_too_many_scans_for_its_pixels_is_too_large(mode: str) -> None:
     picture = encode(PHOTO.convert(mode), progressive=True)
-    scans = picture.count(b"\xff\xda\0")
+    scans = component_scans(picture)
     config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
     batch = [with_scans(picture, -1, times) for times in (0, 32 - scans, 33 - scans, 5000)]
     assert served(config)(batch)[1].tolist() == [OK, OK, TOO_LARGE, TOO_LARGE]
     # A picture far from the limit may have more.
     batch = [with_scans(picture, -1, times) for times in (512 - scans, 513 - scans)]
     assert served(CONFIG)(batch)[1].tolist() == [OK, TOO_LARGE]
+
+
+def test_a_scan_counts_once_for_each_of_its_components() -> None:
+    picture = encode(PHOTO, progressive=True)
+    first = picture.index(b"\xff\xda\0")
+    assert picture[first + 4] == 3
+    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
+    batch = [with_scans(picture, 0, times) for times in (6, 7)]
+    assert component_scans(picture) == 14
+    assert served(config)(batch)[1].tolist() == [OK, TOO_LARGE]
 
 
 def test_scans_of_one_component_each_count_as_well() -> None:

@@ -40,7 +40,8 @@ MAX_IMAGE_SIDE = 65_535
 """Pixels; an image with a longer side is `too_large`. No JPEG or GIF has one."""
 
 MAX_SCANS = 32
-"""How many scans a JPEG of `max_pixels` may have; encoders write about ten.
+"""How many scans a JPEG of `max_pixels` may have. One of several components counts as several.
+Encoders write about 14 so counted, and 24 for CMYK.
 
 Each of them costs work for every pixel, so a smaller image may have more in proportion, up to
 MAX_SCANS_EVER. Beyond that it is `too_large`.

@@ -53,8 +53,10 @@ def _search(
     parts = tf.raw_ops.StringSplitV2(input=coded, sep=_SCAN, maxsplit=MAX_SCANS_SEARCHED)
     behind = parts.indices[:, 1] > 0
     rows = tf.gather(files, tf.boolean_mask(parts.indices[:, 0], behind))
-    scans = tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, count)
     headers = window(tf.boolean_mask(parts.values, behind), 0, 13)
+    # A scan costs by the blocks that it goes over, so one of three components counts as three.
+    weights = tf.cast(tf.clip_by_value(headers[:, 1], 1, 4), tf.int64)
+    scans = tf.math.unsorted_segment_sum(weights, rows, count)
     reached = _reached(headers, tf.gather(head, rows))
     reached = tf.math.unsorted_segment_max(tf.cast(reached, tf.int32), rows, count) > 0
     there = tf.range(4) < head[:, 9:10]
