@@ -6,7 +6,7 @@
     ├── InvalidRequestError     the server refuses the request as it is: retrying is no use
     ├── ModelNotFoundError      the server has no such model, version or label
     ├── ServerUnavailableError  nobody answers at the address, or the connection broke
-    ├── OverloadedError         the server's queue is full, or all of its threads are taken
+    ├── OverloadedError         the server has too much work; `.reason` says what it lacks
     ├── DeadlineExceededError   no reply in time (also a TimeoutError)
     ├── ResponseError           a reply came that does not fit the request
     │   └── VectorSpaceError    a version without the wanted vector space answered
@@ -100,9 +100,12 @@ class ServerUnavailableError(FeaturewireError):
 class OverloadedError(FeaturewireError):
     """The server's queue is full, or it has no time, memory or thread left for the call.
 
-    `Server Threadpool Exhausted` means that TensorFlow Serving runs `--grpc_max_threads` calls
-    already. Unless that flag is given, it is 4 per processor.
+    `.reason` is `time` if it cannot answer before the deadline (for HTTP a 504), `queue` if its
+    queue is full (a 503), and empty if the server does not say. `Server Threadpool Exhausted` means
+    that TensorFlow Serving runs `--grpc_max_threads` calls already, by default 4 per processor.
     """
+
+    reason: str = ""
 
 
 class DeadlineExceededError(FeaturewireError, TimeoutError):
@@ -255,6 +258,9 @@ def from_rpc_error(
     error.code = code
     error.metadata = metadata
     error.retry_after = _pushback(metadata)
+    if isinstance(error, OverloadedError):
+        reason = metadata.get("featurewire-overload", "")
+        error.reason = str(reason) or ("queue" if code == "UNAVAILABLE" else "")
     error._text = text
     error.__cause__ = exc
     return error

@@ -98,9 +98,10 @@ def test_a_failure_that_stays_is_not_retried(connect, code, text, error):
 def test_attempts_are_bounded(connect):
     with Misbehaving(failing(10**6, grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)) as server:
         client = connect(server.target, retry=RetryConfig(max_attempts=3, initial_backoff=0.01))
-        with pytest.raises(featurewire.OverloadedError, match="queue"):
+        with pytest.raises(featurewire.OverloadedError, match="queue") as caught:
             client.embed(image(1))
         assert len(server.requests) == 3
+        assert caught.value.reason == "queue"
 
 
 def pushing_back(times: int, milliseconds: str):
@@ -109,7 +110,9 @@ def pushing_back(times: int, milliseconds: str):
 
     def predict(images, context):
         if next(counter) < times:
-            context.set_trailing_metadata((("grpc-retry-pushback-ms", milliseconds),))
+            context.set_trailing_metadata(
+                (("grpc-retry-pushback-ms", milliseconds), ("featurewire-overload", "time"))
+            )
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "cannot be answered in time")
         return reply_to(images)
 
@@ -134,6 +137,7 @@ def test_a_push_back_past_the_deadline_or_without_retry_ends_the_call(connect, m
         with pytest.raises(featurewire.OverloadedError) as caught:
             client.embed(image(1))
         assert caught.value.retry_after == (60.0 if milliseconds == "60000" else -1.0)
+        assert caught.value.reason == "time"
         assert len(server.requests) == 1
 
 

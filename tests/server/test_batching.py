@@ -14,14 +14,16 @@ import pytest
 from google.protobuf import text_format
 
 from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
+from featurewire_server.batching.batch import Batch, Piece
 from featurewire_server.batching.config import BatchingConfig
 from featurewire_server.batching.queue import Queue
 from featurewire_server.batching.runner import BatchScheduler, Runner
-from featurewire_server.batching.task import Batch, Piece, Task, Terms, merge, refused_rows
+from featurewire_server.batching.task import Task, Terms
 from featurewire_server.common.errors import ServingError
 from featurewire_server.common.loop import event_loop, run
 from featurewire_server.common.metrics import Metrics
 from featurewire_server.messages.predict import Run
+from featurewire_server.messages.rows import merge, refused_rows
 from tests.server.support import (
     JPEG,
     MODEL,
@@ -116,13 +118,13 @@ def test_batches_are_padded_with_their_first_row(scheduler) -> None:
     assert bench.engine.calls[0][1].ravel().tolist() == [5, 6, 7, 5, 5, 5, 5, 5]
 
 
-def test_an_engine_that_gains_nothing_from_padding_gets_the_rows_there_are(scheduler) -> None:
+def test_an_engine_that_does_not_pad_gets_the_rows_there_are(scheduler) -> None:
     bench = Bench(scheduler, pads=False, max_batch_size=8, allowed_sizes=(2, 8), timeout=0)
     assert bench.submit(5, 6, 7).result(TIMEOUT)["y"].ravel().tolist() == [10, 12, 14]
     assert bench.engine.calls[0][1].ravel().tolist() == [5, 6, 7]
 
 
-def test_rows_wait_for_the_next_batch_rather_than_be_padded_while_another_runs(
+def test_rows_are_not_padded_while_another_batch_runs(
     scheduler,
 ) -> None:
     bench = Bench(scheduler, max_batch_size=8, allowed_sizes=(1, 4, 8), timeout=0.2)
@@ -158,7 +160,7 @@ def test_different_signatures_are_never_merged(scheduler) -> None:
     assert other.result(TIMEOUT)["y"].tolist() == [[4]]
 
 
-def test_requests_of_another_shape_do_not_make_their_batch_mates_fail(scheduler) -> None:
+def test_another_shape_does_not_make_its_batch_mates_fail(scheduler) -> None:
     bench = Bench(scheduler, max_batch_size=8, timeout=0.05)
     shapes = [(1, 2), (1, 3), (2, 3), (1, 2)]
     found = [bench.submit_array(np.ones(shape, np.float32), wait=False) for shape in shapes]
@@ -180,7 +182,7 @@ def test_a_task_larger_than_a_batch_is_refused(scheduler) -> None:
     assert caught.value.message == "Task size 3 is larger than maximum input batch size 2"
 
 
-def test_the_rest_of_a_split_task_is_answered_where_padding_makes_it_as_long_as_the_task(
+def test_the_padded_rest_of_a_split_task_is_answered(
     single,
 ) -> None:
     engine = FakeEngine()
@@ -194,7 +196,7 @@ def test_the_rest_of_a_split_task_is_answered_where_padding_makes_it_as_long_as_
     assert task.outputs.result(0)["y"].ravel().tolist() == [2, 4, 6, 8]
 
 
-def test_a_split_task_whose_parts_do_not_fit_together_fails_alone() -> None:
+def test_a_split_task_whose_parts_do_not_fit_fails_alone() -> None:
     options = BatchingConfig(max_batch_size=2, split=True)
     queue = Queue(options)
     split, other = (Task({"x": np.zeros((rows, 1), np.float32)}, Terms()) for rows in (2, 1))
@@ -215,7 +217,7 @@ def test_a_task_larger_than_a_batch_is_split_when_asked_for(scheduler) -> None:
         bench.submit(*values, 10.0).result(TIMEOUT)
 
 
-def test_a_full_queue_refuses_with_the_text_of_tensorflow_serving(single) -> None:
+def test_a_full_queue_refuses_in_tensorflow_servings_words(single) -> None:
     bench = Bench(single, max_batch_size=1, max_enqueued_batches=2, timeout=0)
     bench.engine.gate.clear()
     found = [bench.hold(1), bench.submit(2), bench.submit(3)]
@@ -274,7 +276,7 @@ def test_an_expired_request_frees_its_place(single) -> None:
     assert [f.result(TIMEOUT)["y"].item() for f in (running, late)] == [2, 6]
 
 
-def test_what_fails_fails_for_the_whole_batch_and_the_next_is_served(scheduler) -> None:
+def test_a_failed_batch_fails_whole_and_the_next_is_served(scheduler) -> None:
     bench = Bench(scheduler, max_batch_size=2, timeout=30)
     bench.engine.failure = ServingError(grpc.StatusCode.INVALID_ARGUMENT, "no image")
     for future in [bench.submit(1), bench.submit(2)]:
@@ -419,7 +421,7 @@ def test_a_version_brings_its_own_batching_parameters(tmp_path: Path) -> None:
         assert stub.embed(images=[JPEG] * 3).shape == (3, 8)
 
 
-def test_with_per_model_parameters_a_version_without_a_file_is_not_batched(tiny_model) -> None:
+def test_per_model_parameters_do_not_batch_without_a_file(tiny_model) -> None:
     common = BatchingConfig(max_batch_size=2)
     with served(
         config(model("tiny", tiny_model)), batching=common, per_model_batching=True

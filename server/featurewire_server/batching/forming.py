@@ -1,4 +1,4 @@
-"""Which tasks of a line the next batch takes, and which of them come too late for it.
+"""Which tasks of a line the next batch takes, and which of them are hopeless.
 
 Decides only: `schedule` lets the ones run and drops the others.
 """
@@ -7,44 +7,53 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
-from featurewire_server.batching.deadlines import in_time, must_end, needed
+from featurewire_server.batching.batch import Piece
 from featurewire_server.batching.queue import Line, Queue
-from featurewire_server.batching.task import Piece, Task
+from featurewire_server.batching.task import Task
 
-
-@dataclass(frozen=True)
-class Choice:
-    pieces: list[Piece] = field(default_factory=list)
-    late: list[Task] = field(default_factory=list)
-    """Those that cannot be answered any more, or that nobody waits for."""
-
-    @property
-    def rows(self) -> int:
-        return sum(piece.rows for piece in self.pieces)
+Choice = tuple[list[Piece], list[Task]]
 
 
 def choose(queue: Queue, line: Line, *, most: int, now: float, start: float, alone: bool) -> Choice:
-    """The next batch of a line: at most `most` rows, that start to compute at `start`.
+    """The pieces of the next batch of a line, and the tasks to drop.
 
-    `alone`: nothing else runs.
+    `most`: rows that the batch may have; `start`: when it starts to compute; `alone`: nothing else
+    runs.
     """
-    pressed = queue.config.merge and queue.pressed(now)
-    size = _most_answers(queue, line, most=most, now=now, start=start) if pressed else 0
-    choice = _pick(queue, line, most=size or most, least=size, now=now, start=start)
-    if not choice.pieces or not queue.config.merge:
-        return choice
-    choice.pieces.extend(_fill(queue, line, choice, now))
-    return Choice(_whole_sizes(queue, choice, alone), choice.late)
+    tasks, hopeless = [], []
+    overloaded = queue.config.merge and queue.overloaded(now)
+    rows = 0
+    for task in line.turns():
+        if is_hopeless(queue, task, now):
+            hopeless.append(task)
+            continue
+        tasks.append(task)
+        rows += task.left
+        if not overloaded and rows >= most:
+            break
+    size = _size_with_most_answers(queue, tasks, most=most, start=start) if overloaded else 0
+    if size:
+        tasks = [task for task in tasks if queue.in_time(task, size, start)]
+    pieces = _pick(queue, line, tasks, most=size or most, start=start)
+    return pieces if alone else _without_padding(queue, pieces), hopeless
 
 
-def _most_answers(queue: Queue, line: Line, *, most: int, now: float, start: float) -> int:
-    """The size of batch that answers most rows a second.
+def is_hopeless(queue: Queue, task: Task, now: float) -> bool:
+    """Whether a task's deadline cannot be met even if its batch is as fast as any recent one."""
+    if not task.alive(now):
+        return True
+    if task.deadline is None or task.probe:
+        return False
+    return now + queue.estimate.least(min(task.left, queue.largest)) > task.deadline
+
+
+def _size_with_most_answers(queue: Queue, tasks: list[Task], *, most: int, start: float) -> int:
+    """The size of batch that answers most rows per second in time; 0 if none answers any.
 
     A caller's rows count as far as it is their turn: those with more time push nobody out.
     """
-    tasks = [task for task in line.turns() if task.alive(now)]
 
     def answers(size: int) -> float:
         turns: Counter[object] = Counter()
@@ -53,83 +62,53 @@ def _most_answers(queue: Queue, line: Line, *, most: int, now: float, start: flo
         for task in tasks:
             turns[task.caller] += min(task.left, room)
             room -= min(task.left, room)
-            if in_time(queue, task, size, start):
+            if queue.in_time(task, size, start):
                 ready[task.caller] += task.left
         return (turns & ready).total() / (queue.seconds(size) or 1.0)
 
-    sizes = [size for size in queue.sizes() if size < most]
-    return max((most, *reversed(sizes)), key=answers)
+    best = max((most, *(size for size in queue.sizes() if size < most)), key=answers)
+    return best if answers(best) else 0
 
 
-def _pick(queue: Queue, line: Line, *, most: int, least: int, now: float, start: float) -> Choice:
-    """Tasks in their order, up to `most` rows, with time for a batch of `least` rows.
+def _pick(
+    queue: Queue, line: Line, tasks: Iterable[Task], *, most: int, start: float
+) -> list[Piece]:
+    """Tasks in their order, as many as all deadlines in the batch leave time for.
 
-    Without `least`, the first one that has time for itself says how long the batch may take.
+    A task that is late already, by the expected time of its own rows, bounds nothing.
     """
-    config = queue.config
-    splits = config.split or (line.bulk and queue.splits)
-    choice = Choice()
+    splits = queue.config.split or (line.bulk and queue.splits)
+    pieces: list[Piece] = []
     rows, tightest = 0, math.inf
-    for task in line.turns():
-        if rows >= most or (rows and not config.merge):
+    for task in tasks:
+        if rows >= most or (rows and not queue.config.merge):
             break
-        if not task.alive(now):
-            choice.late.append(task)
-            continue
-        if rows and queue.shape(task) != queue.shape(choice.pieces[0].task):
+        if rows and queue.shape(task) != queue.shape(pieces[0].task):
             break
         size = min(task.left, most - rows) if splits else task.left
         if rows and rows + size > most:
             break
-        end = start + (needed(queue, max(rows + size, least)) or 0.0)
-        bound = must_end(task)
-        if end > bound and (least or not rows):
-            choice.late.append(task)
-            continue
-        tightest = min(tightest, bound)
-        if end > tightest:
+        if task.deadline is not None and queue.in_time(task, size, start):
+            tightest = min(tightest, task.deadline)
+        if rows and start + queue.needed(rows + size) > tightest:
             break
-        choice.pieces.append(Piece(task, task.taken, task.taken + size))
+        pieces.append(Piece(task, task.taken, task.taken + size))
         rows += size
-    return choice
+    return pieces
 
 
-def _fill(queue: Queue, line: Line, choice: Choice, now: float) -> list[Piece]:
-    """Rows of bulk in place of padding."""
-    more: list[Piece] = []
-    if line.bulk or not queue.splits:
-        return more
-    room = queue.padded(choice.rows) - choice.rows
-    shape = queue.shape(choice.pieces[0].task)
-    for task in queue.lines[True].turns():
-        if room <= 0:
-            break
-        if task.alive(now) and queue.shape(task) == shape:
-            size = min(task.left, room)
-            more.append(Piece(task, task.taken, task.taken + size))
-            room -= size
-    return more
+def _without_padding(queue: Queue, pieces: list[Piece]) -> list[Piece]:
+    """Leave out what only padding could round up to an allowed size: it waits for the next batch.
 
-
-def _whole_sizes(queue: Queue, choice: Choice, alone: bool) -> list[Piece]:
-    """Without what only padding could round up to an allowed size, where that saves time."""
-    rows = choice.rows
-    if not queue.pads:
-        return choice.pieces
-    full = max((size for size in queue.config.allowed_sizes if size <= rows), default=rows)
-    if full == rows or (alone and not _two_are_faster(queue, rows, full)):
-        return choice.pieces
+    Only where another batch runs, so that waiting costs no time of the machine.
+    """
+    rows = sum(piece.rows for piece in pieces)
+    allowed = queue.config.allowed_sizes if queue.pads else ()
+    full = max((size for size in allowed if size <= rows), default=rows)
     kept, have = [], 0
-    for piece in choice.pieces:
+    for piece in pieces:
         if have + piece.rows > full:
             break
         kept.append(piece)
         have += piece.rows
-    return kept or choice.pieces
-
-
-def _two_are_faster(queue: Queue, rows: int, full: int) -> bool:
-    whole, first, second = map(queue.seconds, (rows, full, rows - full))
-    if whole is None or first is None or second is None:
-        return False
-    return first + second < whole
+    return kept or pieces

@@ -19,21 +19,21 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from featurewire_server.batching.batch import Batch
 from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.policy import POLICY
 from featurewire_server.batching.queue import Queue
 from featurewire_server.batching.schedule import Schedule
-from featurewire_server.batching.task import Batch, Task, Terms, common_rows, refused_rows
+from featurewire_server.batching.task import Task, Terms
 from featurewire_server.common.errors import deadline_exceeded, from_exception
 from featurewire_server.common.metrics import Metrics
 from featurewire_server.engines.engine import Engine, Patience
 from featurewire_server.messages.predict import Run
+from featurewire_server.messages.rows import common_rows, refused_rows
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, tuple[str, ...]]
-
-QUEUES = 64
-"""Queues of a version that are kept, with what was measured, while nothing waits in them."""
 
 
 class BatchScheduler:
@@ -46,6 +46,7 @@ class BatchScheduler:
         self.ended = threading.Condition(lock)
         """A batch has run."""
         self.schedule = Schedule(threads=threads, unbatched=unbatched)
+        log.debug("scheduling by %s", POLICY)
         self._threads = [
             threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
             for number in range(threads + unbatched)
@@ -173,7 +174,9 @@ class Runner:
                 key=key,
             )
         self.queues.move_to_end(key)
-        if len(self.queues) > QUEUES:  # a queue a set of outputs: callers must not pile them up
+        if (
+            len(self.queues) > POLICY.idle_queues
+        ):  # a queue a set of outputs: callers must not pile them up
             idle = next((key for key, each in self.queues.items() if not len(each)), None)
             if idle is not None:
                 del self.queues[idle]

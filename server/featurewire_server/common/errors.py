@@ -17,13 +17,20 @@ class ServingError(Exception):
     """A request or a load that failed: `code` and `message` as TensorFlow Serving gives them."""
 
     def __init__(
-        self, code: grpc.StatusCode, message: str, *, retry_after: float | None = None
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        reason: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after = retry_after
         """Seconds after which another attempt may succeed; None: nobody knows."""
+        self.reason = reason
+        """Of a refusal by an overloaded server: `time` (too little of it) or `queue` (full)."""
 
     @property
     def number(self) -> int:

@@ -209,7 +209,7 @@ class GrpcServer:
                 return await answer(context, call)
             except ServingError as error:
                 code = error.code
-                await context.abort(code, _details(error.message), _push_back(error))
+                await context.abort(code, _details(error.message), _trailers(error))
                 raise  # not reached
             except asyncio.CancelledError:
                 code = call.cancellation_code()
@@ -231,11 +231,14 @@ def _call(context: grpc.aio.ServicerContext, api: Api, name: str) -> Call:
     )
 
 
-def _push_back(error: ServingError) -> tuple[tuple[str, str], ...]:
-    """gRPC's own trailer that tells a client when to try again."""
-    if error.retry_after is None:
-        return ()
-    return (("grpc-retry-pushback-ms", str(math.ceil(error.retry_after * 1000))),)
+def _trailers(error: ServingError) -> tuple[tuple[str, str], ...]:
+    """When to try again, in gRPC's own trailer, and what an overloaded server lacks."""
+    found = []
+    if error.retry_after is not None:
+        found.append(("grpc-retry-pushback-ms", str(math.ceil(error.retry_after * 1000))))
+    if error.reason:
+        found.append(("featurewire-overload", error.reason))
+    return tuple(found)
 
 
 def credentials(config: SSLConfig) -> grpc.ServerCredentials:

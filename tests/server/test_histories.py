@@ -1,0 +1,265 @@
+"""Invariants of the schedule over many random and hostile histories, on a clock of its own.
+
+A history is hostile first: batches take up to a third more or less than usual, are held up for 0.1
+to 60 s, or the machine becomes ten times slower or faster; the clock jumps. Then it is calm.
+
+`FEATUREWIRE_HISTORIES=1000000` sets how many histories the slow test plays, and
+`FEATUREWIRE_FIRST_SEED` where it begins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import random
+from collections import deque
+
+import grpc
+import pytest
+
+from featurewire_server.batching.batch import Batch
+from featurewire_server.batching.config import BatchingConfig
+from featurewire_server.batching.policy import POLICY
+from featurewire_server.batching.queue import Queue
+from featurewire_server.batching.schedule import Schedule
+from featurewire_server.batching.task import Task, Terms
+from featurewire_server.common.errors import ServingError
+from tests.server.simulated import ONES, SIXTEEN, Machine
+
+CONFIGS = [
+    ONES,
+    dataclasses.replace(SIXTEEN, max_enqueued_batches=10**6),
+    BatchingConfig.unbatched(),
+    BatchingConfig(
+        max_batch_size=64, max_execution_batch_size=8, split=True, max_enqueued_batches=10**6
+    ),
+    BatchingConfig(max_batch_size=32, timeout=0.05, max_enqueued_batches=10**6),
+]
+NOISE = 0.3
+
+
+class History:
+    """One history, from its seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        pick = self.random
+        self.config = pick.choice(CONFIGS)
+        side_by_side, pads = pick.random() < 0.5, pick.random() < 0.5
+        self.queues = [
+            Queue(self.config, splits=self.config.merge, side_by_side=side_by_side, pads=pads)
+            for _ in range(pick.choice((1, 1, 2, 3)))
+        ]
+        self.times = {
+            queue: (10 ** pick.uniform(-4, 0), 10 ** pick.uniform(-4, 0)) for queue in self.queues
+        }
+        """Seconds of a batch, and of each row."""
+        self.speed = 1.0
+        self.held_up = 0.001
+        """Fraction of the batches."""
+        self.abnormal_until = 0.0
+        """When the last batch ended, or will end, that did not take its normal time."""
+        self.machine = Checked(
+            Schedule(threads=pick.randint(1, 3), unbatched=pick.randint(1, 3)), self.seconds
+        )
+        self.callers = pick.randint(1, 4)
+        largest = min(self.config.max_batch_size, 32)
+        self.rows = [pick.randint(1, largest) for _ in range(3)]
+
+    def normal(self, queue: Queue, rows: int) -> float:
+        fixed, per_row = self.times[queue]
+        return fixed + per_row * rows
+
+    def alone(self, queue: Queue, rows: int, *, bulk: bool = False) -> float:
+        """Seconds for a task that shares no batch; bulk may run row by row."""
+        size = 1 if bulk else min(rows, queue.largest)
+        return -(-rows // size) * self.normal(queue, queue.padded(size))
+
+    def seconds(self, batch: Batch) -> float:
+        seconds = self.normal(batch.queue, batch.size) * self.random.uniform(1 - NOISE, 1 + NOISE)
+        if self.random.random() < self.held_up:
+            seconds += self.random.uniform(0.1, 60.0)
+            self.machine.abnormal.add(batch)
+        elif self.speed != 1.0:
+            self.machine.abnormal.add(batch)
+        return seconds * self.speed
+
+    def call(
+        self, queue: Queue, *, timeout: float | None, rows: int, bulk: bool = False, caller: object
+    ) -> Task:
+        terms = Terms(
+            deadline=None if timeout is None else self.machine.now + timeout,
+            caller=caller,
+            bulk=bulk,
+        )
+        task = Task({}, terms, rows=rows, enqueued=self.machine.now)
+        self.machine.add(queue, task)
+        return task
+
+    def be_hostile(self) -> None:
+        pick, machine = self.random, self.machine
+        self.held_up = pick.choice((0.001, 0.001, 0.05, 0.5))
+        for _ in range(pick.randint(1, 8)):
+            kind = pick.random()
+            if kind < 0.05:
+                self.speed = pick.choice((0.1, 1.0, 1.0, 10.0))
+            elif kind < 0.07:
+                machine.jump(10 ** pick.uniform(-1, 2))
+            for _ in range(pick.choice((1, 1, 1, 2, 8))):
+                timeout = pick.choice((None, 10 ** pick.uniform(-3, 1.5)))
+                rows = pick.choice((1, 1, *self.rows))
+                queue, caller = pick.choice(self.queues), pick.randrange(self.callers)
+                bulk = pick.random() < 0.2
+                self.call(queue, timeout=timeout, rows=rows, bulk=bulk, caller=caller)
+            machine.run(machine.now + self.normal(self.queues[0], 1) * pick.expovariate(0.7))
+
+    def calm_down(self) -> None:
+        """Wait until no batch runs that does not take its normal time."""
+        self.speed, self.held_up = 1.0, 0.0
+        machine = self.machine
+        while machine.abnormal & machine.running:
+            machine.run(machine.now + 1.0)
+
+    def expect_answers(self) -> None:
+        """Call with twice the time that is needed; soon all calls are answered."""
+        machine, pick = self.machine, self.random
+        longest = max(self.alone(queue, max(self.rows)) for queue in self.queues)
+        began = machine.now
+        settles = max(2.0, 3 * (1 + NOISE) * longest * len(self.queues))
+        ends_at = began + 2 * settles + 8 * longest
+        expected: list[Task] = []
+        offered: dict[tuple[Queue, int], float] = {}
+        while machine.now < ends_at and len(expected) < 4:
+            queue, rows = pick.choice(self.queues), pick.choice((1, *self.rows))
+            turns = machine.waiting * longest * (len(self.queues) - 1)  # of those who come later
+            needs = (1 + NOISE) * (machine.work() + turns + longest)
+            # Each is a caller of its own, so that nobody who comes later goes first.
+            task = self.call(
+                queue, timeout=2 * needs + self.config.timeout, rows=rows, caller=object()
+            )
+            size = queue.padded(min(rows, queue.largest))
+            last_as_slow = 3 * machine.fastest(queue, size)
+            settled_at = machine.now + max(settles, last_as_slow)
+            if machine.now >= offered.setdefault((queue, rows), settled_at):
+                expected.append(task)
+            pause = max(pick.uniform(0.2, 1.2) * longest, (ends_at - began) / 12)
+            machine.run(machine.now + pause)
+        machine.run(machine.now + 3600.0)
+        answered = dict(machine.answered)
+        for task in expected:
+            assert answered.get(task, math.inf) <= task.deadline, machine.why(task)
+        assert not machine.schedule.waiting
+        assert not machine.schedule.running
+
+
+class Checked(Machine):
+    """A machine that checks each decision of its schedule."""
+
+    def __init__(self, schedule: Schedule, seconds) -> None:
+        super().__init__(schedule, seconds)
+        self.history: History
+        self.abnormal: set[Batch] = set()
+        self.idle_tasks: set[Task] = set()
+        self.recent: dict[Queue, deque] = {}
+        self._sizes: set[tuple[Queue, int]] = set()
+
+    @property
+    def running(self) -> set[Batch]:
+        return {*self._left}
+
+    def jump(self, seconds: float) -> None:
+        """Time passes in which nothing happens, as when the machine sleeps."""
+        self.abnormal |= self.running
+        self.now += seconds
+
+    def work(self) -> float:
+        """Seconds until all that runs and waits is done, one task after another."""
+        waiting = [
+            self.history.alone(queue, task.left, bulk=task.bulk)
+            for queue in self.schedule._queues
+            for line in queue.lines.values()
+            for task in line.tasks
+        ]
+        running = (self.history.normal(batch.queue, batch.size) for batch in self.running)
+        return sum(running) + sum(waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks."""
+        lines = (line for queue in self.schedule._queues for line in queue.lines.values())
+        return sum(len(line.tasks) for line in lines)
+
+    def add(self, queue: Queue, task: Task) -> bool:
+        idle = not self.schedule.running and not self.schedule.waiting
+        if idle:
+            self.idle_tasks.add(task)
+        task.outputs.add_done_callback(lambda _: self._ended(queue, task))
+        admitted = super().add(queue, task)
+        if idle and not admitted:
+            error = self.refused[-1][1]
+            assert error.code is not grpc.StatusCode.RESOURCE_EXHAUSTED, "an idle server refuses"
+        return admitted
+
+    def _ended(self, queue: Queue, task: Task) -> None:
+        error = task.outputs.exception()
+        if not isinstance(error, ServingError) or error.reason != "time":
+            return
+        assert task not in self.idle_tasks, "an estimate drops a call of an idle server"
+        rows = min(task.left, queue.largest)
+        assert self.now + self.fastest(queue, rows) > task.deadline, "dropped without need"
+
+    def fastest(self, queue: Queue, rows: int) -> float:
+        """Seconds of a batch by the fastest of the last ones."""
+        recent = self.recent.get(queue, ())
+        if len(recent) < POLICY.recent_batches:
+            return 0.0
+        return min(each * min(1.0, rows / size) for size, each in recent)
+
+    def started(self, batch: Batch) -> None:
+        queue = batch.queue
+        expected = queue.estimate.proven(batch.size)
+        start = self.now + self.schedule._running.left(self.now) - expected
+        for piece in batch.pieces:
+            deadline = piece.task.deadline
+            assert piece.task.alive(self.now), "computed for nobody"
+            if deadline is not None and start + queue.needed(piece.rows) <= deadline:
+                assert start + queue.needed(batch.rows) <= deadline + 1e-6, "too large a batch"
+        assert 0 < batch.rows <= max(queue.largest, batch.pieces[0].rows)
+
+    def ended(self, batch: Batch) -> None:
+        key = batch.queue, batch.size
+        counted = batch.queue.estimate._known_at.get(batch.size) == self.now
+        if key in self._sizes or counted:
+            recent = self.recent.setdefault(batch.queue, deque(maxlen=3 * POLICY.recent_batches))
+            recent.append((batch.size, batch.spent))
+        self._sizes.add(key)
+        sizes = [batch.queue.estimate.expected(rows) for rows in range(1, 40, 3)]
+        assert sizes == sorted(sizes), "more rows take less time"
+
+    def why(self, task: Task) -> str:
+        errors = [error.message for each, error in self.refused if each is task]
+        return f"{task.rows} rows at {task.enqueued}: {errors or task.outputs}"
+
+
+def play(first_seed: int, histories: int) -> None:
+    for seed in range(first_seed, first_seed + histories):
+        history = History(seed)
+        history.machine.history = history
+        try:
+            history.be_hostile()
+            history.calm_down()
+            history.expect_answers()
+        except AssertionError as error:
+            raise AssertionError(f"history of seed {seed}: {error}") from error
+
+
+def test_the_schedule_keeps_its_promises_in_any_history() -> None:
+    play(0, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_the_schedule_keeps_its_promises_in_many_histories() -> None:
+    first = int(os.environ.get("FEATUREWIRE_FIRST_SEED", "1000"))
+    play(first, int(os.environ.get("FEATUREWIRE_HISTORIES", "20000")))
