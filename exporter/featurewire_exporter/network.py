@@ -41,24 +41,43 @@ _WEIGHT_DECAY = 0.00004
 Kernel = int | tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Size:
+    """How large to build the network. The defaults are those of the paper."""
+
+    divisor: int = 1
+    """Divides the number of filters of every layer: 1, 2, 4, 8 or 16."""
+    blocks: tuple[int, int, int] = (10, 20, 9)
+    """Number of residual blocks at 35, 17 and 8 pixels, without the last block."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of the feature vectors."""
+        return DIMENSION // self.divisor
+
+
+FULL_SIZE = Size()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """What `build_network` put into the current graph."""
 
     features: tf.Tensor
-    """float32 [N, 1536]: the feature vectors."""
+    """float32 [N, 1536] at full size: the feature vectors."""
     end_points: dict[str, tf.Tensor] = field(default_factory=dict)
     """`END_POINTS` by name: float32 [N, height, width, channels]."""
 
 
-def build_network(images: tf.Tensor, *, training: bool = False) -> Network:
+def build_network(images: tf.Tensor, *, training: bool = False, size: Size = FULL_SIZE) -> Network:
     """Add the network to the current graph.
 
     `images`: float32 [N, 299, 299, 3] in [0, 1]. With `training`, batch normalisation uses the
     moments of the batch, and collections hold the update and regularisation operations, as the
     `{"train"}` variant of a TF1 Hub module does.
     """
-    layers = _Layers(training=training)
+    layers = _Layers(training=training, divisor=size.divisor)
+    blocks35, blocks17, blocks8 = size.blocks
     points: dict[str, tf.Tensor] = {}
     # TF-Slim networks see [-1, 1]; hub modules take [0, 1].
     net = tf.subtract(tf.multiply(images, 2.0), 1.0)
@@ -76,7 +95,7 @@ def build_network(images: tf.Tensor, *, training: bool = False) -> Network:
         net = _repeat(
             "Repeat",
             "block35",
-            10,
+            blocks35,
             net,
             lambda x: layers.residual(
                 x,
@@ -96,7 +115,7 @@ def build_network(images: tf.Tensor, *, training: bool = False) -> Network:
         net = points["PreAuxLogits"] = _repeat(
             "Repeat_1",
             "block17",
-            20,
+            blocks17,
             net,
             lambda x: layers.residual(
                 x,
@@ -112,7 +131,7 @@ def build_network(images: tf.Tensor, *, training: bool = False) -> Network:
             ),
         )
         net = points["Mixed_7a"] = _mixed_7a(layers, net)
-        net = _repeat("Repeat_2", "block8", 9, net, lambda x: _block8(layers, x, scale=0.20))
+        net = _repeat("Repeat_2", "block8", blocks8, net, lambda x: _block8(layers, x, scale=0.20))
         with tf1.variable_scope("Block8"):
             net = _block8(layers, net, scale=1.0, activation=False)
         net = points["Conv2d_7b_1x1"] = layers.conv(net, DIMENSION, 1, "Conv2d_7b_1x1")
@@ -123,8 +142,9 @@ def build_network(images: tf.Tensor, *, training: bool = False) -> Network:
 class _Layers:
     """Layers that name their variables as TF-Slim does, relative to the variable scope."""
 
-    def __init__(self, *, training: bool) -> None:
+    def __init__(self, *, training: bool, divisor: int) -> None:
         self.training = training
+        self.divisor = divisor
 
     def conv(
         self,
@@ -136,9 +156,12 @@ class _Layers:
         stride: int = 1,
         padding: str = "SAME",
     ) -> tf.Tensor:
-        """Convolution without bias, batch normalisation without scale, ReLU."""
+        """Convolution without bias, batch normalisation without scale, ReLU.
+
+        `filters`: of the full-size network.
+        """
         with tf1.variable_scope(scope):
-            net = self._convolve(net, filters, kernel, stride, padding)
+            net = self._convolve(net, filters // self.divisor, kernel, stride, padding)
             with tf1.variable_scope("BatchNorm"):
                 net = self._batch_norm(net)
             return tf.nn.relu(net)

@@ -11,33 +11,42 @@ import numpy as np
 import tensorflow as tf
 
 from featurewire_exporter import tf1_hub
-from featurewire_exporter.network import IMAGE_SIZE, SCOPE, Network, build_network
+from featurewire_exporter.network import (
+    FULL_SIZE,
+    IMAGE_SIZE,
+    SCOPE,
+    Network,
+    Size,
+    build_network,
+)
 
 tf1 = tf.compat.v1
 
 
-def write_network_module(directory: Path, variables: Mapping[str, np.ndarray]) -> Path:
+def write_network_module(
+    directory: Path, variables: Mapping[str, np.ndarray], *, size: Size = FULL_SIZE
+) -> Path:
     """Write both graph variants and the checkpoint into `directory` (created) and return it.
 
-    `variables`: a float32 array for every name of `variable_shapes()`.
+    `variables`: a float32 array for every name of `variable_shapes(size)`.
     """
-    meta_graphs = [_meta_graph(training=False)[0], _meta_graph(training=True)[0]]
+    meta_graphs = [_meta_graph(size, training=False)[0], _meta_graph(size, training=True)[0]]
     tf1_hub.write_module(directory, meta_graphs=meta_graphs, variables=variables)
     return directory
 
 
 @cache
-def variable_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the network's 896 variables, in the order of their making."""
-    return _meta_graph(training=False)[1]
+def variable_shapes(size: Size = FULL_SIZE) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the network's variables (896 at full size), in the order of creation."""
+    return _meta_graph(size, training=False)[1]
 
 
 @cache
-def _meta_graph(*, training: bool) -> tuple[Any, dict[str, tuple[int, ...]]]:
+def _meta_graph(size: Size, *, training: bool) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """One graph variant, and its variables' shapes by name."""
     with tf.Graph().as_default():
         images = tf1.placeholder(tf.float32, [None, IMAGE_SIZE, IMAGE_SIZE, 3], name="images")
-        network = build_network(images, training=training)
+        network = build_network(images, training=training, size=size)
         shapes = {v.op.name: tuple(v.shape.as_list()) for v in tf1.global_variables()}
         meta = tf1_hub.meta_graph(
             tags=["train"] if training else [],

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from featurewire_exporter.network import SCOPE
+from featurewire_exporter.network import FULL_SIZE, SCOPE, Size
 from featurewire_exporter.network_module import variable_shapes, write_network_module
 
 NAME = "stand-in"
@@ -21,9 +21,13 @@ NOTICE = "assets.extra/stand_in.txt"
 """Travels with the module, so that copies and archives of it are still known as the stand-in."""
 
 
-def write_stand_in(directory: Path, *, seed: int = SEED) -> Path:
-    """Write the module into `directory` (created) and return it. Takes some seconds."""
-    write_network_module(directory, dict(stand_in_variables(variable_shapes(), seed=seed)))
+def write_stand_in(directory: Path, *, seed: int = SEED, size: Size = FULL_SIZE) -> Path:
+    """Write the module into `directory` (created) and return it. Takes some seconds.
+
+    A smaller `size` has the same structures, and is made and exported in a fraction of the time.
+    """
+    variables = dict(stand_in_variables(variable_shapes(size), seed=seed))
+    write_network_module(directory, variables, size=size)
     notice = directory / NOTICE
     notice.parent.mkdir()
     notice.write_text("Random weights: shape, cost and determinism, no learned meaning.\n")
