@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from tests.support import warm
+from tests.support.stand_in import StandIn
+
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+pytest_plugins = ["tests.support.cpu_limit"]
+
+SLOW_FIXTURES = {
+    "learned_module",
+    "oldest_python",
+    "other_learned_module",
+    "published",
+    "stand_in_module",
+}
+"""The full-size network, modules with learned weights, a second TensorFlow."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that uses a slow fixture, directly or not, as `slow`."""
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +43,26 @@ def photos() -> list[Path]:
     return sorted((ROOT / "samples" / "photos").glob("*.jpg"))
 
 
+def folder_of_the_run(factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all workers of the run share."""
+    base = factory.getbasetemp()
+    # Each xdist worker has a folder of its own inside the run's.
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let tests start programs in milliseconds: see `tests/support/warm.py`."""
+    warm.use_fork_servers(folder_of_the_run(tmp_path_factory))
+    yield
+    warm.leave_fork_servers()
+
+
 def once_for_all_workers(
     factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
 ) -> Path:
     """`make(folder)` in the first test process that asks; the others wait for it."""
-    base = factory.getbasetemp()
-    # Each xdist worker has a folder of its own inside the run's.
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    shared = folder_of_the_run(factory)
     folder = shared / name
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -46,14 +79,62 @@ def stand_in_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = "import sys; from featurewire_exporter.stand_in import write_stand_in as write"
 
     def make(folder: Path) -> None:
-        subprocess.run(
-            [sys.executable, "-c", f"{code}; from pathlib import Path; write(Path(sys.argv[1]))"]
+        warm.run(
+            ["-c", f"{code}; from pathlib import Path; write(Path(sys.argv[1]))"]
             + [str(folder / "module")],
             check=True,
-            timeout=120,
+            timeout=250,
         )
 
     return once_for_all_workers(tmp_path_factory, "stand-in-module", make) / "module"
+
+
+@pytest.fixture(scope="session")
+def small_stand_in_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in with an eighth of the filters: 299x299 pixels to 192 floats, TF1 Hub format.
+
+    It has all structures of the full-size one: Inception blocks of each kind, scaled residuals, a
+    last block without activation, batch normalisation, biases.
+    """
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from featurewire_exporter.network import Size\n"
+        "from featurewire_exporter.stand_in import write_stand_in\n"
+        "write_stand_in(Path(sys.argv[1]), size=Size(divisor=8, blocks=(1, 2, 1)))"
+    )
+
+    def make(folder: Path) -> None:
+        warm.run(["-c", code, str(folder / "module")], check=True, timeout=250)
+
+    return once_for_all_workers(tmp_path_factory, "small-stand-in-module", make) / "module"
+
+
+@pytest.fixture(scope="session")
+def small_published(tmp_path_factory: pytest.TempPathFactory, small_stand_in_module: Path) -> Path:
+    """The small stand-in, exported: a base path with version 1 in it."""
+
+    def make(folder: Path) -> None:
+        export = ["-m", "featurewire_exporter", "export", small_stand_in_module, folder / "small"]
+        warm.run(export, check=True, capture_output=True, text=True, timeout=250)
+
+    return once_for_all_workers(tmp_path_factory, "small-published", make) / "small"
+
+
+@pytest.fixture(scope="session", params=["small", pytest.param("full", marks=pytest.mark.slow)])
+def stand_in(request: pytest.FixtureRequest) -> StandIn:
+    """The small stand-in and, in the slow set, the full-size one."""
+    if request.param == "small":
+        module, base = "small_stand_in_module", "small_published"
+        dimension, convolutions = 192, 54
+    else:
+        module, base = "stand_in_module", "published"
+        dimension, convolutions = 1536, 244
+    return StandIn(
+        module=request.getfixturevalue(module),
+        base_path=request.getfixturevalue(base),
+        dimension=dimension,
+        convolutions=convolutions,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +165,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The full-size stand-in, exported: a base path with version 1 in it."""
 
     def make(folder: Path) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "featurewire_exporter", "export", "stand-in"]
-            + [str(folder / "inception_resnet_v2")],
+        warm.run(
+            ["-m", "featurewire_exporter", "export", "stand-in"] + [folder / "inception_resnet_v2"],
             check=True,
             capture_output=True,
             text=True,
@@ -103,10 +183,16 @@ def published_manifest(published: Path) -> dict:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base path with versions 1 and 2 of a tiny model (see tests/support/models.py)."""
-    from tests.support.models import write_tiny_model
+    """A base path with versions 1 and 2 of a tiny model (see tests/support/models.py).
 
-    base_path = tmp_path_factory.mktemp("tiny")
-    for version in (1, 2):
-        write_tiny_model(base_path, version)
-    return base_path
+    All workers share it: copy it to change it.
+    """
+    code = (
+        "import sys; from pathlib import Path; from tests.support.models import write_tiny_model\n"
+        "for version in (1, 2): write_tiny_model(Path(sys.argv[1]), version)"
+    )
+
+    def make(folder: Path) -> None:
+        warm.run(["-c", code, str(folder / "tiny")], check=True, timeout=250, cwd=ROOT)
+
+    return once_for_all_workers(tmp_path_factory, "tiny", make) / "tiny"

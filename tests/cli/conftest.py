@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.fake_serving import FakeServing
+from tests.support import warm
 
 FEATUREWIRE = Path(sys.executable).with_name("featurewire")
-TIMEOUT = 60  # seconds
+TIMEOUT = 120  # seconds
 
 
 @pytest.fixture
@@ -28,13 +29,11 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         before = options.pop("before", ())
         if not isinstance(options.get("input"), bytes):
             options.setdefault("text", True)
-        return subprocess.run(
-            [*before, FEATUREWIRE, *map(_argument, arguments)],
-            capture_output=True,
-            timeout=TIMEOUT,
-            env=environment,
-            **options,
-        )
+        words = [FEATUREWIRE, *map(_argument, arguments)]
+        options |= {"capture_output": True, "timeout": TIMEOUT, "env": environment}
+        if before:
+            return subprocess.run([*before, *words], **options)
+        return warm.run(words, imports=warm.CLIENT, **options)
 
     return run
 

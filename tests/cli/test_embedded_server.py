@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.conftest import FEATUREWIRE
 from tests.cli.test_resume import wait_for_rows
+from tests.support import warm
 from tests.support.models import expected_vector
 from tests.support.process import ServerProcess, all_versions
 
@@ -85,8 +86,9 @@ def test_kill_9_of_the_server_in_mid_run_costs_no_image(embedded, tmp_path):
     for number in range(images):
         image = b"\xff\xd8\xff" + number.to_bytes(4, "little")
         (tmp_path / "photos" / f"{number:04}.jpg").write_bytes(image)
-    process = subprocess.Popen(
+    process = warm.start(
         [FEATUREWIRE, "embed", "photos", "--output", "out.npy", *options(embedded)],
+        imports=warm.CLIENT,
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

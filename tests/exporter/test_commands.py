@@ -21,6 +21,7 @@ from tests.exporter.modules import (
     write_tf2_module,
     write_tf2_module_with_a_table,
 )
+from tests.support import warm
 
 
 def usage_error(capsys, argv: list[str], command=commands.export) -> str:
@@ -127,10 +128,8 @@ def test_a_saved_module_of_python_code_is_refused_in_another_process(tmp_path):
                 return tf.reduce_mean(tf.ensure_shape(doubled, images.shape), [1, 2])
         tf.saved_model.save(Module(), sys.argv[1])
     """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "module")], check=True)
-    command = [sys.executable, "-m", "featurewire_exporter", "export"]
-    command += [str(tmp_path / "module"), str(tmp_path / "m")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    warm.run(["-c", code, str(tmp_path / "module")], check=True)
+    done = run("export", str(tmp_path / "module"), str(tmp_path / "m"), cwd=tmp_path)
     assert done.returncode == 1
     assert "calls Python code while it runs (EagerPyFunc)" in done.stderr
 
@@ -174,10 +173,8 @@ def test_a_reader_that_has_gone_costs_no_export(tmp_path, tf2_module):
     """As in `featurewire export ... | head -1`."""
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "featurewire_exporter", "export", str(tf2_module)]
-    done = subprocess.run(
-        [*command, str(tmp_path / "m")], stdout=write, stderr=subprocess.PIPE, text=True
-    )
+    command = ["-m", "featurewire_exporter", "export", str(tf2_module), str(tmp_path / "m")]
+    done = warm.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
 
     assert (tmp_path / "m" / "1" / "saved_model.pb").exists()
@@ -217,19 +214,20 @@ def test_an_unexpected_error_is_one_line_too(capsys, tmp_path, monkeypatch):
     )
 
 
-def run(*argv: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "featurewire_exporter", *argv],
+def run(*argv: str, cwd: Path, **options) -> subprocess.CompletedProcess:
+    return warm.run(
+        ["-m", "featurewire_exporter", *argv],
         capture_output=True,
         text=True,
         cwd=cwd,
         timeout=120,
+        **options,
     )
 
 
 def test_a_process_prints_nothing_of_tensorflows(tmp_path, tf2_module):
     """TensorFlow logs to the descriptor while it is imported; a terminal would show it."""
-    done = run("export", str(tf2_module), "out/m", cwd=tmp_path)
+    done = run("export", str(tf2_module), "out/m", cwd=tmp_path, new_interpreter=True)
 
     assert (done.returncode, done.stderr) == (0, "")
     *steps, path = done.stdout.splitlines()
@@ -272,8 +270,8 @@ def test_inspect_prints_a_card_and_json(capsys, tiny_version):
     assert described["warmup_records"] == 7
 
 
-def test_inspect_of_a_stand_in_says_so(capsys, published):
-    assert commands.inspect([str(published / "1")]) == 0
+def test_inspect_of_a_stand_in_says_so(capsys, small_published):
+    assert commands.inspect([str(small_published / "1")]) == 0
     assert "stand-in (random weights" in capsys.readouterr().out
 
 

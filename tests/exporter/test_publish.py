@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from featurewire_exporter.errors import PublishError
 from featurewire_exporter.publish import STAGING_PREFIX, Staging, next_version
+from tests.support import warm
 
 # A stand-in for the exporter that takes no second: it fills a version, and says where it is.
 EXPORTER = """
@@ -41,9 +41,9 @@ except PublishError as error:
 """
 
 
-def start(base: Path, *, version: int = 0, wait_at: str = "") -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", EXPORTER, str(base), str(version), wait_at],
+def start(base: Path, *, version: int = 0, wait_at: str = "") -> warm.WarmProcess:
+    process = warm.start(
+        ["-c", EXPORTER, str(base), str(version), wait_at],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -53,8 +53,8 @@ def start(base: Path, *, version: int = 0, wait_at: str = "") -> subprocess.Pope
     return process
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
-    output, _ = process.communicate("\n", timeout=60)
+def finish(process: warm.WarmProcess) -> tuple[int, str]:
+    output, _ = process.communicate("\n", timeout=120)
     return process.returncode, output
 
 
@@ -267,8 +267,8 @@ def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
         "from featurewire_exporter.commands import export; sys.exit(export(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tf2_module), str(tmp_path / "model")],
+    done = warm.run(
+        ["-c", code, str(tf2_module), str(tmp_path / "model")],
         capture_output=True,
         text=True,
         timeout=120,
@@ -281,8 +281,8 @@ def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module):
 def test_a_killed_export_leaves_no_version_and_the_next_cleans_up(tmp_path, tf2_module):
     """The real command, killed while it writes the version."""
     base = tmp_path / "model"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "featurewire_exporter", "export", str(tf2_module), str(base)],
+    process = warm.start(
+        ["-m", "featurewire_exporter", "export", str(tf2_module), str(base)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -302,12 +302,11 @@ def test_a_killed_export_leaves_no_version_and_the_next_cleans_up(tmp_path, tf2_
         assert (base / name / "assets.extra" / "featurewire.json").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_terminated_export_unwinds(tmp_path, stand_in_module, sent, status):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "featurewire_exporter", "export"]
-        + [str(stand_in_module), str(tmp_path / "model")],
+def test_a_terminated_export_unwinds(tmp_path, small_stand_in_module, sent, status):
+    process = warm.start(
+        ["-m", "featurewire_exporter", "export"]
+        + [str(small_stand_in_module), str(tmp_path / "model")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -316,7 +315,7 @@ def test_a_terminated_export_unwinds(tmp_path, stand_in_module, sent, status):
         if "Loading" in line:
             break
     os.kill(process.pid, sent)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
 
     assert process.returncode == status
     assert errors == "featurewire export: interrupted; nothing was published\n"

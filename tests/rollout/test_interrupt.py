@@ -16,6 +16,7 @@ from featurewire_rollout import ConflictError
 from featurewire_rollout.check import Thresholds
 from featurewire_rollout.watch import WatchConfig
 from tests.rollout.stack import Stack
+from tests.support import warm
 
 BACK = [{"stable": 1, "canary": 1}] * 2
 LIMITS = ("--min-rank-correlation=-1", "--max-latency-ratio=1000", "--no-crops")
@@ -37,12 +38,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(stack: Stack, version: int, images: Path) -> subprocess.Popen[str]:
+def run(stack: Stack, version: int, images: Path) -> subprocess.Popen | warm.WarmProcess:
     servers = [f"--server={server.target}" for server in stack.servers]
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("featurewire")), "rollout", "run", *servers, *LIMITS]
+    return warm.start(
+        [Path(sys.executable).with_name("featurewire"), "rollout", "run", *servers, *LIMITS]
         + ["--config", str(stack.config), "--model", "tiny", "--version", str(version)]
         + ["--images", str(images), "--watch", "600", "--no-memory-check"],
+        imports=warm.CLIENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

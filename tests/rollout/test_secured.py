@@ -16,6 +16,7 @@ import trustme
 from featurewire import TLSConfig
 from tests.cli.fake_serving import FakeServing
 from tests.rollout.stack import Stack
+from tests.support import warm
 from tests.support.process import ServerProcess
 
 SECURED = ["--tls-ca=ca.pem", "--tls-cert=cert.pem", "--tls-key=key.pem", "--token-file=token"]
@@ -64,8 +65,9 @@ def stack(folder: Path, tiny_model: Path) -> Iterator[Stack]:
 
 
 def rollout(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return warm.run(
         [Path(sys.executable).with_name("featurewire"), "rollout", *arguments],
+        imports=warm.CLIENT,
         cwd=folder,
         capture_output=True,
         text=True,

@@ -36,6 +36,7 @@ from tests.server.support import (
     spec,
     stub_for,
 )
+from tests.support import warm
 from tests.support.models import expected_vector, write_tiny_model
 from tests.support.process import ServerProcess, free_port, serving
 from tests.support.waiting import wait_until
@@ -52,11 +53,8 @@ REFLECTED = {
 
 def run(*flags: str) -> subprocess.CompletedProcess:
     """A server that is expected to end by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "featurewire_server", *flags],
-        capture_output=True,
-        text=True,
-        timeout=60,
+    return warm.run(
+        ["-m", "featurewire_server", *flags], capture_output=True, text=True, timeout=120
     )
 
 
@@ -376,10 +374,10 @@ def test_a_signal_lets_requests_in_flight_finish(tmp_path: Path, number: int) ->
         server.process.send_signal(number)
         wait_until(lambda: "stopping" in (tmp_path / "log").read_text())
         (tmp_path / "slow-finish").touch()
-        calling.join(20)
+        calling.join(TIMEOUT)
         assert answers
         assert answers[0].outputs["y"].string_val == [b"done"]
-        assert server.process.wait(20) == 0
+        assert server.process.wait(TIMEOUT) == 0
 
 
 def test_idle_connections_leave_files_for_decoding(tmp_path: Path) -> None:

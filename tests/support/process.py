@@ -11,9 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from tests.support import warm
 
 START_TIMEOUT = 180.0  # seconds; ten are usual, with nothing else on the machine
-STOP_TIMEOUT = 20.0
+STOP_TIMEOUT = 60.0
 
 
 def free_port() -> int:
@@ -23,7 +26,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for_port(port: int, process: subprocess.Popen | None, timeout: float) -> None:
+def wait_for_port(
+    port: int, process: subprocess.Popen[Any] | warm.WarmProcess | None, timeout: float
+) -> None:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
@@ -45,7 +50,11 @@ def all_versions(folder: Path, name: str, base_path: Path, labels: str = "") -> 
 
 
 class ServerProcess:
-    """`python -m featurewire_server` with the given flags; its output goes to `log`."""
+    """`python -m featurewire_server` with the given flags; its output goes to `log`.
+
+    In a test run it is forked from a process that has imported TensorFlow. `new_interpreter`
+    starts `python` itself.
+    """
 
     def __init__(
         self,
@@ -54,6 +63,7 @@ class ServerProcess:
         port: int | None = None,
         environment: dict[str, str] | None = None,
         python: str = sys.executable,
+        new_interpreter: bool = False,
     ) -> None:
         self.port = port or free_port()
         self.target = f"127.0.0.1:{self.port}"
@@ -61,7 +71,8 @@ class ServerProcess:
         self._flags = flags
         self._environment = environment or os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
         self._python = python
-        self.process: subprocess.Popen | None = None
+        self._new_interpreter = new_interpreter
+        self.process: subprocess.Popen[Any] | warm.WarmProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -71,8 +82,10 @@ class ServerProcess:
     def start(self) -> ServerProcess:
         """Start (or, after `kill`, start again on the same port) and wait until the port opens."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [self._python, "-m", "featurewire_server", f"--port={self.port}", *self._flags],
+            self.process = warm.start(
+                ["-m", "featurewire_server", f"--port={self.port}", *self._flags],
+                python=self._python,
+                new_interpreter=self._new_interpreter,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,

@@ -7,9 +7,10 @@ environment of its own (`make test-samples`), and servers in the project's, as o
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.support import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,8 +23,9 @@ def project_python() -> str:
 
 def in_project(*arguments: str, timeout: float = 250.0) -> None:
     """Run the project's Python; its output is shown when it fails."""
-    done = subprocess.run(
-        [project_python(), *arguments],
+    done = warm.run(
+        arguments,
+        python=project_python(),
         cwd=ROOT,
         capture_output=True,
         text=True,

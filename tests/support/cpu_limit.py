@@ -1,0 +1,98 @@
+"""Keep the fast set fast: a test that is not `slow` fails when it takes too much processor time.
+
+Counted are the test's process, the processes that it has waited for, and forked programs, during
+the test and its own fixtures. Fixtures that tests share are not.
+The clock plays no part, so that a busy machine fails no test.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import warm
+
+OPTION = "fast_test_cpu_seconds"
+
+FIRST_IMPORT_SECONDS = {"tensorflow": 20.0, "openvino": 5.0, "nncf": 10.0}
+"""What the first test of a process that imports a library may take in addition."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "processor seconds that a test without the marker `slow` may take"
+    parser.addini(OPTION, text, default="10")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(CpuLimit(float(config.getini(OPTION))), "cpu_limit")
+
+
+def cpu_seconds() -> float:
+    """Processor time so far: of this process, its ended children and its ended programs."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = time.process_time()
+    return own + children.ru_utime + children.ru_stime + warm.cpu_seconds()
+
+
+class CpuLimit:
+    """Measures one test after the other."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._started = 0.0
+        self._shared = 0.0
+        """Processor time since the start of the test that is not the test's own."""
+        self._mark = 0.0
+        """When the last fixture was torn down."""
+        self._missing: set[str] = set()
+        """Heavy libraries that were not imported when the test began."""
+        self._depth = 0
+        """Number of shared fixtures that are being set up: each may ask for others."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        self._started, self._shared = cpu_seconds(), 0.0
+        self._missing = FIRST_IMPORT_SECONDS.keys() - sys.modules.keys()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+        if fixturedef.scope == "function" or self._depth:
+            return (yield)
+        before = cpu_seconds()
+        self._depth += 1
+        try:
+            return (yield)
+        finally:
+            self._depth -= 1
+            self._shared += cpu_seconds() - before
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self) -> Iterator[None]:
+        self._mark = cpu_seconds()
+        return (yield)
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        now = cpu_seconds()
+        if fixturedef.scope != "function":
+            self._shared += now - self._mark
+        self._mark = now
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Iterator[None]:
+        report: Any = yield
+        if call.when == "teardown" and report.passed and not item.get_closest_marker("slow"):
+            used = cpu_seconds() - self._started - self._shared
+            imported = self._missing & sys.modules.keys()
+            if used > self._limit + sum(FIRST_IMPORT_SECONDS[name] for name in imported):
+                report.outcome = "failed"
+                report.longrepr = (
+                    f"{used:.1f} s of processor time; tests without @pytest.mark.slow may take "
+                    f"{self._limit:.1f} s"
+                )
+        return report
