@@ -1,4 +1,4 @@
-"""From a module to vectors: the full-size network, a real server process, real photos."""
+"""From a module to vectors: the network, a real server process, real photos."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import featurewire
+from tests.support.stand_in import StandIn
 
 FORMATS = ["JPEG", "PNG", "GIF", "BMP"]
 REAL_PHOTOS = ["cat", "coffee", "photographer"]
@@ -33,21 +34,21 @@ def images(photos: list[Path]) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def pixels(images: dict[str, bytes], published: Path) -> np.ndarray:
+def pixels(images: dict[str, bytes], stand_in: StandIn) -> np.ndarray:
     """What the published version makes of the photos: float32 [N, 299, 299, 3] in [0, 1]."""
     from featurewire_exporter.artifact import ArtifactSession
 
-    with ArtifactSession(published / "1") as session:
+    with ArtifactSession(stand_in.base_path / "1") as session:
         return session.run("preprocess", image_bytes=list(images.values()))["images"]
 
 
 @pytest.fixture(scope="module")
-def module_vectors(stand_in_module: Path, pixels: np.ndarray) -> np.ndarray:
-    """What `hub.load` computes from those pixels: float32 [N, 1536]."""
+def module_vectors(stand_in: StandIn, pixels: np.ndarray) -> np.ndarray:
+    """What `hub.load` computes from those pixels: float32 [N, dimension]."""
     import tensorflow as tf
     import tensorflow_hub as hub
 
-    module = hub.load(str(stand_in_module))
+    module = hub.load(str(stand_in.module))
     return module.signatures["default"](tf.constant(pixels))["default"].numpy()
 
 
@@ -62,21 +63,21 @@ def test_pixels_equal_those_of_another_decoder(images, pixels):
         assert np.abs(made - resized).mean() <= 1.5 / 255
 
 
-def test_vectors_through_the_whole_path_equal_the_modules(client, images, module_vectors):
+def test_vectors_through_the_whole_path_equal_the_modules(client, images, module_vectors, stand_in):
     batch = client.embed_batch(list(images.values()))
     assert batch.errors == {}
-    assert batch.vectors.shape == (len(images), 1536)
+    assert batch.vectors.shape == (len(images), stand_in.dimension)
     assert np.abs(batch.vectors - module_vectors).max() <= 1e-4
 
 
-def test_one_bad_image_never_fails_its_batch_mates(client, images):
+def test_one_bad_image_never_fails_its_batch_mates(client, images, stand_in):
     good = images["cat.JPEG"]
     alone = client.embed(good).vector
     batch = client.embed_batch([good, b"", b"just some text", good[: len(good) // 2]])
     reasons = {row: error.reason for row, error in batch.errors.items()}
     assert reasons == {1: "empty", 2: "unsupported", 3: "corrupt"}
     assert np.abs(batch.vectors[0] - alone).max() <= 1e-5
-    assert client.embed(good).vector.shape == (1536,)
+    assert client.embed(good).vector.shape == (stand_in.dimension,)
 
 
 def test_a_vector_does_not_depend_on_its_batch_mates(client, images):
@@ -97,10 +98,10 @@ def test_a_stream_yields_every_image_once_and_in_order(client, images):
     assert all(result.error is None and result.embedding.version == 1 for result in results)
 
 
-def test_the_served_manifest_says_that_the_module_is_a_stand_in(client):
+def test_the_served_manifest_says_that_the_module_is_a_stand_in(client, stand_in):
     manifest = client.metadata().manifest
     assert manifest["module"]["stand_in"] is True
-    assert manifest["dimension"] == 1536
+    assert manifest["dimension"] == stand_in.dimension
     assert manifest["vector_space"]
 
 

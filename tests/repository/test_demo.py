@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,9 +13,33 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import warm
 from tests.support.models import write_tiny_model
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "local_stack.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "local_stack.py"
+COMMAND = """#!{python}
+import signal, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.support import warm
+warm.use_fork_servers(Path({folder!r}))
+process = warm.start([{featurewire!r}, *sys.argv[1:]])
+signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+sys.exit(process.wait())
+"""
+"""A `featurewire` that is forked, as other programs of the tests are."""
+DEMO = """
+import sys
+from pathlib import Path
+root, models, command = map(Path, sys.argv[1:4])
+sys.path.insert(0, str(root / "scripts"))
+import demo, local_stack
+local_stack.MODELS, local_stack.FEATUREWIRE, local_stack.ROOT = models, command, models
+del sys.argv[1:4]
+sys.exit(demo.main())
+"""
+"""`scripts/demo.py` with its models in another folder."""
 
 
 @pytest.fixture
@@ -85,3 +111,39 @@ def test_it_shows_what_the_server_says_of_its_loading(stack, tmp_path, capfd):
     write_tiny_model(tmp_path, 1)
     with stack.serving(tmp_path):
         assert "  inception_resnet_v2 version 1: AVAILABLE\n" in capfd.readouterr().out
+
+
+@pytest.fixture
+def featurewire(tmp_path: Path) -> Path:
+    """The command, in its own process but without the imports."""
+    real = Path(sys.executable).with_name("featurewire")
+    folder = warm.folder_of_fork_servers()
+    if folder is None:
+        return real
+    command = tmp_path / "featurewire"
+    command.write_text(
+        COMMAND.format(
+            python=sys.executable, root=str(ROOT), folder=str(folder), featurewire=str(real)
+        )
+    )
+    command.chmod(0o755)
+    return command
+
+
+def test_the_demo_leads_from_a_module_to_vectors(small_stand_in_module, featurewire, tmp_path):
+    models = tmp_path / "models"
+    done = warm.run(
+        ["-c", DEMO, ROOT, models, featurewire, "--module", small_stand_in_module],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (version,) = models.glob("*/1/assets.extra/featurewire.json")
+    assert version.exists()
+    photos = len(list((ROOT / "samples" / "photos").glob("*.jpg")))
+    assert f"\n{4 * photos} vectors in " in done.stdout
+    assert "The model is the stand-in" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if "    192  " in line]
+    assert len(rows) == 4 * photos
