@@ -106,7 +106,7 @@ class FakeServing:
 
     def stop(self) -> None:
         if self._server is not None:
-            self._server.stop(0).wait(10)
+            self._server.stop(0).wait(60)
             self._server = None
 
     def _resolve(self, spec, context) -> int:

@@ -209,7 +209,7 @@ def test_a_reader_that_goes_away_leaves_no_traceback(tmp_path):
         process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
-        assert process.wait(30) == 141
+        assert process.wait(60) == 141
     assert errors == b""
 
 
@@ -225,5 +225,5 @@ def test_an_interrupt_ends_with_130_and_no_traceback(tmp_path):
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
     assert errors == b""

@@ -95,7 +95,7 @@ def test_resume_after_kill_9_redoes_nothing_and_loses_nothing(many, server, outp
         process = begin(many, server, output)
         wait_for_rows(many / index, rows, process)
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stderr.close()
     assert not (many / output).exists()
     kept = images_in(many / index)
@@ -120,7 +120,7 @@ def test_an_interrupt_says_how_to_go_on(many, server, number, status):
     process = begin(many, server, "out.npy")
     wait_for_rows(many / "out.npy.partial", 20, process)
     process.send_signal(number)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=60)[1]
     assert process.returncode == status
     assert len(errors.splitlines()) == 1
     rows = len(images_in(many / "out.npy.partial"))

@@ -106,7 +106,7 @@ def on_a_terminal(arguments: list[str], **options) -> tuple[int, str]:
     reader = threading.Thread(target=drain)
     reader.start()
     status = process.wait(60)
-    reader.join(10)
+    reader.join(60)
     os.close(parent)
     return status, b"".join(shown).decode()
 

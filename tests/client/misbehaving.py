@@ -149,7 +149,7 @@ class Misbehaving:
 
     def stop(self) -> None:
         if self._server is not None:
-            self._server.stop(0).wait(10)
+            self._server.stop(0).wait(60)
             self._server = None
 
     def __enter__(self) -> Misbehaving:

@@ -388,7 +388,7 @@ class Merging:
                 self._batch = None
                 self.merged += batch["count"] > 1
             batch["done"].set()
-        assert batch["done"].wait(20)
+        assert batch["done"].wait(60)
         return bad_images_fail_all(batch["images"], context) and reply_to(images, status=False)
 
 
@@ -439,7 +439,7 @@ def test_a_refusal_that_cannot_be_settled_is_unknown(connect):
 
     def predict(images, context):
         if image(99) in images:
-            gate.wait(30)
+            gate.wait(60)
         if b"bad" in images:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "cannot be decoded")
         return reply_to(images, status=False)
@@ -454,7 +454,7 @@ def test_a_refusal_that_cannot_be_settled_is_unknown(connect):
         with pytest.raises(featurewire.ImageError) as caught:
             client.embed(b"bad", timeout=1)
         gate.set()
-        assert np.array_equal(other.result(20).vector, vector_of(image(99)))
+        assert np.array_equal(other.result(60).vector, vector_of(image(99)))
         assert client.embed_batch([image(1), b"bad"]).errors[1].reason == "rejected"
     assert {row: error.reason for row, error in batch.errors.items()} == {1: "unknown"}
     assert caught.value.reason == "unknown"

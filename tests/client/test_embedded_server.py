@@ -85,7 +85,7 @@ def test_wrong_names_say_what_is_wrong(connect, server):
 
 def test_the_servers_rest_port_says_that_it_is_no_grpc_port(connect, server, rest_port):
     wait_for_port(rest_port, server.process, READY)
-    client = connect(f"127.0.0.1:{rest_port}", retry=RetryConfig(max_attempts=1), timeout=20)
+    client = connect(f"127.0.0.1:{rest_port}", retry=RetryConfig(max_attempts=1), timeout=60)
     with pytest.raises(featurewire.ServerUnavailableError, match="8500"):
         client.embed(image(1))
 

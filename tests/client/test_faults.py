@@ -133,7 +133,7 @@ def test_a_push_back_is_waited_for(connect):
 @pytest.mark.parametrize("milliseconds", ["60000", "-1", "soon"])
 def test_a_push_back_past_the_deadline_or_without_retry_ends_the_call(connect, milliseconds):
     with Misbehaving(pushing_back(9, milliseconds)) as server:
-        client = connect(server.target, retry=QUICK, timeout=30)
+        client = connect(server.target, retry=QUICK, timeout=60)
         with pytest.raises(featurewire.OverloadedError) as caught:
             client.embed(image(1))
         assert caught.value.retry_after == (60.0 if milliseconds == "60000" else -1.0)
@@ -189,7 +189,7 @@ def test_a_slow_server_ends_in_a_deadline_error(connect):
     gate = threading.Event()
 
     def predict(images, _context):
-        gate.wait(20)
+        gate.wait(60)
         return reply_to(images)
 
     with Misbehaving(predict) as server:
@@ -212,7 +212,7 @@ def test_nobody_listens(connect):
 
 def test_a_web_server_answers(connect):
     with http_server() as server:
-        client = connect(server.target, retry=NEVER, timeout=20)
+        client = connect(server.target, retry=NEVER, timeout=60)
         with pytest.raises(featurewire.ServerUnavailableError, match="8500"):
             client.embed(image(1))
 
@@ -252,7 +252,7 @@ def test_a_server_that_accepts_and_says_nothing_ends_in_time(connect):
 
 
 def test_a_name_that_does_not_resolve(connect):
-    client = connect("no-such-host.invalid:8500", retry=NEVER, timeout=20)
+    client = connect("no-such-host.invalid:8500", retry=NEVER, timeout=60)
     with pytest.raises(featurewire.ServerUnavailableError, match=r"resol|DNS|address"):
         client.embed(image(1))
 
@@ -400,7 +400,7 @@ def test_a_stream_backs_off_from_a_full_server_and_loses_nothing(connect, refusa
                 if refused[0] < 16:
                     refused[0] += 1
                     changed.notify_all()
-                    changed.wait_for(lambda: refused[0] == 16, timeout=30)
+                    changed.wait_for(lambda: refused[0] == 16, timeout=60)
                     context.abort(*refusal)
                 if not opened[0]:
                     held[0] += 1
@@ -532,11 +532,11 @@ def test_a_hedge_answers_when_the_first_request_hangs(connect):
 
     def predict(images, _context):
         if next(counter) == 0:
-            gate.wait(20)
+            gate.wait(60)
         return reply_to(images)
 
     with Misbehaving(predict) as server:
-        client = connect(server.target, retry=RetryConfig(hedge_after=0.1), timeout=20)
+        client = connect(server.target, retry=RetryConfig(hedge_after=0.1), timeout=60)
         assert np.array_equal(client.embed(image(5)).vector, vector_of(image(5)))
         stats = client.stats()
         assert (stats.hedges, stats.in_flight) == (1, 0)
@@ -734,7 +734,7 @@ def test_a_server_that_hangs_is_rested(connect, caplog):
 
     def predict(images, _context):
         if hangs.is_set():
-            gate.wait(30)
+            gate.wait(60)
         return reply_to(images)
 
     with Misbehaving(predict) as one, Misbehaving() as two:

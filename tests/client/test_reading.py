@@ -31,7 +31,7 @@ def test_a_source_may_wait_for_the_results_before_it(connect, server, per_reques
 
     def source():
         for number in range(5):
-            assert answered.acquire(timeout=20)
+            assert answered.acquire(timeout=60)
             yield image(number)
 
     config = StreamConfig(images_per_request=per_request, linger=0.02)
@@ -42,7 +42,7 @@ def test_a_source_may_wait_for_the_results_before_it(connect, server, per_reques
 
 def test_eight_readers_read_side_by_side_bounded_and_in_order(connect, server):
     lock, now, most, taken = threading.Lock(), [0], [0], [0]
-    together = threading.Barrier(8, timeout=20)
+    together = threading.Barrier(8, timeout=60)
 
     def get(number):
         def read():
@@ -117,7 +117,7 @@ class Slow:
         self._gate = gate
 
     def __fspath__(self) -> str:
-        self._gate.wait(30)
+        self._gate.wait(60)
         return "/dev/null"
 
 
@@ -142,7 +142,7 @@ def test_a_stream_that_is_left_while_its_source_waits_ends(connect, server):
 
     def source():
         yield image(0)
-        gate.wait(30)
+        gate.wait(60)
         yield image(1)
 
     results = connect(server.target).stream(source())

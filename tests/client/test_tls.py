@@ -83,7 +83,7 @@ def test_a_server_with_another_name_is_refused_unless_expected(connect, server, 
 
 def test_without_tls_a_tls_server_is_unavailable(connect, server):
     with pytest.raises(featurewire.ServerUnavailableError):
-        connect(server.target, retry=NEVER, timeout=20).embed(image(1))
+        connect(server.target, retry=NEVER, timeout=60).embed(image(1))
 
 
 def test_mutual_tls_needs_the_clients_certificate(connect, mutual, authority):
@@ -92,7 +92,7 @@ def test_mutual_tls_needs_the_clients_certificate(connect, mutual, authority):
     tls = TLSConfig(ca=ca, cert=mine.cert_chain_pems[0].bytes(), key=mine.private_key_pem.bytes())
     assert works(connect(mutual.target, tls=tls))
     with pytest.raises(featurewire.ServerUnavailableError):
-        connect(mutual.target, tls=TLSConfig(ca=ca), retry=NEVER, timeout=20).embed(image(1))
+        connect(mutual.target, tls=TLSConfig(ca=ca), retry=NEVER, timeout=60).embed(image(1))
 
 
 def test_a_bearer_token_travels_over_tls(connect, server, authority):

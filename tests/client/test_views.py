@@ -293,7 +293,7 @@ def test_what_was_sent_before_a_failure_is_delivered_first(connect):
         if image(1) in images:
             refused.set()
             context.abort(grpc.StatusCode.INTERNAL, "a bug")
-        assert refused.wait(20)
+        assert refused.wait(60)
         return reply_to(images)
 
     with Misbehaving(predict) as server:
@@ -355,7 +355,7 @@ def test_the_user_agent_and_the_views_metadata_travel():
 def test_first_calls_that_race_ask_for_the_signature_once():
     with Misbehaving(threads=40) as plain:
         asked, ask = [], plain.on_metadata
-        gate = threading.Barrier(16, timeout=20)
+        gate = threading.Barrier(16, timeout=60)
 
         def on_metadata(data, context):
             asked.append(1)
@@ -374,7 +374,7 @@ def test_first_calls_that_race_ask_for_the_signature_once():
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(20)
+                thread.join(60)
             assert client.stats().images == 16
         assert len(asked) == 1
 

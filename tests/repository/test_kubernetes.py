@@ -362,4 +362,4 @@ def test_mutual_tls_from_the_secrets_to_an_embedding(tiny_model, tmp_path):
                 unknown.embed(b"\xff\xd8\xff x")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)

@@ -43,7 +43,7 @@ class Commands:
         assert self._zygote is not None
         assert self._zygote.stdin is not None
         self._zygote.stdin.close()
-        self._zygote.wait(30)
+        self._zygote.wait(60)
 
     def run(
         self, argv: Sequence[str], *, kill_at: int = 0, largest_file: int = 0

@@ -77,7 +77,7 @@ def test_a_replica_that_comes_back_after_a_restart_did_not_go_back() -> None:
 def test_a_label_that_the_config_does_not_have_is_waited_for_to_go() -> None:
     there = ((1, "AVAILABLE"), (2, "AVAILABLE"))
     fleet = Scripted(*[shows(*there, stable=1, canary=2)] * 3, shows(*there, stable=1))
-    wait_for(fleet, seconds=20)
+    wait_for(fleet, seconds=60)
     assert fleet.reloads == 1
     with pytest.raises(FleetError, match="canary is still 2"):
         wait_for(Scripted(shows(*there, stable=1, canary=2)))
@@ -87,10 +87,10 @@ def test_replicas_that_poll_get_no_reload() -> None:
     late = shows((1, "AVAILABLE"), stable=1)
     done = shows((1, "AVAILABLE"), (2, "AVAILABLE"), stable=1)
     fleet = Scripted(late, late, late, done)
-    wait_for(fleet, seconds=20, reload=False)
+    wait_for(fleet, seconds=60, reload=False)
     assert fleet.reloads == 0
     fleet = Scripted(late, late, late, done)
-    wait_for(fleet, seconds=20)
+    wait_for(fleet, seconds=60)
     assert fleet.reloads == 1
 
 

@@ -66,7 +66,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(60)
 
 
 def test_start_promote_retire_under_load_fails_no_request(stack: Stack) -> None:

@@ -66,7 +66,7 @@ class Run:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(30)
+            self.process.wait(60)
 
 
 def _command(pid: int) -> str:

@@ -102,7 +102,7 @@ def test_a_killed_run_resumes_and_embeds_nothing_twice(tiles, server, tmp_path):
     current = tmp_path / "index" / "current.json"
     wait_until(lambda: current.exists() and len(rows(tmp_path / "index")) > 0, TIMEOUT)
     process.kill()
-    process.wait(10)
+    process.wait(60)
     before = {row["path"] for row in rows(tmp_path / "index") if row["reason"] is None}
     code, output = run("index", *where)
     assert code == 0, output

@@ -41,7 +41,7 @@ from tests.support.waiting import wait_until
 PREDICTION = "/tensorflow.serving.PredictionService/"
 MODEL = "/tensorflow.serving.ModelService/"
 JPEG = b"\xff\xd8\xff\x00\x01"
-TIMEOUT = 20.0  # seconds
+TIMEOUT = 60.0  # seconds
 
 
 def config(*models: str) -> ModelServerConfig:

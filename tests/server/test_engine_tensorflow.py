@@ -136,7 +136,7 @@ def test_threads_share_an_engine(tmp_path: Path) -> None:
 
     def one(number: int) -> bool:
         image = JPEG + bytes([number])
-        start.wait(20)
+        start.wait(60)
         outputs = ["features"] if number % 2 else ["features", "status"]
         found = engine.run("serving_default", {"image_bytes": strings(image)}, outputs)
         return np.array_equal(found["features"][0], expected_vector(image))

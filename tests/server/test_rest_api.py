@@ -46,7 +46,7 @@ class Rest:
             f"http://127.0.0.1:{self.port}{path}", body, headers, method=method
         )
         try:
-            answer = urllib.request.urlopen(request, timeout=20)
+            answer = urllib.request.urlopen(request, timeout=60)
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
@@ -378,7 +378,7 @@ def test_metrics_are_at_the_path_of_the_monitoring_config(rest):
 def test_http_clients_that_misbehave_do_not_hurt_grpc(rest):
     sockets = []
     for number in range(200):
-        sock = socket.create_connection(("127.0.0.1", rest.port), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", rest.port), timeout=60)
         sock.sendall(
             [
                 b"",

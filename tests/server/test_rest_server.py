@@ -48,7 +48,7 @@ class Running:
                 refuse=lambda _request, error: failure(error),
                 admission=self.admission,
                 working=2,
-                timeout=5,
+                timeout=60,
                 max_body_bytes=LIMIT,
             ),
         )
@@ -59,7 +59,7 @@ class Running:
         return await asyncio.to_thread(self.handle, request)
 
     def socket(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.http.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.http.port), timeout=60)
 
     def send(self, data: bytes) -> bytes:
         """All that comes back for `data`, until the server closes or half a second is silent."""
@@ -91,7 +91,7 @@ def one_answer(sock: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-until = partial(wait_until, timeout=10)
+until = partial(wait_until, timeout=60)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def running() -> Iterator[Running]:
 
 
 def test_a_connection_serves_one_request_after_the_other(running):
-    connection = http.client.HTTPConnection("127.0.0.1", running.http.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", running.http.port, timeout=60)
     for path in ("/a", "/b?query=1", "/c"):
         connection.request("POST", path, b"xyz")
         answer = connection.getresponse()
@@ -170,7 +170,7 @@ def test_a_body_over_the_limit_is_refused(running, head):
 
 def test_bodies_count_against_the_memory_limit_and_free_it_again(running):
     running.admission.limit = 2 * MIB
-    connection = http.client.HTTPConnection("127.0.0.1", running.http.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", running.http.port, timeout=60)
     connection.request("POST", "/", bytes(3 * MIB))
     answer = connection.getresponse()
     assert answer.status == 429
@@ -200,7 +200,7 @@ def test_small_bodies_fit_by_the_dozen_under_a_small_limit(running):
 
     def wait(request: Request) -> Answer:
         arrived.release()
-        go_on.wait(10)
+        go_on.wait(60)
         return echo(request)
 
     running.handle = wait
@@ -283,9 +283,9 @@ def test_a_client_that_leaves_cancels_its_request(running):
     running.handle = wait
     with running.socket() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert arrived.wait(10)
+        assert arrived.wait(60)
         assert not cancelled.is_set()
-    assert cancelled.wait(10)
+    assert cancelled.wait(60)
 
 
 def connected(running: Running, count: int) -> list[socket.socket]:
@@ -343,7 +343,7 @@ def test_gets_are_answered_while_every_thread_is_taken(running):
     def answer(request: Request) -> Answer:
         if request.method == "POST":
             arrived.release()
-            go_on.wait(10)
+            go_on.wait(60)
         return echo(request)
 
     running.handle = answer
@@ -351,7 +351,7 @@ def test_gets_are_answered_while_every_thread_is_taken(running):
     for sock in sockets:
         sock.sendall(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
     for _ in range(2):  # places
-        assert arrived.acquire(timeout=10)
+        assert arrived.acquire(timeout=60)
     assert running.send(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"GET /ok 0")
     go_on.set()
     for sock in sockets:
@@ -372,7 +372,7 @@ def test_requests_refused_for_their_size_are_counted():
     post = "POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
 
     def send(size: int) -> bytes:
-        sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+        sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
         sock.sendall(post.format(size).encode() + bytes(400))
         sock.settimeout(0.5)
         return read_all(sock)
@@ -462,13 +462,13 @@ def test_stop_finishes_what_is_being_answered_and_refuses_the_rest():
 
     def wait(_: Request) -> Answer:
         arrived.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return Answer(status=200, body=b"done")
 
     running.handle = wait
     with running.socket() as busy, running.socket() as idle:
         busy.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert arrived.wait(10)
+        assert arrived.wait(60)
         stopping = threading.Thread(target=running.http.stop, args=(10,))
         stopping.start()
         assert idle.recv(100) == b""
@@ -476,7 +476,7 @@ def test_stop_finishes_what_is_being_answered_and_refuses_the_rest():
         received = read_all(busy)
         assert received.endswith(b"done")
         assert b"Connection: close" in received
-        stopping.join(10)
+        stopping.join(60)
         assert not stopping.is_alive()
     with pytest.raises(OSError, match="refused"):
         running.socket()
@@ -485,7 +485,7 @@ def test_stop_finishes_what_is_being_answered_and_refuses_the_rest():
 def test_stop_does_not_wait_for_ever():
     running = Running()
     go_on = threading.Event()
-    running.handle = lambda _: Answer(status=200) if go_on.wait(20) else Answer(status=500)
+    running.handle = lambda _: Answer(status=200) if go_on.wait(60) else Answer(status=500)
     with running.socket() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         started = time.monotonic()
