@@ -1,4 +1,4 @@
-# From a fresh clone: `make demo` shows vectors, `make test` runs every test.
+# From a fresh clone: `make demo` shows vectors, `make test` runs the fast tests of every area.
 # Needs Python 3.11 or later, gcc, make, git and a package index.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,9 +11,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := install --quiet --disable-pip-version-check --constraint constraints.txt
 SHOWN  := $(PYTHON) scripts/pip_progress.py
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart 0
 
-.PHONY: demo search test test-samples test-pythons test-stack tools lint fix prose coverage \
-        protos check-protos bench clean help
+.PHONY: demo search test test-all test-slow test-samples test-pythons environments test-stack tools \
+        lint fix prose coverage protos check-protos bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -26,14 +27,24 @@ search: $(VENV)/.installed .venv-search/.installed ## visual search over a folde
 	@$(BIN)/python scripts/search.py --module "$(MODULE)" --photos "$(PHOTOS)" --port "$(PORT)" \
 	    --python .venv-search/bin/python
 
-test: $(VENV)/.installed $(VENV)/.dev ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(TESTS)
+test: $(VENV)/.installed $(VENV)/.dev ## the fast tests of every area (TESTS=tests/client: of one)
+	$(PYTEST) -m "not slow" $(TESTS)
+
+test-all: $(VENV)/.installed $(VENV)/.dev ## every test
+	$(PYTEST) $(TESTS)
+
+test-slow: $(VENV)/.installed $(VENV)/.dev ## the tests that `make test` leaves out
+	$(PYTEST) -m slow $(TESTS)
 
 test-samples: $(VENV)/.installed $(VENV)/.dev ## the tests of samples/
 	@scripts/test_samples.sh $(PYTHON)
 
-test-pythons: ## the same but for slow tests, on further Pythons that are found here
+test-pythons: ## the fast tests of client, command and server on other Pythons found here
 	@scripts/test_pythons.sh $(PYTHONS)
+
+environments: ## what test-samples and test-pythons run in
+	@scripts/test_samples.sh --install $(PYTHON)
+	@scripts/test_pythons.sh --install $(PYTHONS)
 
 test-stack: $(VENV)/.installed $(VENV)/.dev ## the Compose stack for real, where a Docker engine answers
 	@scripts/stack_engine.sh $(BIN)/python scripts/stack_test.py
