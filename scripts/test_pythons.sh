@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests of client, command and server, but for the slow ones, on each Python given
-# (test_pythons.sh 3.12 3.13); says which of them are not found. CI's own Python runs everything.
+# Runs the fast tests of client, command and server on each Python given (test_pythons.sh 3.12 3.13);
+# says which of them are not found. CI's own Python runs everything. With --install first, only
+# makes the environments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +15,11 @@ find_python() {
   done
 }
 
+install_only=
+if [ "${1:-}" = --install ]; then
+  install_only=yes
+  shift
+fi
 for version in "$@"; do
   python=$(find_python "$version")
   if [ -z "$python" ]; then
@@ -28,7 +34,10 @@ for version in "$@"; do
       -e "./client[parquet]" -e ./exporter -e ./server -e ./rollout -r requirements-dev.txt
     touch "$venv/.installed"
   fi
-  echo "test-pythons: Python $version"
-  # Newer Pythons deprecate what our dependencies still use.
-  "$venv/bin/python" -m pytest -W default -q -n 2 --dist loadfile --max-worker-restart 0 -m "not slow" tests/client tests/cli tests/server
+  if [ -z "$install_only" ]; then
+    echo "test-pythons: Python $version"
+    # Newer Pythons deprecate what our dependencies still use.
+    "$venv/bin/python" -m pytest -W default -q -n 2 --dist worksteal --max-worker-restart 0 \
+      -m "not slow" tests/client tests/cli tests/server
+  fi
 done

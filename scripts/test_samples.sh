@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
 # Run mypy and the tests of samples/ in an environment of their own, for their packages do not agree
-# with the project's. Where these cannot be installed it says so and ends well.
+# with the project's. Where these cannot be installed it says so and ends well. With --install first,
+# only makes the environment.
 set -euo pipefail
+install_only=
+if [ "$1" = --install ]; then
+    install_only=yes
+    shift
+fi
 python=$1
 venv=.venv-samples
 requirements=samples/requirements-test.txt
@@ -24,6 +30,7 @@ if ! current; then
     fi
     touch "$venv/.installed"
 fi
+[ -z "$install_only" ] || exit 0
 # Beam has types, but not everywhere.
 MYPYPATH=samples/visual_search:samples/bulk:samples/reindex "$venv/bin/mypy" \
     --allow-untyped-calls samples/visual_search/visual_search samples/bulk samples/reindex
