@@ -16,6 +16,8 @@ from tests.server.split_model import write_split_model
 from tests.support.process import ServerProcess
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow  # new interpreters throughout
+
 SOURCE = Path(__file__).parent.parent / "support" / "outside.c"
 LOCAL = {"name -", "name localhost", "name 127.0.0.1", "name ::", "name ::1", "name 0.0.0.0"}
 

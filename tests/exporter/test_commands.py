@@ -225,6 +225,7 @@ def run(*argv: str, cwd: Path, **options) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_a_process_prints_nothing_of_tensorflows(tmp_path, tf2_module):
     """TensorFlow logs to the descriptor while it is imported; a terminal would show it."""
     done = run("export", str(tf2_module), "out/m", cwd=tmp_path, new_interpreter=True)

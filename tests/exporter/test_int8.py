@@ -85,6 +85,7 @@ def test_the_network_gives_vectors_of_the_same_space(version):
     assert cosines.min() > 0.98
 
 
+@pytest.mark.slow
 def test_nothing_is_published_below_the_gate(tf2_module, tmp_path, capsys, monkeypatch):
     fastest = [each for each in quantise.SETTINGS if each.overflow_fix][:1]
     monkeypatch.setattr(quantise, "SETTINGS", fastest)
@@ -95,6 +96,7 @@ def test_nothing_is_published_below_the_gate(tf2_module, tmp_path, capsys, monke
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("vnni", "options", "tried"),
     [

@@ -42,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PHOTO = photo(200, 150)
 
 
+@pytest.mark.slow
 def test_no_file_costs_more_than_a_bounded_time_and_memory() -> None:
     side, size = 1024, 400_000
     command = [sys.executable, "-m", "tests.exporter.measure_hostile"]

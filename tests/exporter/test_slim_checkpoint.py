@@ -72,6 +72,7 @@ def test_a_checkpoint_becomes_the_module_of_its_weights(checkpoint, stand_in_mod
         np.testing.assert_array_equal(ours.get_tensor(name), theirs.get_tensor(name))
 
 
+@pytest.mark.slow
 def test_missing_and_surplus_variables_are_named(tmp_path):
     shapes = dict(variable_shapes())
     shapes.pop("InceptionResnetV2/Conv2d_7b_1x1/weights")

@@ -310,6 +310,7 @@ TAKER = """if True:
 """
 
 
+@pytest.mark.slow
 def test_a_dead_lock_is_dropped_by_one_exporter_only(tmp_path):
     """Else the second one drops the lock that the first has taken since."""
     directory = str(tmp_path / "module")

@@ -12,6 +12,7 @@ import tensorflow_hub as hub
 from tensorflow.core.protobuf import saved_model_pb2
 
 from featurewire_exporter import photos, tf1_hub
+from featurewire_exporter.network import Size
 from featurewire_exporter.network_module import variable_shapes
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.sources import fetch
@@ -119,7 +120,8 @@ def test_it_has_the_parameters_of_the_network(module):
 
 
 def test_weights_are_the_same_for_one_seed_only():
-    shapes = dict(list(variable_shapes().items())[:8])
+    small = Size(divisor=8, blocks=(1, 1, 1))
+    shapes = dict(list(variable_shapes(small).items())[:8])
     first, again, other = (dict(stand_in_variables(shapes, seed=seed)) for seed in (1, 1, 2))
 
     for name, value in first.items():

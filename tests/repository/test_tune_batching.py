@@ -28,6 +28,7 @@ def test_what_is_written_takes_warm_up_records_of_any_size(batch):
     assert config.execution_size == config.allowed_sizes[-1] == batch
 
 
+@pytest.mark.slow
 def test_a_server_is_tuned_and_the_file_written(tmp_path, capsys, monkeypatch):
     write_tiny_model(tmp_path / "model", 1)
     output = tmp_path / "batching.config"

@@ -60,7 +60,7 @@ def jittered(rows, chance, scale=3e-3):
     return rows * (1 + scale * chance.standard_normal(rows.shape))
 
 
-@pytest.mark.parametrize("count", [20, 100])
+@pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_version_compared_with_itself_rarely_fails(count):
     outcomes = []
     for number in range(COMPARISONS):
@@ -73,7 +73,7 @@ def test_a_version_compared_with_itself_rarely_fails(count):
         assert outcomes.count("pass") >= 0.9 * COMPARISONS
 
 
-@pytest.mark.parametrize("count", [10, 60])
+@pytest.mark.parametrize("count", [10, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_version_exactly_at_a_limit_rarely_fails(count):
     """The hardest case that must still not fail: latency, and a share of images that change."""
     limits = Thresholds()
@@ -96,7 +96,9 @@ def test_a_version_exactly_at_a_limit_rarely_fails(count):
     assert failed <= RATE * COMPARISONS
 
 
-@pytest.mark.parametrize("count", [8, 60, 200])
+@pytest.mark.parametrize(
+    "count", [8, *(pytest.param(count, marks=pytest.mark.slow) for count in (60, 200))]
+)
 def test_intervals_cover_the_true_value_as_often_as_they_say(count):
     """A skewed value's mean, its median and its 5th percentile; 400 samples each."""
     missed = np.zeros(6)

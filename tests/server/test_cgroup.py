@@ -97,6 +97,7 @@ print(flags.CORES, batching_config.BatchingConfig().threads,
 """
 
 
+@pytest.mark.slow
 def test_a_quota_sets_every_default_that_counts_cores(tmp_path: Path) -> None:
     root = tree(tmp_path, "0::/\n", {"sys/fs/cgroup/cpu.max": "300000 100000"})
     command = [sys.executable, "-c", CODE, str(root)]

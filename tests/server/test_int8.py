@@ -47,6 +47,7 @@ def refusal(path: Path, config: EngineConfig = INT8) -> str:
     return caught.value.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", [False, True])
 def test_the_quantised_network_runs_and_the_manifest_says_so(artifact, tmp_path, beside):
     engine = load_engine(artifact, INT8, beside=beside)

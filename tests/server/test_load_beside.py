@@ -41,6 +41,7 @@ def features(run, photos: list[Path]) -> np.ndarray:
     return run("serving_default", {"image_bytes": images}, ["features"])["features"]
 
 
+@pytest.mark.slow
 def test_a_version_loads_while_another_computes(
     version: Path, photos: list[Path], monkeypatch
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_version_loads_while_another_computes(
     np.testing.assert_allclose(features(beside.run, photos), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_openvino_cannot_run_is_said(tmp_path: Path) -> None:
     path = write_split_model(
         tmp_path,
