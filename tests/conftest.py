@@ -125,7 +125,7 @@ def stand_in(request: pytest.FixtureRequest) -> StandIn:
     """The small stand-in and, in the slow set, the full-size one."""
     if request.param == "small":
         module, base = "small_stand_in_module", "small_published"
-        dimension, convolutions = 192, 54
+        dimension, convolutions = 192, 51
     else:
         module, base = "stand_in_module", "published"
         dimension, convolutions = 1536, 244
