@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
+from featurewire_server.common import memory
 from featurewire_server.common.errors import (
     ServingError,
     cancelled,
@@ -100,6 +101,7 @@ class TensorFlowEngine:
             raise not_found(
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
             )
+        memory.return_large_blocks()
         self.precision = config.mixed_precision or "float32"
         self._lock = threading.Lock()
         self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., list[Any]]] = {}
