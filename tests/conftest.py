@@ -114,7 +114,8 @@ def small_published(tmp_path_factory: pytest.TempPathFactory, small_stand_in_mod
     """The small stand-in, exported: a base path with version 1 in it."""
 
     def make(folder: Path) -> None:
-        export = ["-m", "featurewire_exporter", "export", small_stand_in_module, folder / "small"]
+        export = ["-m", "featurewire_exporter", "export"]
+        export += [str(small_stand_in_module), str(folder / "small")]
         warm.run(export, check=True, capture_output=True, text=True, timeout=250)
 
     return once_for_all_workers(tmp_path_factory, "small-published", make) / "small"

@@ -41,7 +41,9 @@ except PublishError as error:
 """
 
 
-def start(base: Path, *, version: int = 0, wait_at: str = "") -> warm.WarmProcess:
+def start(
+    base: Path, *, version: int = 0, wait_at: str = ""
+) -> subprocess.Popen | warm.WarmProcess:
     process = warm.start(
         ["-c", EXPORTER, str(base), str(version), wait_at],
         stdin=subprocess.PIPE,
@@ -53,7 +55,7 @@ def start(base: Path, *, version: int = 0, wait_at: str = "") -> warm.WarmProces
     return process
 
 
-def finish(process: warm.WarmProcess) -> tuple[int, str]:
+def finish(process: subprocess.Popen | warm.WarmProcess) -> tuple[int, str]:
     output, _ = process.communicate("\n", timeout=120)
     return process.returncode, output
 

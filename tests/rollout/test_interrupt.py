@@ -41,7 +41,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(stack: Stack, version: int, images: Path) -> subprocess.Popen | warm.WarmProcess:
     servers = [f"--server={server.target}" for server in stack.servers]
     return warm.start(
-        [Path(sys.executable).with_name("featurewire"), "rollout", "run", *servers, *LIMITS]
+        [str(Path(sys.executable).with_name("featurewire")), "rollout", "run", *servers, *LIMITS]
         + ["--config", str(stack.config), "--model", "tiny", "--version", str(version)]
         + ["--images", str(images), "--watch", "600", "--no-memory-check"],
         imports=warm.CLIENT,

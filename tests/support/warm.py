@@ -242,7 +242,8 @@ class WarmProcess:
             return  # another thread was faster
         content = self._connection.recv(1024)
         # Without an answer the server was killed, and with it what it started.
-        ended = json.loads(content) if content else {"status": -9, "cpu_seconds": 0.0}
+        lost = {"status": -9, "cpu_seconds": 0.0}
+        ended: dict[str, Any] = json.loads(content) if content else lost
         _run.cpu_seconds += ended["cpu_seconds"]
         self.returncode = ended["status"]
         self._connection.close()
