@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,21 @@ ONE = Origin(model="tiny", version=1, vector_space="space-1")
 BARE = Origin(model="tiny", version=1, vector_space=None)
 KINDS = [".npy", ".jsonl", ".parquet"]
 
+opened: list[Output] = []
+"""Outputs of the running test. A process that ends releases its files; a test has to do it."""
+
+
+@pytest.fixture(autouse=True)
+def release_outputs() -> Iterator[None]:
+    yield
+    while opened:
+        opened.pop().leave()
+
+
+def output_at(path: Path) -> Output:
+    opened.append(Output(path))
+    return opened[-1]
+
 
 def vector(number: int) -> np.ndarray:
     return np.arange(4, dtype=np.float32) / 3 + number
@@ -31,11 +47,11 @@ def append(output: Output, *numbers: int) -> Output:
 
 def begin(path: Path, *numbers: int) -> None:
     """What a killed run leaves."""
-    append(Output(path), *numbers).leave()
+    append(output_at(path), *numbers).leave()
 
 
 def publish(path: Path, *numbers: int) -> None:
-    append(Output(path), *numbers).publish()
+    append(output_at(path), *numbers).publish()
 
 
 def loaded(output: Output) -> list[str]:
@@ -70,7 +86,7 @@ def expected(*numbers: int) -> list[tuple[str, list[float]]]:
 @pytest.mark.parametrize("suffix", KINDS)
 def test_rows_come_back_exactly(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    output = append(Output(path), 0, 1, 2)
+    output = append(output_at(path), 0, 1, 2)
     assert not path.exists()
     output.publish()
     assert rows_of(path) == expected(0, 1, 2)
@@ -82,7 +98,7 @@ def test_rows_come_back_exactly(tmp_path, suffix):
 def test_a_published_file_is_extended_and_stays_whole_meanwhile(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     publish(path, 0, 1)
-    output = Output(path)
+    output = output_at(path)
     assert loaded(output) == ["0.jpg", "1.jpg"]
     append(output, 2)
     assert rows_of(path) == expected(0, 1)
@@ -97,7 +113,7 @@ def test_a_journal_cut_at_any_byte_loses_only_the_row_that_was_torn(tmp_path, su
     old = list(range(extended))
     if extended:
         publish(path, *old)
-    output = Output(path)
+    output = output_at(path)
     loaded(output)
     journal = tmp_path / f"out{suffix}.partial"
     ends = []
@@ -109,7 +125,7 @@ def test_a_journal_cut_at_any_byte_loses_only_the_row_that_was_torn(tmp_path, su
     for cut in range(len(whole) + 1):
         journal.write_bytes(whole[:cut])
         kept = [*old, *(extended + row for row, end in enumerate(ends) if end <= cut)]
-        again = Output(path)
+        again = output_at(path)
         again.check_free(resume=True, overwrite=False)
         assert loaded(again) == [f"{number}.jpg" for number in kept], cut
         append(again, *range(len(kept), extended + 3))
@@ -120,23 +136,23 @@ def test_a_journal_cut_at_any_byte_loses_only_the_row_that_was_torn(tmp_path, su
 @pytest.mark.parametrize("suffix", KINDS)
 def test_a_second_process_may_not_go_on_with_a_journal_in_use(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    first = append(Output(path), 0)
+    first = append(output_at(path), 0)
     with pytest.raises(OutputError, match=r"another process is writing .*; wait for it to end"):
-        loaded(Output(path))
+        loaded(output_at(path))
     with pytest.raises(OutputError, match="another process is writing"):
-        append(Output(path), 1)
+        append(output_at(path), 1)
     first.leave()
-    assert loaded(Output(path)) == ["0.jpg"]
+    assert loaded(output_at(path)) == ["0.jpg"]
 
 
 @pytest.mark.parametrize("suffix", KINDS)
 def test_two_processes_cannot_extend_the_same_file_at_once(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     publish(path, 0)
-    first = Output(path)
+    first = output_at(path)
     loaded(first)
     with pytest.raises(OutputError, match="another process is writing"):
-        loaded(Output(path))
+        loaded(output_at(path))
 
 
 @pytest.mark.parametrize("extended", [0, 2])
@@ -148,7 +164,7 @@ def test_a_kill_after_any_rename_loses_nothing_and_repeats_nothing(
     path = tmp_path / f"out{suffix}"
     if extended:
         publish(path, *range(extended))
-    output = Output(path)
+    output = output_at(path)
     loaded(output)
     append(output, *range(extended, extended + 2))
     replace, unlink = os.replace, Path.unlink
@@ -174,7 +190,7 @@ def test_a_kill_after_any_rename_loses_nothing_and_repeats_nothing(
     except KeyboardInterrupt:
         output.leave()
     monkeypatch.undo()
-    again = Output(path)
+    again = output_at(path)
     assert loaded(again) == [f"{number}.jpg" for number in range(extended + 2)]
     again.publish()
     assert rows_of(path) == expected(*range(extended + 2))
@@ -186,7 +202,7 @@ def test_a_killed_overwriting_run_resumes_without_the_old_rows(tmp_path, suffix)
     path = tmp_path / f"out{suffix}"
     publish(path, 0, 1)
     begin(path, 5)
-    again = Output(path)
+    again = output_at(path)
     assert loaded(again) == ["5.jpg"]
     again.publish()
     assert rows_of(path) == expected(5)
@@ -195,12 +211,12 @@ def test_a_killed_overwriting_run_resumes_without_the_old_rows(tmp_path, suffix)
 def test_a_published_file_that_lost_rows_is_not_gone_on_with(tmp_path):
     path = tmp_path / "out.jsonl"
     publish(path, 0, 1)
-    output = Output(path)
+    output = output_at(path)
     loaded(output)
     append(output, 2).leave()
     path.write_bytes(encode(0, "0.jpg", ONE, vector(0)))
     with pytest.raises(OutputError, match=r"goes on with 2 rows of .*, which holds 1; choose"):
-        loaded(Output(path))
+        loaded(output_at(path))
 
 
 @pytest.mark.parametrize("what", [(True, False), (False, True), (False, False)])
@@ -210,7 +226,7 @@ def test_a_journal_of_another_program_is_left_alone(tmp_path, suffix, content, w
     file = tmp_path / f"out{suffix}.partial"
     file.write_bytes(content)
     with pytest.raises(OutputError, match="is not a journal of this featurewire embed"):
-        Output(tmp_path / f"out{suffix}").check_free(resume=what[0], overwrite=what[1])
+        output_at(tmp_path / f"out{suffix}").check_free(resume=what[0], overwrite=what[1])
     assert file.read_bytes() == content
 
 
@@ -219,14 +235,14 @@ def test_files_that_are_there_are_refused_unless_one_says_what_to_do(tmp_path, s
     path = tmp_path / f"out{suffix}"
     begin(path, 0)
     with pytest.raises(OutputError, match=r"left from a run that did not end; --resume"):
-        Output(path).check_free(resume=False, overwrite=False)
-    output = Output(path)
+        output_at(path).check_free(resume=False, overwrite=False)
+    output = output_at(path)
     loaded(output)
     output.publish()
     with pytest.raises(OutputError, match=r"exists; --resume goes on with it, --overwrite"):
-        Output(path).check_free(resume=False, overwrite=False)
-    Output(path).check_free(resume=True, overwrite=False)
-    Output(path).check_free(resume=False, overwrite=True)
+        output_at(path).check_free(resume=False, overwrite=False)
+    output_at(path).check_free(resume=True, overwrite=False)
+    output_at(path).check_free(resume=False, overwrite=True)
 
 
 WHAT_TO_DO = [
@@ -245,38 +261,38 @@ def test_what_is_no_index_is_not_replaced_by_one(tmp_path, content, beside, what
     with pytest.raises(
         OutputError, match=r"out.jsonl exists and is not a featurewire embed index; move it away"
     ):
-        Output(tmp_path / "out.npy").check_free(**what)
+        output_at(tmp_path / "out.npy").check_free(**what)
     assert (tmp_path / "out.jsonl").read_bytes() == content
 
 
 @pytest.mark.parametrize("what", WHAT_TO_DO)
 def test_the_index_of_an_array_is_no_output_of_lines(tmp_path, what):
-    array = append(Output(tmp_path / "out.npy"), 0, 1)
+    array = append(output_at(tmp_path / "out.npy"), 0, 1)
     with pytest.raises(OutputError, match=r"out.jsonl is to be the index of .*out.npy.partial;"):
-        Output(tmp_path / "out.jsonl").check_free(**what)
+        output_at(tmp_path / "out.jsonl").check_free(**what)
     array.publish()
     with pytest.raises(OutputError, match=r"out.jsonl is the index of .*out.npy; choose another"):
-        Output(tmp_path / "out.jsonl").check_free(**what)
+        output_at(tmp_path / "out.jsonl").check_free(**what)
 
 
 @pytest.mark.parametrize("what", WHAT_TO_DO)
 def test_an_array_does_not_take_the_name_of_lines_that_were_begun(tmp_path, what):
     begin(tmp_path / "out.jsonl", 0)
     with pytest.raises(OutputError, match=r"out.jsonl.partial is left from a run into"):
-        Output(tmp_path / "out.npy").check_free(**what)
+        output_at(tmp_path / "out.npy").check_free(**what)
 
 
 def test_lines_beside_an_array_of_something_else_are_gone_on_with(tmp_path):
     (tmp_path / "out.npy").write_bytes(b"mine")
     publish(tmp_path / "out.jsonl", 0)
-    Output(tmp_path / "out.jsonl").check_free(resume=True, overwrite=False)
-    assert loaded(Output(tmp_path / "out.jsonl")) == ["0.jpg"]
+    output_at(tmp_path / "out.jsonl").check_free(resume=True, overwrite=False)
+    assert loaded(output_at(tmp_path / "out.jsonl")) == ["0.jpg"]
 
 
 def test_an_index_without_its_array_is_not_gone_on_with(tmp_path):
     (tmp_path / "out.jsonl").write_bytes(encode(0, "a.jpg", ONE))
     with pytest.raises(OutputError, match=r"out.jsonl exists without .*out.npy"):
-        Output(tmp_path / "out.npy").load(lambda *_: None)
+        output_at(tmp_path / "out.npy").load(lambda *_: None)
 
 
 @pytest.mark.parametrize("what", WHAT_TO_DO)
@@ -284,7 +300,7 @@ def test_an_index_without_its_array_is_not_gone_on_with(tmp_path):
 def test_a_directory_in_the_place_of_an_output_is_refused(tmp_path, suffix, what):
     (tmp_path / f"out{suffix}").mkdir()
     with pytest.raises(OutputError, match=rf"out{suffix} is not a regular file; choose another"):
-        Output(tmp_path / f"out{suffix}").check_free(**what)
+        output_at(tmp_path / f"out{suffix}").check_free(**what)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +316,7 @@ def test_a_directory_in_the_place_of_an_output_is_refused(tmp_path, suffix, what
 def test_a_file_of_another_program_is_not_gone_on_with(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(OutputError, match=r"choose another --output or start over"):
-        Output(tmp_path / name).load(lambda *_: None)
+        output_at(tmp_path / name).load(lambda *_: None)
     assert (tmp_path / name).read_bytes() == content
 
 
@@ -308,14 +324,14 @@ def test_an_array_of_another_program_is_not_gone_on_with(tmp_path):
     np.save(tmp_path / "out.npy", np.zeros((2, 4)))
     (tmp_path / "out.jsonl").write_bytes(encode(0, "a.jpg", ONE) + encode(1, "b.jpg", ONE))
     with pytest.raises(OutputError, match="was not written by featurewire embed"):
-        Output(tmp_path / "out.npy").load(lambda *_: None)
+        output_at(tmp_path / "out.npy").load(lambda *_: None)
 
 
 def test_an_array_and_an_index_that_disagree_are_not_gone_on_with(tmp_path):
     publish(tmp_path / "out.npy", 0, 1)
     (tmp_path / "out.jsonl").write_bytes(encode(0, "0.jpg", ONE))
     with pytest.raises(OutputError, match=r"holds 2 rows and its index .* 1"):
-        Output(tmp_path / "out.npy").load(lambda *_: None)
+        output_at(tmp_path / "out.npy").load(lambda *_: None)
 
 
 def test_an_index_with_vectors_is_not_gone_on_with(tmp_path):
@@ -323,17 +339,17 @@ def test_an_index_with_vectors_is_not_gone_on_with(tmp_path):
     mixed = encode(0, "0.jpg", ONE) + encode(1, "1.jpg", ONE, vector(1))
     (tmp_path / "out.jsonl").write_bytes(mixed)
     with pytest.raises(OutputError, match=r"line 2 of .*out.jsonl was not written"):
-        Output(tmp_path / "out.npy").load(lambda *_: None)
+        output_at(tmp_path / "out.npy").load(lambda *_: None)
 
 
 @pytest.mark.parametrize("suffix", KINDS)
 @pytest.mark.parametrize("published", [False, True])
 def test_a_vector_of_another_length_is_refused(tmp_path, suffix, published):
     path = tmp_path / f"out{suffix}"
-    output = append(Output(path), 0)
+    output = append(output_at(path), 0)
     if published:
         output.publish()
-        output = Output(path)
+        output = output_at(path)
         loaded(output)
     with pytest.raises(OutputError, match=r"answered with 5 floats .* have 4"):
         output.append("b.jpg", ONE, np.zeros(5, np.float32))
@@ -344,7 +360,7 @@ def test_a_vector_of_another_length_is_refused(tmp_path, suffix, published):
 @pytest.mark.parametrize("suffix", [".txt", "", ".csv", ".NPY"])
 def test_an_unknown_suffix_names_the_known_ones(suffix):
     with pytest.raises(ValueError, match=r"none of \.npy, \.parquet, \.jsonl"):
-        Output(Path(f"out{suffix}"))
+        output_at(Path(f"out{suffix}"))
 
 
 class TestLines:

@@ -206,8 +206,8 @@ def test_an_illegal_config_changes_nothing(make, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "reason"),
     [
-        ('model_platform: ""', "neither model_type"),
-        ("model_type: TENSORFLOW", "both model_type"),
+        ('model_platform: ""', "Illegal setting neither ModelServerConfig::model_type"),
+        ("model_type: TENSORFLOW", "Illegal setting both ModelServerConfig::model_type"),
         ('name: ""', "needs a name"),
         ('base_path: "/nowhere/at/all"', "cannot read the base path /nowhere/at/all"),
     ],
