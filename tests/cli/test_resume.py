@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import FEATUREWIRE, jpeg
 from tests.cli.fake_serving import vector_of
+from tests.support.warm import WarmProcess
 
 IMAGES = 400
 
@@ -39,7 +40,7 @@ def begin(folder: Path, server, output: str) -> subprocess.Popen:
     )
 
 
-def wait_for_rows(journal: Path, rows: int, process: subprocess.Popen) -> None:
+def wait_for_rows(journal: Path, rows: int, process: subprocess.Popen | WarmProcess) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if journal.exists() and len(rows_in(journal)) >= rows:
