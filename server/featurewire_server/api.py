@@ -10,7 +10,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +55,12 @@ CLASS, BULK = "featurewire-class", "bulk"
 """The metadata, or header, of a call for which nobody waits."""
 
 
+REMEMBERED_CONNECTIONS = 1024
+REMEMBERED_SECONDS = 2.0
+READ_CALLS = 8
+"""Of this many calls that would be refused unread, one is read."""
+
+
 @dataclass(kw_only=True)
 class Call(Terms):
     """What a handler knows of a call besides its message."""
@@ -84,6 +91,18 @@ class Call(Terms):
         return self.deadline is not None and self.deadline <= time.monotonic()
 
 
+@dataclass
+class LastCall:
+    """What the last Predict call of a connection asked for, and when."""
+
+    spec: ModelSpec
+    signature_name: str
+    outputs: Sequence[str]
+    at: float
+    followers: int = 0
+    """Calls of the connection since then."""
+
+
 class Api:
     """Every RPC as a coroutine."""
 
@@ -102,6 +121,8 @@ class Api:
         self.metrics = metrics or Metrics()
         self._tensor_content = tensor_content
         self._check = check_method_names
+        self._last_calls: OrderedDict[object, LastCall] = OrderedDict()
+        """By connection; the one that called last is the last key."""
 
     async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
         with self._serving(request, call) as servable:
@@ -109,10 +130,39 @@ class Api:
             run = await by_size(
                 call.held.size, predict.plan, signatures, request, check_method=self._check
             )
+            self._remember(request.model_spec, run, call)
             call.reserve(run.answer_bytes)  # it can be larger than the request by any factor
             [values] = await self._run(servable, [run], call)
             spec = _effective(servable, run.signature_name)
             return await by_size(NUMBERS * run.answer_bytes, self._response, spec, values)
+
+    def _remember(self, spec: ModelSpec, run: Run, call: Call) -> None:
+        calls = self._last_calls
+        calls[call.caller] = LastCall(spec, run.signature_name, run.outputs, time.monotonic())
+        calls.move_to_end(call.caller)
+        if len(calls) > REMEMBERED_CONNECTIONS:
+            calls.popitem(last=False)
+
+    def refuse_early(self, call: Call) -> None:
+        """Raise RESOURCE_EXHAUSTED if a Predict call would come too late, before it is received.
+
+        What a call asks for is in its message. So it is taken to ask for the same as the last call
+        of its connection, if that was a moment ago. One in `READ_CALLS` is received anyway, so that
+        the server learns when a connection asks for something else.
+        """
+        last = self._last_calls.get(call.caller)
+        if last is None or time.monotonic() - last.at > REMEMBERED_SECONDS:
+            return
+        last.followers += 1
+        if last.followers % READ_CALLS == 0:
+            return
+        try:
+            with self.manager.use(last.spec) as servable:
+                servable.runner.require_time(last.signature_name, last.outputs, call)
+        except ServingError as error:
+            if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                call.model, call.started = last.spec.name, time.monotonic()
+                raise
 
     def _response(self, spec: ModelSpec, values: Mapping[str, np.ndarray]) -> PredictResponse:
         response = PredictResponse(model_spec=spec)

@@ -108,6 +108,19 @@ def test_a_call_that_comes_too_late_is_refused_at_once(serve) -> None:
     assert len(server.engine.calls) == 2
 
 
+def test_a_call_like_the_last_one_is_refused_unread(serve) -> None:
+    server = serve(seconds=1000.0)
+    server.hold()
+    assert server.start().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    unread = [server.stub.start(PREDICT, b"no message").code() for _ in range(8)]
+    assert unread.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 7
+    assert unread.count(grpc.StatusCode.INVALID_ARGUMENT) == 1  # one in eight is read
+    patient = server.start(2.0, timeout=None)
+    wait_until(lambda: server.waiting() == 1)
+    server.engine.gate.set()
+    assert patient.code() is grpc.StatusCode.OK
+
+
 def test_rest_refuses_what_comes_too_late_before_parsing(serve) -> None:
     server = serve(seconds=1000.0)
     handler = Handler(server.stub.api, max_body_bytes=1 << 20)

@@ -16,12 +16,18 @@ from featurewire_server.common.errors import ServingError, resource_exhausted
 
 
 def admit(
-    queue: Queue, task: Task, queues: Collection[Queue], *, busy: float | None, now: float
+    queue: Queue,
+    task: Task,
+    queues: Collection[Queue],
+    *,
+    busy: float | None,
+    now: float,
+    announced: bool = False,
 ) -> None:
     """Raise RESOURCE_EXHAUSTED if `task` cannot be answered before its deadline.
 
     `queues`: those in which something waits; `busy`: seconds until what runs has ended, None if
-    nothing runs.
+    nothing runs; `announced`: the task itself comes later, if it is not refused.
     """
     if task.deadline is None:
         return
@@ -34,8 +40,9 @@ def admit(
         return
     rows = queue.padded(min(task.rows, queue.largest))
     if queue.estimate.is_hearsay(rows, now):
-        queue.estimate.probe(rows, now)
         task.probe = True
+        if not announced:
+            queue.estimate.probe(rows, now)
         return
     queue.refused_at = now
     raise too_little_time(needs, left, retry_after=max(needs - left, queue.seconds(rows)))

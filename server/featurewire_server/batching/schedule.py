@@ -105,7 +105,7 @@ class Schedule:
         """
         if task.rows > queue.config.max_batch_size:
             raise TaskTooLarge(task.rows, queue.config.max_batch_size)
-        self.check(queue, task, now)
+        self._admit(queue, task, now)
         queue.make_room(task)
         self._count += 1
         task.order = self._count
@@ -116,9 +116,12 @@ class Schedule:
         self._queues[queue] = None
 
     def check(self, queue: Queue, task: Task, now: float) -> None:
-        """Raise RESOURCE_EXHAUSTED if `task` comes too late to be answered in time."""
+        """Raise RESOURCE_EXHAUSTED if a task like `task`, which is announced, would be refused."""
+        self._admit(queue, task, now, announced=True)
+
+    def _admit(self, queue: Queue, task: Task, now: float, *, announced: bool = False) -> None:
         busy = self._running.left(now) if self._running else None
-        admit(queue, task, self._queues, busy=busy, now=now)
+        admit(queue, task, self._queues, busy=busy, now=now, announced=announced)
 
     def remove(self, queue: Queue, task: Task) -> None:
         """Nobody waits for it any more."""

@@ -188,6 +188,8 @@ class GrpcServer:
 
         async def answer(context: grpc.aio.ServicerContext, call: Call) -> bytes:
             limit.enter(context)
+            if kind is PredictRequest:
+                self._api.refuse_early(call)
             async with limit.receiving() as receiving:
                 data = await limit.message(context, receiving)
                 call.held.resize(len(data))
