@@ -50,7 +50,7 @@ class Server:
             "m", self.engine, options, BatchScheduler(1 if options else 0, unbatched=1)
         )
         queue = self.runner._queue(("serving_default", ("y",)))
-        for _ in range(2):
+        for _ in range(4):  # enough for it to be no hearsay for three batches
             queue.estimate.observe(1, seconds, time.monotonic())
         self.queue = queue
         self._served = served(config(model("m", base_path)), load=lambda *_: self.runner)
@@ -106,6 +106,15 @@ def test_a_call_that_comes_too_late_is_refused_at_once(serve) -> None:
     server.engine.gate.set()
     assert patient.code() is grpc.StatusCode.OK
     assert len(server.engine.calls) == 2
+
+
+def test_bursts_are_answered_after_a_batch_was_held_up(serve) -> None:
+    server = serve(seconds=10.0)
+
+    def burst() -> set[grpc.StatusCode]:
+        return {call.code() for call in [server.start(timeout=5.0) for _ in range(20)]}
+
+    wait_until(lambda: burst() == {grpc.StatusCode.OK}, timeout=5.0)
 
 
 def test_a_call_like_the_last_one_is_refused_unread(serve) -> None:

@@ -27,6 +27,8 @@ class LatencyEstimate:
         """When a batch of a size was last measured or probed."""
         self._recent: deque[tuple[int, float]] = deque(maxlen=3 * POLICY.recent_batches)
         """The last batches of any size."""
+        self._largest = 0
+        """The largest size that was measured."""
         self._sizes: list[int] = []
         self._seconds: list[float] = []
         """The expected time of each of `_sizes`, which are in order."""
@@ -46,6 +48,7 @@ class LatencyEstimate:
             window.popleft()
         self._windows[size] = window
         self._known_at[size] = now
+        self._largest = max(self._largest, size)
         self._recent.append((rows, seconds))
         self._sizes, self._seconds = self._curve()
 
@@ -75,7 +78,7 @@ class LatencyEstimate:
 
     def proven(self, rows: int) -> float:
         """`expected`, but for a larger batch than any that was measured no more than for that."""
-        return self.expected(min(rows, self._sizes[-1])) if self._sizes else 0.0
+        return self.expected(min(rows, self._largest))
 
     def is_hearsay(self, rows: int, now: float) -> bool:
         """Whether no batch of about `rows`, more than half and less than twice, was measured or
