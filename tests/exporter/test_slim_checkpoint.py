@@ -107,7 +107,7 @@ def test_a_checkpoint_without_its_weights_is_one_line(checkpoint, tmp_path, dama
         next(tmp_path.glob("*.data*")).unlink()
 
     text = refusal(str(tmp_path / Path(checkpoint).name), tmp_path)
-    assert "cannot be read" in text or "no checkpoint" in text
+    assert "cannot be read" in text or "not a checkpoint" in text
 
 
 @pytest.mark.parametrize("content", [None, b"no checkpoint"])
@@ -116,7 +116,7 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path, content, capsys):
     if content:
         path.write_bytes(content)
 
-    assert "no checkpoint" in refusal(str(path), tmp_path)
+    assert "not a checkpoint" in refusal(str(path), tmp_path)
     arguments = [str(path), str(tmp_path / "m"), "--from", "slim-checkpoint"]
     assert export(arguments) == 1
     assert capsys.readouterr().err.count("\n") == 1
