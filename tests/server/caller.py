@@ -6,6 +6,7 @@ users of neither do. `python -m tests.server.caller SOCKET` makes calls for a te
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import subprocess
@@ -117,10 +118,21 @@ Caller.register(
 def caller() -> Caller:
     """The other process; it ends with this one."""
     address = str(Path(tempfile.mkdtemp(prefix="caller-"), "socket"))
-    subprocess.Popen([sys.executable, "-m", "tests.server.caller", address], stdin=subprocess.PIPE)
+    command = [sys.executable, "-m", "tests.server.caller", address]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    # `communicate` closes its standard input, which ends it, and waits.
+    atexit.register(process.communicate)
     found = Caller(address, authkey=b"tests")
-    wait_until(Path(address).exists)
-    found.connect()
+
+    def connected() -> bool:
+        assert process.poll() is None, "the process that makes calls has ended"
+        try:
+            found.connect()
+        except (FileNotFoundError, ConnectionRefusedError):  # it does not listen yet
+            return False
+        return True
+
+    wait_until(connected)
     return found
 
 
