@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import threading
 from pathlib import Path
@@ -127,6 +128,37 @@ def test_a_fault_of_openvino_is_internal(openvino, images, monkeypatch):
         with pytest.raises(ServingError, match="out of order") as caught:
             openvino.run(signature, values, [output])
         assert caught.value.code is grpc.StatusCode.INTERNAL
+
+
+def test_work_without_waiting_callers_is_not_computed(openvino, images, monkeypatch):
+    computed: list[int] = []
+    request = import_openvino().InferRequest
+    infer = request.infer
+
+    def counted(self, inputs, **options):
+        computed.append(len(inputs[0]))
+        return infer(self, inputs, **options)
+
+    monkeypatch.setattr(request, "infer", counted)
+    rows = {"images": np.zeros((37, SIZE, SIZE, 3), np.float32)}
+    files = {"image_bytes": images}
+    for seconds, signature, values, output, expected in (
+        ([0.0], "image_feature_vector", rows, "default", []),
+        # The callers leave after the first of the pieces 16, 16, 4 and 1.
+        ([math.inf, 0.0], "image_feature_vector", rows, "default", [16]),
+        ([0.0], "serving_default", files, "features", []),
+        # They leave between decoding and computing.
+        ([60.0, 0.0], "serving_default", files, "features", []),
+    ):
+        answers = iter(seconds)
+        error = error_of(openvino.run, signature, values, [output], answers.__next__)
+        assert error.code is grpc.StatusCode.CANCELLED
+        assert computed == expected
+        assert next(answers, None) is None
+        computed.clear()
+    # Others are still answered.
+    assert openvino.run("serving_default", files, ["features"], lambda: math.inf)
+    assert sum(computed) == len(images) - len(BAD)
 
 
 @pytest.mark.parametrize("outputs", [["status"], ["features"], ["features", "status"]])
