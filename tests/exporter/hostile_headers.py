@@ -65,8 +65,11 @@ def _frames(side: int) -> Iterator[tuple[str, bytes]]:
     ):
         if (precision == 12 and sampling is not _SAMPLINGS[0]) or (restarts and shape[0] == 1):
             continue
+        height, width = shape
+        if count == 4:  # each of their pixels counts as 4/3
+            height, width = (height * 3 // 4, width) if height > 1 else (1, width * 3 // 4)
         head = b"\xff\xd8" + TABLES + (_segment(0xDD, b"\0\1") if restarts else b"")
-        head += frame(code, *shape, sampling[:count], precision)
+        head += frame(code, height, width, sampling[:count], precision)
         progressive = code in (0xC2, 0xC6, 0xCA, 0xCE)
         last = 0 if progressive else 63
         names = list(range(1, count + 1))
@@ -79,7 +82,8 @@ def _frames(side: int) -> Iterator[tuple[str, bytes]]:
 def _scripts(side: int) -> Iterator[tuple[str, bytes]]:
     """Progressive files: one scan of each kind, as often as the bound allows and beyond."""
     for code, count, sampling in itertools.product(FRAMES, (1, 3, 4), _SAMPLINGS[:4]):
-        head = b"\xff\xd8" + TABLES + frame(code, side, side, sampling[:count])
+        height = side * 3 // 4 if count == 4 else side
+        head = b"\xff\xd8" + TABLES + frame(code, height, side, sampling[:count])
         names = list(range(1, count + 1))
         first = scan(names, 0, 0, 0, bytes(64))
         full = b"".join(scan([each], 1, 63, 0, bytes(64)) for each in names)
@@ -90,10 +94,10 @@ def _scripts(side: int) -> Iterator[tuple[str, bytes]]:
             "AC of one bit": scan([1], 1, 63, 0x10, b""),
             "AC in long runs": scan([count], 1, 63, 0, b"\xe0\x00" * 40),
             "DC of one bit": scan(names, 0, 0, 0x10, b""),
-            "a frame": frame(code, side, side, sampling[:count]),
-            "another frame": frame(0xCA, side, side, sampling[:count]),
+            "a frame": frame(code, height, side, sampling[:count]),
+            "another frame": frame(0xCA, height, side, sampling[:count]),
             "a table": TABLES,
-            "DNL": _segment(0xDC, struct.pack(">H", side)),
+            "DNL": _segment(0xDC, struct.pack(">H", height)),
             "DAC": _segment(0xCC, b"\0\1\x10\1"),
         }.items():
             for times in (1, 30 - count, 31, 600):

@@ -150,12 +150,21 @@ def test_a_png_that_is_packed_badly_is_decoded(
 def test_a_jpeg_of_too_many_scans_for_its_pixels_is_too_large(mode: str) -> None:
     picture = encode(PHOTO.convert(mode), progressive=True)
     scans = component_scans(picture)
-    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
+    limit = 200 * 150 * (4 if mode == "CMYK" else 3) // 3
+    config = PreprocessConfig(height=48, width=64, max_pixels=limit)
     batch = [with_scans(picture, -1, times) for times in (0, 32 - scans, 33 - scans, 5000)]
     assert served(config)(batch)[1].tolist() == [OK, OK, TOO_LARGE, TOO_LARGE]
     # A picture far from the limit may have more.
     batch = [with_scans(picture, -1, times) for times in (512 - scans, 513 - scans)]
     assert served(CONFIG)(batch)[1].tolist() == [OK, TOO_LARGE]
+
+
+def test_a_pixel_of_four_components_counts_as_four_thirds() -> None:
+    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
+    sizes = [(150, 150), (151, 150), (199, 150)]
+    cmyk = [encode(photo(*size).convert("CMYK")) for size in sizes]
+    colour = [encode(photo(*size)) for size in sizes]
+    assert served(config)(cmyk + colour)[1].tolist() == [OK, TOO_LARGE, TOO_LARGE, OK, OK, OK]
 
 
 def test_a_scan_counts_once_for_each_of_its_components() -> None:
