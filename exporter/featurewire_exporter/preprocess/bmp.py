@@ -63,13 +63,18 @@ def decode_indexed(data: tf.Tensor, shape: tf.Tensor, extra: tf.Tensor) -> tf.Te
     height, width, _ = tf.unstack(shape)
     _, _, bits, _ = tf.unstack(extra)
     # The leftmost pixel of a byte has its highest bits.
-    shifts = tf.cast(tf.range(8 - bits, -1, -bits), tf.uint8)
-    mask = tf.cast(tf.bitwise.left_shift(1, bits) - 1, tf.uint8)
-    indices = tf.bitwise.right_shift(_rows(data, height, extra)[:, :, tf.newaxis], shifts)
-    indices = tf.reshape(tf.bitwise.bitwise_and(indices, mask), tf.stack([height, -1]))
+    shifts = tf.range(8 - bits, -1, -bits)
+    indices = tf.bitwise.right_shift(tf.range(256)[:, tf.newaxis], shifts)
+    indices = tf.bitwise.bitwise_and(indices, tf.bitwise.left_shift(1, bits) - 1)
     start = little(window(data[tf.newaxis], 14, 4)) + 14
     palette = tf.reshape(window(data[tf.newaxis], start, 1024), [256, 4])[:, 2::-1]
-    return tf.gather(tf.cast(palette, tf.uint8), tf.cast(indices[:, :width], tf.int32))
+    # Each byte is looked up once, for all of its pixels: an index for each would take more memory
+    # than the pixels.
+    colours = tf.gather(tf.cast(palette, tf.uint8), indices)
+    per_byte = 8 // bits
+    used = _rows(data, height, extra)[:, : (width + per_byte - 1) // per_byte]
+    pixels = tf.gather(colours, tf.cast(used, tf.int32))
+    return tf.reshape(pixels, tf.stack([height, -1, 3]))[:, :width]
 
 
 def _rows(data: tf.Tensor, height: tf.Tensor, extra: tf.Tensor) -> tf.Tensor:
