@@ -13,7 +13,7 @@ PIP    := install --quiet --disable-pip-version-check --constraint constraints.t
 SHOWN  := $(PYTHON) scripts/pip_progress.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart 0
 
-.PHONY: demo search test test-all test-slow test-samples test-pythons environments test-stack tools \
+.PHONY: demo search test test-all test-samples test-pythons environments test-stack tools \
         lint fix prose coverage protos check-protos bench clean help
 .DEFAULT_GOAL := help
 
@@ -30,11 +30,8 @@ search: $(VENV)/.installed .venv-search/.installed ## visual search over a folde
 test: $(VENV)/.installed $(VENV)/.dev ## the fast tests of every area (TESTS=tests/client: of one)
 	$(PYTEST) -m "not slow" $(TESTS)
 
-test-all: $(VENV)/.installed $(VENV)/.dev ## every test
-	$(PYTEST) $(TESTS)
-
-test-slow: $(VENV)/.installed $(VENV)/.dev ## the tests that `make test` leaves out
-	$(PYTEST) -m slow $(TESTS)
+test-all: $(VENV)/.installed $(VENV)/.dev ## every test (AFTER=test: without those of `make test`)
+	$(PYTEST) $(if $(filter test,$(AFTER)),-m slow) $(TESTS)
 
 test-samples: $(VENV)/.installed $(VENV)/.dev ## the tests of samples/
 	@scripts/test_samples.sh $(PYTHON)

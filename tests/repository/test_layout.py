@@ -106,7 +106,11 @@ def test_ci_runs_the_tests_and_the_linters():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     parts = [line.removeprefix("part ") for line in script.read_text().splitlines()]
-    assert parts.index("make lint") < parts.index("make test") < parts.index("make test-slow")
+    assert (
+        parts.index("make lint")
+        < parts.index("make test")
+        < parts.index("make test-all AFTER=test")
+    )
 
 
 SERVER = ROOT / "server" / "featurewire_server"
