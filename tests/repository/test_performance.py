@@ -23,6 +23,7 @@ SPEED = re.compile(r"\d\s*(?:images/s|GFLOP/s)")
 OTHERS = {
     "docs/client.md": "what python -m bench.client_stream measures",
     "docs/commands.md": "an example of what is printed",
+    "docs/operating.md": "what the real TensorFlow Serving answered, compiled from its source",
     "docs/scaling.md": "what python -m bench.scaling measures",
 }
 """Pages with figures of speed that `make bench` does not measure, and where they come from."""
