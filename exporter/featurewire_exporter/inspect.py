@@ -64,7 +64,8 @@ def card(description: dict[str, Any]) -> str:
         kept = bridge["retention"]
         text.append(
             f"{'bridge':<13}{bridge['vector_space']}, of {bridge['module']}: keeps "
-            f"{kept['recall_at_1']:.3f} of recall@1 and {kept['recall_at_10']:.3f} of recall@10"
+            f"{kept['recall_at_1']:.3f} of recall@1 and {kept['recall_at_10']:.3f} of recall@10 "
+            f"in an index of {kept['index']} pictures, less in a larger one"
         )
     for name, sides in description["signatures"].items():
         inputs, outputs = (

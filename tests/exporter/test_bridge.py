@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import featurewire
 from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.bridge.embedding import Embedded
-from featurewire_exporter.bridge.fit import make_bridge
+from featurewire_exporter.bridge.fit import make_bridge, measure
 from featurewire_exporter.bridge.maps import KINDS, fit
 from featurewire_exporter.bridge.report import report
 from featurewire_exporter.bridge.retention import cutoffs, recall
@@ -66,8 +67,43 @@ def test_a_bridge_between_similar_networks_keeps_the_stated_retention():
     assert about["signature"] == "bridge_" + "f" * 32
     assert about["retention"]["recall_at_10"] > 0.95
     assert bridge.pictures == 300
+    assert [size for size, _ in about["retention"]["recall_at_1_by_index"]] == [25, 50, 100]
     assert [count for count, *_ in bridge.curve] == [75, 150, 300]
     assert bridge.compared.keys() == set(KINDS)
+
+
+def test_retention_is_stated_for_smaller_indexes_as_measured_in_them():
+    new, old = (each.vectors for each in spaces(1000, shared=0.7))
+    fitted = next(fit(new[:200].reshape(-1, 64), old[:200].reshape(-1, 96), kinds=["linear"]))
+
+    def kept(count: int) -> float:
+        """The mean of indexes of `count` pictures each, which together are the whole one."""
+        starts = range(200, 1000, count)
+        parts = [measure(fitted, new, old, np.arange(at, at + count)) for at in starts]
+        return float(np.mean([part.at_1 for part in parts]))
+
+    stated = measure(fitted, new, old, np.arange(200, 1000)).by_index
+    assert [size for size, _ in stated] == [200, 400, 800]
+    for size, share in stated:
+        assert share == pytest.approx(kept(size), abs=0.03)
+
+
+@pytest.mark.parametrize("shared", [0.55, 0.6, 0.7])
+def test_retention_in_a_larger_index_is_estimated(shared):
+    new, old = (each.vectors for each in spaces(1000, shared=shared))
+    fitted = next(fit(new[:200].reshape(-1, 64), old[:200].reshape(-1, 96), kinds=["linear"]))
+
+    small = measure(fitted, new, old, np.arange(200, 400))
+    large = measure(fitted, new, old, np.arange(200, 1000))
+    assert small.at_1_in(800) == pytest.approx(large.at_1, abs=0.06)
+    assert large.at_1 < small.at_1 - 0.05
+
+
+def test_an_index_too_small_to_show_a_trend_gives_no_estimate():
+    new, old = spaces(40, shared=1.0)
+    bridge = make_bridge(new, old, vector_space="f" * 32, handle="old")
+    assert bridge.retention.at_1_in(1000) is None
+    assert "A larger index" not in report(bridge)
 
 
 def test_the_report_compares_the_maps_and_the_gain_of_more_pictures():
@@ -76,6 +112,9 @@ def test_the_report_compares_the_maps_and_the_gain_of_more_pictures():
     assert "no bridge" not in text  # of another dimension
     for name in ("bridged queries", "everything embedded again", "learned from 75 pictures"):
         assert name in text
+    for name in ("kept by the bridge, 100 in the index", "with 25 in the index"):
+        assert name in text
+    assert re.search(r"keeps less: about 0\.\d\d of recall@1 with 400 and 0\.\d\d", text)
     for name in ("overlap@10", "Maps compared", "residual ", "Twice as many would keep about 0."):
         assert name in text
     assert "no bridge, old index" in report(make_bridge(new, new, vector_space="f", handle="old"))

@@ -14,7 +14,14 @@ from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.bridge.embedding import Embedded, Say, embed_pictures
 from featurewire_exporter.bridge.maps import KINDS, Map, fit
-from featurewire_exporter.bridge.retention import Retention, cutoffs, overlap, recall
+from featurewire_exporter.bridge.retention import (
+    Retention,
+    cutoffs,
+    kept_by_index,
+    overlap,
+    ranks,
+    recall,
+)
 from featurewire_exporter.bridge.views import find_pictures
 from featurewire_exporter.errors import ExportError, ParityError
 
@@ -228,6 +235,9 @@ def measure(fitted: Map, x: np.ndarray, y: np.ndarray, tested: np.ndarray) -> Re
         reembedded_overlap_at_10=overlap(index_old, index_new, index_new),
         untouched_overlap_at_10=overlap(index_old, index_new, index_old) if comparable else None,
         cutoffs=cutoffs(index_old, pictures),
+        by_index=kept_by_index(
+            ranks(bridged, own, index_old), ranks(queries, own, index_new), len(tested)
+        ),
     )
 
 

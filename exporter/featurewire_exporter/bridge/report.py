@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from featurewire_exporter.bridge.fit import Bridge
+from featurewire_exporter.bridge.retention import Retention
 
 
 def report(bridge: Bridge) -> str:
@@ -14,7 +15,10 @@ def report(bridge: Bridge) -> str:
         ("no bridge, old index", kept.untouched, kept.untouched_overlap_at_10),
         ("bridged, learned pictures in it too", kept.among_learned, None),
     ]
-    shares = [("kept by the bridge", kept.at_1, kept.at_10)]
+    shares: list[tuple[str, float, float | None]] = [
+        (f"kept by the bridge, {kept.index} in the index", kept.at_1, kept.at_10)
+    ]
+    shares += [(f"  with {size} in the index", at_1, None) for size, at_1 in kept.by_index[:-1]]
     shares += [(f"  learned from {n} pictures", at_1, at_10) for n, at_1, at_10 in bridge.curve]
     maps = ", ".join(f"{kind} {score:.3f}" for kind, score in bridge.compared.items())
     lines = [
@@ -26,11 +30,25 @@ def report(bridge: Bridge) -> str:
     ]
     if foretold := _twice(bridge.curve):
         lines.append(f"  {foretold}")
+    if larger := _larger(kept):
+        lines.append(f"  {larger}")
     lines.append(f"  Maps compared, by mean reciprocal rank: {maps}.")
     if kept.cutoffs:
         table = ", ".join(f"{old:.2f} -> {now:.2f}" for old, now in kept.cutoffs)
         lines.append(f"  Cut-offs with the same share of false matches: {table}.")
     return "\n".join(lines)
+
+
+def _larger(kept: Retention) -> str | None:
+    """What the bridge would keep in an index larger than the tested one."""
+    shown = []
+    for times in (4, 16):
+        size = times * kept.index
+        if (at_1 := kept.at_1_in(size)) is not None:
+            shown.append(f"{at_1:.2f} of recall@1 with {size}")
+    if not shown:
+        return None
+    return f"A larger index keeps less: about {' and '.join(shown)} pictures in it."
 
 
 def _row(name: str, *cells: float | str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,9 @@ class Retention:
     """The same for its new vector in the old index; None where the dimensions differ."""
     cutoffs: tuple[tuple[float, float], ...]
     """An old cut-off, and the bridged one with the same share of false matches."""
+    by_index: tuple[tuple[int, float], ...] = ()
+    """Pictures in an index, and the share of recall@1 that the bridge keeps there: in parts of the
+    index that was tested with, and last in all of it."""
 
     @property
     def at_1(self) -> float:
@@ -61,6 +65,16 @@ class Retention:
         """Recall@10 by re-embedding's."""
         return self.bridged.at_10 / max(self.reembedded.at_10, 1e-9)
 
+    def at_1_in(self, size: int) -> float | None:
+        """The share of recall@1 that the bridge would keep in an index of `size` pictures, which is
+        larger than the tested one. Estimated: its log-odds fall by the same amount with each
+        doubling of the index. None where the tested index is too small to say."""
+        if len(self.by_index) < 2:
+            return None
+        (_, before), (tested, now) = self.by_index[-2:]
+        step = min(0.0, _log_odds(now) - _log_odds(before))
+        return 1 / (1 + math.exp(-_log_odds(now) - step * math.log2(size / tested)))
+
     def as_manifest(self) -> dict[str, Any]:
         return {
             "recall_at_1": round(self.at_1, 4),
@@ -68,20 +82,54 @@ class Retention:
             "overlap_at_10": round(self.overlap_at_10, 4),
             "queries": self.queries,
             "index": self.index,
+            "recall_at_1_by_index": [[size, round(kept, 4)] for size, kept in self.by_index],
         }
 
 
 def recall(queries: np.ndarray, own: np.ndarray, index: np.ndarray) -> Recall:
     """`queries`: float `[Q, D]`; `own`: the row of `index`, float `[N, D]`, each should find."""
+    found = ranks(queries, own, index)
+    return Recall(
+        at_1=float((found <= 1).mean()),
+        at_10=float((found <= NEIGHBOURS).mean()),
+        reciprocal_rank=float((1 / found).mean()),
+    )
+
+
+def _log_odds(share: float) -> float:
+    # A bridge that loses no query of the test, or keeps none, leaves an estimate possible.
+    share = min(max(share, 1e-3), 1 - 1e-3)
+    return math.log(share / (1 - share))
+
+
+def ranks(queries: np.ndarray, own: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """int `[Q]`: the place of each query's own picture, from 1 on; as `recall` takes them."""
     similarity = unit(queries) @ unit(index).T
     right = similarity[np.arange(len(own)), own]
     # Of equal ones the own picture comes last: a map that gives one vector for all finds nothing.
-    ranks = (similarity >= right[:, np.newaxis]).sum(axis=1)
-    return Recall(
-        at_1=float((ranks <= 1).mean()),
-        at_10=float((ranks <= NEIGHBOURS).mean()),
-        reciprocal_rank=float((1 / ranks).mean()),
+    return np.asarray((similarity >= right[:, np.newaxis]).sum(axis=1))
+
+
+def kept_by_index(
+    bridged: np.ndarray, reembedded: np.ndarray, size: int
+) -> tuple[tuple[int, float], ...]:
+    """The share of recall@1 that is kept in an index of a quarter, half and all of the pictures.
+
+    `bridged`, `reembedded`: `ranks` in the whole index, which has `size` pictures.
+    """
+    parts = [part for part in (size // 4, size // 2, size) if part > NEIGHBOURS]
+    return tuple(
+        (part, _at_1_among(bridged, part, size) / max(_at_1_among(reembedded, part, size), 1e-9))
+        for part in parts
     )
+
+
+def _at_1_among(found: np.ndarray, part: int, size: int) -> float:
+    """Recall@1 to be expected in a random part of an index, of `part` pictures of `size`."""
+    # None of those that come before the own picture may be drawn with it: hypergeometric.
+    drawn = np.arange(size - 1)
+    missed = np.cumprod(np.maximum(size - part - drawn, 0) / (size - 1 - drawn))
+    return float(np.concatenate([[1.0], missed])[found - 1].mean())
 
 
 def overlap(old: np.ndarray, queries: np.ndarray, index: np.ndarray) -> float:

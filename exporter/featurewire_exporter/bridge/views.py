@@ -47,14 +47,16 @@ class Pictures(Sequence[bytes]):
         return data
 
 
-def find_pictures(folder: Path, limit: int = 2000, *, seed: int = 0) -> Pictures:
+def find_pictures(
+    folder: Path, limit: int = 2000, *, seed: int = 0, option: str = "--bridge-images"
+) -> Pictures:
     """The pictures below `folder`, each content once, by name; of more than `limit` a drawn part.
 
-    Raises `ExportError`.
+    `option`: which one named the folder, for errors. Raises `ExportError`.
     """
     if not folder.is_dir():
         raise ExportError(
-            f"{folder} is not a folder; give one with pictures such as your index holds"
+            f"{folder} is not a folder; give {option} one with pictures such as your index holds"
         )
     paths = sorted(
         Path(root) / name
