@@ -27,6 +27,8 @@ from featurewire_exporter.stand_in import NAME as STAND_IN
 from featurewire_exporter.stand_in import is_stand_in, write_stand_in
 
 KINDS = ("auto", "slim-checkpoint")
+_SHOWN = 3
+"""Modules of an archive that an error names."""
 TIMEOUT_SECONDS = 60.0
 """How long a server may stay silent while connecting or in the middle of a transfer."""
 
@@ -103,16 +105,28 @@ def _unpacked(path: Path, directory: Path, progress: Progress) -> str:
         raise ModuleError(f"{path} cannot be read ({error.strerror}); check it") from error
     with file:
         extract(file, directory, name=str(path), report=_unpacking(progress))
-    return str(_top(directory))
+    return str(_top(directory, str(path)))
 
 
-def _top(directory: Path) -> Path:
-    """The folder of the module: archives hold it at their top or in one folder."""
-    if not (directory / "saved_model.pb").exists():
-        inside = [entry for entry in directory.iterdir() if entry.is_dir()]
-        if len(inside) == 1 and (inside[0] / "saved_model.pb").exists():
-            return inside[0]
-    return directory
+def _top(directory: Path, archive: str) -> Path:
+    """The folder of the module that was unpacked into `directory`: its top, or the only folder
+    with a graph. Raises `ModuleError`, which names the archive."""
+    if (directory / "saved_model.pb").exists():
+        return directory
+    found = sorted(graph.parent for graph in directory.rglob("saved_model.pb"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ModuleError(
+            f"{archive} holds no saved_model.pb; give an archive of a module, with its "
+            "saved_model.pb at the top or in a folder"
+        )
+    shown = ", ".join(str(folder.relative_to(directory)) for folder in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise ModuleError(
+        f"{archive} holds {len(found)} modules ({shown}{more}); unpack it and give the folder of "
+        "one of them"
+    )
 
 
 def _from_bucket(handle: str, scratch: Path, progress: Progress) -> str:
@@ -129,7 +143,7 @@ def _from_bucket(handle: str, scratch: Path, progress: Progress) -> str:
                         progress.bytes(copy.tell(), total)
                 copy.seek(0)
                 extract(copy, directory, name=handle, report=_unpacking(progress))
-            return str(_top(directory))
+            return str(_top(directory, handle))
         if not tf.io.gfile.exists(f"{handle.rstrip('/')}/saved_model.pb"):
             raise ModuleError(
                 f"{handle} holds no saved_model.pb; check the path and your access to the bucket"
@@ -177,8 +191,11 @@ class _CheckedResolver(compressed_module_resolver.HttpCompressedFileResolver):
             self._progress.step("Unpacking it")
             extract(copy, Path(directory), name=handle, report=_unpacking(self._progress))
         if not (Path(directory) / "saved_model.pb").exists():
+            # tensorflow_hub's cache, which `hub.load` shares, has modules at the top alone.
+            inside = _top(Path(directory), f"the archive that {handle} answers with")
             raise ModuleError(
-                f"{handle} answers with an archive that holds no saved_model.pb; it is not a module"
+                f"{handle} answers with an archive that holds its module in the folder "
+                f"{inside.relative_to(directory)}; download it and give the .tar.gz itself"
             )
 
     def _receive(self, response: Any, copy: IO[bytes], handle: str) -> None:

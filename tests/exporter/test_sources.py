@@ -88,7 +88,7 @@ def test_the_second_fetch_comes_from_the_tensorflow_hub_cache(hub, tf1_module, t
     ("path", "text"),
     [
         ("/broken/1", "broke off after"),
-        ("/chunked/1", "cut short|no intact tar"),
+        ("/chunked/1", "cut short|not an intact tar"),
         ("/missing/1", "answers 404"),
     ],
 )
@@ -193,18 +193,21 @@ def test_a_host_that_does_not_exist_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("archive", "text"),
     [
-        (b"<html>Sign in to continue</html>" * 100, "no intact tar archive"),
-        (b"", "no intact tar archive"),
+        (b"<html>Sign in to continue</html>" * 100, "not an intact tar archive"),
+        (b"", "not an intact tar archive"),
         (archive_with("readme.txt"), r"no saved_model\.pb"),
         (archive_with("../evil"), r"'\.\./evil' would be written outside"),
         (archive_with("a/../../evil"), "would be written outside"),
         (archive_with("/tmp/evil"), "'/tmp/evil' would be written outside"),
-        (archive_with("link", b"", type=tarfile.SYMTYPE, linkname="/etc"), "no plain file"),
-        (archive_with("link", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd"), "no plain file"),
-        (archive_with("device", b"", type=tarfile.CHRTYPE), "no plain file"),
+        (archive_with("link", b"", type=tarfile.SYMTYPE, linkname="/etc"), "not a plain file"),
+        (
+            archive_with("link", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd"),
+            "not a plain file",
+        ),
+        (archive_with("device", b"", type=tarfile.CHRTYPE), "not a plain file"),
         (archive_with("."), r"its member '\.' cannot be written"),
         (archive_with("a" * 300), "cannot be written"),
-        (lzma.compress(b"x" * 20_000)[:-100], "cut short|no intact tar"),
+        (lzma.compress(b"x" * 20_000)[:-100], "cut short|not an intact tar"),
     ],
     ids=[
         "page",
@@ -229,12 +232,6 @@ def test_an_archive_that_is_no_module_is_refused(hub, tmp_path, cache, archive, 
         handle = tmp_path / "module.tar.gz"
         handle.write_bytes(archive)
 
-    if text == r"no saved_model\.pb" and way == "file":
-        from featurewire_exporter.module import load_module
-
-        with pytest.raises(ModuleError, match=text):
-            load_module(fetch(handle, tmp_path / "scratch").directory)
-        return
     assert re.search(text, refusal(handle, tmp_path))
     assert not Path("/tmp/evil").exists()
     assert not list(tmp_path.rglob("evil"))
@@ -256,6 +253,35 @@ def test_an_archive_may_hold_the_module_in_one_folder(tf1_module, tmp_path):
 
     source = fetch(tmp_path / "m.tar.gz", tmp_path / "scratch")
     assert files(source.directory) == files(tf1_module)
+
+
+def _archive_of_folders(module: Path, path: Path, *folders: str) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for folder in folders:
+            archive.add(module, folder)
+    return path
+
+
+def test_a_module_is_found_in_nested_folders(tf1_module, tmp_path):
+    path = _archive_of_folders(tf1_module, tmp_path / "m.tar.gz", "models/inception/1")
+
+    assert files(fetch(path, tmp_path / "scratch").directory) == files(tf1_module)
+
+
+@pytest.mark.parametrize("folders", [("a", "b"), ("x/1", "x/2", "y/1", "y/2")])
+def test_an_archive_of_several_modules_is_refused_with_their_folders(tf1_module, tmp_path, folders):
+    text = refusal(_archive_of_folders(tf1_module, tmp_path / "m.tgz", *folders), tmp_path)
+
+    assert f"holds {len(folders)} modules ({', '.join(folders[:3])}" in text
+    assert "scratch" not in text
+
+
+def test_a_download_with_a_nested_module_says_where_it_lies(hub, tf1_module, tmp_path, cache):
+    path = _archive_of_folders(tf1_module, tmp_path / "m.tar.gz", "deep/1")
+    text = refusal(hub.serve("/nested/1", path.read_bytes()), tmp_path)
+
+    assert "in the folder deep/1; download it and give the .tar.gz itself" in text
+    assert not [entry for entry in cache.iterdir() if entry.is_dir()]
 
 
 def test_a_truncated_local_archive_is_refused(tf1_module, tmp_path):
