@@ -16,7 +16,7 @@ from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.errors import PublishError
 from featurewire_exporter.fold import fold
 from featurewire_exporter.freeze import FrozenNetwork, freeze
-from featurewire_exporter.int8 import make
+from featurewire_exporter.int8 import make, pictures
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.module import Module, load_module
 from featurewire_exporter.precision import lower
@@ -78,8 +78,10 @@ def export_module(config: ExportConfig, progress: Progress) -> Published:
 
 
 def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Published:
+    found: pictures.Found | None = None
     if config.int8 is not None:
         make.require_packages()
+        found = pictures.find(config.int8.images)
     source = fetch(config.module, staging.scratch, progress, kind=config.kind)
     progress.step("Loading the module")
     module = load_module(source.directory, image_size=config.image_size)
@@ -115,8 +117,8 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     artifact.write(staging.version, about)
     if materials is not None:
         fit.check_served(bridges, staging.version, materials)
-    if config.int8 is not None:
-        int8 = make.add_int8(config.int8, folded, staging.version, staging.scratch, progress)
+    if config.int8 is not None and found is not None:
+        int8 = make.add_int8(config.int8, found, folded, staging.version, staging.scratch, progress)
         about["int8"] = int8
         artifact.write(staging.version, about)
     _write_extras(staging.version, about, preprocess)

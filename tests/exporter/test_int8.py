@@ -7,27 +7,35 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from featurewire_exporter import photos
 from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.bridge.maps import unit
 from featurewire_exporter.commands import export, inspect
+from featurewire_exporter.errors import ExportError
 from featurewire_exporter.int8 import make, openvino_network, quantise
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.gate import measure
-from featurewire_exporter.int8.pictures import gather
+from featurewire_exporter.int8.pictures import Found, find, gather
 from tests.support.pictures import on_white, stamps, write_tiles
 
 LOW = "0.9,0.5"
 """What a network of six floats reaches."""
-LENIENT = Int8Config.__init__.__kwdefaults__ | {"max_recall_loss": 0.5}
+LUCK = {"max_recall_loss": 0.5, "min_float32_recall_at_1": 0.0}
+"""A crop finds its picture by luck among vectors of six floats."""
+LENIENT = Int8Config.__init__.__kwdefaults__ | LUCK
+
+
+@pytest.fixture
+def lenient(monkeypatch):
+    monkeypatch.setattr(Int8Config.__init__, "__kwdefaults__", LENIENT)
 
 
 @pytest.fixture(scope="module")
 def version(tf2_module, tmp_path_factory):
     base = tmp_path_factory.mktemp("int8") / "model"
     with pytest.MonkeyPatch.context() as patch:
-        # A crop finds its picture by luck among vectors of six floats.
         patch.setattr(Int8Config.__init__, "__kwdefaults__", LENIENT)
         assert export([str(tf2_module), str(base), "--int8", "--int8-min-agreement", LOW]) == 0
     return base / "1"
@@ -86,6 +94,7 @@ def test_the_network_gives_vectors_of_the_same_space(version):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("lenient")
 def test_nothing_is_published_below_the_gate(tf2_module, tmp_path, capsys, monkeypatch):
     fastest = [each for each in quantise.SETTINGS if each.overflow_fix][:1]
     monkeypatch.setattr(quantise, "SETTINGS", fastest)
@@ -106,6 +115,7 @@ def test_nothing_is_published_below_the_gate(tf2_module, tmp_path, capsys, monke
         (False, ["--int8-any-processor"], ["fix"]),
     ],
 )
+@pytest.mark.usefixtures("lenient")
 def test_settings_that_would_saturate_are_passed_over(
     tf2_module, tmp_path, capsys, monkeypatch, vnni, options, tried
 ):
@@ -122,11 +132,69 @@ def test_settings_that_would_saturate_are_passed_over(
     assert [s.split("8 bits: ")[1] for s in said if "Quantising to 8 bits: " in s] == tried
 
 
-def test_a_folder_without_pictures_is_refused(tf2_module, tmp_path, capsys):
-    base = tmp_path / "m"
-    given = [str(tf2_module), str(base), "--int8", "--calibration-images", str(tmp_path)]
+def _refusal_of(folder, module, base, capsys) -> str:
+    given = [str(module), str(base / "m"), "--int8", "--calibration-images", str(folder)]
     assert export(given) == 1
-    assert "holds 0 pictures" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert not (base / "m").exists()
+    return said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("pictures", "text"),
+    [
+        ([], "holds 0 pictures, and at least 5 are needed"),
+        ([photos.jpeg(9, 9, seed=seed) for seed in range(4)], "holds 4 pictures"),
+        ([b"no picture %d" % number for number in range(20)], "too few of 20 pictures"),
+        (
+            [b"no picture", *(photos.jpeg(9, 9, seed=seed) for seed in range(4))],
+            "too few of 5 pictures of pictures decode",
+        ),
+    ],
+    ids=["none", "few", "undecodable", "few decodable"],
+)
+def test_a_folder_of_too_few_pictures_is_refused_before_any_work(
+    tf2_module, tmp_path, capsys, pictures, text
+):
+    (folder := tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(pictures):
+        (folder / f"{number}.jpg").write_bytes(picture)
+
+    said = _refusal_of(folder, tf2_module, tmp_path, capsys)
+    assert text in said
+    assert "Loading the module" not in said
+
+
+def test_a_calibration_folder_that_is_none_is_refused_before_any_work(tf2_module, tmp_path, capsys):
+    said = _refusal_of(tmp_path / "nowhere", tf2_module, tmp_path, capsys)
+    assert "nowhere is not a folder; give --calibration-images one with pictures" in said
+    assert "Loading the module" not in said
+
+
+def test_pictures_that_all_have_one_vector_measure_nothing():
+    same = np.ones([30, 3, 16], np.float32)
+    with pytest.raises(ExportError, match="in float32, 0% of their crops find them first"):
+        measure(same, same).require_telling(Int8Config())
+    measure(vectors(0), vectors(1.0)).require_telling(Int8Config())
+
+
+@pytest.mark.slow
+def test_pictures_that_float32_cannot_tell_apart_are_refused(tf2_module, tmp_path, capsys):
+    (folder := tmp_path / "pictures").mkdir()
+    for grey in range(6):
+        plain = np.full([40, 60, 3], 40 * grey, np.uint8)
+        (folder / f"{grey}.png").write_bytes(tf.io.encode_png(plain).numpy())
+
+    said = _refusal_of(folder, tf2_module, tmp_path, capsys)
+    assert "8 bits cannot be tested with these pictures: in float32, 0% of their crops" in said
+    assert "Quantising" not in said
+
+
+def test_an_index_that_holds_only_the_ten_nearest_is_no_test(tiny_version):
+    found = Found(source="some pictures", encoded=[photos.jpeg(30, 40, seed=0)] * 2)
+    with pytest.raises(ExportError, match="too few of some pictures decode"):
+        gather(found, tiny_version)
 
 
 def test_what_is_missing_is_said_before_any_work(tf2_module, tmp_path, capsys, monkeypatch):
@@ -169,7 +237,7 @@ def test_a_learned_network_is_as_good_in_8_bits_as_its_manifest_says(
     assert gate["recall_at_1"] >= gate["float32_recall_at_1"] - 0.005
     assert int8["setting"] in capsys.readouterr().out
 
-    judged = gather(pictures, version).judged
+    judged = gather(find(pictures), version).judged
     assert (gate["pictures"], gate["queries"]) == (len(judged), 2 * len(judged))
     images = judged.reshape(-1, *judged.shape[2:])
     core = ov.Core()

@@ -25,6 +25,9 @@ class Int8Config:
     """Share of the ten nearest that both have in common."""
     max_recall_loss: float = 0.005
     """By which recall@1 of crops may be below float32's."""
+    min_float32_recall_at_1: float = 0.5
+    """How often crops must find their picture in float32: with pictures that are all alike, or that
+    the model cannot tell apart, no loss would show. Half of them, as for a bridge."""
     any_processor: bool = False
     """Whether it has to run on processors without VNNI, too, though it is made on one with it."""
 

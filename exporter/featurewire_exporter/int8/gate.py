@@ -9,6 +9,7 @@ import numpy as np
 
 from featurewire_exporter.bridge.maps import unit
 from featurewire_exporter.bridge.retention import overlap, recall
+from featurewire_exporter.errors import ExportError
 from featurewire_exporter.int8.config import Int8Config
 
 
@@ -35,6 +36,16 @@ class Measured:
             self.overlap_at_10 - config.min_overlap_at_10,
             config.max_recall_loss + 1e-9 - loss,
         )
+
+    def require_telling(self, config: Int8Config) -> None:
+        """Raises `ExportError` where even float32 does not find the pictures by their crops."""
+        if self.float32_recall_at_1 < config.min_float32_recall_at_1:
+            raise ExportError(
+                f"8 bits cannot be tested with these pictures: in float32, "
+                f"{self.float32_recall_at_1:.0%} of their crops find them first, and at least "
+                f"{config.min_float32_recall_at_1:.0%} are needed; give --calibration-images "
+                "pictures that differ from one another and that the model is made for"
+            )
 
     def passes(self, config: Int8Config) -> bool:
         return self.margin(config) >= 0

@@ -27,6 +27,10 @@ class Judge:
         self._exact = self._vectors(network, judged)
         self._best = -np.inf
 
+    def require_telling(self) -> None:
+        """Raises `ExportError` for pictures that could not tell a bad network from a good one."""
+        measure(self._exact, self._exact).require_telling(self._config)
+
     def __len__(self) -> int:
         return len(self._judged)
 

@@ -11,7 +11,7 @@ from featurewire_exporter import manifest
 from featurewire_exporter.errors import ExportError, ParityError, one_line
 from featurewire_exporter.freeze import FrozenNetwork
 from featurewire_exporter.int8.config import Int8Config
-from featurewire_exporter.int8.pictures import FEW, Pictures, gather
+from featurewire_exporter.int8.pictures import FEW, Found, Pictures, gather
 from featurewire_exporter.progress import Progress
 
 NETWORK = f"{manifest.DIRECTORY}/int8.xml"
@@ -30,14 +30,20 @@ def require_packages() -> None:
 
 
 def add_int8(
-    config: Int8Config, network: FrozenNetwork, version: Path, scratch: Path, progress: Progress
+    config: Int8Config,
+    found: Found,
+    network: FrozenNetwork,
+    version: Path,
+    scratch: Path,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Quantise `network` and write it into `version`, which can be run; what the manifest says.
 
-    Raises `ParityError` with the numbers where no setting passes the gate.
+    Raises `ParityError` with the numbers where no setting passes the gate, and `ExportError` where
+    the pictures cannot say.
     """
     progress.step("Reading pictures for 8 bits")
-    pictures = gather(config.images, version)
+    pictures = gather(found, version)
     from featurewire_exporter.int8 import openvino_network, quantise
     from featurewire_exporter.int8.judge import Judge
 
@@ -48,6 +54,7 @@ def add_int8(
         raise ExportError(f"OpenVINO cannot read this network ({one_line(error)})") from error
     progress.step("Computing what float32 gives for pictures kept out of calibration")
     judge = Judge(pictures.judged, openvino_network.compiled(model), config, progress.step)
+    judge.require_telling()
     progress.step("Looking at what each layer of the network reads")
     quantiser = quantise.Quantiser(model, pictures.calibration, judge)
     tried = []

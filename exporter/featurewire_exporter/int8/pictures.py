@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,17 @@ import tensorflow as tf
 
 from featurewire_exporter import photos
 from featurewire_exporter.artifact import ArtifactSession
+from featurewire_exporter.bridge.retention import NEIGHBOURS
 from featurewire_exporter.bridge.views import find_pictures, views
 from featurewire_exporter.errors import ExportError, one_line
 
 SAMPLES = Path(__file__).resolve().parents[3] / "samples" / "photos"
 """In a clone of the repository; elsewhere pictures are drawn."""
 DRAWN = 12
-FEWEST = 3
-"""Pictures: one of them is kept out."""
+FEWEST = 5
+"""Pictures: two of them are kept out, whose tiles are more than `FEWEST_JUDGED`."""
+FEWEST_JUDGED = NEIGHBOURS + 2
+"""Pictures or tiles. Among fewer, the ten nearest of each are all the others, in any network."""
 FEW = 40
 """Pictures below which each is cut into `TILES` x `TILES`, so that search has something to find."""
 TILES = 3
@@ -41,9 +45,18 @@ class Pictures:
     """`[P, 1 + QUERIES, height, width, 3]`: pictures and their crops, none used to calibrate."""
 
 
-def gather(folder: Path | None, version: Path) -> Pictures:
-    """Read the pictures, preprocessed by the artifact in `version`. Raises `ExportError`."""
-    source, found = _find(folder)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """Encoded pictures, before anything is computed from them."""
+
+    source: str
+    """Where they come from, for people."""
+    encoded: Sequence[bytes]
+
+
+def gather(found_pictures: Found, version: Path) -> Pictures:
+    """Preprocess the pictures by the artifact in `version`. Raises `ExportError`."""
+    source, found = found_pictures.source, found_pictures.encoded
     # Whole pictures are kept out, not tiles: two tiles of one picture are too much alike.
     at = np.random.default_rng(0).permutation(len(found))
     kept = max(1, round(len(found) * KEPT_OUT))
@@ -59,24 +72,38 @@ def gather(folder: Path | None, version: Path) -> Pictures:
             pixels = _pixels(session, [view for row in complete for view in row], strict=True)
     except (tf.errors.OpError, ValueError) as error:
         raise ExportError(f"the pictures cannot be preprocessed ({one_line(error)})") from error
-    if not len(calibration) or len(complete) < 2:
-        raise ExportError(f"{source} hold too few pictures that decode; give a folder with more")
+    if not len(calibration) or len(complete) < FEWEST_JUDGED:
+        raise ExportError(_few_decode(source))
     shape = (len(complete), 1 + QUERIES, *pixels.shape[1:])
     return Pictures(source=source, calibration=calibration, judged=pixels.reshape(shape))
 
 
-def _find(folder: Path | None) -> tuple[str, Sequence[bytes]]:
+def find(folder: Path | None) -> Found:
+    """The pictures of a folder, or samples. Raises `ExportError` where too few of them decode."""
     if folder is not None:
-        found = find_pictures(folder)
+        found = find_pictures(folder, option="--calibration-images")
         if len(found) < FEWEST:
             raise ExportError(
                 f"{folder} holds {len(found)} pictures, and at least {FEWEST} are needed; "
                 "give --calibration-images some hundreds such as will be embedded"
             )
-        return f"{len(found)} pictures of {folder.name}", found
+        source = f"{len(found)} pictures of {folder.name}"
+        decoded = filter(_decodes, found)
+        if len([*itertools.islice(decoded, FEWEST)]) < FEWEST:
+            raise ExportError(_few_decode(source))
+        return Found(source=source, encoded=found)
     if SAMPLES.is_dir():
-        return "the sample photos", find_pictures(SAMPLES)
-    return "drawn pictures", [photos.jpeg(480, 640, seed=seed) for seed in range(DRAWN)]
+        return Found(source="the sample photos", encoded=find_pictures(SAMPLES))
+    drawn = [photos.jpeg(480, 640, seed=seed) for seed in range(DRAWN)]
+    return Found(source="drawn pictures", encoded=drawn)
+
+
+def _few_decode(source: str) -> str:
+    return f"too few of {source} decode; give --calibration-images a folder with more"
+
+
+def _decodes(picture: bytes) -> bool:
+    return next(views(picture, 1), None) is not None
 
 
 def _tiles(pictures: Sequence[bytes]) -> list[bytes]:
