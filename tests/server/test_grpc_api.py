@@ -347,7 +347,7 @@ def test_metadata_holds_every_signature(tiny: Stub) -> None:
     packed = response.metadata["signature_def"]
     assert packed.type_url == "type.googleapis.com/tensorflow.serving.SignatureDefMap"
     signatures = SignatureDefMap.FromString(packed.value).signature_def
-    assert set(signatures) == {"serving_default", "manifest"}
+    assert set(signatures) == {"serving_default", "manifest", "__saved_model_init_op"}
     assert [d.size for d in signatures["serving_default"].outputs["features"].tensor_shape.dim] == [
         -1,
         8,

@@ -57,10 +57,13 @@ def session_callable(
     callable of `make_callable` takes no other timeout than the one that it was made with.
     """
     session._extend_graph()
-    inputs, outputs = (
-        [session.graph.get_tensor_by_name(name)._as_tf_output() for name in names]
-        for names in (feeds, fetches)
-    )
+
+    def output_of(name: str) -> Any:
+        """The session decides whether the operation has such an output."""
+        operation, _, index = name.partition(":")
+        return session.graph.get_operation_by_name(operation)._tf_output(int(index or 0))
+
+    inputs, outputs = ([output_of(name) for name in names] for names in (feeds, fetches))
 
     def run(*arrays: np.ndarray, seconds: float = math.inf) -> list[Any]:
         if seconds <= 0:

@@ -177,7 +177,7 @@ class Manager:
                 self._server_config = config
                 self._metrics.observe_models(models=models)
             self.poll()
-            self._wait_settled(added, deadline)
+            self._wait_settled(deadline)
             failed = self._failures()
             if failed:
                 raise ServingError(
@@ -205,11 +205,13 @@ class Manager:
             )
             self._metrics.observe_labels(labels=self._labels)
 
-    def _wait_settled(self, names: list[str], deadline: float | None) -> None:
+    def _wait_settled(self, deadline: float | None) -> None:
+        """Wait until the versions of every new model have loaded, or have failed to."""
+
         def settled() -> bool:
             return self._stopping or all(
                 servable.settled() or not servable.aspired
-                for name in names
+                for name in self._new
                 for servable in self._servables.get(name, {}).values()
             )
 
