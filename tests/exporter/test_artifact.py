@@ -157,6 +157,7 @@ def test_the_manifest_says_what_the_contract_asks_for(tiny_version, tf2_module):
 
 
 @pytest.mark.parametrize("max_batch_size", [1, 6])
+@pytest.mark.slow
 def test_warm_up_holds_each_allowed_batch_size_and_a_large_photo(
     tmp_path, tf2_module, max_batch_size
 ):
@@ -210,6 +211,7 @@ def test_batching_parameters_are_what_tensorflow_serving_reads(tiny_version):
     assert parameters.max_enqueued_batches.value > 0
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_one_vector_space_and_the_same_vectors(
     tmp_path, tf2_module, tiny_version, good
 ):
@@ -249,6 +251,7 @@ def test_every_preprocessing_setting_is_in_manifest_and_vector_space(
     assert float(manifest["min_serving_version"][2:]) > float(first["min_serving_version"][2:])
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_vector_space(tmp_path, tiny_version):
     from tests.exporter.modules import write_tf2_module
 
@@ -260,6 +263,7 @@ def test_other_weights_are_another_vector_space(tmp_path, tiny_version):
     assert manifest["vector_space"] != first["vector_space"]
 
 
+@pytest.mark.slow
 def test_a_tf1_hub_module_is_served_in_its_inference_variant(tmp_path, tf1_module, good):
     assert export([str(tf1_module), str(tmp_path / "m")]) == 0
     with ArtifactSession(tmp_path / "m/1") as session:
@@ -272,6 +276,7 @@ def test_a_tf1_hub_module_is_served_in_its_inference_variant(tmp_path, tf1_modul
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.slow
 def test_a_reduced_precision_stays_near_and_in_the_same_vector_space(
     tmp_path, tf2_module, tiny_version, good, precision
 ):
@@ -321,6 +326,7 @@ def photos_jpeg(photos) -> list[bytes]:
     return [path.read_bytes() for path in photos]
 
 
+@pytest.mark.slow
 def test_the_stand_in_equals_hub_load_for_every_format(
     small_published, small_stand_in_module, photos_jpeg
 ):

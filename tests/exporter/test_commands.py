@@ -97,6 +97,7 @@ def test_a_remote_output_path_is_refused(capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_limits_that_usual_photos_exceed_are_no_mismatch(tmp_path, tf2_module):
     limits = ["--max-pixels", "100000", "--max-image-bytes", "20000", "--central-crop", "1e-17"]
     assert commands.export([str(tf2_module), str(tmp_path / "m"), *limits]) == 0
@@ -144,12 +145,14 @@ def test_a_module_with_a_table_cannot_be_frozen(capsys, tmp_path, write):
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_a_version_can_be_a_date_or_the_largest_number(tmp_path, tf2_module):
     for number in ("20261124101403", str(2**63 - 1)):
         assert commands.export([str(tf2_module), str(tmp_path / "m"), "--version", number]) == 0
         assert (tmp_path / "m" / number / "saved_model.pb").exists()
 
 
+@pytest.mark.slow
 def test_verify_advises_no_option_that_it_lacks(capsys, tiny_version, tmp_path):
     options = {"--module", "--from", "--json", "--help"}
     others = [
@@ -169,6 +172,7 @@ def test_a_newline_in_a_name_keeps_the_error_in_one_line(capsys, tmp_path):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_gone_costs_no_export(tmp_path, tf2_module):
     """As in `featurewire export ... | head -1`."""
     read, write = os.pipe()
@@ -288,6 +292,7 @@ def test_inspect_of_something_else_is_one_line(capsys, tmp_path, tiny_version):
         assert re.fullmatch(r"featurewire inspect: .*; .*\n", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_verify_passes_for_the_module_itself(capsys, tiny_version, tf2_module):
     assert commands.verify([str(tiny_version), "--module", str(tf2_module)]) == 0
     assert "matches the module" in capsys.readouterr().out.splitlines()[-1]

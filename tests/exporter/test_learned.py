@@ -16,6 +16,7 @@ EGYPTIAN_CAT, ESPRESSO = 285, 967  # of ImageNet's 1000 classes
 @pytest.mark.parametrize(
     ("fixture", "size"), [("learned_module", 224), ("other_learned_module", 240)]
 )
+@pytest.mark.slow
 def test_the_learned_modules_name_the_cat_and_the_espresso(request, photos, fixture, size):
     module = tf.saved_model.load(str(request.getfixturevalue(fixture)))
     named = {}

@@ -88,7 +88,7 @@ def test_another_shape_is_another_module():
         compare(A, A[:, :4], precision="float32")
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_network_that_came_out_wrong_is_not_published(
     tmp_path, tf2_module, monkeypatch, capsys, precision
 ):
@@ -155,7 +155,10 @@ def _write_module(directory, build) -> str:
     return str(directory)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1e-8, 1e-16])
+@pytest.mark.parametrize(
+    "scale",
+    [1e-8, pytest.param(1e-4, marks=pytest.mark.slow), pytest.param(1e-16, marks=pytest.mark.slow)],
+)
 def test_features_far_below_one_keep_their_direction(tmp_path, scale):
     kernel = np.random.default_rng(0).normal(size=[3, 3, 3, 8]).astype(np.float32)
 

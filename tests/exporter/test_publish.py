@@ -280,6 +280,7 @@ def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module):
     assert entries(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_no_version_and_the_next_cleans_up(tmp_path, tf2_module):
     """The real command, killed while it writes the version."""
     base = tmp_path / "model"
@@ -324,6 +325,7 @@ def test_a_terminated_export_unwinds(tmp_path, small_stand_in_module, sent, stat
     assert entries(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_path_is_printed_last_and_json_alone(tmp_path, tf2_module, capsys):
     from featurewire_exporter.commands import export
 

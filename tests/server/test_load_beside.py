@@ -105,6 +105,7 @@ def test_a_process_that_dies_is_a_failed_load(
     assert caught.value.code is code
 
 
+@pytest.mark.slow
 def test_what_fails_in_the_process_is_said(version: Path, tmp_path: Path) -> None:
     split = suitable_split(version, OPENVINO)
     taken = tmp_path / "taken"

@@ -380,6 +380,7 @@ def test_a_signal_lets_requests_in_flight_finish(tmp_path: Path, number: int) ->
         assert server.process.wait(TIMEOUT) == 0
 
 
+@pytest.mark.slow
 def test_idle_connections_leave_files_for_decoding(tmp_path: Path) -> None:
     """TensorFlow opens a file to decode an image, and aborts the process where it cannot."""
     write_split_model(tmp_path / "m")
