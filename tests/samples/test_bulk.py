@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +27,13 @@ ENGINES = {
 """Each engine's job, and what the command line of its workers holds (Ray: of a busy one)."""
 
 
-@pytest.fixture(params=ENGINES)
+def _if_installed(name: str) -> Any:
+    """Skipped before anything is set up for it."""
+    return pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=WHY))
+
+
+@pytest.fixture(params=[_if_installed(name) for name in ENGINES])
 def engine(request) -> str:
-    pytest.importorskip(request.param, reason=WHY)
     return request.param
 
 
