@@ -101,14 +101,21 @@ def resized(
     return np.clip(np.asarray(values, np.float32) / 255, 0, 1)
 
 
-def exif(orientation: int, order: str = "<", *, before: int = 2) -> bytes:
-    """A TIFF block with the tag, after `before` others, and one more behind it."""
-    entries = [(0x0100 - before + at, 3, 1, 7) for at in range(before)]
-    entries += [(0x0112, 3, 1, orientation), (0x0131, 3, 1, 5)]
+TIFF_TYPES = {"SHORT": (3, "H"), "LONG": (4, "I"), "SSHORT": (8, "h"), "SLONG": (9, "i")}
+"""Numbers of the types that an orientation may have, and how `struct` calls them."""
+
+
+def exif(orientation: int, order: str = "<", *, before: int = 2, kind: str = "SHORT") -> bytes:
+    """A TIFF block with the tag as this type, after `before` others, and one more behind it."""
+    number, form = TIFF_TYPES[kind]
+    value = struct.pack(order + form, orientation).ljust(4, b"\0")
+    seven, five = (struct.pack(order + "HH", each, 0) for each in (7, 5))
+    entries = [(0x0100 - before + at, 3, 1, seven) for at in range(before)]
+    entries += [(0x0112, number, 1, value), (0x0131, 3, 1, five)]
     block = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 12) + b"\0" * 4
     block += struct.pack(order + "H", len(entries))
-    for tag, kind, count, value in entries:
-        block += struct.pack(order + "HHIHH", tag, kind, count, value, 0)
+    for tag, type_, count, content in entries:
+        block += struct.pack(order + "HHI", tag, type_, count) + content
     return block + b"\0" * 4
 
 

@@ -60,6 +60,27 @@ def test_jpeg(kind: str) -> None:
         np.testing.assert_array_equal(pixels(image), tf.io.decode_jpeg(image, channels=3))
 
 
+BETWEEN_SEGMENTS = {
+    "7 stray bytes": b"\x12" * 7,
+    "60 stray bytes": b"\0" * 60,
+    "stray bytes with stuffed ones": b"\xff\0" * 4,
+    "fill bytes": b"\xff" * 7,
+    "a comment of length 0": b"\xff\xfe\0\0",
+    "a comment of length 1 and a stray byte": b"\xff\xfe\0\1\x12",
+}
+
+
+@pytest.mark.parametrize("kind", BETWEEN_SEGMENTS)
+@pytest.mark.parametrize("segments", [1, 255])
+def test_jpeg_with_bytes_between_segments_as_libjpeg_reads_them(kind: str, segments: int) -> None:
+    jpeg = JPEGS["baseline"]
+    inside = (BETWEEN_SEGMENTS[kind] + b"\xff\xfe\0\3x") * segments
+    at = 4 + int.from_bytes(jpeg[4:6], "big")
+    image = jpeg[:at] + inside + jpeg[at:]
+    np.testing.assert_array_equal(pixels(image), tf.io.decode_jpeg(image, channels=3))
+    np.testing.assert_array_equal(pixels(image), pixels(jpeg))
+
+
 def test_jpeg_with_cmyk_in_adobes_other_colour_space() -> None:
     changed = bytearray(encode(PHOTO.convert("CMYK"), quality=95))
     at = changed.index(b"Adobe")

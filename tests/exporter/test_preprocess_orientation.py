@@ -11,6 +11,7 @@ from featurewire_exporter.preprocess import PreprocessConfig
 from tests.exporter.preprocess_images import (
     CONFIG,
     OK,
+    TIFF_TYPES,
     WEBP_CONFIG,
     encode,
     exif,
@@ -49,6 +50,14 @@ def test_a_large_jpeg_is_set_upright_as_well(value: int) -> None:
     large = photo(900, 560)
     stored = with_exif(encode(stored_as(large, value), quality=95), exif(value))
     assert np.abs(pixels(stored)[0] - resized(large, 48, 64)).mean() < 0.01
+
+
+@pytest.mark.parametrize("kind", TIFF_TYPES)
+def test_an_orientation_may_be_any_integer_of_2_or_4_bytes(kind: str) -> None:
+    stored = encode(stored_as(PHOTO, 6), quality=98, subsampling=0)
+    expected = pixels(with_exif(stored, exif(6)))[0]
+    for row in pixels(*(with_exif(stored, exif(6, order, kind=kind)) for order in "<>")):
+        np.testing.assert_array_equal(row, expected)
 
 
 def test_all_eight_values_in_png_and_webp() -> None:
@@ -99,7 +108,12 @@ def test_what_is_no_orientation_leaves_the_picture_as_it_is() -> None:
         good[:2] + b"+" + good[3:],
         good[:at],
         good[: at + 6],
-        good[: at + 2] + b"\x04" + good[at + 3 :],
+        good[: at + 2] + b"\x05" + good[at + 3 :],
+        exif(9, kind="LONG"),
+        exif(-6, kind="SLONG"),
+        exif(-6, kind="SSHORT"),
+        exif(6 << 16, kind="LONG"),
+        exif(6 << 16, ">", kind="LONG"),
         exif(6, before=100),
     ]
     for row in pixels(stored, *(with_exif(stored, block) for block in blocks)):

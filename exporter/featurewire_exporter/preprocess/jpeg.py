@@ -21,13 +21,14 @@ MAGIC = b"\xff\xd8\xff"
 # XMP, depth maps and colour profiles.
 _MAX_STEPS = 1024
 
-_STRAY, _FILL, _SEGMENT, _FRAME, _SCAN, _MISPLACED = range(6)
+_WINDOW = 64
+"""Bytes that a step looks at: a segment's first ones, or as many stray bytes less one."""
+
+_STRAY, _SEGMENT, _FRAME, _SCAN, _MISPLACED = range(5)
 
 
 def _role(code: int) -> int:
-    """What the byte after 0xFF says."""
-    if code in (0x00, 0xFF):
-        return _FILL if code else _STRAY
+    """What the marker with this code begins."""
     if code == 0xDA:
         return _SCAN
     if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
@@ -55,20 +56,23 @@ def read(data: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> Header:
     def step(
         octets: tf.Tensor, at: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, ...]]:
-        starts = tf.equal(octets[:, 0], 0xFF)
-        code = octets[:, 1]
-        role = tf.where(starts, tf.gather(_ROLES, code), _STRAY)
-        marker = role >= _SEGMENT
+        # A marker is 0xFF and a byte that is neither 0x00 nor 0xFF.
+        markers = tf.equal(octets[:, :-1], 0xFF) & tf.not_equal(octets[:, 1:] % 255, 0)
+        marker = markers[:, 0]
+        role = tf.where(marker, tf.gather(_ROLES, octets[:, 1]), _STRAY)
         frame, scan = tf.equal(role, _FRAME), tf.equal(role, _SCAN)
         tagged = spell(octets, b"\xff\xe1") & spell(octets[:, 4:], b"Exif\0\0")
         length = big(octets[:, 2:4])
         adobe = spell(octets, b"\xff\xee") & spell(octets[:, 4:], b"Adobe") & (length >= 14)
-        more = ~marker | ((role < _SCAN) & (length >= 2))
-        # As libjpeg does: fill bytes and stray bytes before a marker are passed over.
-        stray = tf.maximum(tf.argmax(tf.cast(tf.equal(octets[:, 1:], 0xFF), tf.int32), 1), 0) + 1
-        return at + tf.where(marker, 2 + length, stray), more, (frame, tagged, scan, adobe)
+        # As libjpeg does: fill bytes and stray bytes before a marker are passed over, and a length
+        # that does not count its own two bytes ends its segment behind them.
+        passed = tf.where(tf.reduce_any(markers, 1), tf.argmax(markers, 1), _WINDOW - 1)
+        following = at + tf.where(marker, 2 + tf.maximum(length, 2), passed)
+        return following, role < _SCAN, (frame, tagged, scan, adobe)
 
-    frame, tagged, scan, adobe = walk(data, 2, mine, width=10, limit=_MAX_STEPS, marks=4, step=step)
+    frame, tagged, scan, adobe = walk(
+        data, 2, mine, width=_WINDOW, limit=_MAX_STEPS, marks=4, step=step
+    )
     head = window(data, frame, jpeg_scans.FRAME_BYTES)
     scans, whole = jpeg_scans.read(data, head, frame, scan)
     decoded = among(head[:, 1], *_DECODED_FRAMES)

@@ -14,7 +14,10 @@ from featurewire_exporter.preprocess.octets import among, big, little, spell, wi
 UPRIGHT = 1
 
 _TAG = 0x0112
-_SHORT = 3
+_SHORTS = (3, 8)
+"""Types of two bytes, SHORT and SSHORT. The standard asks for SHORT."""
+_LONGS = (4, 9)
+"""Types of four bytes, LONG and SLONG, which some writers use and most readers accept."""
 
 # A directory is sorted by tag, and few tags come before this one.
 _ENTRIES = 64
@@ -38,13 +41,15 @@ def read_orientation(data: tf.Tensor, at: tf.Tensor, length: tf.Tensor) -> tf.Te
         count = tf.minimum(count, (length - offset - 2) // 12)
         entries = tf.reshape(table[:, 2:], [-1, _ENTRIES, 12])
 
-        def field(column: int) -> tf.Tensor:
-            octets = entries[:, :, column : column + 2]
+        def field(column: int, size: int = 2) -> tf.Tensor:
+            octets = entries[:, :, column : column + size]
             return tf.where(swapped[:, tf.newaxis], little(octets), big(octets))
 
-        value = field(8)
+        kind = field(2)
+        long = among(kind, *_LONGS)
+        value = tf.where(long, field(8, 4), field(8))
         there = known[:, tf.newaxis] & (tf.range(_ENTRIES, dtype=tf.int64) < count[:, tf.newaxis])
-        there &= tf.equal(field(0), _TAG) & tf.equal(field(2), _SHORT) & (value <= 8)
+        there &= tf.equal(field(0), _TAG) & (long | among(kind, *_SHORTS)) & (value <= 8)
         found = tf.reduce_max(tf.where(there, value, 0), 1)
         return tf.cast(tf.maximum(found, UPRIGHT), tf.int32)
 
