@@ -255,11 +255,11 @@ def test_an_archive_may_hold_the_module_in_one_folder(tf1_module, tmp_path):
     assert files(source.directory) == files(tf1_module)
 
 
-def _archive_of_folders(module: Path, path: Path, *folders: str) -> Path:
+def _archive_of_folders(module: Path, path: Path, *folders: str) -> str:
     with tarfile.open(path, "w:gz") as archive:
         for folder in folders:
             archive.add(module, folder)
-    return path
+    return str(path)
 
 
 def test_a_module_is_found_in_nested_folders(tf1_module, tmp_path):
@@ -278,7 +278,7 @@ def test_an_archive_of_several_modules_is_refused_with_their_folders(tf1_module,
 
 def test_a_download_with_a_nested_module_says_where_it_lies(hub, tf1_module, tmp_path, cache):
     path = _archive_of_folders(tf1_module, tmp_path / "m.tar.gz", "deep/1")
-    text = refusal(hub.serve("/nested/1", path.read_bytes()), tmp_path)
+    text = refusal(hub.serve("/nested/1", Path(path).read_bytes()), tmp_path)
 
     assert "in the folder deep/1; download it and give the .tar.gz itself" in text
     assert not [entry for entry in cache.iterdir() if entry.is_dir()]
