@@ -69,8 +69,9 @@ def _png(side: int, size: int) -> Iterator[tuple[str, bytes]]:
         yield f"PNG of small {kind.decode()}", start(1, 1) + bombs + one + END
     for name, bits, colours, pixel in (("rgb", 8, 2, 3), ("rgba 16", 16, 6, 8)):
         for interlaced in (0, 1):
-            header = start(side, side, bits, colours, interlaced)
-            pixels = zeros(side * (1 + side * pixel) + interlaced * 8 * side)
+            height = side // 2 if bits == 16 else side
+            header = start(side, height, bits, colours, interlaced)
+            pixels = zeros(height * (1 + side * pixel) + interlaced * 8 * side)
             tag = f"{name}{' interlaced' * interlaced}"
             yield f"PNG plain {tag}", header + chunk(b"IDAT", pixels) + END
     palette = chunk(b"PLTE", bytes(768))
@@ -190,7 +191,7 @@ def _others(side: int, size: int) -> Iterator[tuple[str, bytes]]:
     plain = Image.new("RGB", (min(side, 8192),) * 2, COLOUR)
     yield "WebP lossy", _encoded(plain, "WEBP", quality=0, method=0)
     yield "WebP lossless", _encoded(plain, "WEBP", lossless=True, quality=0, method=0)
-    seen_through = plain.convert("RGBA")
+    seen_through = plain.crop((0, 0, plain.width, plain.height * 3 // 4)).convert("RGBA")
     seen_through.putalpha(7)
     whole = _encoded(seen_through, "WEBP", quality=0, method=0)
     yield "WebP alpha", whole

@@ -159,12 +159,29 @@ def test_a_jpeg_of_too_many_scans_for_its_pixels_is_too_large(mode: str) -> None
     assert served(CONFIG)(batch)[1].tolist() == [OK, TOO_LARGE]
 
 
-def test_a_pixel_of_four_components_counts_as_four_thirds() -> None:
-    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
-    sizes = [(150, 150), (151, 150), (199, 150)]
-    cmyk = [encode(photo(*size).convert("CMYK")) for size in sizes]
-    colour = [encode(photo(*size)) for size in sizes]
-    assert served(config)(cmyk + colour)[1].tolist() == [OK, TOO_LARGE, TOO_LARGE, OK, OK, OK]
+def test_a_pixel_counts_by_what_its_decoding_takes() -> None:
+    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150, webp=True)
+
+    def deep(width: int, height: int) -> bytes:
+        pixels = np.zeros((height, width), np.uint16)
+        return encode(Image.fromarray(pixels), "PNG")
+
+    def cmyk(width: int, height: int) -> bytes:
+        return encode(photo(width, height).convert("CMYK"))
+
+    def seen_through(width: int, height: int, **options: bool) -> bytes:
+        picture = photo(width, height).convert("RGBA")
+        picture.putalpha(200)
+        return encode(picture, "WEBP", **options)
+
+    allowed = [deep(150, 100), cmyk(150, 150), seen_through(150, 150)]
+    allowed += [seen_through(150, 150, lossless=True)]
+    allowed += [encode(PHOTO, kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")]
+    beyond = [deep(151, 100), cmyk(151, 150), seen_through(151, 150)]
+    beyond += [seen_through(151, 150, lossless=True)]
+    assert served(config)(allowed)[1].tolist() == [OK] * 9
+    assert served(config)(beyond)[1].tolist() == [TOO_LARGE] * 4
+    assert served(config)(beyond[1:2])[1].tolist() == [TOO_LARGE]
 
 
 def test_a_scan_counts_once_for_each_of_its_components() -> None:

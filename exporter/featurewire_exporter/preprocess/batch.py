@@ -100,11 +100,8 @@ def _judge(data: tf.Tensor, images: Images, config: PreprocessConfig) -> tf.Tens
     length = tf.strings.length(data)
     height, width = images.header.height, images.header.width
     # Of sides that are not beyond measure, so that their product is not either.
-    pixels = tf.minimum(height, 1 << 31) * tf.minimum(width, 1 << 31)
-    # Decoding a JPEG takes up to 2 bytes for each component of a pixel, so a pixel of four counts
-    # as 4/3.
-    four = images.is_jpeg & tf.equal(images.header.extra[:, 0], 4)
-    pixels += tf.where(four, (pixels + 2) // 3, 0)
+    pixels = tf.minimum(height, 1 << 30) * tf.minimum(width, 1 << 30)
+    pixels = (pixels * images.header.thirds + 2) // 3
     large = (tf.maximum(height, width) > MAX_IMAGE_SIDE) | (pixels > config.max_pixels)
     least = -(-config.max_pixels * MAX_SCANS // MAX_SCANS_EVER)
     large |= images.header.scans > config.max_pixels * MAX_SCANS // tf.maximum(pixels, least)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from featurewire_exporter.preprocess import bmp, gif, jpeg, png, webp
@@ -11,6 +12,9 @@ from featurewire_exporter.preprocess.octets import spell, window
 
 RATIOS = (1, 2, 4, 8)
 """By which a JPEG's sides can be divided in its decode."""
+
+_WHOLE = np.int64(3)
+"""Thirds of a pixel."""
 
 
 class Images:
@@ -62,6 +66,9 @@ def _merged(read: list[tuple[tf.Tensor, Header]]) -> Header:
                 for name in fields
             },
             extra=tf.where(mine[:, tf.newaxis], header.extra, merged.extra),
+            thirds=tf.where(
+                mine, _WHOLE if header.thirds is None else header.thirds, merged.thirds
+            ),
         )
     return merged
 

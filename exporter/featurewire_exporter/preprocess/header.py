@@ -35,6 +35,10 @@ class Header(NamedTuple):
     scans: tf.Tensor | None = None
     """int64 [N]: how often the decoder goes over all pixels; of JPEG files."""
 
+    thirds: tf.Tensor | None = None
+    """int64 [N]: how many thirds of a pixel each pixel counts as, by what its decoding takes. None
+    is 3 everywhere."""
+
 
 def no_extra(like: tf.Tensor) -> tf.Tensor:
     """The `extra` of a format that needs nothing, of as many files as `like` [N] has."""

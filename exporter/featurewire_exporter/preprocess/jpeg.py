@@ -98,6 +98,8 @@ def read(data: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> Header:
         tf.concat(extra, 1),
         shift,
         scans,
+        # Where there are several scans, decoding takes 2 bytes for each component of a pixel.
+        tf.where(components[:, 0] < 4, tf.constant(3, tf.int64), 4),
     )
 
 

@@ -31,7 +31,10 @@ def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> He
         orientation = read_orientation(data, tf.where(tagged > 0, tagged + 8, 0), length)
     there = tf.cast(spell(head[:, 12:], b"IHDR"), tf.int64)
     width, height = big(head[:, 16:20]) * there, big(head[:, 20:24]) * there
-    return Header(height, width, orientation, tf.zeros_like(orientation), no_extra(mine))
+    decoder = tf.zeros_like(orientation)
+    # With 16 bits there are twice as many bytes to unpack and to undo the filters of.
+    thirds = tf.where(tf.equal(head[:, 24], 16), tf.constant(6, tf.int64), 3)
+    return Header(height, width, orientation, decoder, no_extra(mine), thirds=thirds)
 
 
 def decode(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:

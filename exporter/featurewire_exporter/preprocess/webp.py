@@ -10,6 +10,7 @@ from featurewire_exporter.preprocess.orientation import UPRIGHT, read_orientatio
 
 _MAX_CHUNKS = 64
 _ANIMATED = 0x02
+_ALPHA = 0x10
 _FOURTEEN_BITS = 1 << 14
 
 
@@ -37,7 +38,13 @@ def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> He
     if exif:
         orientation = _orientation(data, mine & extended)
     height = side(28, _FOURTEEN_BITS, 27)
-    return Header(height, side(26, 1, 24), orientation, tf.zeros_like(orientation), no_extra(mine))
+    width = side(26, 1, 24)
+    alpha = extended & (tf.bitwise.bitwise_and(head[:, 20], _ALPHA) > 0)
+    alpha |= spell(kind, b"VP8L") & tf.equal(packed // _FOURTEEN_BITS**2 % 2, 1)
+    # The decoder gives four numbers a pixel then.
+    thirds = tf.where(alpha, tf.constant(4, tf.int64), 3)
+    decoder = tf.zeros_like(orientation)
+    return Header(height, width, orientation, decoder, no_extra(mine), thirds=thirds)
 
 
 def _orientation(data: tf.Tensor, extended: tf.Tensor) -> tf.Tensor:
