@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.errors import ExportError, one_line
@@ -21,6 +21,9 @@ from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.preprocess import MAX_TARGET_SIDE, RESIZE_METHODS, PreprocessConfig
 from featurewire_exporter.publish import LARGEST_VERSION
 from featurewire_exporter.quiet import quiet_tensorflow
+
+if TYPE_CHECKING:
+    from featurewire_exporter.export import Published
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
 _KINDS = ("auto", "slim-checkpoint")
@@ -73,6 +76,18 @@ def export_parser() -> argparse.ArgumentParser:
         type=_size,
         metavar="HEIGHTxWIDTH",
         help="for modules that take images of any size (default: what the module says)",
+    )
+    parser.add_argument(
+        "--signature",
+        metavar="NAME",
+        help="signature that gives the vectors (default: the one whose name says so)",
+    )
+    parser.add_argument(
+        "--input-range",
+        type=_range,
+        default=defaults.input_range,
+        metavar="LOW,HIGH",
+        help="numbers that the module expects for black and white, such as 0,255 (default: 0,1)",
     )
     parser.add_argument(
         "--resize-method",
@@ -227,6 +242,7 @@ def export(argv: Sequence[str]) -> int:
         "resize_method": arguments.resize_method,
         "antialias": not arguments.no_antialias,
         "central_crop": arguments.central_crop,
+        "input_range": arguments.input_range,
         "max_pixels": arguments.max_pixels,
         "max_image_bytes": arguments.max_image_bytes,
         "exif_orientation": not arguments.no_exif_orientation,
@@ -251,9 +267,8 @@ def export(argv: Sequence[str]) -> int:
         parser.error("--bridge-from and --bridge-images go together")
 
     def work(stderr: Any) -> None:
-        from featurewire_exporter.bridge.report import report
         from featurewire_exporter.export import ExportConfig, export_module
-        from featurewire_exporter.int8.config import SAMPLES_ONLY, int8_line
+        from featurewire_exporter.int8.config import SAMPLES_ONLY
 
         bridge = None
         if arguments.bridge_from:
@@ -285,6 +300,7 @@ def export(argv: Sequence[str]) -> int:
                 version=arguments.version,
                 precision=arguments.precision,
                 image_size=arguments.image_size,
+                signature=arguments.signature,
                 max_batch_size=arguments.max_batch_size,
                 preprocess=preprocess,
                 bridge=bridge,
@@ -292,18 +308,29 @@ def export(argv: Sequence[str]) -> int:
             ),
             _progress(stderr, arguments.json),
         )
-        if arguments.json:
-            _say(json.dumps({"path": str(published.path), "manifest": published.manifest}))
-        else:
-            if published.manifest["module"]["stand_in"]:
-                _say("This is the stand-in: random weights, vectors without learned meaning.")
-            if int8 is not None:
-                _say(int8_line(published.manifest["int8"]))
-            for made in published.bridges:
-                _say(report(made))
-            _say(str(published.path))
+        if published.warning is not None:
+            print(f"{parser.prog}: warning: {published.warning}", file=stderr)
+        _say(_json_of(published) if arguments.json else _report_of(published))
 
     return _run(parser, work)
+
+
+def _json_of(published: Published) -> str:
+    return json.dumps({"path": str(published.path), "manifest": published.manifest})
+
+
+def _report_of(published: Published) -> str:
+    """What was published, for people; the path last."""
+    from featurewire_exporter.bridge.report import report
+    from featurewire_exporter.int8.config import int8_line
+
+    lines = []
+    if published.manifest["module"]["stand_in"]:
+        lines.append("This is the stand-in: random weights, vectors without learned meaning.")
+    if "int8" in published.manifest:
+        lines.append(int8_line(published.manifest["int8"]))
+    lines += map(report, published.bridges)
+    return "\n".join([*lines, str(published.path)])
 
 
 def inspect(argv: Sequence[str]) -> int:
@@ -427,6 +454,14 @@ def _share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1")
     return value
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers such as 0,255") from None
+    return low, high
 
 
 def _views(text: str) -> int:

@@ -43,6 +43,8 @@ class ExportConfig:
     """One of `precision.PRECISIONS`."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels, for modules that take any."""
+    signature: str | None = None
+    """The signature that gives the vectors; None takes the one whose name says so."""
     max_batch_size: int = 32
     """The largest batch that the server merges, images."""
     preprocess: Mapping[str, Any]
@@ -60,6 +62,8 @@ class Published:
     path: Path
     manifest: dict[str, Any]
     bridges: tuple[fit.Bridge, ...] = ()
+    warning: str | None = None
+    """What is suspect about the module."""
 
 
 def export_module(config: ExportConfig, progress: Progress) -> Published:
@@ -84,7 +88,13 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
         found = pictures.find(config.int8.images)
     source = fetch(config.module, staging.scratch, progress, kind=config.kind)
     progress.step("Loading the module")
-    module = load_module(source.directory, image_size=config.image_size)
+    module = load_module(
+        source.directory,
+        handle=source.handle,
+        image_size=config.image_size,
+        signature=config.signature,
+        input_range=config.preprocess.get("input_range", (0.0, 1.0)),
+    )
     height, width = module.image_size
     preprocess = PreprocessConfig(height=height, width=width, **config.preprocess)
     progress.step("Freezing and folding its network")
@@ -106,6 +116,8 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
             break
     other = "" if config.precision == "float32" else "try --precision float32, or "
     measured.require(f"{other}report this module")
+    # Random weights tell photos apart less than learned ones do, in the right range also.
+    warning = None if source.stand_in else measured.warning
     about |= {"activations": activations, "parity": measured.as_manifest()}
     bridges: list[fit.Bridge] = []
     if materials is not None:
@@ -125,7 +137,7 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     about = digests.seal(staging.version, about, artifact.write)
     path = staging.publish()
     progress.end()
-    return Published(path=path, manifest=about, bridges=tuple(bridges))
+    return Published(path=path, manifest=about, bridges=tuple(bridges), warning=warning)
 
 
 def _manifest(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import convert_to_constants
+from tensorflow.python.framework import convert_to_constants, op_def_registry
 
+from featurewire_exporter import photos
 from featurewire_exporter.errors import ModuleError, one_line
 from featurewire_exporter.graph import Graph, node_of
 from featurewire_exporter.module import Module
@@ -17,6 +18,20 @@ from featurewire_exporter.module import Module
 tf1 = tf.compat.v1
 
 _LIMIT_BYTES = 2**31 - 2**20
+_WRITES = ("Assign", "ResourceScatter", "RngSkip")
+"""How the names of ops begin that change a variable."""
+_DRAWS = (
+    "Multinomial",
+    "ParameterizedTruncatedNormal",
+    "Random",
+    "Rng",
+    "StatefulRandom",
+    "StatefulStandardNormal",
+    "StatefulTruncatedNormal",
+    "StatefulUniform",
+    "TruncatedNormal",
+)
+"""How the names of stateful ops begin that draw random numbers."""
 _TABLES = ("AnonymousHash", "AnonymousMutable", "HashTable", "LookupTable", "Mutable")
 """How the names of ops begin that hold or read tables."""
 
@@ -48,7 +63,9 @@ def freeze(module: Module) -> FrozenNetwork:
             f"the module cannot be frozen to constants ({one_line(error)}); "
             "it may hold tables or other state than variables"
         ) from error
+    network = _without_writes(network, module)
     _check_state(network)
+    network = _from_unit_range(network, *module.input_range)
     size = network.graph_def.ByteSize()
     if size >= _LIMIT_BYTES:
         raise ModuleError(
@@ -56,6 +73,84 @@ def freeze(module: Module) -> FrozenNetwork:
             "can hold 2 GiB at most, so this module cannot be served as one"
         )
     return network
+
+
+def _without_writes(network: FrozenNetwork, module: Module) -> FrozenNetwork:
+    """The same network without the ops that change variables on the way, as a seed's count.
+
+    Raises `ModuleError` where a vector depends on such a variable, or on random numbers.
+    """
+    graph = Graph(network.graph_def, output=network.output)
+    computing = graph.computing()
+    writes = {name for name, node in graph.nodes.items() if node.op.startswith(_WRITES)}
+    suspects = [
+        (name, node.op)
+        for name, node in sorted(graph.nodes.items())
+        if (name in writes and computing & {name, node_of(node.input[0])})
+        or (name in computing and _draws(node))
+    ]
+    inside = [
+        (f"{body.signature.name}/{node.name}", node.op)
+        for body in network.graph_def.library.function
+        for node in body.node_def
+        if node.op.startswith(_WRITES) or _draws(node)
+    ]
+    # Not by the graph alone: random numbers may be drawn in a branch that inference never takes.
+    if (suspects or inside) and not _repeats(module):
+        raise _changing(*(suspects + inside)[0])
+    if not writes:
+        return network
+    for node in graph.nodes.values():
+        kept = [i for i in node.input if not (i.startswith("^") and node_of(i) in writes)]
+        del node.input[:]
+        node.input.extend(kept)
+    graph.prune()
+    return replace(network, graph_def=graph.to_graph_def())
+
+
+def _repeats(module: Module) -> bool:
+    """Whether the module gives the same vectors for the same images, called several times."""
+    images = photos.probe_images(4, module.image_size)
+    first = module(images)
+    near = 1e-3 * float(np.abs(first).max())
+    return all(np.allclose(first, module(images), rtol=0, atol=near) for _ in range(5))
+
+
+def _draws(node: Any) -> bool:
+    op = op_def_registry.get(node.op)
+    return node.op.startswith(_DRAWS) and op is not None and op.is_stateful
+
+
+def _changing(name: str, op: str) -> ModuleError:
+    """`name`: of a node, which ends with the layer's name and its own."""
+    layer = name.split("/")[-2] if "/" in name else name
+    return ModuleError(
+        f"the module draws random numbers or changes its variables with each call, in its layer "
+        f"{layer} ({op}); save it for inference, without that layer, or in Keras with an "
+        "ExportArchive whose endpoint is lambda images: model(images, training=False)"
+    )
+
+
+def _from_unit_range(network: FrozenNetwork, low: float, high: float) -> FrozenNetwork:
+    """The same network for images in [0, 1], which it turns into [`low`, `high`] first."""
+    if (low, high) == (0, 1):
+        return network
+    graph = Graph(network.graph_def, output=network.output)
+    users = [node for node in graph.nodes.values() if network.input in map(node_of, node.input)]
+    scale = graph.add_constant(f"{network.input}/scale", np.asarray(high - low, np.float32))
+    scaled = graph.free_name(f"{network.input}/scaled")
+    graph.add(scaled, "Mul", [network.input, scale], T=tf.float32)
+    if low:
+        offset = graph.add_constant(f"{network.input}/offset", np.asarray(low, np.float32))
+        shifted = graph.free_name(f"{network.input}/shifted")
+        graph.add(shifted, "AddV2", [scaled, offset], T=tf.float32)
+        scaled = shifted
+    for node in users:
+        inputs = [scaled if i in (network.input, f"{network.input}:0") else i for i in node.input]
+        del node.input[:]
+        node.input.extend(inputs)
+    graph.prune()
+    return replace(network, graph_def=graph.to_graph_def())
 
 
 def _check_state(network: FrozenNetwork) -> None:

@@ -51,6 +51,18 @@ class Graph:
                 order.append(name)
         return order
 
+    def computing(self) -> set[str]:
+        """Names of the nodes whose outputs the output is computed from: none that it waits for."""
+        found: set[str] = set()
+        stack = [node_of(self.output)]
+        while stack:
+            name = stack.pop()
+            if name not in found:
+                found.add(name)
+                inputs = self.nodes[name].input
+                stack.extend(node_of(tensor) for tensor in inputs if not tensor.startswith("^"))
+        return found
+
     def prune(self) -> None:
         """Drop what the output does not need."""
         needed = set(self.order())

@@ -6,7 +6,7 @@ its function returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,23 +21,32 @@ from featurewire_exporter.errors import ModuleError, one_line
 
 _SIGNATURES = ("image_feature_vector", "default", "serving_default")
 """Signatures that may give vectors, the most specific first."""
+CALL = "__call__"
+"""What `Module.signature` says where the module itself is called."""
+_OTHER_FLOATS = {tf.float16, tf.bfloat16, tf.float64}
+_SAVE_AS_FLOAT32 = (
+    "save the model in float32 (in Keras, build it under keras.config.set_dtype_policy('float32') "
+    "and load the weights into it) and lower the precision with --precision"
+)
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 """They work in the process that has built them, and there alone."""
 
 
 class _Advice(NamedTuple):
-    """What to do about an image size: not every command has an option for it."""
+    """What to do about a refused module: not every command has the same options."""
 
     other_size: str
     refused: str
+    several_signatures: str
 
 
 _OF_AN_EXPORT = _Advice(
     "leave --image-size out",
     "a module whose batch size is free is needed, and --image-size HEIGHTxWIDTH where it takes "
     "several sizes",
+    "choose one with --signature NAME",
 )
-_OF_A_VERSION = _Advice(*["name the module that the version was made from"] * 2)
+_OF_A_VERSION = _Advice(*["name the module that the version was made from"] * 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +66,9 @@ class Module:
     dimension: int
     """Floats in a vector."""
     function: Any
-    """Concrete function of one tensor, float32 [N, height, width, 3] in [0, 1]."""
+    """Concrete function of one tensor, float32 [N, height, width, 3] in `input_range`."""
+    input_range: tuple[float, float] = (0.0, 1.0)
+    """The numbers that black and white have in the function's input."""
     output_index: int
     """Which of the function's flat outputs is the vector, float32 [N, dimension]."""
     output_name: str
@@ -66,20 +77,48 @@ class Module:
     """The loaded object, which keeps the variables alive."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Vectors of `images` by the module itself, as `hub.load` runs it."""
-        outputs = self.function(tf.constant(images))
+        """Vectors of `images`, float32 in [0, 1], by the module itself as `hub.load` runs it."""
+        low, high = map(np.float32, self.input_range)
+        outputs = self.function(tf.constant(images * (high - low) + low))
         return tf.nest.flatten(outputs, expand_composites=True)[self.output_index].numpy()
 
 
 def load_module(
-    directory: str, *, image_size: tuple[int, int] | None = None, made_from: bool = False
+    directory: str,
+    *,
+    handle: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    signature: str | None = None,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    made_from: bool = False,
 ) -> Module:
     """Load the module in `directory`, always its inference variant.
 
+    `handle`: what errors call the module; None calls it by its directory.
     `image_size` (height, width) is for modules that take any size; for others it must agree.
-    With `made_from` it is that of a version which was made from the module.
+    `signature`: the signature to use, or `__call__`; None chooses the one that is known to give
+    vectors, and refuses a module with several signatures of unknown names.
+    `input_range`: the numbers that black and white have in the module's input.
+    With `made_from`, all of these come from a version that was made from the module, and a
+    signature that the module lacks is ignored.
     Raises `ModuleError`.
     """
+    try:
+        return _load(directory, image_size, signature, input_range, made_from)
+    except ModuleError as error:
+        if handle is None or handle == directory:
+            raise
+        # A module from an archive lies in a hidden folder, which is gone when this is read.
+        raise ModuleError(str(error).replace(directory, handle)) from error
+
+
+def _load(
+    directory: str,
+    image_size: tuple[int, int] | None,
+    signature: str | None,
+    input_range: tuple[float, float],
+    made_from: bool,
+) -> Module:
     advice = _OF_A_VERSION if made_from else _OF_AN_EXPORT
     metas = _read_meta_graphs(directory)
     is_tf1_hub = tf1_hub.is_tf1_hub(directory)
@@ -92,7 +131,9 @@ def load_module(
             "fetch or export the module again"
         ) from error
     announced = next((tf1_hub.announced_image_size(m) for m in metas if _tags(m) == tags), None)
-    name, bind, spec = _vector_function(directory, loaded)
+    if made_from and signature not in _signature_names(loaded):
+        signature = None
+    name, bind, spec = _vector_function(directory, loaded, signature, advice)
     size = _image_size(directory, announced, spec, image_size, advice)
     try:
         function = bind(tf.TensorSpec([None, *size, 3], tf.float32))
@@ -109,6 +150,7 @@ def load_module(
         image_size=size,
         dimension=dimension,
         function=function,
+        input_range=input_range,
         output_index=output_index,
         output_name=output_name,
         owner=loaded,
@@ -182,42 +224,106 @@ def _inference_tags(directory: str, metas: list[Any], *, is_tf1_hub: bool) -> li
 Bind = Callable[[tf.TensorSpec], Any]
 
 
-def _vector_function(directory: str, loaded: Any) -> tuple[str, Bind, tf.TensorShape]:
+def _vector_function(
+    directory: str, loaded: Any, wanted: str | None, advice: _Advice
+) -> tuple[str, Bind, tf.TensorShape]:
     """Name of the function, what makes it concrete, and the shape of its input if it says."""
-    signatures = getattr(loaded, "signatures", {})
+    names = _signature_names(loaded)
+    if wanted is not None and wanted not in names:
+        raise ModuleError(
+            f"{directory} has no signature {wanted!r}; it has {_listed(names) or 'none'}"
+        )
+    usable = {name: shape for name in names if (shape := _image_shape(loaded, name)) is not None}
+    name = wanted if wanted is not None else _chosen(directory, usable, advice)
+    if name is None or name not in usable:
+        raise ModuleError(_no_images(directory, loaded, [wanted] if wanted else names))
+    if name == CALL:
+        return CALL, lambda image_spec: _concrete_call(loaded, image_spec), usable[name]
+    function = loaded.signatures[name]
+    (key,) = _inputs(function)
+    return name, _signature_binder(function, key), usable[name]
+
+
+def _signature_names(loaded: Any) -> list[str]:
+    """`__call__` where the module is callable with a tensor, and its signatures, by name."""
+    called = callable(loaded) and bool(getattr(loaded.__call__, "concrete_functions", []))
+    return [CALL] * called + sorted(getattr(loaded, "signatures", {}))
+
+
+def _inputs(function: Any) -> dict[str, Any]:
+    """Specifications of a signature's inputs by their names."""
+    return dict(function.structured_input_signature[1])
+
+
+def _image_shape(loaded: Any, name: str) -> tf.TensorShape | None:
+    """Shape of the images that a signature or `__call__` takes, or None where it takes others."""
+    if name == CALL:
+        return _call_spec(loaded)
+    specs = [*_inputs(loaded.signatures[name]).values()]
+    return specs[0].shape if len(specs) == 1 and _takes_images(specs[0]) else None
+
+
+def _chosen(directory: str, usable: Iterable[str], advice: _Advice) -> str | None:
+    """The signature whose name says that it gives vectors, or the only one there is."""
     # A TF2 module's __call__ is its interface; its signatures are optional.
-    if callable(loaded) and (spec := _call_spec(loaded)) is not None:
-        return "__call__", lambda image_spec: _concrete_call(loaded, image_spec), spec
-    candidates = [name for name in _SIGNATURES if name in signatures]
-    candidates += sorted(set(signatures) - set(candidates))
-    for name in candidates:
-        specs = signatures[name].structured_input_signature[1]
-        images = [key for key, spec in specs.items() if _takes_images(spec)]
-        if len(specs) == 1 and images:
-            function = signatures[name]
-            key = images[0]
-            bind = _signature_binder(function, key)
-            return name, bind, specs[key].shape
-    raise ModuleError(
+    for name in (CALL, *_SIGNATURES):
+        if name in usable:
+            return name
+    others = [*usable]
+    if len(others) > 1:
+        raise ModuleError(
+            f"{directory} has several signatures that take images ({_listed(others)}), and none "
+            f"of their names says that it gives feature vectors; {advice.several_signatures}"
+        )
+    return others[0] if others else None
+
+
+def _no_images(directory: str, loaded: Any, names: Sequence[str]) -> str:
+    """Why none of these signatures can be used."""
+    for name in names:
+        for spec in _first_inputs(loaded, name):
+            if _shaped_as_images(spec) and spec.dtype in _OTHER_FLOATS:
+                return (
+                    f"{directory} takes images in {spec.dtype.name} ({name}), and only float32 "
+                    f"can be exported; {_SAVE_AS_FLOAT32}"
+                )
+    signatures = _listed(name for name in names if name != CALL)
+    return (
         f"{directory} is not an image-feature-vector module: none of its signatures "
-        f"({', '.join(sorted(signatures)) or 'it has none'}) takes one batch of float32 images "
+        f"({signatures or 'it has none'}) takes one batch of float32 images "
         "[N, height, width, 3], and it is not callable with one"
     )
 
 
+def _first_inputs(loaded: Any, name: str) -> list[Any]:
+    if name != CALL:
+        return [*_inputs(loaded.signatures[name]).values()][:1]
+    functions = loaded.__call__.concrete_functions
+    return [
+        spec
+        for function in functions
+        for spec in tf.nest.flatten(function.structured_input_signature[0])[:1]
+    ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
 def _takes_images(spec: Any) -> bool:
-    if not isinstance(spec, tf.TensorSpec) or spec.dtype != tf.float32:
+    return _shaped_as_images(spec) and spec.dtype == tf.float32
+
+
+def _shaped_as_images(spec: Any) -> bool:
+    if not isinstance(spec, tf.TensorSpec):
         return False
     return spec.shape.rank is None or (spec.shape.rank == 4 and spec.shape[3] in (3, None))
 
 
 def _call_spec(loaded: Any) -> tf.TensorShape | None:
     """Shape of the images that `__call__` was traced with, or None where it takes none."""
-    for function in getattr(loaded.__call__, "concrete_functions", []):
-        for spec in tf.nest.flatten(function.structured_input_signature[0])[:1]:
-            if _takes_images(spec):
-                return spec.shape
-    return None
+    specs = _first_inputs(loaded, CALL)
+    return next((spec.shape for spec in specs if _takes_images(spec)), None)
 
 
 def _concrete_call(loaded: Any, image_spec: tf.TensorSpec) -> Any:
@@ -284,6 +390,12 @@ def _vector_output(
         i for i in floats if outputs[i].shape.rank in (2, None)
     ]
     if len(chosen) != 1:
+        lower = [o.dtype.name for o in outputs if o.dtype in _OTHER_FLOATS]
+        if not floats and lower:
+            raise ModuleError(
+                f"{directory} returns vectors in {lower[0]}, and only float32 can be exported; "
+                f"{_SAVE_AS_FLOAT32}"
+            )
         raise ModuleError(
             f"{directory} returns {len(outputs)} outputs, {len(chosen)} of which could be the "
             "vector; one float32 [N, dimension] is needed, or one named 'default'"

@@ -26,6 +26,9 @@ MAX_HARD_REL = 0.2
 The rest is for vectors that are a little longer or shorter, which a cosine does not see."""
 ZERO_LENGTH = 1e-20
 """A shorter vector is one of zeros: folding may leave 1e-30 where the module has 0."""
+ALIKE = 0.999
+"""Cosine between vectors of different photos. Learned networks stay below 0.9, and above this with
+pixels of the wrong range."""
 _PROBES = {"float32": 3, "bfloat16": 9, "float16": 9}
 """A wrong rewrite shows with any image; how much reduced precision loses depends on it."""
 _PROBE_JPEG = (360, 480)
@@ -43,6 +46,8 @@ class Parity:
     """Largest length of a difference as a fraction of the module's vector, of photos and noise."""
     min_cosine: float
     """Smallest cosine between a vector of the artifact and the module's, of photos and noise."""
+    photo_cosine: float | None = None
+    """Smallest cosine between the module's vectors of two different photos."""
     hard_rel: float | None = None
     """`max_rel` of `photos.hard_images`, in reduced precision."""
     hard_cosine: float | None = None
@@ -87,11 +92,23 @@ class Parity:
             "max_abs": self.max_abs,
             "max_rel": self.max_rel,
             "min_cosine": self.min_cosine,
+            **({} if self.photo_cosine is None else {"photo_cosine": self.photo_cosine}),
             **({} if self.hard_rel is None else {"hard_rel": self.hard_rel}),
             **({} if self.hard_cosine is None else {"hard_cosine": self.hard_cosine}),
             "limit": self.limit,
             "passed": self.passed,
         }
+
+    @property
+    def warning(self) -> str | None:
+        """What is suspect about the module, though the artifact computes the same."""
+        if self.photo_cosine is None or self.photo_cosine < ALIKE:
+            return None
+        return (
+            f"the module gives nearly one vector for different photos (cosine "
+            f"{self.photo_cosine:.6f} or more); if it expects pixels in another range than it was "
+            "given, export it with --input-range, such as --input-range 0,255"
+        )
 
     def require(self, advice: str) -> None:
         """Raises `ParityError` with the numbers, and what to do, where the gate is shut."""
@@ -125,6 +142,9 @@ def measure(
             ours_hard = session.run("image_feature_vector", images=hard)["default"]
     theirs = module(np.concatenate([images, pixels]))
     measured = compare(np.concatenate([ours, served]), theirs, precision=precision)
+    # All but the noise, which is the last of the probes.
+    of_photos = np.delete(theirs, len(images) - 1, axis=0)
+    measured = replace(measured, photo_cosine=_least_cosine(of_photos))
     if precision == "float32":
         return measured
     on_hard = compare(ours_hard, module(hard), precision=precision)
@@ -135,6 +155,16 @@ def measure(
         hard_rel=on_hard.max_rel,
         hard_cosine=on_hard.min_cosine,
     )
+
+
+def _least_cosine(vectors: np.ndarray) -> float:
+    """Smallest cosine between two of the rows; 1 where all rows are zeros, and so the same."""
+    exact = vectors.astype(np.float64)
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+    if not exact.any():
+        return 1.0
+    units = exact / np.where(lengths > 0, lengths, 1.0)
+    return float((units @ units.T).min())
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray, *, precision: str) -> Parity:

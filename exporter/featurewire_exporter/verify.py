@@ -76,7 +76,15 @@ def verify_version(
         source = fetch(handle, Path(scratch), progress, kind=kind)
         progress.step("Loading the module")
         height, width = about["image_size"]
-        module = load_module(source.directory, image_size=(height, width), made_from=True)
+        low, high = about["preprocess"].get("input_range", (0.0, 1.0))
+        module = load_module(
+            source.directory,
+            handle=source.handle,
+            image_size=(height, width),
+            signature=about["module"].get("signature"),
+            input_range=(low, high),
+            made_from=True,
+        )
         progress.step("Comparing the version with it")
         try:
             measured = parity.measure(

@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from featurewire_exporter import photos
 from featurewire_exporter.artifact import ArtifactSession
-from featurewire_exporter.commands import export
+from featurewire_exporter.commands import export, verify
 from featurewire_exporter.module import load_module
 from tests.exporter.modules import DIMENSION, SIZE
 
@@ -231,6 +231,7 @@ def test_every_preprocessing_setting_is_in_manifest_and_vector_space(
     tmp_path, tf2_module, tiny_version
 ):
     settings = "--resize-method area --no-antialias --central-crop 0.875 --no-exif-orientation"
+    settings += " --input-range 0,255"
     limits = "--max-pixels 1000000 --max-image-bytes 2000000 --webp"
     base = tmp_path / "m"
     assert export([str(tf2_module), str(base), *settings.split(), *limits.split()]) == 0
@@ -241,6 +242,7 @@ def test_every_preprocessing_setting_is_in_manifest_and_vector_space(
         "antialias": False,
         "central_crop": 0.875,
         "exif_orientation": False,
+        "input_range": [0.0, 255.0],
         "max_pixels": 1000000,
         "max_image_bytes": 2000000,
         "webp": True,
@@ -249,6 +251,34 @@ def test_every_preprocessing_setting_is_in_manifest_and_vector_space(
     first = json.loads((tiny_version / "assets.extra/featurewire.json").read_text())
     assert manifest["vector_space"] != first["vector_space"]
     assert float(manifest["min_serving_version"][2:]) > float(first["min_serving_version"][2:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fixture", "low", "high"), [("tf1_module", -1.0, 1.0), ("tf2_module", 0.0, 255.0)]
+)
+def test_a_module_gets_the_range_of_numbers_that_it_expects(
+    request, tmp_path, good, fixture, low, high
+):
+    module = str(request.getfixturevalue(fixture))
+    assert export([module, str(tmp_path / "m"), f"--input-range={low},{high}"]) == 0
+    with ArtifactSession(tmp_path / "m/1") as session:
+        pixels = session.run("preprocess", image_bytes=strings(*good))["images"]
+        served = session.run("serving_default", image_bytes=strings(*good))["features"]
+        fed = session.run("image_feature_vector", images=pixels)["default"]
+    assert pixels.max() <= 1
+    expected = load_module(module)(pixels * np.float32(high - low) + np.float32(low))
+    np.testing.assert_allclose(served, expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(fed, served, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_verify_uses_the_signature_and_range_of_the_version(tmp_path, tf1_module):
+    options = ["--signature", "default", "--input-range", "0,255"]
+    assert export([str(tf1_module), str(tmp_path / "m"), *options]) == 0
+    manifest = json.loads((tmp_path / "m/1/assets.extra/featurewire.json").read_text())
+    assert manifest["module"]["signature"] == "default"
+    assert verify([str(tmp_path / "m/1"), "--module", str(tf1_module)]) == 0
 
 
 @pytest.mark.slow

@@ -9,9 +9,17 @@ import pytest
 import tensorflow as tf
 import tensorflow_hub as hub
 
+from featurewire_exporter import commands
 from featurewire_exporter.errors import ModuleError
+from featurewire_exporter.freeze import freeze
 from featurewire_exporter.module import load_module
-from tests.exporter.modules import DIMENSION, SIZE, write_tf1_hub_module, write_tf2_module
+from tests.exporter.modules import (
+    DIMENSION,
+    SIZE,
+    run_frozen,
+    write_tf1_hub_module,
+    write_tf2_module,
+)
 
 
 def test_a_tf1_hub_module_tells_its_size_and_dimension(tf1_module, pixels):
@@ -109,6 +117,131 @@ def test_another_size_than_the_modules_own_is_refused(tf2_module, tf1_module):
             load_module(str(directory), image_size=(30, 40))
 
 
+def _with_signatures(directory: Path, *names: str, dtype: tf.DType = tf.float32) -> str:
+    """A module without `__call__`; each signature gives the means of the colours times its place,
+    and one named `words` takes strings."""
+    module = tf.Module()
+
+    def signature(place: int):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 9, 3], dtype)])
+        def serve(images):
+            return {"vectors": tf.reduce_mean(images, [1, 2]) * tf.cast(place + 1, dtype)}
+
+        return serve
+
+    signatures = {name: signature(place) for place, name in enumerate(names)}
+    if "words" in names:
+        signatures["words"] = tf.function(
+            lambda x: {"length": tf.strings.length(x)},
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+    tf.saved_model.save(module, str(directory), signatures=signatures)
+    return str(directory)
+
+
+IMAGE = np.ones([1, 8, 9, 3], np.float32)
+
+
+def test_several_signatures_of_unknown_names_are_refused_by_name(tmp_path):
+    directory = _with_signatures(tmp_path / "m", "embed_images", "classify", "words")
+
+    with pytest.raises(ModuleError, match=r"\(classify, embed_images\).* --signature NAME"):
+        load_module(directory)
+
+
+@pytest.mark.parametrize(("name", "place"), [("embed_images", 1), ("classify", 2)])
+def test_the_named_signature_gives_the_vectors(tmp_path, name, place):
+    directory = _with_signatures(tmp_path / "m", "embed_images", "classify", "words")
+
+    module = load_module(directory, signature=name)
+    assert module.signature == name
+    assert module(IMAGE)[0, 0] == place
+
+
+def test_one_unknown_signature_among_others_is_taken(tmp_path):
+    directory = _with_signatures(tmp_path / "m", "words", "embed_images")
+
+    assert load_module(directory).signature == "embed_images"
+
+
+def test_a_known_signature_is_taken_before_unknown_ones(tmp_path):
+    directory = _with_signatures(tmp_path / "m", "classify", "serving_default")
+
+    assert load_module(directory).signature == "serving_default"
+    assert load_module(directory, signature="classify").signature == "classify"
+
+
+def test_a_callable_module_can_be_read_by_call_and_by_signature(tmp_path):
+    directory = str(write_tf2_module(tmp_path / "m", signature=True))
+
+    assert load_module(directory).signature == "__call__"
+    assert load_module(directory, signature="serving_default").signature == "serving_default"
+    assert load_module(directory, signature="__call__").signature == "__call__"
+
+
+def test_a_tf1_module_is_read_by_the_named_signature(tf1_module, pixels):
+    default, named = load_module(str(tf1_module)), load_module(str(tf1_module), signature="default")
+
+    assert named.signature == "default"
+    np.testing.assert_array_equal(named(pixels), default(pixels))
+
+
+@pytest.mark.parametrize(
+    ("signature", "text"),
+    [
+        ("embed", r"has no signature 'embed'; it has classify, words"),
+        ("words", r"none of its signatures \(words\) takes one batch of float32 images"),
+        ("__call__", r"has no signature '__call__'"),
+    ],
+)
+def test_a_named_signature_that_cannot_be_used_is_refused(tmp_path, signature, text):
+    directory = _with_signatures(tmp_path / "m", "classify", "words")
+
+    with pytest.raises(ModuleError, match=text):
+        load_module(directory, signature=signature)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64])
+def test_a_module_in_another_float_type_is_refused_by_its_type(tmp_path, dtype):
+    directory = _with_signatures(tmp_path / "m", "serving_default", dtype=dtype)
+
+    with pytest.raises(ModuleError, match=f"takes images in {dtype.name} .*only float32"):
+        load_module(directory)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64])
+def test_vectors_in_another_float_type_are_refused_by_their_type(tmp_path, dtype):
+    directory = _save(
+        tmp_path / "m", IMAGES, lambda x: {"y": tf.cast(tf.reduce_mean(x, [1, 2]), dtype)}
+    )
+
+    with pytest.raises(ModuleError, match=f"returns vectors in {dtype.name}, and only float32"):
+        load_module(str(directory))
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 255.0), (-1.0, 1.0), (-127.5, 127.5)])
+@pytest.mark.parametrize("fixture", ["tf1_module", "tf2_module"])
+def test_pixels_are_scaled_to_the_range_that_the_module_expects(request, pixels, fixture, bounds):
+    directory = str(request.getfixturevalue(fixture))
+    low, high = bounds
+
+    scaled = load_module(directory, input_range=bounds)
+    plain = load_module(directory)
+    np.testing.assert_allclose(
+        scaled(pixels), plain(pixels * (high - low) + low), rtol=1e-5, atol=1e-3
+    )
+    np.testing.assert_allclose(
+        run_frozen(freeze(scaled), pixels), scaled(pixels), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_errors_call_a_module_by_its_handle(tmp_path):
+    directory = _with_signatures(tmp_path / ".hidden", "classify", "embed")
+
+    with pytest.raises(ModuleError, match=r"^module\.tar\.gz has several signatures"):
+        load_module(directory, handle="module.tar.gz")
+
+
 def _save(directory: Path, spec: tf.TensorSpec, function) -> Path:
     module = tf.Module()
     serve = tf.function(function, input_signature=[spec])
@@ -172,3 +305,129 @@ def test_the_learned_module_is_224_pixels_and_1280_floats(learned_module):
 
     assert (module.image_size, module.dimension) == ((224, 224), 1280)
     assert module.signature == "__call__"
+
+
+def _keras_model(*layers):
+    images = tf.keras.Input((24, 24, 3))
+    net = images
+    for layer in (*layers, tf.keras.layers.Conv2D(5, 3), tf.keras.layers.GlobalAveragePooling2D()):
+        net = layer(net)
+    return tf.keras.Model(images, net)
+
+
+AUGMENTATIONS = {
+    "random_flip": lambda name: tf.keras.layers.RandomFlip(name=name),
+    "random_contrast": lambda name: tf.keras.layers.RandomContrast(0.1, name=name),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_keras_layer_that_augments_is_refused_by_name(tmp_path, name):
+    """Keras' own export leaves these layers at work."""
+    _keras_model(AUGMENTATIONS[name](name)).export(str(tmp_path / "m"), verbose=False)
+
+    with pytest.raises(ModuleError, match=rf"its layer {name}\S* \(.*training=False\)") as caught:
+        freeze(load_module(str(tmp_path / "m")))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_keras_model_saved_for_inference_is_frozen_with_such_layers(tmp_path, name):
+    model = _keras_model(AUGMENTATIONS[name](name), tf.keras.layers.Dropout(0.5))
+    archive = tf.keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serve",
+        lambda images: model(images, training=False),
+        [tf.keras.InputSpec(shape=(None, 24, 24, 3), dtype="float32")],
+    )
+    archive.write_out(str(tmp_path / "m"), verbose=False)
+
+    assert commands.export([str(tmp_path / "m"), str(tmp_path / "out")]) == 0
+
+
+def _counting_module(*, used: bool):
+    """A module that counts its calls, and whose vectors depend on the count where it is used."""
+
+    class Module(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = tf.Variable(0.0)
+
+        @tf.function(input_signature=[IMAGES])
+        def __call__(self, images):
+            with tf.name_scope("counter"):
+                self.calls.assign_add(1.0)
+            vectors = tf.reduce_mean(images, [1, 2])
+            return vectors + self.calls if used else vectors
+
+    return Module()
+
+
+def test_a_variable_that_no_vector_depends_on_may_change(tmp_path):
+    tf.saved_model.save(_counting_module(used=False), str(tmp_path / "m"))
+
+    network = freeze(load_module(str(tmp_path / "m")))
+    assert not [node.op for node in network.graph_def.node if node.op.startswith("Assign")]
+    # The graph can be imported, which one that assigns to a constant cannot.
+    np.testing.assert_allclose(run_frozen(network, np.ones([2, 8, 8, 3])), 1)
+
+
+def test_a_variable_that_changes_the_vectors_is_refused(tmp_path):
+    tf.saved_model.save(_counting_module(used=True), str(tmp_path / "m"))
+
+    with pytest.raises(ModuleError, match=r"its layer counter .*AssignAddVariableOp"):
+        freeze(load_module(str(tmp_path / "m")))
+
+
+def test_a_layer_that_draws_with_a_counted_seed_is_refused_by_name(tmp_path):
+    """As Keras' layers that augment do it."""
+
+    class Module(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seed = tf.Variable([7, 0])
+
+        @tf.function(input_signature=[IMAGES])
+        def __call__(self, images):
+            with tf.name_scope("flip"):
+                drawn = tf.random.stateless_uniform([3], self.seed.read_value())
+                self.seed.assign_add([0, 1])
+            return tf.reduce_mean(images, [1, 2]) * drawn
+
+    tf.saved_model.save(Module(), str(tmp_path / "m"))
+    with pytest.raises(ModuleError, match=r"its layer flip \(.*training=False\)") as caught:
+        freeze(load_module(str(tmp_path / "m")))
+    assert "\n" not in str(caught.value)
+
+
+def test_random_numbers_in_a_branch_that_is_never_taken_do_no_harm(tmp_path):
+    """As dropout leaves them in networks that ask while they run whether they are trained."""
+    training = tf.Variable(False)
+
+    class Module(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.training = training
+
+        @tf.function(input_signature=[IMAGES])
+        def __call__(self, images):
+            means = tf.reduce_mean(images, [1, 2])
+            return tf.cond(self.training, lambda: means + tf.random.uniform([3]), lambda: means)
+
+    tf.saved_model.save(Module(), str(tmp_path / "m"))
+    network = freeze(load_module(str(tmp_path / "m")))
+    np.testing.assert_allclose(run_frozen(network, np.ones([2, 8, 8, 3])), 1)
+
+
+@pytest.mark.parametrize("draw", [tf.random.uniform, tf.random.normal, tf.random.truncated_normal])
+def test_a_module_that_draws_random_numbers_is_refused(tmp_path, draw):
+    def serve(images):
+        with tf.name_scope("noise"):
+            return {"y": tf.reduce_mean(images, [1, 2]) + draw([3])}
+
+    directory = _save(tmp_path / "m", IMAGES, serve)
+    with pytest.raises(ModuleError, match=r"layer (noise|random|truncated)"):
+        freeze(load_module(str(directory)))

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from featurewire_exporter import export as export_steps
 from featurewire_exporter import photos
-from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.commands import export
 from featurewire_exporter.errors import ParityError
 from featurewire_exporter.parity import Parity, compare
@@ -172,21 +171,54 @@ def test_features_far_below_one_keep_their_direction(tmp_path, scale):
     assert about["parity"]["max_rel"] < 1e-3
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0"])
-def test_a_keras_network_of_random_weights_is_exported(tmp_path, name):
-    """Their features shrink from layer to layer, to 1e-7 and below."""
-    tf.keras.utils.set_random_seed(1)
-    network = getattr(tf.keras.applications, name)(
-        weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3)
-    )
-    network.export(str(tmp_path / "module"), verbose=False)
-    assert export([str(tmp_path / "module"), str(tmp_path / "m")]) == 0
+def _write_rescaling_module(directory) -> str:
+    """It expects pixels from 0 to 255, as many of Keras' networks do."""
+    random = np.random.default_rng(0)
+    kernel = random.normal(size=[3, 3, 3, 8]).astype(np.float32)
+    bias = random.normal(size=[8]).astype(np.float32)
 
+    def build(images):
+        net = tf.nn.conv2d(images / 127.5 - 1.0, kernel, 1, "VALID") + bias
+        return tf.reduce_mean(tf.nn.relu(net), [1, 2])
+
+    return _write_module(directory, build)
+
+
+@pytest.mark.parametrize(("options", "warned"), [([], True), (["--input-range", "0,255"], False)])
+def test_pixels_of_the_wrong_range_are_warned_of(tmp_path, capsys, options, warned):
+    module = _write_rescaling_module(tmp_path / "module")
+    assert export([module, str(tmp_path / "m"), *options]) == 0
+
+    said = capsys.readouterr()
+    assert ("nearly one vector for different photos" in said.err) == warned
+    assert ("--input-range 0,255" in said.err) == warned
     about = json.loads((tmp_path / "m/1/assets.extra/featurewire.json").read_text())
-    assert about["parity"]["min_cosine"] > 0.99999
-    images = np.random.default_rng(1).random([2, 96, 96, 3], dtype=np.float32)
-    with ArtifactSession(tmp_path / "m/1") as session:
-        ours = session.run("image_feature_vector", images=images)["default"]
-    np.testing.assert_allclose(ours, network(images), rtol=1e-3, atol=1e-3 * np.abs(ours).max())
+    assert (about["parity"]["photo_cosine"] >= 0.999) == warned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("divisor", "warned"), [(1.0, False), (255.0, True)])
+def test_a_learned_network_is_warned_of_in_the_wrong_range_only(
+    learned_module, tmp_path, capsys, divisor, warned
+):
+    learned = tf.saved_model.load(str(learned_module))
+
+    class Wrapped(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.learned = learned
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 224, 224, 3], tf.float32)])
+        def __call__(self, images):
+            return self.learned(images / divisor)
+
+    tf.saved_model.save(Wrapped(), str(tmp_path / "module"))
+    assert export([str(tmp_path / "module"), str(tmp_path / "m"), "--max-batch-size", "1"]) == 0
+    assert ("nearly one vector" in capsys.readouterr().err) == warned
+
+
+def test_a_module_of_zeros_gives_one_vector_to_all_photos(tmp_path, capsys):
+    module = _write_module(tmp_path / "module", lambda x: tf.reduce_mean(x, [1, 2]) * 0.0)
+
+    assert export([module, str(tmp_path / "m")]) == 0
+    assert "nearly one vector" in capsys.readouterr().err

@@ -21,6 +21,7 @@ WRONG: dict[str, list[Any]] = {
     "max_pixels": [0, -1, 1e6],
     "max_image_bytes": [0, 2**31],
     "exif_orientation": ["yes"],
+    "input_range": [(1, 0), (0, 0), (0, float("nan")), (0, 1e9), (0, 1, 2), ("0", "1"), 255, None],
     "webp": [0],
 }
 
@@ -54,6 +55,7 @@ def test_any_other_setting_is_another_manifest(name: str) -> None:
         "max_pixels": 1,
         "max_image_bytes": 1,
         "exif_orientation": False,
+        "input_range": (0.0, 255.0),
         "webp": True,
     }
     config = PreprocessConfig(height=299, width=299)

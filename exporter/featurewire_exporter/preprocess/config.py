@@ -49,6 +49,9 @@ MAX_SCANS_EVER. Beyond that it is `too_large`.
 
 MAX_SCANS_EVER = 512
 
+MAX_INPUT = 65_535
+"""The largest number of a module's input: that of white in 16 bits."""
+
 MAX_TARGET_SIDE = 4096
 """Pixels; the longest side of a network's input."""
 
@@ -81,6 +84,10 @@ class PreprocessConfig:
     exif_orientation: bool = True
     """Turn and mirror the image as its EXIF orientation says."""
 
+    input_range: tuple[float, float] = (0.0, 1.0)
+    """The numbers that black and white have in the module's input. Pixels stay in [0, 1] up to
+    the network, which scales them."""
+
     webp: bool = False
     """Decode WebP too, with an op that TensorFlow before `MIN_TENSORFLOW[True]` lacks."""
 
@@ -94,6 +101,15 @@ class PreprocessConfig:
         crop = self.central_crop
         if isinstance(crop, bool) or not isinstance(crop, (int, float)) or not 0 < crop <= 1:
             raise ValueError(f"central_crop is {crop!r}; give a number above 0, at most 1")
+        bounds = self.input_range
+        numbers = isinstance(bounds, tuple) and all(
+            isinstance(each, float | int) for each in bounds
+        )
+        if not numbers or len(bounds) != 2 or not -MAX_INPUT <= bounds[0] < bounds[1] <= MAX_INPUT:
+            raise ValueError(
+                f"input_range is {bounds!r}; give the numbers of black and of white, the smaller "
+                f"first, such as 0,255, and neither further than {MAX_INPUT} from 0"
+            )
         _check_integer("max_pixels", self.max_pixels, 1, 1 << 30)
         _check_integer("max_image_bytes", self.max_image_bytes, 1, 1 << 30)
         for name in ("antialias", "exif_orientation", "webp"):
@@ -110,6 +126,7 @@ class PreprocessConfig:
         return {
             **asdict(self),
             "central_crop": float(self.central_crop),
+            "input_range": [float(bound) for bound in self.input_range],
             "scaled_decode": {str(ratio): margin for ratio, margin in self.scaled_decode.items()},
             "max_image_side": MAX_IMAGE_SIDE,
             "algorithm_revision": ALGORITHM_REVISION,
