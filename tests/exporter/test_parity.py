@@ -82,6 +82,13 @@ def test_vectors_of_zeros_are_equal_to_zeros_only():
     assert not compare(zeros, A, precision="bfloat16").passed
 
 
+@pytest.mark.parametrize(("error", "passed"), [(2e-4, True), (2e-3, False)])
+def test_large_features_may_differ_by_a_millionth(error, passed):
+    large = np.linspace(1, 1000, 24, dtype=np.float32).reshape(2, 12)
+    measured = compare(large + np.float32(error), large, precision="float32")
+    assert measured.passed is passed
+
+
 def test_another_shape_is_another_module():
     with pytest.raises(ParityError, match="another module"):
         compare(A, A[:, :4], precision="float32")
@@ -114,6 +121,7 @@ def test_reduced_precision_is_also_judged_by_hard_images() -> None:
     good = Parity(
         precision="bfloat16",
         probes=20,
+        largest=1.0,
         max_abs=0.1,
         max_rel=0.03,
         min_cosine=0.9995,
