@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,11 @@ FAMILIES = {
 KERAS = [family + member for family, members in FAMILIES.items() for member in members]
 """Listed here, because Keras takes seconds to load, and every run collects these tests."""
 CASES = [(name, SMALLEST.get(name, 32)) for name in KERAS] + [(name, 96) for name in CHEAP]
+FIRST = {
+    (name := family + members[0], SMALLEST.get(name, 32)) for family, members in FAMILIES.items()
+}
+"""The smallest network of each family. All of them take hours, so they run when asked for."""
+ALL = bool(os.environ.get("FEATUREWIRE_ALL_NETWORKS"))
 
 
 def assert_same_vectors(version: Path, images: np.ndarray, expected: np.ndarray) -> None:
@@ -70,7 +76,7 @@ def test_every_network_of_keras_is_tested():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("name", "side"), CASES)
+@pytest.mark.parametrize(("name", "side"), [case for case in CASES if ALL or case in FIRST])
 def test_a_network_of_keras_gives_the_modules_vectors(tmp_path, name, side):
     """With random weights, whose features shrink from layer to layer, to 1e-7 and below."""
     tf.keras.utils.set_random_seed(1)

@@ -254,6 +254,7 @@ def test_any_change_of_the_weights_counts(changed: list[np.ndarray]) -> None:
 
 
 OTHER: dict[str, Any] = {
+    "input_range": (0.0, 255.0),
     "height": 298,
     "width": 298,
     "resize_method": "area",
