@@ -20,6 +20,7 @@ from featurewire_exporter.preprocess import PreprocessConfig
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.sources import fetch
 from featurewire_exporter.vector_space import scheme_of, vector_space, weights_digest
+from tests.exporter.hub_server import running_hub
 from tests.exporter.modules import SIZE, write_tf2_module
 
 tf1 = tf.compat.v1
@@ -190,13 +191,23 @@ def space_of(directory: Path) -> str:
     return vector_space(freeze(module), CONFIG.as_manifest())
 
 
-def test_a_module_has_one_space_wherever_it_comes_from(tmp_path: Path, tf2_module: Path) -> None:
+def test_a_module_has_one_space_wherever_it_comes_from(
+    tmp_path: Path, tf2_module: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = tmp_path / "module.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tf2_module, ".")
     unpacked = fetch(str(archive), tmp_path, Progress(None)).directory
 
     assert space_of(Path(unpacked)) == space_of(tf2_module)
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    with running_hub() as hub:
+        handle = hub.serve("/plain/1", archive.read_bytes())
+        fetch(handle, tmp_path, Progress(None))
+        asked = len(hub.requests)
+        cached = fetch(handle, tmp_path, Progress(None)).directory
+        assert len(hub.requests) == asked
+    assert space_of(Path(cached)) == space_of(tf2_module)
     again = write_tf2_module(tmp_path / "again")
     assert space_of(again) == space_of(tf2_module)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,7 +26,7 @@ from featurewire_server._tfs.classification_pb2 import (
 from featurewire_server._tfs.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
 from featurewire_server._tfs.input_pb2 import Input
 from featurewire_server._tfs.regression_pb2 import RegressionRequest, RegressionResponse
-from tests.server.support import PREDICTION, Stub, predict_request, spec, stub_for
+from tests.server.support import PREDICTION, Stub, code_and_text, predict_request, spec, stub_for
 from tests.support.process import ServerProcess, free_port, wait_for_port
 from tests.support.waiting import wait_until
 
@@ -321,3 +323,25 @@ def test_a_config_file_is_followed_while_it_is_polled(half: Half) -> None:
     half.serve(*WRITERS)
     wait_until(lambda: half.models() == {*WRITERS})
     assert y(half.stub, "tf1", [2.0]) == [3]
+
+
+def test_a_config_file_is_read_once_unless_it_is_polled(half: Half, tmp_path: Path) -> None:
+    for name in ("three", "tf1"):
+        shutil.copytree(half.folder / name, tmp_path / name)
+    config = tmp_path / "models.config"
+    config.write_text(config_text(tmp_path, ("three",)))
+    flags = (f"--model_config_file={config}", "--engine=tensorflow")
+    server = ServerProcess(*flags, log=tmp_path / "server.log")
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: server.process and server.stop())
+        server.start()
+        stub = stack.enter_context(stub_for(server.target))
+        wait_until(lambda: stub.states("three") == {VERSION: "AVAILABLE"})
+        config.write_text(config_text(tmp_path, ("three", "tf1")))
+        # The new version shows that the server has looked at its files since.
+        write_tf1(tmp_path / "three.new", 3)
+        (tmp_path / "three.new").rename(tmp_path / "three" / str(VERSION + 1))
+        wait_until(lambda: stub.states("three").get(VERSION + 1) == "AVAILABLE")
+        code, text = code_and_text(lambda: stub.states("tf1"))
+        assert code is grpc.StatusCode.NOT_FOUND
+        assert text == "Could not find any versions of model tf1"
