@@ -12,7 +12,7 @@ from scripts import prose
 ROOT = Path(__file__).resolve().parents[2]
 
 MAX_MARKED_PERCENT = {
-    "CHANGELOG.md": 22,
+    "CHANGELOG.md": 17,
     "CONTRIBUTING.md": 5,
     "README.md": 5,
     "SECURITY.md": 5,
@@ -20,11 +20,11 @@ MAX_MARKED_PERCENT = {
     "client": 19,
     "deploy": 12,
     "docs": 13,
-    "exporter": 19,
+    "exporter": 18,
     "rollout": 24,
     "samples": 17,
     "scripts": 14,
-    "server": 18,
+    "server": 17,
     "serving_config": 6,
     "tests": 14,
 }
