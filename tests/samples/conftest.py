@@ -14,6 +14,13 @@ from tests.support.project import ROOT, in_project, project_python
 SAMPLES = ROOT / "samples"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Jobs of Ray and Beam, indexes and browsers take their time."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
+
+
 class Server(ServerProcess):
     """`featurewire serve` with the models `lite0` (version 1) and `tiny` (1, 2, 3).
 
