@@ -170,9 +170,8 @@ class Manager:
             if first:
                 self._set_labels(models)
             with self._changed:
-                added = [name for name in models if name not in self._models]
                 # One that did not load is new until it has: a second reload fails as the first.
-                self._new = {name for name in models if name in self._new or name in added}
+                self._new = {n for n in models if n in self._new or n not in self._models}
                 self._models = models
                 self._server_config = config
                 self._metrics.observe_models(models=models)
