@@ -325,7 +325,7 @@ def test_a_view_has_its_own_options(connect, server):
         for request in server.requests
     ]
     assert asked == [(2, ""), (0, "canary"), (0, "stable")]
-    assert remaining[0] <= 5 < remaining[-1]
+    assert remaining[0] < 6 < remaining[-1]  # gRPC rounds a timeout up
 
 
 def test_a_view_sends_its_metadata_and_asks_nothing_again(server):

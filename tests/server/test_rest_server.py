@@ -62,18 +62,19 @@ class Running:
         return socket.create_connection(("127.0.0.1", self.http.port), timeout=60)
 
     def send(self, data: bytes) -> bytes:
-        """All that comes back for `data`, until the server closes or half a second is silent."""
+        """All that comes back for `data` until the server closes or, after an answer, is silent."""
         with self.socket() as sock:
             sock.sendall(data)
-            sock.settimeout(0.5)
             return read_all(sock)
 
 
 def read_all(sock: socket.socket) -> bytes:
+    """What comes until the connection ends or half a second is silent after the first piece."""
     received = b""
     try:
         while chunk := sock.recv(65536):
             received += chunk
+            sock.settimeout(0.5)
     except TimeoutError:
         pass
     return received
@@ -371,16 +372,16 @@ def test_requests_refused_for_their_size_are_counted():
     server = rest.start(api, flags)
     post = "POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
 
-    def send(size: int) -> bytes:
+    def send(size: int, patience: float = 60) -> bytes:
         sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
         sock.sendall(post.format(size).encode() + bytes(400))
-        sock.settimeout(0.5)
+        sock.settimeout(patience)
         return read_all(sock)
 
     with ExitStack() as stack:
         stack.callback(server.stop, 1)
         assert b" 413 " in send(501)
-        assert send(401) == b""  # the server waits for its last byte
+        assert send(401, patience=0.5) == b""  # the server waits for its last byte
         refused = send(400)
         assert b" 429 " in refused
         assert b"Access-Control-Allow-Origin" in refused
