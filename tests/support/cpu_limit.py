@@ -25,7 +25,7 @@ FIRST_IMPORT_SECONDS = {"tensorflow": 20.0, "openvino": 5.0, "nncf": 10.0}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "processor seconds that a test without the marker `slow` may take"
-    parser.addini(OPTION, text, default="10")
+    parser.addini(OPTION, text, default="10")  # Not in pyproject.toml: --noconftest rejects it.
 
 
 def pytest_configure(config: pytest.Config) -> None:
