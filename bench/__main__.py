@@ -1,7 +1,8 @@
 """`python -m bench [PART …] [--quick]`: measure the parts, one after the other, and write a report.
 
 The figures of a part, where it has any, replace those of the same part in the result file, so that
-a part can be measured again alone. The page docs/performance.md is made of the file.
+a part can be measured again alone. The pages docs/measurements.md
+and docs/performance.md are made from the file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 import traceback
 from pathlib import Path
 
-from bench import models, report, results
+from bench import models, report, results, summary
 from bench._published import ROOT
 from bench.machine import busy_seconds, machine, own_seconds, usable_cores
 from bench.parts import NAMES
@@ -24,6 +25,7 @@ from bench.parts.__main__ import figures_of
 from bench.sharing import sharing
 
 QUICK = ROOT / "build" / "bench" / "quick"
+DOCS = ROOT / "docs"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,10 +60,12 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             results.save(file, results.load(file) | {name: part})
             print(report.of_part(results.load(file)[name]), flush=True)
-    page = QUICK / "performance.md" if options.quick else report.PAGE
+    folder = QUICK if options.quick else DOCS
+    page = folder / "measurements.md"
     parts = results.load(file)
-    page.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     page.write_text(report.page(parts))
+    (folder / "performance.md").write_text(summary.page(parts))
     if parts:
         from bench import plots
 

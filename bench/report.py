@@ -1,4 +1,4 @@
-"""The page docs/performance.md, made of the result file alone."""
+"""The page docs/measurements.md: every figure of the result file, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 from bench.parts import NAMES
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 PLOTS = {
     "network": ["throughput-batch"],
     "image": ["one-image"],
@@ -18,7 +17,7 @@ PLOTS = {
 }
 """Names of the plots below a part's tables."""
 HEAD = """<!-- `python -m bench --report` writes this from bench/results/latest.json. -->
-# Performance
+# Measurements
 
 `make bench` measured this; [bench/](../bench/README.md) says how to run it. Machines differ and
 drift, so a figure stands beside a peer or a limit of the same run, and the ratio is what to keep.
@@ -38,7 +37,7 @@ def page(parts: Mapping[str, Any]) -> str:
         if name in parts:
             sections.append(f"## {name.capitalize()}\n\n{_about(name)}\n")
             sections.append(of_part(parts[name]))
-            sections += [f"![{plot}](performance/{plot}.png)\n" for plot in PLOTS.get(name, ())]
+            sections += [f"![{plot}](measurements/{plot}.png)\n" for plot in PLOTS.get(name, ())]
             sections.append(_conditions(parts[name]))
     return "\n".join(sections)
 

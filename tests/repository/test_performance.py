@@ -1,22 +1,23 @@
-"""docs/performance.md is what the last run of `make bench` measured, and pages quote only that."""
+"""The generated pages hold what `make bench` measured last, and other pages quote only that."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from bench import report, results
+from bench import report, results, summary
 from bench.parts import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
+MEASUREMENTS = ROOT / "docs" / "measurements.md"
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in (ROOT / "README.md", *sorted(ROOT.glob("*/*.md")))
-    if path != report.PAGE
+    if path.name not in ("measurements.md", "performance.md")
 }
 """Text of each page that may quote a figure."""
-QUOTE = re.compile(r"\[([^\]]*\d[^\]]*)\]\([^)\s]*performance\.md(?:#([\w-]*))?\)")
-"""A link to the page whose text holds a figure: `[1.03](docs/performance.md#serving)`."""
+QUOTE = re.compile(r"\[([^\]]*\d[^\]]*)\]\([^)\s]*measurements\.md(?:#([\w-]*))?\)")
+"""A link to the page whose text holds a figure: `[1.03](docs/measurements.md#serving)`."""
 
 
 SPEED = re.compile(r"\d\s*(?:images/s|GFLOP/s)")
@@ -47,12 +48,14 @@ def wrong_quotes(text: str, page: str) -> list[str]:
     return wrong
 
 
-def test_the_page_is_made_of_the_result_file():
-    assert report.PAGE.read_text() == report.page(results.load(results.LATEST))
+def test_the_pages_are_made_from_the_result_file():
+    parts = results.load(results.LATEST)
+    assert MEASUREMENTS.read_text() == report.page(parts)
+    assert (ROOT / "docs" / "performance.md").read_text() == summary.page(parts)
 
 
 def test_pages_quote_only_figures_that_were_measured():
-    page = report.PAGE.read_text()
+    page = MEASUREMENTS.read_text()
     assert {name: wrong for name in PAGES if (wrong := wrong_quotes(PAGES[name], page))} == {}
 
 
@@ -63,18 +66,18 @@ def test_every_figure_of_speed_links_to_its_measurement():
 
 def test_a_figure_of_speed_without_a_link_is_noticed():
     assert unlinked_speeds("It answers 15.2 images/s.") != []
-    assert unlinked_speeds("It answers [15.2 images/s](performance.md#serving).") == []
+    assert unlinked_speeds("It answers [15.2 images/s](measurements.md#serving).") == []
 
 
 def test_a_quote_of_another_figure_is_noticed():
     page = "# P\n\n## Serving\n\n| 16 in flight | 1.03 |\n\n## Network\n\n| 0.97 |\n"
     right = (
-        "serves at [1.03](performance.md#serving), the network at [0.97](performance.md#network)"
+        "serves at [1.03](measurements.md#serving), the network at [0.97](measurements.md#network)"
     )
     assert wrong_quotes(right, page) == []
-    assert wrong_quotes("[1.04](performance.md#serving)", page) == ["1.04"]
-    assert wrong_quotes("[1.03](../docs/performance.md#network)", page) == ["1.03"]
-    assert wrong_quotes("[2.0](performance.md#nowhere)", page) == ["2.0"]
+    assert wrong_quotes("[1.04](measurements.md#serving)", page) == ["1.04"]
+    assert wrong_quotes("[1.03](../docs/measurements.md#network)", page) == ["1.03"]
+    assert wrong_quotes("[2.0](measurements.md#nowhere)", page) == ["2.0"]
 
 
 def test_every_part_of_the_benchmarks_is_described():
