@@ -152,20 +152,6 @@ class Onlooker(Background):
                 wrong.append(answer)
         return wrong
 
-    def all_stable(self, version: int, *, since: float, timeout: float = 60.0) -> float:
-        """Seconds from `since` until a look saw `version` as `stable` on every replica."""
-        deadline, place = time.monotonic() + timeout, bisect.bisect_left(self._times, since)
-        while time.monotonic() < deadline:
-            looked = len(self._times)
-            for ended, (began, _, stable) in zip(
-                self._times[place:looked], self._seen[place:looked], strict=True
-            ):
-                if began >= since and set(stable) == {version}:
-                    return ended - since
-            place = looked
-            time.sleep(0.01)
-        raise AssertionError(f"stable is not {version} everywhere after {timeout:g} s")
-
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self._fleet.close()

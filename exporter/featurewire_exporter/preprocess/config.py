@@ -26,7 +26,7 @@ SCALED_DECODE = {8: 1.25, 4: 1.5, 2: 1.5}
 
 The largest ratio is taken at which each side of the decoded image, after the central crop, is
 still at least this many times its target. 1/8 is allowed a smaller margin than the others
-because it spares the most; `bench/faithfulness.py` shows what each costs in the vectors.
+because it spares the most.
 """
 
 LEVEL_SHIFT = 0.45
