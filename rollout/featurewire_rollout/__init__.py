@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from featurewire_rollout.config import RolloutConfig as RolloutConfig
+    from featurewire_rollout.decide.phase import Status as Status
     from featurewire_rollout.errors import ConfigFileError as ConfigFileError
     from featurewire_rollout.errors import ConflictError as ConflictError
     from featurewire_rollout.errors import FleetError as FleetError
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from featurewire_rollout.errors import RefusedError as RefusedError
     from featurewire_rollout.errors import RolloutError as RolloutError
     from featurewire_rollout.errors import SpaceError as SpaceError
-    from featurewire_rollout.phase import Status as Status
-    from featurewire_rollout.rollout import Rollout as Rollout
+    from featurewire_rollout.steps.rollout import Rollout as Rollout
 
 _HOMES = {
     "ConfigFileError": "errors",
@@ -30,11 +30,11 @@ _HOMES = {
     "FleetError": "errors",
     "PreflightError": "errors",
     "RefusedError": "errors",
-    "Rollout": "rollout",
+    "Rollout": "steps.rollout",
     "RolloutConfig": "config",
     "RolloutError": "errors",
     "SpaceError": "errors",
-    "Status": "phase",
+    "Status": "decide.phase",
 }
 
 __all__ = [*_HOMES]

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurewire.plugin import in_options, quiet_grpc
-from featurewire_rollout.options import parse, rollout_parser
+from featurewire_rollout.cli.options import parse, rollout_parser
 
 if TYPE_CHECKING:
     from featurewire_rollout.check import Thresholds
     from featurewire_rollout.config import RolloutConfig
-    from featurewire_rollout.rollout import Rollout
+    from featurewire_rollout.steps.rollout import Rollout
 
 __all__ = ["rollout", "rollout_parser"]
 
@@ -26,13 +26,13 @@ def rollout(argv: list[str]) -> int:
     quiet_grpc()
 
     from featurewire import ConfigError
-    from featurewire_rollout import report
-    from featurewire_rollout.interrupt import interruptible
-    from featurewire_rollout.rollout import Rollout
+    from featurewire_rollout.cli import status_report
+    from featurewire_rollout.cli.interrupt import interruptible
+    from featurewire_rollout.steps.rollout import Rollout
 
     thresholds = None
     if args.step in ("check", "run"):
-        from featurewire_rollout.check import thresholds_of
+        from featurewire_rollout.cli.check_options import thresholds_of
 
         thresholds = thresholds_of(parser, args)
     try:
@@ -56,7 +56,11 @@ def rollout(argv: list[str]) -> int:
             status = made.rollback(args.version)
         else:
             status = made.retire(args.version)
-    print(json.dumps(report.as_dict(status), indent=2) if args.json else report.as_text(status))
+    print(
+        json.dumps(status_report.as_dict(status), indent=2)
+        if args.json
+        else status_report.as_text(status)
+    )
     doubtful = status.fleet.missing or status.phase.name == "wrong config"
     return 1 if args.step == "status" and doubtful else 0
 
@@ -64,10 +68,11 @@ def rollout(argv: list[str]) -> int:
 def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | None) -> int:
     """`check` and `run`: the exit status is the verdict's."""
     from featurewire import FeaturewireError
-    from featurewire_rollout import report
-    from featurewire_rollout.check import CheckError, check_outputs, write_outputs
+    from featurewire_rollout.check import CheckError
     from featurewire_rollout.check.pull import find_images
-    from featurewire_rollout.watch import WATCH_RATIO, WatchConfig
+    from featurewire_rollout.cli import status_report
+    from featurewire_rollout.cli.check_options import check_outputs, write_outputs
+    from featurewire_rollout.steps.watch import WATCH_RATIO, WatchConfig
 
     check_outputs(args)
     find_images(args.images)  # before anything is loaded
@@ -103,7 +108,11 @@ def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | Non
     except FeaturewireError as error:  # it is done all the same
         _say(str(error))
         return status
-    print(json.dumps(report.as_dict(after), indent=2) if args.json else report.as_text(after))
+    print(
+        json.dumps(status_report.as_dict(after), indent=2)
+        if args.json
+        else status_report.as_text(after)
+    )
     return status
 
 

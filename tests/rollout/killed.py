@@ -79,7 +79,8 @@ class Commands:
 
 def _serve() -> None:
     from featurewire._cli import main  # noqa: F401
-    from featurewire_rollout import command, rollout  # noqa: F401
+    from featurewire_rollout import command  # noqa: F401
+    from featurewire_rollout.steps import rollout  # noqa: F401
 
     for line in sys.stdin:
         task = json.loads(line)
@@ -113,13 +114,13 @@ def _run(task: dict[str, Any], points: int) -> None:
 
 def _watch(kill_at: int, points: int) -> None:
     """Name each point, and kill this process at one of them."""
-    from featurewire_rollout import settle
-    from featurewire_rollout.audit import Audit
-    from featurewire_rollout.config_file import FileStore
-    from featurewire_rollout.fleet import Fleet
-    from featurewire_rollout.trial import Trial
+    from featurewire_rollout.fleet import converge
+    from featurewire_rollout.fleet.fleet import Fleet
+    from featurewire_rollout.steps.audit import Audit
+    from featurewire_rollout.steps.trial import Trial
+    from featurewire_rollout.store.file import FileStore
 
-    settle.POLL_SECONDS, settle.STALE_SECONDS = 0.02, 0.5
+    converge.POLL_SECONDS, converge.STALE_SECONDS = 0.02, 0.5
     count = 0
     polled: set[str] = set()
     """Looks since the last step: however often they are repeated, they count once."""

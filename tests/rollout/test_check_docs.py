@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from featurewire_rollout.check import Pairs, Side, Thresholds, add_check_options, judge
+from featurewire_rollout.check import Pairs, Side, Thresholds, judge
+from featurewire_rollout.cli.check_options import add_check_options
 from featurewire_rollout.command import rollout_parser
 from tests.support.usage import help_of, options_in
 

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from featurewire_rollout.check import (
-    CheckError,
-    Report,
-    Thresholds,
+from featurewire_rollout.check import CheckError, Report, Thresholds
+from featurewire_rollout.cli.check_options import (
     add_check_options,
     check_outputs,
     thresholds_of,

@@ -11,8 +11,8 @@ from google.protobuf import text_format
 
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire_rollout import ConfigFileError, ConflictError
-from featurewire_rollout.config_file import FileStore
-from featurewire_rollout.model_config import edit, entry_of, parse
+from featurewire_rollout.store.file import FileStore
+from featurewire_rollout.store.model_config import edit, entry_of, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = """# the fleet's
@@ -102,7 +102,7 @@ def test_a_link_stays_one(store: FileStore, tmp_path: Path) -> None:
 
 SCRIPT = """
 import os, resource, signal, sys
-from featurewire_rollout.config_file import FileStore
+from featurewire_rollout.store.file import FileStore
 store = FileStore(sys.argv[1])
 if sys.argv[2] == "full":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

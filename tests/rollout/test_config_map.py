@@ -13,8 +13,8 @@ import pytest
 from featurewire import ConfigError
 from featurewire._cli.main import run
 from featurewire_rollout import ConfigFileError, ConflictError
-from featurewire_rollout.config_map import ConfigMapStore
-from featurewire_rollout.store import open_store
+from featurewire_rollout.store.config_map import ConfigMapStore
+from featurewire_rollout.store.config_store import open_store
 from tests.rollout.api_server import TOKEN, ApiServer
 from tests.rollout.stack import Stack
 from tests.support.waiting import wait_until

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from featurewire import RetryConfig
-from featurewire_rollout import Status, settle
+from featurewire_rollout import Status
+from featurewire_rollout.fleet import converge
 from tests.rollout.killed import Commands
 from tests.rollout.stack import Stack
 from tests.support.callers import Callers, Onlooker
@@ -77,7 +78,7 @@ def test_a_tool_that_is_killed_at_any_point_leaves_a_stated_state(
     stack: Stack, commands: Commands, step: str, monkeypatch
 ) -> None:
     """At each point once: the state, what is served, no wait for a lock, and the way on or back."""
-    monkeypatch.setattr(settle, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(converge, "POLL_SECONDS", 0.02)
     before, between, after = STATES[step]
     in_vain = step == "start in vain"
     argv = [step.split()[0], *stack.options(), "--timeout=60"]

@@ -22,8 +22,8 @@ from featurewire_rollout import (
     PreflightError,
     Rollout,
     RolloutConfig,
-    settle,
 )
+from featurewire_rollout.fleet import converge
 from tests.rollout.killed import Commands
 from tests.rollout.stack import Stack
 from tests.support.callers import Callers, Onlooker
@@ -35,7 +35,7 @@ IMAGES = [b"\xff\xd8\xff" + bytes([number]) for number in range(5)]
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(converge, "POLL_SECONDS", 0.02)
 
 
 @pytest.fixture(scope="module")

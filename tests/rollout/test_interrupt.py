@@ -14,7 +14,7 @@ import pytest
 
 from featurewire_rollout import ConflictError
 from featurewire_rollout.check import Thresholds
-from featurewire_rollout.watch import WatchConfig
+from featurewire_rollout.steps.watch import WatchConfig
 from tests.rollout.stack import Stack
 from tests.support import warm
 

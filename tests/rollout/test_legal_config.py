@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from featurewire_rollout import ConfigFileError, FleetError, Rollout, RolloutConfig
-from featurewire_rollout.legal_config import check_base_paths, check_models
-from featurewire_rollout.model_config import parse
+from featurewire_rollout.store.legal_config import check_base_paths, check_models
+from featurewire_rollout.store.model_config import parse
 from tests.rollout.test_settle import Scripted, shows
 
 OWN = """

@@ -11,9 +11,9 @@ import pytest
 
 from featurewire_rollout import FleetError, RolloutError
 from featurewire_rollout.check.verdict import Outcome, Space, Verdict
-from featurewire_rollout.model_config import Entry
-from featurewire_rollout.pipeline import Pipeline
-from featurewire_rollout.watch import WatchConfig
+from featurewire_rollout.decide.entry import Entry
+from featurewire_rollout.steps.run import Pipeline
+from featurewire_rollout.steps.watch import WatchConfig
 
 REST = Entry(versions=(1,), labels={"stable": 1, "canary": 1})
 TRIAL = Entry(versions=(1, 2), labels={"stable": 1, "canary": 2})

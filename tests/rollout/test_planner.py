@@ -6,20 +6,20 @@ import pytest
 
 from featurewire import VersionStatus
 from featurewire_rollout import FleetError, RefusedError, SpaceError
-from featurewire_rollout.fleet import addresses_of
-from featurewire_rollout.model_config import Entry
-from featurewire_rollout.phase import phase_of
-from featurewire_rollout.planner import (
+from featurewire_rollout.decide.config_mismatch import wrong_config
+from featurewire_rollout.decide.entry import Entry
+from featurewire_rollout.decide.phase import phase_of
+from featurewire_rollout.decide.plan import (
     kept_by_labels,
     plan_promote,
     plan_retire,
     plan_rollback,
     plan_start,
 )
-from featurewire_rollout.spaces import check_space
-from featurewire_rollout.view import FleetView, Manifest, ReplicaView
-from featurewire_rollout.watch import Probes, WatchConfig, fault_of
-from featurewire_rollout.wrong_config import wrong_config
+from featurewire_rollout.decide.spaces import check_space
+from featurewire_rollout.decide.view import FleetView, Manifest, ReplicaView
+from featurewire_rollout.fleet.fleet import addresses_of
+from featurewire_rollout.steps.watch import Probes, WatchConfig, fault_of
 
 
 def entry(*versions: int, **labels: int) -> Entry:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from featurewire_rollout import PreflightError
-from featurewire_rollout.preflight import check_files
+from featurewire_rollout.steps.preflight import check_files
 
 
 def copy_of(version: Path, to: Path) -> Path:

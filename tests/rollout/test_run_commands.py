@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from featurewire import Client
-from featurewire_rollout import SpaceError, settle
+from featurewire_rollout import SpaceError
 from featurewire_rollout.command import rollout
+from featurewire_rollout.fleet import converge
 from tests.rollout.killed import Commands
 from tests.rollout.stack import Stack
 from tests.support.models import expected_vector, write_tiny_model
@@ -25,7 +26,7 @@ CALLS = IMAGES + 3
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(converge, "POLL_SECONDS", 0.02)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ import pytest
 
 from featurewire import VersionStatus
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
-from featurewire_rollout import FleetError, RefusedError, Rollout, RolloutConfig, settle
-from featurewire_rollout.fleet import UNANSWERED
-from featurewire_rollout.planner import Goal
-from featurewire_rollout.view import FleetView, ReplicaView
+from featurewire_rollout import FleetError, RefusedError, Rollout, RolloutConfig
+from featurewire_rollout.decide.plan import Goal
+from featurewire_rollout.decide.view import FleetView, ReplicaView
+from featurewire_rollout.fleet import converge
+from featurewire_rollout.fleet.fleet import UNANSWERED
 
 GOAL = Goal(versions=(1, 2), labels={"stable": 1}, loaded=(2,))
 
@@ -46,13 +47,13 @@ class Scripted:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(converge, "POLL_SECONDS", 0.001)
 
 
 def wait_for(fleet: Scripted, seconds: float = 0.2, reload: bool = True) -> FleetView:
-    patience = settle.Patience(seconds=seconds, reload=reload)
+    patience = converge.Patience(seconds=seconds, reload=reload)
     config = ModelServerConfig()
-    return settle.settle(fleet, config, GOAL, patience, print, loading=2)
+    return converge.settle(fleet, config, GOAL, patience, print, loading=2)
 
 
 def test_a_replica_that_loads_and_goes_back_reads_another_config() -> None:
@@ -106,7 +107,7 @@ def test_replicas_that_poll_get_no_reload() -> None:
 def test_a_replica_that_takes_no_config_is_to_be_restarted(
     said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle, "RELOAD_AGAIN", (0.001,))
+    monkeypatch.setattr(converge, "RELOAD_AGAIN", (0.001,))
     fleet = Scripted(shows((1, "AVAILABLE"), stable=1), refusal=said)
     with pytest.raises(FleetError, match="restart the replica") as caught:
         wait_for(fleet, seconds=60)
@@ -115,7 +116,7 @@ def test_a_replica_that_takes_no_config_is_to_be_restarted(
 
 
 def test_a_reload_refused_for_now_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "RELOAD_AGAIN", (0.001,))
+    monkeypatch.setattr(converge, "RELOAD_AGAIN", (0.001,))
     fleet = Scripted(shows((1, "AVAILABLE"), stable=1), refusal="The server is shutting down")
     with pytest.raises(FleetError, match="its reload said: The server is shutting down"):
         wait_for(fleet)

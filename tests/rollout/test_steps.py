@@ -19,8 +19,8 @@ from featurewire_rollout import (
     SpaceError,
 )
 from featurewire_rollout.check import Thresholds
-from featurewire_rollout.config_file import FileStore
-from featurewire_rollout.watch import WatchConfig
+from featurewire_rollout.steps.watch import WatchConfig
+from featurewire_rollout.store.file import FileStore
 from tests.rollout.stack import Stack
 from tests.support.models import expected_vector
 

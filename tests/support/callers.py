@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from featurewire import Client, FeaturewireError
-from featurewire_rollout.fleet import Fleet
+from featurewire_rollout.fleet.fleet import Fleet
 from tests.support.threads import Background
 
 

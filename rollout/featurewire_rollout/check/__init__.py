@@ -7,12 +7,6 @@ sys.exit(report.exit_status)  # 0 pass, 1 fail, 3 inconclusive
 """
 
 from featurewire_rollout.check.compare import compare, judge
-from featurewire_rollout.check.options import (
-    add_check_options,
-    check_outputs,
-    thresholds_of,
-    write_outputs,
-)
 from featurewire_rollout.check.pairs import Pairs, Side
 from featurewire_rollout.check.pull import CheckError, Source
 from featurewire_rollout.check.report import Report
@@ -27,10 +21,6 @@ __all__ = [
     "Source",
     "Thresholds",
     "Verdict",
-    "add_check_options",
-    "check_outputs",
     "compare",
     "judge",
-    "thresholds_of",
-    "write_outputs",
 ]

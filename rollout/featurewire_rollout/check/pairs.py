@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featurewire_rollout.view import bridges_of
+from featurewire_rollout.decide.view import bridges_of
 
 __all__ = ["Pairs", "Side", "Vectors"]
 

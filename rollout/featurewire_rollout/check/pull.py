@@ -18,7 +18,7 @@ from featurewire import FeaturewireError, ImageError
 from featurewire.plugin import IMAGE_EXTENSIONS
 from featurewire_rollout.check import crops
 from featurewire_rollout.check.pairs import Pairs, Side
-from featurewire_rollout.view import bridges_of
+from featurewire_rollout.decide.view import bridges_of
 
 __all__ = ["CheckError", "Source", "find_images", "pull"]
 

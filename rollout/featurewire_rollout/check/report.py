@@ -113,7 +113,7 @@ class Report:
 
     def to_html(self) -> str:
         """One page with everything in it: nothing is loaded from anywhere."""
-        from featurewire_rollout.check.page import page
+        from featurewire_rollout.check.render.page import page
 
         return page(self)
 

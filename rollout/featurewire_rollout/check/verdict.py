@@ -9,7 +9,7 @@ from typing import Literal
 from featurewire_rollout.check.bootstrap import unseen
 from featurewire_rollout.check.measures import TAIL, Measure
 from featurewire_rollout.check.thresholds import Thresholds
-from featurewire_rollout.spaces import retention
+from featurewire_rollout.decide.spaces import retention
 
 __all__ = ["EXIT_STATUS", "Space", "Verdict", "decide"]
 

@@ -6,30 +6,17 @@ Everything else in the text, comments and other models included, stays as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from google.protobuf import text_encoding, text_format
 
 from featurewire._tfs.model_server_config_pb2 import ModelConfig, ModelServerConfig
+from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.errors import ConfigFileError
-from featurewire_rollout.text_edit import Field, fields
+from featurewire_rollout.store.text_edit import Field, fields
 
-__all__ = ["Entry", "edit", "entry_of", "parse"]
+__all__ = ["edit", "entry_of", "parse"]
 
 _OURS = ("model_version_policy", "version_labels")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """What the config says about one model."""
-
-    versions: tuple[int, ...] | None
-    """The versions of the policy `specific`, ascending; None with another policy."""
-    labels: Mapping[str, int] = field(default_factory=dict)
-    policy: str = "specific"
-    """The policy's name: `specific`, `latest` or `all`."""
-    base_path: str = ""
-    """As the servers see it."""
 
 
 def parse(text: str, name: str) -> ModelServerConfig:

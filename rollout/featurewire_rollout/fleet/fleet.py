@@ -14,8 +14,8 @@ from types import TracebackType
 from featurewire import ConfigError, DeadlineExceededError, FeaturewireError, TLSConfig
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire.plugin import is_local, split_target
-from featurewire_rollout.replica import Replica
-from featurewire_rollout.view import FleetView, ReplicaView
+from featurewire_rollout.decide.view import FleetView, ReplicaView
+from featurewire_rollout.fleet.replica import Replica
 
 __all__ = ["UNANSWERED", "Fleet", "addresses_of"]
 

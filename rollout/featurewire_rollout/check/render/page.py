@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurewire_rollout.check import neighbours, plots
+from featurewire_rollout.check import neighbours
 from featurewire_rollout.check.measures import Measure
 from featurewire_rollout.check.pairs import Pairs
+from featurewire_rollout.check.render import plots
 
 if TYPE_CHECKING:
     from featurewire_rollout.check.report import Report

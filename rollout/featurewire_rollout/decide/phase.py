@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from featurewire_rollout.model_config import Entry
-from featurewire_rollout.planner import (
+from featurewire_rollout.decide.config_mismatch import wrong_config
+from featurewire_rollout.decide.entry import Entry
+from featurewire_rollout.decide.plan import (
     LABELS,
     PREVIOUS,
     STABLE,
@@ -13,8 +14,7 @@ from featurewire_rollout.planner import (
     shortfall,
     trial_version,
 )
-from featurewire_rollout.view import FleetView
-from featurewire_rollout.wrong_config import wrong_config
+from featurewire_rollout.decide.view import FleetView
 
 __all__ = ["Phase", "Status", "phase_of"]
 

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurewire_rollout.decide.plan import PREVIOUS, STABLE
 from featurewire_rollout.errors import RefusedError, RolloutError
-from featurewire_rollout.planner import PREVIOUS, STABLE
-from featurewire_rollout.settle import Say
-from featurewire_rollout.watch import WatchConfig
+from featurewire_rollout.fleet.converge import Say
+from featurewire_rollout.steps.watch import WatchConfig
 
 if TYPE_CHECKING:
     from featurewire_rollout.check import Report
-    from featurewire_rollout.rollout import Rollout
+    from featurewire_rollout.steps.rollout import Rollout
 
 __all__ = ["Pipeline"]
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from featurewire_rollout.errors import ConflictError
-from featurewire_rollout.kube import CALL_SECONDS, RETRY_SECONDS, Kube, status_of
+from featurewire_rollout.store.kubernetes_api import CALL_SECONDS, RETRY_SECONDS, Kube, status_of
 
 __all__ = ["Lease"]
 

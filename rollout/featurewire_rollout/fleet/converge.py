@@ -10,10 +10,10 @@ from typing import Protocol
 
 from featurewire import VersionStatus
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
+from featurewire_rollout.decide.plan import LABELS, Goal, shortfall
+from featurewire_rollout.decide.view import FleetView, ReplicaView
 from featurewire_rollout.errors import FleetError
-from featurewire_rollout.fleet import UNANSWERED
-from featurewire_rollout.planner import LABELS, Goal, shortfall
-from featurewire_rollout.view import FleetView, ReplicaView
+from featurewire_rollout.fleet.fleet import UNANSWERED
 
 __all__ = ["LoadError", "Members", "Patience", "gather", "settle"]
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from featurewire_rollout.digests import GRAPH, changed_file, find_manifest
 from featurewire_rollout.errors import PreflightError
+from featurewire_rollout.steps.digests import GRAPH, changed_file, find_manifest
 
 __all__ = ["check_version", "size_of"]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featurewire.plugin import is_local
+from featurewire_rollout.decide.view import Manifest
 from featurewire_rollout.errors import PreflightError
-from featurewire_rollout.saved_model import check_version, size_of
-from featurewire_rollout.view import Manifest
+from featurewire_rollout.steps.version_files import check_version, size_of
 
 __all__ = ["check_files", "check_memory", "free_memory", "version_directory"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from featurewire_rollout.model_config import Entry
-from featurewire_rollout.planner import STABLE
-from featurewire_rollout.view import FleetView, ReplicaView
+from featurewire_rollout.decide.entry import Entry
+from featurewire_rollout.decide.plan import STABLE
+from featurewire_rollout.decide.view import FleetView, ReplicaView
 
 __all__ = ["wrong_config"]
 

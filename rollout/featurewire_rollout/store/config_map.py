@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from featurewire import ConfigError
 from featurewire_rollout.errors import ConfigFileError, ConflictError
-from featurewire_rollout.kube import CALL_SECONDS, RETRY_SECONDS, Kube, open_api, status_of
-from featurewire_rollout.lease import DURATION, Lease
+from featurewire_rollout.store.kubernetes_api import (
+    CALL_SECONDS,
+    RETRY_SECONDS,
+    Kube,
+    open_api,
+    status_of,
+)
+from featurewire_rollout.store.lease import DURATION, Lease
 
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api

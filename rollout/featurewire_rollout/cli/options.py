@@ -95,7 +95,7 @@ def _add_options(step: CommandParser, name: str) -> None:
         step.add_argument("--base-path", metavar="DIR", help="where this machine sees the versions")
         step.add_argument("--no-memory-check", action="store_true", help="load in any case")
     if name in ("check", "run"):
-        from featurewire_rollout.check import add_check_options
+        from featurewire_rollout.cli.check_options import add_check_options
 
         add_check_options(step)
     if name == "run":

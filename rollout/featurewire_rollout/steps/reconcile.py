@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from featurewire_rollout.audit import Audit, owner
+from featurewire_rollout.decide.config_mismatch import wrong_config
+from featurewire_rollout.decide.entry import Entry
+from featurewire_rollout.decide.plan import LABELS, Goal
+from featurewire_rollout.decide.view import FleetView
 from featurewire_rollout.errors import FleetError, RefusedError, RolloutError
-from featurewire_rollout.legal_config import check_base_paths, check_models
-from featurewire_rollout.model_config import Entry, edit, entry_of, parse
-from featurewire_rollout.planner import LABELS, Goal
-from featurewire_rollout.settle import Members, Patience, Say, gather, settle
-from featurewire_rollout.store import ConfigStore
-from featurewire_rollout.view import FleetView
-from featurewire_rollout.wrong_config import wrong_config
+from featurewire_rollout.fleet.converge import Members, Patience, Say, gather, settle
+from featurewire_rollout.steps.audit import Audit, owner
+from featurewire_rollout.store.config_store import ConfigStore
+from featurewire_rollout.store.legal_config import check_base_paths, check_models
+from featurewire_rollout.store.model_config import edit, entry_of, parse
 
 __all__ = ["Reconciler"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from featurewire_rollout.phase import Status
-from featurewire_rollout.spaces import bridge_notes
-from featurewire_rollout.view import Manifest
+from featurewire_rollout.decide.phase import Status
+from featurewire_rollout.decide.spaces import bridge_notes
+from featurewire_rollout.decide.view import Manifest
 
 __all__ = ["as_dict", "as_text"]
 

@@ -7,15 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from featurewire_rollout import preflight
-from featurewire_rollout.audit import Audit
 from featurewire_rollout.config import RolloutConfig
-from featurewire_rollout.errors import ConfigFileError, FleetError
-from featurewire_rollout.fleet import Fleet
-from featurewire_rollout.model_config import Entry
-from featurewire_rollout.phase import Status, phase_of
-from featurewire_rollout.pipeline import Pipeline
-from featurewire_rollout.planner import (
+from featurewire_rollout.decide.entry import Entry
+from featurewire_rollout.decide.phase import Status, phase_of
+from featurewire_rollout.decide.plan import (
     CANARY,
     LABELS,
     PREVIOUS,
@@ -28,13 +23,18 @@ from featurewire_rollout.planner import (
     plan_rollback,
     plan_start,
 )
-from featurewire_rollout.reconcile import Reconciler
-from featurewire_rollout.settle import Patience, Say, gather
-from featurewire_rollout.spaces import check_space, compare_spaces
-from featurewire_rollout.store import open_store
-from featurewire_rollout.trial import Trial
-from featurewire_rollout.view import FleetView
-from featurewire_rollout.watch import WatchConfig
+from featurewire_rollout.decide.spaces import check_space, compare_spaces
+from featurewire_rollout.decide.view import FleetView
+from featurewire_rollout.errors import ConfigFileError, FleetError
+from featurewire_rollout.fleet.converge import Patience, Say, gather
+from featurewire_rollout.fleet.fleet import Fleet
+from featurewire_rollout.steps import preflight
+from featurewire_rollout.steps.audit import Audit
+from featurewire_rollout.steps.reconcile import Reconciler
+from featurewire_rollout.steps.run import Pipeline
+from featurewire_rollout.steps.trial import Trial
+from featurewire_rollout.steps.watch import WatchConfig
+from featurewire_rollout.store.config_store import open_store
 
 if TYPE_CHECKING:
     from featurewire_rollout.check import Report

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from featurewire.plugin import other_schemes
+from featurewire_rollout.decide.view import FleetView, Manifest
 from featurewire_rollout.errors import FleetError, SpaceError
-from featurewire_rollout.view import FleetView, Manifest
 
 __all__ = ["bridge_notes", "check_space", "compare_spaces", "retention"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurewire import ChannelConfig, Client, TLSConfig
-from featurewire_rollout.planner import CANARY, PREVIOUS, STABLE
-from featurewire_rollout.settle import Say
-from featurewire_rollout.watch import WatchConfig, watch
+from featurewire_rollout.decide.plan import CANARY, PREVIOUS, STABLE
+from featurewire_rollout.fleet.converge import Say
+from featurewire_rollout.steps.watch import WatchConfig, watch
 
 if TYPE_CHECKING:
     from featurewire_rollout.check import Report, Thresholds

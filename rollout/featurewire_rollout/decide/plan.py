@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from featurewire_rollout.decide.entry import Entry
+from featurewire_rollout.decide.view import FleetView, ReplicaView
 from featurewire_rollout.errors import RefusedError
-from featurewire_rollout.model_config import Entry
-from featurewire_rollout.view import FleetView, ReplicaView
 
 __all__ = [
     "CANARY",

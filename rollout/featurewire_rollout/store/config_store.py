@@ -34,7 +34,7 @@ def open_store(config: str) -> ConfigStore:
 
     Raises `ConfigError` for what names neither. Nothing is read yet.
     """
-    from featurewire_rollout.config_file import FileStore
-    from featurewire_rollout.config_map import ConfigMapStore
+    from featurewire_rollout.store.config_map import ConfigMapStore
+    from featurewire_rollout.store.file import FileStore
 
     return ConfigMapStore(config) if config.startswith("configmap:") else FileStore(config)

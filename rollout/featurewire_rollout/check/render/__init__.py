@@ -1,0 +1,1 @@
+"""A check's report as a page for people."""
