@@ -170,8 +170,10 @@ def test_tensors_are_read_as_tensorflow_reads_them(kind: tensors.ElementType, da
         values = st.binary(max_size=3)
     made = proto(kind.number, shape, **{kind.field: data.draw(st.lists(values, max_size=6))})
     if data.draw(st.booleans()):
-        # Lengths of strings are small numbers.
-        made.tensor_content = data.draw(st.binary(max_size=40) | st.just(b"\0" * 3 + b"\1x"))
+        # Lengths of strings are small numbers, and a bool is 0 or 1.
+        lengths = st.just(b"\0" * 3 + b"\1x")
+        bools = st.just(b"\0\1\2")
+        made.tensor_content = data.draw(st.binary(max_size=40) | lengths | bools)
     try:
         theirs = tf.io.parse_tensor(made.SerializeToString(), tf.dtypes.as_dtype(kind.number))
     except tf.errors.InvalidArgumentError:

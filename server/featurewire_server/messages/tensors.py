@@ -133,6 +133,8 @@ def _from_content(content: bytes, kind: ElementType, count: int) -> np.ndarray:
     if len(content) != count * kind.dtype.itemsize:
         need = f"a {kind.name} tensor of {count * kind.dtype.itemsize} bytes"
         raise _misfit("tensor_content", len(content), need)
+    if kind.dtype == bool and content.translate(None, b"\0\1"):
+        raise invalid_argument("tensor_content of a bool tensor holds a byte other than 0 and 1")
     return np.frombuffer(content, kind.dtype)
 
 
