@@ -24,11 +24,13 @@ pytest_plugins = ["tests.support.cpu_limit"]
 with contextlib.suppress(ImportError):
     from hypothesis import HealthCheck, settings
 
-    # On a busy machine generated examples are late, which says nothing about the code.
-    settings.register_profile(
-        "no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
-    settings.load_profile("no-clock")
+    # On a busy machine generated examples are late, which says nothing about the code. Everybody
+    # runs the same examples, so that a failure is the change's; `--hypothesis-profile=random` looks
+    # for new ones.
+    no_clock = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("random", no_clock)
+    settings.register_profile("same", no_clock, derandomize=True)
+    settings.load_profile("same")
 
 SLOW_FIXTURES = {
     "learned_module",
