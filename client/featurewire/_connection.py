@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
@@ -30,9 +30,6 @@ from featurewire._quiet import Quiet
 from featurewire._retry import RetryBudget, RetryPolicy
 from featurewire._settings import Settings
 from featurewire._stats import Latencies, Stats
-
-if TYPE_CHECKING:
-    from featurewire._resolver import Spaces
 
 __all__ = ["Connection"]
 
@@ -78,8 +75,8 @@ class Connection:
         self.lock = threading.Lock()
         self.dimensions: dict[tuple[int, str], int] = {}
         """By version and signature, of all replies."""
-        self.spaces: dict[int, Spaces] = {}
-        """Of versions, as far as they were asked for."""
+        self.manifests: dict[int, dict[str, Any]] = {}
+        """By version, as far as they were asked for."""
         self.answering: dict[tuple[str, str], set[int]] = {}
         """By vector space and signature: the versions that give vectors of that space by it."""
         self._hedge_after = settings.retry.hedge_after

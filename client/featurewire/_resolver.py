@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from featurewire._call import Flow
@@ -18,53 +18,38 @@ from featurewire._errors import (
     VectorSpaceError,
 )
 from featurewire._inquiry import Inquiry
-from featurewire._scheme import other_schemes
 from featurewire._settings import Settings
+from featurewire.manifest.spaces import bridges, other_schemes, vector_space
 
-__all__ = ["Resolver", "Spaces"]
+__all__ = ["Resolver"]
 
 RESOLUTIONS = 5
 """So often a version may be retired before its vector space is read."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spaces:
-    """A version's own vector space, and those that it has bridges to, by its manifest."""
+def _names_for(
+    wanted: str, manifest: Mapping[str, Any], asked: Names, version: int
+) -> Names | None:
+    """What to call for vectors of the space `wanted`; None if the version has no such vectors.
 
-    native: str | None
-    """None where the manifest names none, or there is no manifest."""
-    bridges: Mapping[str, tuple[str, int | None]]
-    """By space: the signature that answers in it, and the vectors' dimension."""
-
-    @classmethod
-    def of(cls, manifest: Mapping[str, Any]) -> Spaces:
-        native, listed = manifest.get("vector_space"), manifest.get("vector_spaces")
-        return cls(
-            native=native if isinstance(native, str) else None,
-            bridges={
-                each["vector_space"]: (each["signature"], each.get("dimension"))
-                for each in (listed if isinstance(listed, list) else [])
-                if isinstance(each, dict) and each.get("bridged") is True
-                if {"vector_space", "signature"} <= each.keys()
-            },
-        )
-
-    def names(self, wanted: str, asked: Names, version: int) -> Names | None:
-        """What to call for vectors of the space `wanted`; None where the version has no such.
-
-        `asked`: the tensors of the signature that the client was made with.
-        """
-        for space, (signature, _) in self.bridges.items():
-            if signature == asked.signature:  # the client's own signature is a bridge
-                return replace(asked, bridged=True) if space == wanted else None
-        if self.native == wanted:
-            return asked
-        if wanted not in self.bridges:
-            return None
-        signature, dimension = self.bridges[wanted]
-        return replace(
-            asked, signature=signature, dimension=dimension, version=version, bridged=True
-        )
+    `asked`: the tensors of the signature that the client was made with.
+    """
+    reached = {space: each for space, each in bridges(manifest).items() if each.signature}
+    for space, bridge in reached.items():
+        if bridge.signature == asked.signature:  # the client's own signature is a bridge
+            return replace(asked, bridged=True) if space == wanted else None
+    if vector_space(manifest) == wanted:
+        return asked
+    if wanted not in reached:
+        return None
+    bridge = reached[wanted]
+    return replace(
+        asked,
+        signature=bridge.signature or "",
+        dimension=bridge.dimension,
+        version=version,
+        bridged=True,
+    )
 
 
 class Resolver:
@@ -115,18 +100,18 @@ class Resolver:
         if wanted is None:
             return asked
         connection = self._connection
-        if version not in connection.spaces:
+        if version not in connection.manifests:
             try:
                 manifest = yield from self._inquiry.manifest(version, deadline)
             except (InvalidRequestError, ResponseError):  # no such signature
                 manifest = {}
-            connection.spaces[version] = Spaces.of(manifest)
-        names = connection.spaces[version].names(wanted, asked, version)
+            connection.manifests[version] = manifest
+        names = _names_for(wanted, connection.manifests[version], asked, version)
         if names is not None:
             connection.answering.setdefault((wanted, names.signature), set()).add(version)
             return names
         # A version may be replaced by another under its number.
-        has = connection.spaces.pop(version).native
+        has = vector_space(connection.manifests.pop(version))
         says = "names no vector space" if has is None else f"has the vector space {has!r}"
         raise VectorSpaceError(
             f"{connection.target}, model {self._settings.model!r}: version {version} {says}, and "

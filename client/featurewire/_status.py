@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from featurewire import manifest
 from featurewire._codec import Names
 from featurewire._errors import ConfigError, ResponseError
 from featurewire._reply import enum_name, parsed
@@ -157,13 +157,12 @@ def parse_metadata(reply: bytes) -> ModelMetadata:
 
 
 def parse_manifest(values: list[bytes]) -> dict[str, Any]:
+    if not values:
+        raise ResponseError("the reply has no manifest")
     try:
-        manifest = json.loads(values[0])
-        if isinstance(manifest, dict):
-            return manifest
-    except (IndexError, ValueError) as exc:
-        raise ResponseError(f"the manifest is not JSON: {exc}") from exc
-    raise ResponseError("the manifest is not a JSON object")
+        return manifest.parse(values[0])
+    except manifest.ManifestError as exc:
+        raise ResponseError(f"the manifest {exc}") from exc
 
 
 def choose_names(

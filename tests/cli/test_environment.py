@@ -8,8 +8,9 @@ import pytest
 
 import featurewire
 from featurewire._cli.embed import embed_parser
-from featurewire._cli.server_options import NAMES, complete, option, variable
+from featurewire._cli.server_options import NAMES, complete
 from featurewire._cli.status import status_parser
+from featurewire.plugin.environment import option, variable
 from tests.support.usage import help_of, options_in
 
 HERE = {"FEATUREWIRE_SERVER": "localhost:8500", "FEATUREWIRE_MODEL": "tiny"}

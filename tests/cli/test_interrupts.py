@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from featurewire._cli.interrupts import Interrupts
+from featurewire.plugin.interrupts import interruptible
 
 
 def interrupt() -> None:
@@ -17,8 +17,8 @@ def test_an_interrupt_waits_for_the_end_of_the_held_block():
     done = []
 
     def work() -> None:
-        with Interrupts() as interrupts:
-            with interrupts.held:
+        with interruptible() as hold:
+            with hold:
                 interrupt()
                 done.append("the rest of the block")
             done.append("what follows")
@@ -32,8 +32,8 @@ def test_outside_a_held_block_it_comes_at_once():
     done = []
 
     def work() -> None:
-        with Interrupts() as interrupts:
-            with interrupts.held:
+        with interruptible() as hold:
+            with hold:
                 done.append("held")
             interrupt()
             done.append("too late")
@@ -44,16 +44,16 @@ def test_outside_a_held_block_it_comes_at_once():
 
 
 def test_an_interrupt_is_raised_once():
-    with Interrupts() as interrupts:
-        with pytest.raises(KeyboardInterrupt), interrupts.held:
+    with interruptible() as hold:
+        with pytest.raises(KeyboardInterrupt), hold:
             interrupt()
-        with interrupts.held:
+        with hold:
             pass
 
 
 def test_what_handled_sigint_before_does_so_again():
     before = signal.getsignal(signal.SIGINT)
-    with Interrupts():
+    with interruptible():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -62,7 +62,7 @@ def test_what_handled_sigint_before_does_so_again():
 def test_a_signal_that_the_caller_has_ignored_stays_ignored(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with Interrupts():
+        with interruptible():
             signal.raise_signal(number)
             assert signal.getsignal(number) is signal.SIG_IGN
         assert signal.getsignal(number) is signal.SIG_IGN
@@ -72,7 +72,7 @@ def test_a_signal_that_the_caller_has_ignored_stays_ignored(number):
 
 def test_a_failure_inside_the_block_gives_way_to_the_interrupt():
     def work() -> None:
-        with Interrupts() as interrupts, interrupts.held:
+        with interruptible() as hold, hold:
             interrupt()
             raise OSError("disk full")
 
@@ -85,7 +85,7 @@ def test_a_termination_is_held_back_too_and_has_its_own_status():
     done = []
 
     def work() -> None:
-        with Interrupts() as interrupts, interrupts.held:
+        with interruptible() as hold, hold:
             signal.raise_signal(signal.SIGTERM)
             done.append("the rest of the block")
 

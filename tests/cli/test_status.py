@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from featurewire._cli import status as status_module
-from featurewire._cli.arguments import CommandFailure
+from featurewire.plugin.arguments import CommandFailure
 from tests.cli.fake_serving import FakeServing, Version
 from tests.support.process import free_port
 

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 import featurewire
-from featurewire._cli.wording import in_options
+from featurewire.plugin.wording import in_options
 
 LIBRARY = Path(featurewire.__file__).parent
 UNREACHABLE = re.compile(

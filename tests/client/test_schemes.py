@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import featurewire
-from featurewire._scheme import other_schemes
+from featurewire.manifest.spaces import other_schemes
 from tests.client.test_views import SPACES, server
 
 __all__ = ["server"]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from featurewire import Client, DeadlineExceededError, FeaturewireError, VersionStatus
-from featurewire._cli.arguments import CommandFailure
 from featurewire._cli.progress import duration
 from featurewire._status import describe
+from featurewire.plugin.arguments import CommandFailure
 
 LABELS = ("stable", "canary")
 """Labels to ask for: no call lists them, these are the ones that rollouts use."""

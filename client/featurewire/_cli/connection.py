@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from featurewire import ChannelConfig, Client, ConfigError, ServerError, StreamConfig, TLSConfig
-from featurewire._cli.arguments import CommandParser
-from featurewire._cli.server_options import option, variable
-from featurewire._cli.wording import in_options
+from featurewire import ChannelConfig, Client, ConfigError, ServerError, StreamConfig
+from featurewire.manifest.spaces import vector_space
+from featurewire.plugin.arguments import CommandParser
+from featurewire.plugin.credentials import tls_of, token_of
+from featurewire.plugin.environment import option, variable
+from featurewire.plugin.wording import in_options
 
 READERS = 4
 """Files that are read at the same time: disks have latency too."""
@@ -48,15 +49,9 @@ def connect(args: argparse.Namespace) -> Client:
     if hasattr(args, "patience"):
         patience = {} if args.patience is None else {"patience": args.patience}
         settings["stream"] = StreamConfig(**patience, readers=READERS)
-    if args.tls or args.tls_ca is not None:
-        settings["tls"] = TLSConfig(
-            ca=args.tls_ca,
-            cert=args.tls_cert,
-            key=args.tls_key,
-            server_name=args.tls_server_name,
-        )
-    if args.token_file is not None:
-        settings["channel"] = ChannelConfig(token=_token(args.token_file))
+    settings["tls"] = tls_of(args)
+    if (token := token_of(args)) is not None:
+        settings["channel"] = ChannelConfig(token=token)
     return Client(args.server, model=args.model, **settings)
 
 
@@ -65,7 +60,7 @@ def check(parser: CommandParser, args: argparse.Namespace) -> None:
     try:
         connect(args).close()
     except ConfigError as exc:
-        text = in_options(str(exc))
+        text = in_options(exc)
         for name in args.taken:
             text = re.sub(rf"{option(name)}(?![\w-])", variable(name), text)
         parser.error(text)
@@ -80,12 +75,4 @@ def describe(client: Client, version: int | None = None) -> Description:
         if exc.code == "UNIMPLEMENTED":
             return Description()
         raise
-    space = (metadata.manifest or {}).get("vector_space")
-    return Description(version=metadata.version, vector_space=space)
-
-
-def _token(file: Path) -> str:
-    try:
-        return file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"--token-file {file}: {getattr(exc, 'strerror', None) or exc}") from exc
+    return Description(version=metadata.version, vector_space=vector_space(metadata.manifest))

@@ -9,14 +9,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from featurewire._cli.arguments import (
+from featurewire._cli.server_options import add_server_options, complete
+from featurewire.plugin.arguments import (
     CommandParser,
-    add_signature_options,
     filled_text,
     positive_seconds,
     quiet_grpc,
 )
-from featurewire._cli.server_options import add_server_options, complete
 
 
 def embed(argv: list[str]) -> int:
@@ -107,5 +106,12 @@ def embed_parser() -> CommandParser:
         "--quiet", action="store_true", help="no progress and no summary, only what failed"
     )
     add_server_options(parser)
-    add_signature_options(parser)
+    _add_signature_options(parser)
     return parser
+
+
+def _add_signature_options(parser: CommandParser) -> None:
+    group = parser.add_argument_group("for models that featurewire did not export")
+    group.add_argument("--signature", metavar="NAME", help="the signature to call")
+    group.add_argument("--input-name", metavar="NAME", help="its input: encoded images")
+    group.add_argument("--output-name", metavar="NAME", help="its output: the vectors")

@@ -8,16 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from featurewire import FeaturewireError, Result
-from featurewire._cli.arguments import CommandFailure, path_text
 from featurewire._cli.availability import wait
 from featurewire._cli.connection import connect, describe
-from featurewire._cli.interrupts import Interrupts
 from featurewire._cli.origins import Origins
 from featurewire._cli.outputs import Output
 from featurewire._cli.progress import Known, Progress, Screen, counted, duration
 from featurewire._cli.rows import Origin
 from featurewire._cli.sources import Listing, reason_of
-from featurewire._cli.wording import in_options
+from featurewire._cli.text import path_text
+from featurewire.plugin.arguments import CommandFailure
+from featurewire.plugin.interrupts import Hold, interruptible
+from featurewire.plugin.wording import in_options
 
 
 class Run:
@@ -35,7 +36,6 @@ class Run:
             ),
         )
         self._progress = Progress("featurewire embed", quiet=args.quiet)
-        self._interrupts = Interrupts()
         self._new = 0
 
     def embed(self, listed: Iterable[str]) -> int:
@@ -53,7 +53,7 @@ class Run:
         try:
             answers = describe(self._client)
         except FeaturewireError as exc:
-            raise CommandFailure(in_options(str(exc))) from exc
+            raise CommandFailure(in_options(exc)) from exc
         if answers.version is not None:
             self._origins.of(answers.version)
         listing = Listing(
@@ -61,16 +61,16 @@ class Run:
         )
         self._progress.start(listing)
         try:
-            with self._interrupts:
+            with interruptible() as hold:
                 for result in self._client.stream((path, Path(path)) for path in listing):
-                    self._take(result)
+                    self._take(result, hold)
                 self._client.close()
                 seconds = time.monotonic() - started
                 self._progress.close()
                 self._publish()
         except (FeaturewireError, CommandFailure) as exc:
             self._output.leave()
-            raise CommandFailure(f"{in_options(str(exc))}{self._output.advice()}") from exc
+            raise CommandFailure(f"{in_options(exc)}{self._output.advice()}") from exc
         except OSError as exc:
             self._output.leave()
             path = exc.filename or self._args.output
@@ -98,7 +98,7 @@ class Run:
             with Screen("featurewire embed", quiet=self._args.quiet) as screen:
                 report = wait(self._client, self._args, self._args.wait, on_look=screen.wait)
         except FeaturewireError as exc:
-            raise CommandFailure(in_options(str(exc))) from exc
+            raise CommandFailure(in_options(exc)) from exc
         if not report.available:
             states = report.states()
             raise CommandFailure(
@@ -111,18 +111,18 @@ class Run:
         self._known.add(path)
         self._origins.loaded(origin)
 
-    def _take(self, result: Result[str]) -> None:
+    def _take(self, result: Result[str], hold: Hold) -> None:
         path = path_text(result.key)
         if result.error is None:
             origin = self._origins.of(result.embedding.version)
             # A row and its count belong together: Ctrl-C between them would misreport the file.
-            with self._interrupts.held:
+            with hold:
                 self._output.append(path, origin, result.embedding.vector)
                 self._new += 1
         elif isinstance(cause := result.error.__cause__, OSError):
             self._progress.fail(path, reason_of(cause))
         else:
-            text = in_options(str(result.error)).removeprefix(f"{result.key!r}: ")
+            text = in_options(result.error).removeprefix(f"{result.key!r}: ")
             self._progress.fail(path, result.error.reason, text)
         self._progress.advance()
 

@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from featurewire._cli.arguments import CommandFailure
 from featurewire._cli.rows import NotARow, Origin, Row, Vector, decode, encode
+from featurewire.plugin.arguments import CommandFailure
 
 SYNC_SECONDS = 5.0
 """How much work a loss of power may cost; a kill costs none."""

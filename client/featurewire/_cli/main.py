@@ -121,7 +121,7 @@ def _foreseen(exc: Exception) -> bool:
     if isinstance(exc, OSError):
         return True
     from featurewire import FeaturewireError
-    from featurewire._cli.arguments import CommandFailure
+    from featurewire.plugin.arguments import CommandFailure
 
     return isinstance(exc, FeaturewireError | CommandFailure)
 

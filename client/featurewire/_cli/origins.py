@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from featurewire._cli.arguments import CommandFailure
 from featurewire._cli.rows import Origin
-from featurewire._scheme import other_schemes
+from featurewire.manifest.spaces import other_schemes
+from featurewire.plugin.arguments import CommandFailure
 
 
 class MixedVectors(CommandFailure):

@@ -19,6 +19,7 @@ from featurewire._cli.formats import START_OVER, Format, Jsonl, Npy, partial
 from featurewire._cli.journal import Journal, OutputError, check_journal, lock
 from featurewire._cli.parquet import Parquet
 from featurewire._cli.rows import Origin, Row, Vector
+from featurewire.plugin.files import sync
 
 FORMATS: dict[str, Callable[[Path], Format]] = {
     ".npy": Npy,
@@ -135,7 +136,7 @@ class Output:
             for name in names:
                 name.unlink(missing_ok=True)
             raise
-        _sync_directory(self._partial)
+        sync(self._partial.absolute().parent)
         self._partial.unlink()
         self._release()
 
@@ -163,13 +164,3 @@ class Output:
         for row in chain(before, journal.read()):
             yield row
             on_row()
-
-
-def _sync_directory(path: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(path.absolute().parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

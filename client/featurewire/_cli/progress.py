@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from featurewire._cli.arguments import printable
+from featurewire._cli.text import printable
 
 if TYPE_CHECKING:
     from typing import Self

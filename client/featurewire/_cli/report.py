@@ -8,11 +8,12 @@ import sys
 from functools import partial
 
 from featurewire import FeaturewireError
-from featurewire._cli.arguments import CommandFailure, printable
 from featurewire._cli.availability import LABELS, Report, ask, wait
 from featurewire._cli.connection import connect
 from featurewire._cli.progress import Screen
-from featurewire._cli.wording import in_options
+from featurewire._cli.text import printable
+from featurewire.plugin.arguments import CommandFailure
+from featurewire.plugin.wording import in_options
 
 
 def show(args: argparse.Namespace) -> int:
@@ -25,7 +26,7 @@ def show(args: argparse.Namespace) -> int:
                 show = partial(screen.wait, lines=False)
                 report = wait(client, args, args.wait, labels=LABELS, on_look=show)
     except FeaturewireError as exc:
-        text = in_options(str(exc))
+        text = in_options(exc)
         if args.json:
             print(json.dumps(_object(args, None) | {"error": text}))
         raise CommandFailure(text) from exc

@@ -15,12 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
 from typing import BinaryIO
 
-from featurewire._cli.arguments import path_text
-
-IMAGE_EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp")
-)
-"""What is taken from a directory. A file that is named itself is taken whatever it is called."""
+from featurewire._cli.text import path_text
+from featurewire.plugin.images import IMAGE_SUFFIXES
 
 STDIN = "-"
 _READ_BYTES = 1 << 16
@@ -133,7 +129,7 @@ class Listing:
                     self.skipped["hidden"] += 1
                 elif _is_directory(entry):
                     below.append(entry.path)
-                elif extension in IMAGE_EXTENSIONS:
+                elif extension in IMAGE_SUFFIXES:
                     self._add_file(entry.path)
                 else:
                     self.skipped[extension or "no extension"] += 1

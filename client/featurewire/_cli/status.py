@@ -5,8 +5,8 @@ Imports stay light here: `featurewire --help` imports this module for its help l
 
 from __future__ import annotations
 
-from featurewire._cli.arguments import CommandParser, positive_seconds, quiet_grpc
 from featurewire._cli.server_options import add_server_options, complete
+from featurewire.plugin.arguments import CommandParser, positive_seconds, quiet_grpc
 
 LOOK_SECONDS = 10.0
 """The command serves as a health check, and those who ask for one do not wait for a minute."""

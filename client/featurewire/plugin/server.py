@@ -1,6 +1,6 @@
 """One server, asked directly about one model: what tools that manage servers need.
 
-Each call is made once, with no retry: whoever looks again in a moment is the retry.
+Each call is made once, without a retry, because such a tool looks again in a moment anyway.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from featurewire._status import VersionStatus
 __all__ = ["Server"]
 
 
-class Server(Client):
+class Server:
     """Thread-safe; `close` it. Calls raise `FeaturewireError`."""
 
     def __init__(
@@ -28,36 +28,45 @@ class Server(Client):
         token: str | None = None,
         timeout: float = 10.0,
     ) -> None:
-        """`address` is one `host:port`; `timeout`: seconds a call. Raises `ConfigError`."""
+        """`address` is one `host:port`; `timeout`: seconds per call. Raises `ConfigError`."""
         channel = ChannelConfig(token=token, connect_timeout=5.0, max_reconnect_backoff=1.0)
-        super().__init__(address, model=model, tls=tls, channel=channel, timeout=timeout)
+        self._client = Client(address, model=model, tls=tls, channel=channel, timeout=timeout)
 
     def versions(self) -> dict[int, VersionStatus]:
-        """The versions that it lists; empty where it does not know the model."""
+        """The versions that it lists; empty for a model that it does not know."""
+        client = self._client
         try:
-            status = self._run(self._inquiry.status(self._deadline(UNSET), once=True))
+            status = client._run(client._inquiry.status(client._deadline(UNSET), once=True))
         except ModelNotFoundError:
             return {}
         return {each.version: each for each in status.versions}
 
     def labelled(self, label: str) -> int | None:
-        """The version that carries a label; None where none does."""
-        # Status knows no labels with TensorFlow Serving; metadata does.
-        view = self.with_options(label=label)
+        """The version that carries a label; None if no version does."""
+        # TensorFlow Serving's status knows no labels; its metadata does.
+        view = self._client.with_options(label=label)
         try:
-            metadata = self._run(view._inquiry.signatures(self._deadline(UNSET), once=True))
+            metadata = view._run(view._inquiry.signatures(view._deadline(UNSET), once=True))
         except ModelNotFoundError:
             return None
         return metadata.version or None
 
     def manifest(self, version: int, *, timeout: Timeout = UNSET) -> dict[str, Any] | None:
-        """The manifest of an AVAILABLE version; None where it has none."""
-        inquiry = self.with_options(version=version)._inquiry
+        """The manifest of an AVAILABLE version; None for a version without one."""
+        view = self._client.with_options(version=version)
         try:
-            return self._run(inquiry.metadata(self._deadline(timeout), once=True)).manifest
+            metadata = view._run(view._inquiry.metadata(view._deadline(timeout), once=True))
         except ModelNotFoundError:  # unloaded since its status was read
             return None
+        return metadata.manifest
 
     def call(self, method: str, request: bytes, *, timeout: Timeout = UNSET) -> bytes:
         """Any unary call, by its full name `/package.Service/Method`; messages as bytes."""
-        return self._run(self._inquiry.unary(method, request, self._deadline(timeout), once=True))
+        client = self._client
+        return client._run(
+            client._inquiry.unary(method, request, client._deadline(timeout), once=True)
+        )
+
+    def close(self) -> None:
+        """Close the connection; calls that are open end with an error."""
+        self._client.close()

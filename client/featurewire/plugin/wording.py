@@ -49,8 +49,9 @@ _KEYWORD = re.compile(r"\b([a-z_]+)=…")
 _SUBJECT = re.compile(r"^(?:TLSConfig: )?(?:([a-z_]+)=|(target) )(?=['\"\d-])")
 
 
-def in_options(text: str) -> str:
+def in_options(error: Exception | str) -> str:
     """The text of one of the library's errors, with options in the place of arguments."""
+    text = str(error)
     for ours, theirs in _PHRASES:
         text = text.replace(ours, theirs)
     if (pem := _PEM.match(text)) and "): " in text:

@@ -1,0 +1,7 @@
+"""What a target such as `a:8500,b:8500` names. Imports gRPC."""
+
+from __future__ import annotations
+
+from featurewire._channel import is_local, split_target
+
+__all__ = ["is_local", "split_target"]
