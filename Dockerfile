@@ -22,25 +22,24 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CACHE_DIR=/v
     PIP_CONFIG_FILE=/run/secrets/pip_conf
 COPY scripts/image_pip.sh /usr/local/bin/image-pip
 
+# What each image needs, with hashes: parts of requirements.txt.
 FROM python AS requirements
 WORKDIR /sources
-COPY constraints.txt scripts/image_requirements.py ./
-COPY client/pyproject.toml ./client/
-COPY exporter/pyproject.toml ./exporter/
-COPY server/pyproject.toml ./server/
-COPY rollout/pyproject.toml ./rollout/
-RUN mkdir /requirements && cp constraints.txt /requirements/ \
- && python image_requirements.py client exporter > /requirements/exporter.txt \
- && python image_requirements.py client 'server[openvino]' > /requirements/server.txt \
- && python image_requirements.py client 'rollout[images,kubernetes]' > /requirements/rollout.txt \
- && python image_requirements.py client > /requirements/common.txt \
- && grep '^tensorflow>' /requirements/server.txt >> /requirements/common.txt
+COPY requirements.txt ./
+COPY scripts/locked.py ./scripts/
+RUN mkdir /requirements \
+ && python scripts/locked.py hatchling > /requirements/build.txt \
+ && python scripts/locked.py client tensorflow > /requirements/common.txt \
+ && python scripts/locked.py client exporter > /requirements/exporter.txt \
+ && python scripts/locked.py client server openvino > /requirements/server.txt \
+ && python scripts/locked.py client rollout kubernetes pillow > /requirements/rollout.txt \
+ && python scripts/locked.py client > /requirements/client.txt
 
 FROM index AS wheels
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
-    image-pip install --constraint /requirements/constraints.txt hatchling
+    image-pip install --require-hashes --no-deps -r /requirements/build.txt
 WORKDIR /src
 COPY client ./client
 COPY rollout ./rollout
@@ -54,7 +53,7 @@ FROM index AS tensorflow
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
-    image-pip install --constraint /requirements/constraints.txt -r /requirements/common.txt \
+    image-pip install --require-hashes --no-deps -r /requirements/common.txt \
  && packages=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
  && rm -r "$packages/tensorflow/include" "$packages/clang"
 
@@ -62,7 +61,7 @@ FROM tensorflow AS exporter
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
-    image-pip install --constraint /requirements/constraints.txt -r /requirements/exporter.txt
+    image-pip install --require-hashes --no-deps -r /requirements/exporter.txt
 COPY scripts/stack_exporter.py /usr/local/bin/stack-exporter
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     image-pip install --no-deps --no-index /wheels/featurewire-*.whl /wheels/featurewire_exporter-*.whl
@@ -75,7 +74,7 @@ FROM tensorflow AS server
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
-    image-pip install --constraint /requirements/constraints.txt -r /requirements/server.txt
+    image-pip install --require-hashes --no-deps -r /requirements/server.txt
 COPY server/tensorflow_model_server /usr/bin/tensorflow_model_server
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     image-pip install --no-deps --no-index /wheels/featurewire-*.whl /wheels/featurewire_server-*.whl
@@ -88,7 +87,7 @@ FROM index AS rollout
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
-    image-pip install --constraint /requirements/constraints.txt -r /requirements/rollout.txt
+    image-pip install --require-hashes --no-deps -r /requirements/rollout.txt
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     image-pip install --no-deps --no-index /wheels/featurewire-*.whl /wheels/featurewire_rollout-*.whl
 USER 1000:1000
@@ -99,8 +98,10 @@ CMD ["--help"]
 FROM index AS search
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \
-    --mount=type=bind,source=samples/visual_search/requirements.txt,target=/requirements.txt \
-    image-pip install -r /requirements.txt "grpcio>=1.62" "protobuf>=4.25"
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
+    --mount=type=bind,source=samples/visual_search/requirements.txt,target=/search.txt \
+    image-pip install --require-hashes --no-deps -r /requirements/client.txt \
+ && image-pip install -r /search.txt
 WORKDIR /app
 COPY samples/visual_search/visual_search ./visual_search
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \

@@ -9,12 +9,14 @@ PORT   ?= 8600
 PYTHONS ?= 3.12 3.13
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP    := install --disable-pip-version-check
+LOCKED := $(PIP) --require-hashes --no-deps
+OURS   := client exporter rollout server
 SHOWN  := $(PYTHON) scripts/pip_progress.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart 0
 
 .PHONY: demo search test test-all test-samples test-pythons environments test-stack tools \
-        lint fix prose coverage protos check-protos bench clean help
+        lint fix prose coverage protos check-protos lock bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -76,20 +78,25 @@ protos: .venv-protos/.installed ## regenerate the _tfs packages from protos/
 check-protos: .venv-protos/.installed
 	.venv-protos/bin/python scripts/generate_protos.py --check
 
+lock: .venv-release/.installed ## write requirements.txt, with hashes (UPGRADE=1: newest versions)
+	@UPGRADE=$(UPGRADE) scripts/lock.sh .venv-release/bin/uv
+
 bench: .venv-bench/.installed ## the speed of everything beside its limit and peers (PARTS=, QUICK=1)
 	@.venv-bench/bin/python -m bench $(PARTS) $(if $(QUICK),--quick)
 
 clean: ## remove environments, models and caches
-	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples .venv-bench build
+	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples .venv-bench .venv-release build
 
-$(VENV)/.installed: constraints.txt $(wildcard */pyproject.toml)
+$(VENV)/.installed: requirements.txt scripts/locked.py $(wildcard */pyproject.toml)
 	@echo "Creating $(VENV) (TensorFlow is a large download; a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(SHOWN) $(BIN)/pip $(filter-out --quiet,$(PIP)) -e ./client[parquet] -e ./exporter -e ./server -e ./rollout pillow
+	@$(PYTHON) scripts/locked.py $(OURS) editables hatchling pillow pyarrow > $(VENV)/requirements.txt
+	@$(SHOWN) $(BIN)/pip $(LOCKED) -r $(VENV)/requirements.txt
+	@$(BIN)/pip $(PIP) --quiet --no-deps --no-build-isolation $(OURS:%=-e ./%)
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
-	@$(BIN)/pip $(PIP) -r requirements-dev.txt
+$(VENV)/.dev: requirements.txt $(VENV)/.installed
+	@$(BIN)/pip $(LOCKED) --quiet -r requirements.txt
 	@touch $@
 
 # The samples need what the project does not, so they have environments of their own.
@@ -110,4 +117,10 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
 .venv-protos/.installed: scripts/requirements-protos.txt
 	@$(PYTHON) -m venv .venv-protos
 	@.venv-protos/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Tools of packaging: they resolve, build and check.
+.venv-release/.installed: scripts/requirements-release.txt
+	@$(PYTHON) -m venv .venv-release
+	@.venv-release/bin/pip $(PIP) --quiet -r $<
 	@touch $@

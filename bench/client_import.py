@@ -77,12 +77,15 @@ def install_client(folder: Path) -> Path:
     """An environment with the client and what it needs; returns its interpreter."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    constraints = ROOT / "constraints.txt"
-    subprocess.run(
-        [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        + ["-c", str(constraints), str(ROOT / "client")],
-        check=True,
-    )
+    locked = [sys.executable, str(ROOT / "scripts" / "locked.py"), "client"]
+    requirements = folder / "requirements.txt"
+    requirements.write_bytes(subprocess.run(locked, stdout=subprocess.PIPE, check=True).stdout)
+    for wanted in (["--require-hashes", "-r", str(requirements)], [str(ROOT / "client")]):
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+            + ["--no-deps", *wanted],
+            check=True,
+        )
     return python
 
 

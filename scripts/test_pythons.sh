@@ -27,11 +27,12 @@ for version in "$@"; do
     continue
   fi
   venv=.venv-$version
-  if [ ! -e "$venv/.installed" ] || [ constraints.txt -nt "$venv/.installed" ]; then
+  if [ ! -e "$venv/.installed" ] || [ requirements.txt -nt "$venv/.installed" ]; then
     echo "test-pythons: installing for Python $version"
     "$python" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --constraint constraints.txt \
-      -e "./client[parquet]" -e ./exporter -e ./server -e ./rollout -r requirements-dev.txt
+    pip=("$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps)
+    "${pip[@]}" --require-hashes -r requirements.txt
+    "${pip[@]}" --no-build-isolation -e ./client -e ./exporter -e ./server -e ./rollout
     touch "$venv/.installed"
   fi
   if [ -z "$install_only" ]; then
