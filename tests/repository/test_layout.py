@@ -85,12 +85,22 @@ def test_imports_run_one_way(folder, forbidden):
     assert offenders == []
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).strip().replace(" ", "-") for each in found}
+
+
 def test_links_between_the_pages_lead_somewhere():
     broken = []
     for page in (path for path in tracked_files() if path.suffix == ".md"):
-        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
-            if "://" not in link and not (page.parent / link).exists():
-                broken.append(f"{page.relative_to(ROOT)}: {link}")
+        for link, _, anchor in re.findall(r"\]\(([^)#\s]*)(#([^)]*))?\)", page.read_text()):
+            target = page.parent / link if link else page
+            known = "://" in link or target.exists()
+            if known and anchor and target.suffix == ".md":
+                known = anchor in headings(target)
+            if not known:
+                broken.append(f"{page.relative_to(ROOT)}: {link}#{anchor}")
     assert broken == []
 
 
