@@ -66,7 +66,7 @@ class Pair:
 
 def write_pair(folder: Path) -> Pair:
     """Write everything of a pair to `folder`; takes a minute or two."""
-    from featurewire_exporter.bridge.views import views
+    from featurewire_exporter.quality.pictures import views
 
     pair, every = Pair(folder), pictures()
     write(every[:LEARNED], folder / "learned")
@@ -116,7 +116,7 @@ def export(folder: Path, name: str, *options: object) -> str:
 
 def embed(version: Path, signature: str, images: Sequence[bytes]) -> np.ndarray:
     """float32 `[N, D]`, computed in this process."""
-    from featurewire_exporter.artifact import ArtifactSession
+    from featurewire_exporter.version.artifact import ArtifactSession
 
     with ArtifactSession(version) as session:
         batches = [

@@ -34,7 +34,7 @@ Run = Callable[[str, np.ndarray], object]
 def runner(engine: str, version: Path) -> Run:
     """What calls a signature with encoded images."""
     if engine == "session":
-        from featurewire_exporter.artifact import ArtifactSession
+        from featurewire_exporter.version.artifact import ArtifactSession
 
         session = ArtifactSession(version)
         return lambda signature, images: session.run(signature, image_bytes=images)

@@ -77,7 +77,10 @@ def plain() -> Path:
 
 def module() -> Path:
     """The stand-in's module itself, in TF1 Hub format."""
-    code = "import sys, pathlib; from featurewire_exporter.stand_in import write_stand_in as w; "
+    code = (
+        "import sys, pathlib; "
+        "from featurewire_exporter.source.stand_in import write_stand_in as w; "
+    )
     return made(
         FOLDER / "stand-in-module",
         lambda folder: _run("-c", code + "w(pathlib.Path(sys.argv[1]))", folder),

@@ -89,7 +89,7 @@ def once_for_all_workers(
 @pytest.fixture(scope="session")
 def stand_in_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-in itself: a module directory in TF1 Hub format."""
-    code = "import sys; from featurewire_exporter.stand_in import write_stand_in as write"
+    code = "import sys; from featurewire_exporter.source.stand_in import write_stand_in as write"
 
     def make(folder: Path) -> None:
         warm.run(
@@ -111,8 +111,8 @@ def small_stand_in_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     code = (
         "import sys; from pathlib import Path\n"
-        "from featurewire_exporter.network import Size\n"
-        "from featurewire_exporter.stand_in import write_stand_in\n"
+        "from featurewire_exporter.source.network import Size\n"
+        "from featurewire_exporter.source.stand_in import write_stand_in\n"
         "write_stand_in(Path(sys.argv[1]), size=Size(divisor=8, blocks=(1, 2, 1)))"
     )
 

@@ -58,7 +58,7 @@ def views_of(count: int) -> list[list[bytes]]:
     """
     import tempfile
 
-    from featurewire_exporter.bridge.views import views
+    from featurewire_exporter.quality.pictures import views
 
     paths = stamps()
     if len(paths) >= count:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from featurewire_exporter.bridge.config import BridgeConfig
+from featurewire_exporter.cli.quiet import quiet_tensorflow
 from featurewire_exporter.errors import ExportError, one_line
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.preprocess import MAX_TARGET_SIDE, RESIZE_METHODS, PreprocessConfig
-from featurewire_exporter.publish import LARGEST_VERSION
-from featurewire_exporter.quiet import quiet_tensorflow
+from featurewire_exporter.version.publish import LARGEST_VERSION
 
 if TYPE_CHECKING:
     from featurewire_exporter.export import Published

@@ -9,22 +9,23 @@ from typing import Any
 
 import tensorflow as tf
 
-from featurewire_exporter import batching, digests, manifest, parity, warmup
-from featurewire_exporter.artifact import Artifact
 from featurewire_exporter.bridge import fit
 from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.errors import PublishError
-from featurewire_exporter.fold import fold
-from featurewire_exporter.freeze import FrozenNetwork, freeze
+from featurewire_exporter.graph.fold import fold
+from featurewire_exporter.graph.freeze import FrozenNetwork, freeze
+from featurewire_exporter.graph.precision import lower
 from featurewire_exporter.int8 import make, pictures
 from featurewire_exporter.int8.config import Int8Config
-from featurewire_exporter.module import Module, load_module
-from featurewire_exporter.precision import lower
 from featurewire_exporter.preprocess import MIN_TENSORFLOW, PreprocessConfig
 from featurewire_exporter.progress import Progress
-from featurewire_exporter.publish import Staging, describe
-from featurewire_exporter.sources import Source, fetch
-from featurewire_exporter.vector_space import vector_space, weights_digest
+from featurewire_exporter.quality import parity
+from featurewire_exporter.source.fetch import Source, fetch
+from featurewire_exporter.source.module import Module, load_module
+from featurewire_exporter.version import batching, digests, manifest, warmup
+from featurewire_exporter.version.artifact import Artifact
+from featurewire_exporter.version.publish import Staging, describe
+from featurewire_exporter.version.vector_space import vector_space, weights_digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from featurewire_exporter import manifest, warmup
 from featurewire_exporter.errors import ExportError
 from featurewire_exporter.int8.config import int8_line
+from featurewire_exporter.version import manifest, warmup
 
 
 def describe(version_directory: Path) -> dict[str, Any]:

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from featurewire_exporter import digests, manifest, parity
-from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.errors import ExportError, ParityError, one_line
-from featurewire_exporter.freeze import freeze
-from featurewire_exporter.module import load_module
-from featurewire_exporter.precision import PRECISIONS
+from featurewire_exporter.graph.freeze import freeze
+from featurewire_exporter.graph.precision import PRECISIONS
 from featurewire_exporter.progress import Progress
-from featurewire_exporter.sources import fetch
-from featurewire_exporter.vector_space import scheme_of, vector_space
-from featurewire_exporter.warmup import count_records
+from featurewire_exporter.quality import parity
+from featurewire_exporter.source.fetch import fetch
+from featurewire_exporter.source.module import load_module
+from featurewire_exporter.version import digests, manifest
+from featurewire_exporter.version.artifact import ArtifactSession
+from featurewire_exporter.version.vector_space import scheme_of, vector_space
+from featurewire_exporter.version.warmup import count_records
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ def images(photos: list[Path]) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def pixels(images: dict[str, bytes], stand_in: StandIn) -> np.ndarray:
     """What the published version makes of the photos: float32 [N, 299, 299, 3] in [0, 1]."""
-    from featurewire_exporter.artifact import ArtifactSession
+    from featurewire_exporter.version.artifact import ArtifactSession
 
     with ArtifactSession(stand_in.base_path / "1") as session:
         return session.run("preprocess", image_bytes=list(images.values()))["images"]

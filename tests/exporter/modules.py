@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from featurewire_exporter.freeze import FrozenNetwork
+from featurewire_exporter.graph.freeze import FrozenNetwork
 
 SIZE = (20, 24)
 DIMENSION = 6
@@ -79,7 +79,7 @@ def write_tf1_hub_module(
 
     `activation` is applied to the features, and to the images before their convolution.
     """
-    from featurewire_exporter import tf1_hub
+    from featurewire_exporter.source import tf1_hub
 
     random = np.random.default_rng(seed)
     values = {

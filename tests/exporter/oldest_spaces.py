@@ -12,9 +12,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from featurewire_exporter.freeze import freeze
-from featurewire_exporter.module import load_module
-from featurewire_exporter.vector_space import vector_space
+from featurewire_exporter.graph.freeze import freeze
+from featurewire_exporter.source.module import load_module
+from featurewire_exporter.version.vector_space import vector_space
 from tests.exporter.modules import write_tf1_hub_module, write_tf2_module
 
 

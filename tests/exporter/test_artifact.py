@@ -14,9 +14,9 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 from featurewire_exporter import photos
-from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.commands import export, verify
-from featurewire_exporter.module import load_module
+from featurewire_exporter.source.module import load_module
+from featurewire_exporter.version.artifact import ArtifactSession
 from tests.exporter.modules import DIMENSION, SIZE
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 import featurewire
-from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.bridge.embedding import Embedded
 from featurewire_exporter.bridge.fit import make_bridge, measure
 from featurewire_exporter.bridge.maps import KINDS, fit
 from featurewire_exporter.bridge.report import report
 from featurewire_exporter.bridge.retention import cutoffs, recall
-from featurewire_exporter.bridge.views import find_pictures, views
 from featurewire_exporter.commands import export, inspect
 from featurewire_exporter.errors import ExportError
+from featurewire_exporter.quality.pictures import find_pictures, views
+from featurewire_exporter.version.artifact import ArtifactSession
 from tests.support.learned import write_learned_module
 from tests.support.pictures import write_tiles
 from tests.support.process import serving

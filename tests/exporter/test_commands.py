@@ -13,9 +13,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from featurewire_exporter import commands, manifest
+from featurewire_exporter import commands
 from featurewire_exporter.__main__ import main
-from featurewire_exporter.digests import changed_file
+from featurewire_exporter.version import manifest
+from featurewire_exporter.version.digests import changed_file
 from tests.exporter.modules import (
     write_tf1_module_with_a_table,
     write_tf2_module,
@@ -413,7 +414,8 @@ def test_the_manifest_of_the_stand_in_says_so(published_manifest):
 
 def test_the_choices_of_the_parser_are_those_of_the_work(capsys):
     """Written twice, because parsing imports no TensorFlow."""
-    from featurewire_exporter import precision, sources
+    from featurewire_exporter.graph.graph import precision
+    from featurewire_exporter.source import fetch as sources
 
     for option, choices in (("--precision", precision.PRECISIONS), ("--from", sources.KINDS)):
         for choice in choices:

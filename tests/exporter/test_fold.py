@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from featurewire_exporter.fold import fold
-from featurewire_exporter.freeze import FrozenNetwork, freeze
-from featurewire_exporter.module import load_module
+from featurewire_exporter.graph.fold import fold
+from featurewire_exporter.graph.freeze import FrozenNetwork, freeze
+from featurewire_exporter.source.module import load_module
 
 tf1 = tf.compat.v1
 

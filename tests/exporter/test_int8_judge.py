@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featurewire_exporter.fold import fold
-from featurewire_exporter.freeze import freeze
+from featurewire_exporter.graph.fold import fold
+from featurewire_exporter.graph.freeze import freeze
 from featurewire_exporter.int8 import openvino_network, quantise
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.judge import Judge
 from featurewire_exporter.int8.rounding import convolutions
-from featurewire_exporter.module import load_module
+from featurewire_exporter.source.module import load_module
 from tests.support.learned import write_learned_module
 
 PICTURES = 30

@@ -11,8 +11,8 @@ import tensorflow_hub as hub
 
 from featurewire_exporter import commands
 from featurewire_exporter.errors import ModuleError
-from featurewire_exporter.freeze import freeze
-from featurewire_exporter.module import load_module
+from featurewire_exporter.graph.freeze import freeze
+from featurewire_exporter.source.module import load_module
 from tests.exporter.modules import (
     DIMENSION,
     SIZE,

@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_hub as hub
 
-from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.commands import export
-from featurewire_exporter.fold import fold
-from featurewire_exporter.freeze import freeze
-from featurewire_exporter.module import load_module
+from featurewire_exporter.graph.fold import fold
+from featurewire_exporter.graph.freeze import freeze
+from featurewire_exporter.source.module import load_module
+from featurewire_exporter.version.artifact import ArtifactSession
 from tests.exporter.modules import run_frozen, write_tf1_hub_module
 
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}

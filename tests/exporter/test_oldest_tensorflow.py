@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from featurewire_exporter import photos
-from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.commands import export
 from featurewire_exporter.preprocess import MIN_TENSORFLOW
+from featurewire_exporter.version.artifact import ArtifactSession
 
 SCRIPT = Path(__file__).with_name("oldest_tensorflow.py")
 SPACES = "tests.exporter.oldest_spaces"

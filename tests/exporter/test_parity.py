@@ -14,7 +14,7 @@ from featurewire_exporter import export as export_steps
 from featurewire_exporter import photos
 from featurewire_exporter.commands import export
 from featurewire_exporter.errors import ParityError
-from featurewire_exporter.parity import Parity, compare
+from featurewire_exporter.quality.parity import Parity, compare
 
 A = np.random.default_rng(0).normal(size=[3, 5]).astype(np.float32)
 
@@ -99,8 +99,8 @@ def test_a_network_that_came_out_wrong_is_not_published(
     tmp_path, tf2_module, monkeypatch, capsys, precision
 ):
     """An error in folding: the network of another module of the same shape."""
-    from featurewire_exporter.freeze import freeze
-    from featurewire_exporter.module import load_module
+    from featurewire_exporter.graph.freeze import freeze
+    from featurewire_exporter.source.module import load_module
     from tests.exporter.modules import write_tf2_module
 
     other = freeze(load_module(str(write_tf2_module(tmp_path / "other", seed=3))))

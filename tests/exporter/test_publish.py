@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from featurewire_exporter.errors import PublishError
-from featurewire_exporter.publish import STAGING_PREFIX, Staging, next_version
+from featurewire_exporter.version.publish import STAGING_PREFIX, Staging, next_version
 from tests.support import warm
 
 # A stand-in for the exporter that takes no second: it fills a version, and says where it is.
@@ -21,7 +21,7 @@ EXPORTER = """
 import sys, time
 from pathlib import Path
 from featurewire_exporter.errors import PublishError
-from featurewire_exporter.publish import Staging
+from featurewire_exporter.version.publish import Staging
 base, version, wait_at = sys.argv[1], sys.argv[2], sys.argv[3]
 def at(point):
     print(point, flush=True)

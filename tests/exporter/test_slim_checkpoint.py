@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from featurewire_exporter.commands import export
 from featurewire_exporter.errors import ModuleError
-from featurewire_exporter.network_module import variable_shapes
 from featurewire_exporter.progress import Progress
-from featurewire_exporter.slim_checkpoint import write_slim_module
-from featurewire_exporter.sources import fetch
+from featurewire_exporter.source.fetch import fetch
+from featurewire_exporter.source.network_module import variable_shapes
+from featurewire_exporter.source.slim_checkpoint import write_slim_module
 
 HEADS = {
     "InceptionResnetV2/Logits/Logits/weights": (1536, 1001),

@@ -20,9 +20,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_hub
 
-from featurewire_exporter import sources
 from featurewire_exporter.errors import ModuleError
 from featurewire_exporter.progress import Progress
+from featurewire_exporter.source import fetch as sources
 from tests.exporter.hub_server import archive_of, archive_with, running_hub
 
 
@@ -310,7 +310,7 @@ def test_a_checkpoint_hints_at_the_option_for_it(tmp_path, name):
 TAKER = """if True:
     import os, socket, sys
     from pathlib import Path
-    from featurewire_exporter import sources
+    from featurewire_exporter.source import fetch as sources
     directory, times = sys.argv[1], int(sys.argv[2])
     lock, inside = Path(directory + ".lock"), Path(directory + ".inside")
     mine, dead = f"{socket.gethostname()}.{os.getpid()}.0", Path(directory + ".dead").read_text()

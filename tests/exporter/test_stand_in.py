@@ -11,12 +11,13 @@ import tensorflow as tf
 import tensorflow_hub as hub
 from tensorflow.core.protobuf import saved_model_pb2
 
-from featurewire_exporter import photos, tf1_hub
-from featurewire_exporter.network import Size
-from featurewire_exporter.network_module import variable_shapes
+from featurewire_exporter import photos
 from featurewire_exporter.progress import Progress
-from featurewire_exporter.sources import fetch
-from featurewire_exporter.stand_in import stand_in_variables
+from featurewire_exporter.source import tf1_hub
+from featurewire_exporter.source.fetch import fetch
+from featurewire_exporter.source.network import Size
+from featurewire_exporter.source.network_module import variable_shapes
+from featurewire_exporter.source.stand_in import stand_in_variables
 
 
 @pytest.fixture(scope="module")

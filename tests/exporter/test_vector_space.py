@@ -13,13 +13,13 @@ import pytest
 import tensorflow as tf
 
 from featurewire_exporter.errors import ExportError
-from featurewire_exporter.freeze import FrozenNetwork, freeze
-from featurewire_exporter.graph_digest import graph_digest
-from featurewire_exporter.module import load_module
+from featurewire_exporter.graph.digest import graph_digest
+from featurewire_exporter.graph.freeze import FrozenNetwork, freeze
 from featurewire_exporter.preprocess import PreprocessConfig
 from featurewire_exporter.progress import Progress
-from featurewire_exporter.sources import fetch
-from featurewire_exporter.vector_space import scheme_of, vector_space, weights_digest
+from featurewire_exporter.source.fetch import fetch
+from featurewire_exporter.source.module import load_module
+from featurewire_exporter.version.vector_space import scheme_of, vector_space, weights_digest
 from tests.exporter.hub_server import running_hub
 from tests.exporter.modules import SIZE, write_tf2_module
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from featurewire_exporter.artifact import Artifact
-from featurewire_exporter.freeze import FrozenNetwork
-from featurewire_exporter.manifest import SPLIT
+from featurewire_exporter.graph.freeze import FrozenNetwork
 from featurewire_exporter.preprocess import PreprocessConfig
+from featurewire_exporter.version.artifact import Artifact
+from featurewire_exporter.version.manifest import SPLIT
 
 SIZE = 32
 DIMENSION = 24

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from featurewire_exporter.artifact import ArtifactSession
-from featurewire_exporter.bridge.views import views
 from featurewire_exporter.errors import ExportError, one_line
+from featurewire_exporter.quality.pictures import views
+from featurewire_exporter.version.artifact import ArtifactSession
 
 BATCH = 16
 SAID = 50

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from featurewire_exporter import manifest
-from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.bridge.embedding import Embedded, Say, embed_pictures
 from featurewire_exporter.bridge.maps import KINDS, Map, fit
@@ -22,8 +20,10 @@ from featurewire_exporter.bridge.retention import (
     ranks,
     recall,
 )
-from featurewire_exporter.bridge.views import find_pictures
 from featurewire_exporter.errors import ExportError, ParityError
+from featurewire_exporter.quality.pictures import find_pictures
+from featurewire_exporter.version import manifest
+from featurewire_exporter.version.artifact import ArtifactSession
 
 TESTED = 0.25
 """Share of the pictures that the map does not see; it is measured with them."""

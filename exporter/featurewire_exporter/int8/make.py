@@ -7,12 +7,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from featurewire_exporter import manifest
 from featurewire_exporter.errors import ExportError, ParityError, one_line
-from featurewire_exporter.freeze import FrozenNetwork
+from featurewire_exporter.graph.freeze import FrozenNetwork
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.pictures import FEW, Found, Pictures, gather
 from featurewire_exporter.progress import Progress
+from featurewire_exporter.version import manifest
 
 NETWORK = f"{manifest.DIRECTORY}/int8.xml"
 """Within the version; its weights lie beside it, in a .bin."""

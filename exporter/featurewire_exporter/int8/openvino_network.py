@@ -14,7 +14,7 @@ from typing import Any
 import openvino as ov
 from tensorflow.core.framework import graph_pb2
 
-from featurewire_exporter.freeze import FrozenNetwork
+from featurewire_exporter.graph.freeze import FrozenNetwork
 
 _CORE = ov.Core()
 

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from featurewire_exporter import photos
-from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.bridge.retention import NEIGHBOURS
-from featurewire_exporter.bridge.views import find_pictures, views
 from featurewire_exporter.errors import ExportError, one_line
+from featurewire_exporter.quality.pictures import find_pictures, views
+from featurewire_exporter.version.artifact import ArtifactSession
 
 SAMPLES = Path(__file__).resolve().parents[3] / "samples" / "photos"
 """In a clone of the repository; elsewhere pictures are drawn."""

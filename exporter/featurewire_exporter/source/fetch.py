@@ -18,13 +18,13 @@ from typing import IO, Any
 import tensorflow as tf
 from tensorflow_hub import compressed_module_resolver, registry, resolver
 
-from featurewire_exporter.archive import SUFFIXES, extract
 from featurewire_exporter.errors import ExportError, ModuleError, one_line
 from featurewire_exporter.locks import locked
 from featurewire_exporter.progress import Progress
-from featurewire_exporter.slim_checkpoint import checkpoint_prefix, write_slim_module
-from featurewire_exporter.stand_in import NAME as STAND_IN
-from featurewire_exporter.stand_in import is_stand_in, write_stand_in
+from featurewire_exporter.source.archive import SUFFIXES, extract
+from featurewire_exporter.source.slim_checkpoint import checkpoint_prefix, write_slim_module
+from featurewire_exporter.source.stand_in import NAME as STAND_IN
+from featurewire_exporter.source.stand_in import is_stand_in, write_stand_in
 
 KINDS = ("auto", "slim-checkpoint")
 _SHOWN = 3

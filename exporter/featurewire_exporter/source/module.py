@@ -16,8 +16,8 @@ import tensorflow_hub as hub
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from featurewire_exporter import tf1_hub
 from featurewire_exporter.errors import ModuleError, one_line
+from featurewire_exporter.source import tf1_hub
 
 _SIGNATURES = ("image_feature_vector", "default", "serving_default")
 """Signatures that may give vectors, the most specific first."""

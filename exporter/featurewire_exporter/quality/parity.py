@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from featurewire_exporter import photos
-from featurewire_exporter.artifact import ArtifactSession
 from featurewire_exporter.errors import ParityError
-from featurewire_exporter.module import Module
+from featurewire_exporter.source.module import Module
+from featurewire_exporter.version.artifact import ArtifactSession
 
 MAX_ABS = 1e-4
 MAX_REL = 1e-3

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from featurewire_exporter.freeze import FrozenNetwork
-from featurewire_exporter.graph import Graph, node_of, normal, type_of, typed_inputs
+from featurewire_exporter.graph.freeze import FrozenNetwork
+from featurewire_exporter.graph.graph import Graph, node_of, normal, type_of, typed_inputs
 
 PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 

@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from featurewire_exporter.freeze import FrozenNetwork
-from featurewire_exporter.graph import (
+from featurewire_exporter.graph.freeze import FrozenNetwork
+from featurewire_exporter.graph.graph import (
     PASS_THROUGH,
     Graph,
     data_format,

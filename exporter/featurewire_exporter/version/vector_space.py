@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from featurewire_exporter.errors import ExportError
-from featurewire_exporter.freeze import FrozenNetwork
-from featurewire_exporter.graph_digest import graph_digest
+from featurewire_exporter.graph.digest import graph_digest
+from featurewire_exporter.graph.freeze import FrozenNetwork
 
 SCHEME = "graph-1"
 """Covers the frozen graph (see `graph_digest`) and every setting of the preprocessing."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from featurewire_exporter import tf1_hub
-from featurewire_exporter.network import (
+from featurewire_exporter.source import tf1_hub
+from featurewire_exporter.source.network import (
     FULL_SIZE,
     IMAGE_SIZE,
     SCOPE,

@@ -16,8 +16,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from featurewire_exporter.freeze import FrozenNetwork
-from featurewire_exporter.graph import PASS_THROUGH
+from featurewire_exporter.graph.freeze import FrozenNetwork
+from featurewire_exporter.graph.graph import PASS_THROUGH
 
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 _SAME_OPERATION = {

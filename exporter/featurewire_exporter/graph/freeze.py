@@ -12,8 +12,8 @@ from tensorflow.python.framework import convert_to_constants, op_def_registry
 
 from featurewire_exporter import photos
 from featurewire_exporter.errors import ModuleError, one_line
-from featurewire_exporter.graph import Graph, node_of
-from featurewire_exporter.module import Module
+from featurewire_exporter.graph.graph import Graph, node_of
+from featurewire_exporter.source.module import Module
 
 tf1 = tf.compat.v1
 

@@ -10,8 +10,8 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from featurewire_exporter import photos
 from featurewire_exporter.errors import ExportError
-from featurewire_exporter.manifest import DIRECTORY
 from featurewire_exporter.preprocess import PreprocessConfig
+from featurewire_exporter.version.manifest import DIRECTORY
 
 FILE = "tf_serving_warmup_requests"
 MAX_RECORDS = 1000

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from featurewire_exporter.errors import ModuleError, one_line
-from featurewire_exporter.network import SCOPE
-from featurewire_exporter.network_module import variable_shapes, write_network_module
+from featurewire_exporter.source.network import SCOPE
+from featurewire_exporter.source.network_module import variable_shapes, write_network_module
 
 _HEADS = (f"{SCOPE}/Logits/", f"{SCOPE}/AuxLogits/")
 _TRAINING = ("RMSProp", "RMSProp_1", "Adam", "Adam_1", "Momentum", "ExponentialMovingAverage")

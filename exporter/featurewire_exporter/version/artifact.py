@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from featurewire_exporter.bridge.graph import build_map
 from featurewire_exporter.bridge.maps import Map
-from featurewire_exporter.freeze import FrozenNetwork
+from featurewire_exporter.graph.freeze import FrozenNetwork
 from featurewire_exporter.preprocess import PreprocessConfig, build_decode
 from featurewire_exporter.preprocess.batch import spread
 

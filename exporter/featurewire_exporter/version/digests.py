@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from featurewire_exporter.manifest import DIRECTORY, FILE, dumps
+from featurewire_exporter.version.manifest import DIRECTORY, FILE, dumps
 
 GRAPH = "saved_model.pb"
 _UNKNOWN = "0" * 64

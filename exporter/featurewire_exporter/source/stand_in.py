@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from featurewire_exporter.network import FULL_SIZE, SCOPE, Size
-from featurewire_exporter.network_module import variable_shapes, write_network_module
+from featurewire_exporter.source.network import FULL_SIZE, SCOPE, Size
+from featurewire_exporter.source.network_module import variable_shapes, write_network_module
 
 NAME = "stand-in"
 SEED = 20160830

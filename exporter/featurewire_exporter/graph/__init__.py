@@ -1,0 +1,1 @@
+"""The network as a graph: frozen to constants, folded, and lowered in precision."""

@@ -1,0 +1,1 @@
+"""What is measured before a version is published: parity with the module, and search."""

@@ -1,0 +1,1 @@
+"""Where a module comes from: found or made, unpacked, and read."""
