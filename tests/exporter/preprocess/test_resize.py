@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from featurewire_exporter.preprocess import RESIZE_METHODS, PreprocessConfig
-from tests.exporter.preprocess_images import CONFIG, encode, photo, resized, served
+from tests.exporter.preprocess.images import CONFIG, encode, photo, resized, served
 
 SIZES = [(97, 61), (61, 97), (30, 20), (64, 48), (640, 7), (1, 1), (300, 300)]
 

@@ -20,8 +20,8 @@ from featurewire_exporter.progress import Progress
 from featurewire_exporter.source.fetch import fetch
 from featurewire_exporter.source.module import load_module
 from featurewire_exporter.version.vector_space import scheme_of, vector_space, weights_digest
-from tests.exporter.hub_server import running_hub
 from tests.exporter.modules import SIZE, write_tf2_module
+from tests.exporter.source.hub_server import running_hub
 
 tf1 = tf.compat.v1
 

@@ -1,4 +1,4 @@
-"""`python -m tests.exporter.measure_hostile`: what hostile files cost the served graph.
+"""`python -m tests.exporter.preprocess.measure_hostile`: what hostile files cost the served graph.
 
 Prints a line of JSON for each file: name, bytes, status, CPU seconds of the process, and MiB that
 its memory grew by at its highest. `--side` and `--bytes` are the version's limits. `--headers` goes
@@ -27,12 +27,13 @@ def main() -> None:
     if any(os.environ.get(name) != value for name, value in _ENVIRONMENT.items()):
         os.environ.update(_ENVIRONMENT)
         os.execv(
-            sys.executable, [sys.executable, "-m", "tests.exporter.measure_hostile", *sys.argv[1:]]
+            sys.executable,
+            [sys.executable, "-m", "tests.exporter.preprocess.measure_hostile", *sys.argv[1:]],
         )
     from featurewire_exporter.preprocess import PreprocessConfig
-    from tests.exporter.hostile_headers import systematic
-    from tests.exporter.hostile_images import hostile
-    from tests.exporter.preprocess_images import encode, photo, served
+    from tests.exporter.preprocess.hostile_headers import systematic
+    from tests.exporter.preprocess.hostile_images import hostile
+    from tests.exporter.preprocess.images import encode, photo, served
 
     limits = {"max_pixels": args.side**2, "max_image_bytes": args.bytes + (1 << 20)}
     run = served(PreprocessConfig(height=299, width=299, webp=True, **limits))

@@ -7,7 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 
-from tests.exporter.hostile_images import END, chunk, start
+from tests.exporter.preprocess.hostile_images import END, chunk, start
 
 Sampling = Sequence[tuple[int, int]]
 

@@ -23,7 +23,7 @@ import tensorflow_hub
 from featurewire_exporter.errors import ModuleError
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.source import fetch as sources
-from tests.exporter.hub_server import archive_of, archive_with, running_hub
+from tests.exporter.source.hub_server import archive_of, archive_with, running_hub
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +129,10 @@ def test_a_download_that_was_killed_does_not_hold_up_the_next(hub, tf1_module, t
     """The lock and the part that a killed process leaves in tensorflow_hub's cache."""
     handle = hub.serve("/silent/killed", archive_of(tf1_module))
     code = (
-        "import sys; from pathlib import Path; from featurewire_exporter import sources;"
+        "import sys; from pathlib import Path;"
+        "from featurewire_exporter.source.fetch import fetch;"
         "from featurewire_exporter.progress import Progress;"
-        "sources.fetch(sys.argv[1], Path(sys.argv[2]), Progress(None))"
+        "fetch(sys.argv[1], Path(sys.argv[2]), Progress(None))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, handle, str(tmp_path)])
     for _ in range(600):

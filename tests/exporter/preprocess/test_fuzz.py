@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurewire_exporter.preprocess import STATUS
-from tests.exporter.preprocess_images import (
+from tests.exporter.preprocess.images import (
     OK,
     WEBP_CONFIG,
     encode,

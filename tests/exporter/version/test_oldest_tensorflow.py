@@ -19,7 +19,7 @@ from featurewire_exporter.version.artifact import ArtifactSession
 
 SCRIPT = Path(__file__).with_name("oldest_tensorflow.py")
 SPACES = "tests.exporter.oldest_spaces"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OLDEST = MIN_TENSORFLOW[False]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

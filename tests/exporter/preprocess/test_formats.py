@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.exporter.preprocess_images import (
+from tests.exporter.preprocess.images import (
     CONFIG,
     CORRUPT,
     OK,

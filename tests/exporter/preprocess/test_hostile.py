@@ -16,8 +16,8 @@ import tensorflow as tf
 from PIL import Image
 
 from featurewire_exporter.preprocess import PreprocessConfig
-from tests.exporter.hostile_headers import FRAMES, TABLES, frame, scan
-from tests.exporter.hostile_images import (
+from tests.exporter.preprocess.hostile_headers import FRAMES, TABLES, frame, scan
+from tests.exporter.preprocess.hostile_images import (
     ANCILLARY,
     COLOUR,
     END,
@@ -27,7 +27,7 @@ from tests.exporter.hostile_images import (
     with_scans,
     zeros,
 )
-from tests.exporter.preprocess_images import (
+from tests.exporter.preprocess.images import (
     CONFIG,
     CORRUPT,
     OK,
@@ -38,14 +38,14 @@ from tests.exporter.preprocess_images import (
     served,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PHOTO = photo(200, 150)
 
 
 @pytest.mark.slow
 def test_no_file_costs_more_than_a_bounded_time_and_memory() -> None:
     side, size = 1024, 400_000
-    command = [sys.executable, "-m", "tests.exporter.measure_hostile"]
+    command = [sys.executable, "-m", "tests.exporter.preprocess.measure_hostile"]
     command += ["--side", str(side), "--bytes", str(size)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -264,7 +264,7 @@ def test_a_jpeg_whose_height_comes_after_its_scan_is_corrupt() -> None:
 @pytest.mark.timeout(600)
 def test_no_header_makes_a_file_cost_more() -> None:
     """23,000 files: every frame, marker, depth and size of code, in combinations."""
-    command = [sys.executable, "-m", "tests.exporter.measure_hostile", "--headers"]
+    command = [sys.executable, "-m", "tests.exporter.preprocess.measure_hostile", "--headers"]
     command += ["--side", "256", "--bytes", "5000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

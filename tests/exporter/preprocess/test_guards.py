@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from featurewire_exporter.preprocess import PreprocessConfig
-from tests.exporter.preprocess_images import (
+from tests.exporter.preprocess.images import (
     CONFIG,
     CORRUPT,
     OK,

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from featurewire_exporter.preprocess import MIN_TENSORFLOW, build_preprocess
-from tests.exporter.preprocess_images import (
+from tests.exporter.preprocess.images import (
     CONFIG,
     CORRUPT,
     EMPTY,
