@@ -23,8 +23,8 @@ from bench import engines, models
 from bench._photos import SAMPLES, jpeg, of_pixels
 from bench.parts.network import ENGINES, QUICK_ENGINES
 from bench.results import Figure
-from featurewire_exporter.bridge.maps import unit
 from featurewire_exporter.int8.gate import measure as compare
+from featurewire_exporter.quality.recall import unit
 from tests.support.pictures import on_white, stamps, write_tiles
 
 PICTURES = 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from featurewire_exporter.bridge import fit
 from featurewire_exporter.bridge.config import BridgeConfig
+from featurewire_exporter.bridge.graph import build_map
 from featurewire_exporter.errors import PublishError
 from featurewire_exporter.graph.fold import fold
 from featurewire_exporter.graph.freeze import FrozenNetwork, freeze
@@ -123,7 +125,7 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     bridges: list[fit.Bridge] = []
     if materials is not None:
         bridges = fit.fit_bridges(materials, staging.version, progress.step)
-        maps = {bridge.signature: bridge.map for bridge in bridges}
+        maps = {bridge.signature: partial(build_map, bridge.map) for bridge in bridges}
         artifact = Artifact(network, preprocess, dimension=module.dimension, bridges=maps)
         about["vector_spaces"] = [_native(about), *(bridge.as_manifest() for bridge in bridges)]
     progress.step("Writing the version")

@@ -12,16 +12,10 @@ import numpy as np
 from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.bridge.embedding import Embedded, Say, embed_pictures
 from featurewire_exporter.bridge.maps import KINDS, Map, fit
-from featurewire_exporter.bridge.retention import (
-    Retention,
-    cutoffs,
-    kept_by_index,
-    overlap,
-    ranks,
-    recall,
-)
+from featurewire_exporter.bridge.retention import Retention, kept_by_index
 from featurewire_exporter.errors import ExportError, ParityError
 from featurewire_exporter.quality.pictures import find_pictures
+from featurewire_exporter.quality.recall import cutoffs, overlap, ranks, recall
 from featurewire_exporter.version import manifest
 from featurewire_exporter.version.artifact import ArtifactSession
 
@@ -122,7 +116,7 @@ def gather(config: BridgeConfig, native_space: str) -> Materials:
         if any(space == other["vector_space"] for other in manifests):
             raise ExportError(f"{directory} has the vector space of another --bridge-from")
         manifests.append(about)
-    pictures = find_pictures(config.images, config.max_images)
+    pictures = find_pictures(config.images, config.max_images, option="--bridge-images")
     _check_count(len(pictures), f"{config.images} holds {len(pictures)} pictures")
     return Materials(config=config, manifests=tuple(manifests), pictures=pictures)
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from featurewire_exporter.quality.recall import unit
+
 KINDS = ("low-rank", "linear", "residual")
 """The simplest first: a product of two narrow matrices, one matrix, and one with a hidden layer of
 drawn weights beside it."""
@@ -51,11 +53,6 @@ class Map:
             weights, biases, out = self.hidden
             mapped = mapped + np.maximum(centred @ weights + biases, 0) @ out
         return np.asarray(unit(mapped + self.offset) * self.length, np.float32)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Each row at length 1; rows of zeros stay."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:

@@ -8,23 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from featurewire_exporter.bridge.maps import unit
-
-NEIGHBOURS = 10
-FEWEST_MATCHES = 10
-"""False matches above a cut-off, for the table to name it."""
-CUTOFFS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-"""Similarities at which duplicate detectors are usually cut off."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recall:
-    """How often a crop finds its own picture."""
-
-    at_1: float
-    at_10: float
-    reciprocal_rank: float
-    """Mean of 1/rank of the own picture."""
+from featurewire_exporter.quality.recall import NEIGHBOURS, Recall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,28 +70,10 @@ class Retention:
         }
 
 
-def recall(queries: np.ndarray, own: np.ndarray, index: np.ndarray) -> Recall:
-    """`queries`: float `[Q, D]`; `own`: the row of `index`, float `[N, D]`, each should find."""
-    found = ranks(queries, own, index)
-    return Recall(
-        at_1=float((found <= 1).mean()),
-        at_10=float((found <= NEIGHBOURS).mean()),
-        reciprocal_rank=float((1 / found).mean()),
-    )
-
-
 def _log_odds(share: float) -> float:
     # A bridge that loses no query of the test, or keeps none, leaves an estimate possible.
     share = min(max(share, 1e-3), 1 - 1e-3)
     return math.log(share / (1 - share))
-
-
-def ranks(queries: np.ndarray, own: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """int `[Q]`: the place of each query's own picture, from 1 on; as `recall` takes them."""
-    similarity = unit(queries) @ unit(index).T
-    right = similarity[np.arange(len(own)), own]
-    # Of equal ones the own picture comes last: a map that gives one vector for all finds nothing.
-    return np.asarray((similarity >= right[:, np.newaxis]).sum(axis=1))
 
 
 def kept_by_index(
@@ -130,37 +96,3 @@ def _at_1_among(found: np.ndarray, part: int, size: int) -> float:
     drawn = np.arange(size - 1)
     missed = np.cumprod(np.maximum(size - part - drawn, 0) / (size - 1 - drawn))
     return float(np.concatenate([[1.0], missed])[found - 1].mean())
-
-
-def overlap(old: np.ndarray, queries: np.ndarray, index: np.ndarray) -> float:
-    """Share of each picture's ten nearest among `old` that `queries` find in `index`, too.
-
-    All are of the same pictures, row by row; a query's own picture does not count.
-    """
-    count = min(NEIGHBOURS, len(old) - 1)
-    nearest = [_others(*each)[:, :count] for each in ((old, old), (queries, index))]
-    common = [np.isin(a, b).mean() for a, b in zip(*nearest, strict=True)]
-    return float(np.mean(common))
-
-
-def _others(queries: np.ndarray, index: np.ndarray) -> np.ndarray:
-    similarity = unit(queries) @ unit(index).T
-    np.fill_diagonal(similarity, -np.inf)
-    return np.argsort(-similarity, axis=1)
-
-
-def cutoffs(old: np.ndarray, bridged: np.ndarray) -> tuple[tuple[float, float], ...]:
-    """For each of `CUTOFFS` the bridged similarity that equally many false matches exceed.
-
-    `old`, `bridged`: float `[N, D]`, the old vectors of pictures and the bridged ones. A false
-    match is one of two different pictures.
-    """
-    different = ~np.eye(len(old), dtype=bool)
-    before = np.sort((unit(old) @ unit(old).T)[different])
-    after = np.sort((unit(bridged) @ unit(old).T)[different])
-    table = []
-    for cutoff in CUTOFFS:
-        above = len(before) - np.searchsorted(before, cutoff)
-        if above >= FEWEST_MATCHES:
-            table.append((cutoff, float(after[len(after) - above])))
-    return tuple(table)

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from featurewire_exporter.bridge.maps import unit
-from featurewire_exporter.bridge.retention import overlap, recall
 from featurewire_exporter.errors import ExportError
 from featurewire_exporter.int8.config import Int8Config
+from featurewire_exporter.quality.recall import overlap, recall, unit
 
 
 @dataclass(frozen=True, kw_only=True)

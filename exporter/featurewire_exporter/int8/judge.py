@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from featurewire_exporter.bridge.maps import unit
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.gate import Measured, measure
+from featurewire_exporter.quality.recall import unit
 
 _BATCH = 16
 Network = Callable[[np.ndarray], Any]

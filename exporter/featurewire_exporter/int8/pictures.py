@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from featurewire_exporter import photos
-from featurewire_exporter.bridge.retention import NEIGHBOURS
 from featurewire_exporter.errors import ExportError, one_line
 from featurewire_exporter.quality.pictures import find_pictures, views
+from featurewire_exporter.quality.recall import NEIGHBOURS
 from featurewire_exporter.version.artifact import ArtifactSession
 
 SAMPLES = Path(__file__).resolve().parents[3] / "samples" / "photos"
@@ -93,7 +93,10 @@ def find(folder: Path | None) -> Found:
             raise ExportError(_few_decode(source))
         return Found(source=source, encoded=found)
     if SAMPLES.is_dir():
-        return Found(source="the sample photos", encoded=find_pictures(SAMPLES))
+        return Found(
+            source="the sample photos",
+            encoded=find_pictures(SAMPLES, option="--calibration-images"),
+        )
     drawn = [photos.jpeg(480, 640, seed=seed) for seed in range(DRAWN)]
     return Found(source="drawn pictures", encoded=drawn)
 

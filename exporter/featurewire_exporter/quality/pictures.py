@@ -47,12 +47,10 @@ class Pictures(Sequence[bytes]):
         return data
 
 
-def find_pictures(
-    folder: Path, limit: int = 2000, *, seed: int = 0, option: str = "--bridge-images"
-) -> Pictures:
+def find_pictures(folder: Path, limit: int = 2000, *, seed: int = 0, option: str) -> Pictures:
     """The pictures below `folder`, each content once, by name; of more than `limit` a drawn part.
 
-    `option`: which one named the folder, for errors. Raises `ExportError`.
+    `option`: the one that named the folder, for errors. Raises `ExportError`.
     """
     if not folder.is_dir():
         raise ExportError(

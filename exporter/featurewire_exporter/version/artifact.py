@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,6 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from featurewire_exporter.bridge.graph import build_map
-from featurewire_exporter.bridge.maps import Map
 from featurewire_exporter.graph.freeze import FrozenNetwork
 from featurewire_exporter.preprocess import PreprocessConfig, build_decode
 from featurewire_exporter.preprocess.batch import spread
@@ -22,6 +20,10 @@ tf1 = tf.compat.v1
 PREDICT = "tensorflow/serving/predict"
 _MANIFEST = "manifest/json"
 _NETWORK = "network"
+
+Bridge = Callable[[tf.Tensor], tf.Tensor]
+"""Adds operations to the current graph: vectors, float32 `[N, dimension]`, to those of an older
+space."""
 
 
 class Artifact:
@@ -33,9 +35,9 @@ class Artifact:
         config: PreprocessConfig,
         *,
         dimension: int,
-        bridges: Mapping[str, Map] | None = None,
+        bridges: Mapping[str, Bridge] | None = None,
     ) -> None:
-        """`bridges`: maps into older spaces by the names of their signatures."""
+        """`bridges`: operations into older spaces, by the names of their signatures."""
         with tf.Graph().as_default():
             signatures = _build(network, config, dimension, bridges or {})
             self._meta = tf1.train.export_meta_graph(strip_default_attrs=True)
@@ -86,7 +88,7 @@ Tensors = dict[str, tf.Tensor]
 
 
 def _build(
-    network: FrozenNetwork, config: PreprocessConfig, dimension: int, bridges: Mapping[str, Map]
+    network: FrozenNetwork, config: PreprocessConfig, dimension: int, bridges: Mapping[str, Bridge]
 ) -> dict[str, tuple[Tensors, Tensors]]:
     """Fill the current graph; inputs and outputs by signature."""
     size = [config.height, config.width]
@@ -116,7 +118,7 @@ def _build(
         request = tf1.placeholder(tf.string, [None], name="request")
         manifest = tf.fill(tf.shape(request), tf.constant("", name=_MANIFEST))
         bridged = {
-            name: tf.identity(spread(build_map(bridge, default), status, np.nan), name=name)
+            name: tf.identity(spread(bridge(default), status, np.nan), name=name)
             for name, bridge in bridges.items()
         }
     served = {

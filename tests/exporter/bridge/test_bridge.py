@@ -15,10 +15,9 @@ from featurewire_exporter.bridge.embedding import Embedded
 from featurewire_exporter.bridge.fit import make_bridge, measure
 from featurewire_exporter.bridge.maps import KINDS, fit
 from featurewire_exporter.bridge.report import report
-from featurewire_exporter.bridge.retention import cutoffs, recall
 from featurewire_exporter.commands import export, inspect
 from featurewire_exporter.errors import ExportError
-from featurewire_exporter.quality.pictures import find_pictures, views
+from featurewire_exporter.quality.recall import recall
 from featurewire_exporter.version.artifact import ArtifactSession
 from tests.support.learned import write_learned_module
 from tests.support.pictures import write_tiles
@@ -142,58 +141,6 @@ def test_pictures_without_a_vector_are_skipped_too_few_are_refused():
     old.vectors[20:40] = np.nan
     with pytest.raises(ExportError, match="30 pictures have vectors of both versions"):
         make_bridge(new, old, vector_space="f" * 32, handle="old")
-
-
-def test_one_vector_for_all_queries_finds_nothing():
-    index = np.eye(20, 8) + 1
-    found = recall(np.ones((20, 8)), np.arange(20), np.ones((20, 8)))
-    assert found.at_1 == 0
-    assert recall(index[:8], np.arange(8), index[:8]).at_1 == 1
-
-
-def test_a_cut_off_moves_with_the_similarities_of_different_pictures():
-    random = np.random.default_rng(3)
-    old = random.normal(size=(300, 4))
-    same = dict(cutoffs(old, old))
-    assert same.keys() >= {0.9, 0.8}
-    for cutoff, moved in same.items():
-        assert moved >= cutoff
-        assert moved - cutoff < 0.01
-
-
-def test_views_are_the_picture_and_the_same_crops_each_time(photos_jpeg):
-    first, again = list(views(photos_jpeg[0], 4)), list(views(photos_jpeg[0], 4))
-    assert first == again
-    assert first[0] == photos_jpeg[0]
-    assert len(set(first)) == 4
-    assert list(views(b"no picture", 4)) == []
-
-
-def test_each_content_counts_once(tmp_path, photos_jpeg):
-    for name in ("a.jpg", "b.JPG", "below/c.jpeg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(photos_jpeg[0])
-    (tmp_path / "notes.txt").write_text("no picture")
-    assert list(find_pictures(tmp_path)) == [photos_jpeg[0]]
-
-
-def test_a_sample_of_many_pictures_is_drawn_and_read_lazily(tmp_path):
-    for number in range(30):
-        (tmp_path / f"{number:02}.jpg").write_bytes(b"%d" % (number // 2))
-    drawn = find_pictures(tmp_path, 10)
-    assert len(set(drawn)) == len(drawn) == 10
-    assert list(find_pictures(tmp_path, 10)) == list(drawn)
-    assert list(drawn[:2]) == [drawn[0], drawn[1]]
-    assert len(find_pictures(tmp_path)) == 15
-    for path in tmp_path.iterdir():
-        path.write_bytes(b"another")
-    with pytest.raises(ExportError, match="changed during the export"):
-        drawn[0]
-
-
-@pytest.fixture(scope="module")
-def photos_jpeg(photos) -> list[bytes]:
-    return [path.read_bytes() for path in photos]
 
 
 @pytest.fixture(scope="module")

@@ -414,10 +414,10 @@ def test_the_manifest_of_the_stand_in_says_so(published_manifest):
 
 def test_the_choices_of_the_parser_are_those_of_the_work(capsys):
     """Written twice, because parsing imports no TensorFlow."""
-    from featurewire_exporter.graph.graph import precision
-    from featurewire_exporter.source import fetch as sources
+    from featurewire_exporter.graph import precision
+    from featurewire_exporter.source import fetch
 
-    for option, choices in (("--precision", precision.PRECISIONS), ("--from", sources.KINDS)):
+    for option, choices in (("--precision", precision.PRECISIONS), ("--from", fetch.KINDS)):
         for choice in choices:
             commands.export_parser().parse_args(["module", "base", option, choice])
         with pytest.raises(SystemExit):

@@ -10,13 +10,13 @@ import pytest
 import tensorflow as tf
 
 from featurewire_exporter import photos
-from featurewire_exporter.bridge.maps import unit
 from featurewire_exporter.commands import export, inspect
 from featurewire_exporter.errors import ExportError
 from featurewire_exporter.int8 import make, openvino_network, quantise
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.gate import measure
 from featurewire_exporter.int8.pictures import Found, find, gather
+from featurewire_exporter.quality.recall import unit
 from featurewire_exporter.version.artifact import ArtifactSession
 from tests.support.pictures import on_white, stamps, write_tiles
 
