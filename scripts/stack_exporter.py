@@ -88,7 +88,7 @@ def export(base: Path, arguments: Sequence[str]) -> NoReturn:
 
 def with_base(arguments: Sequence[str], base: Path) -> list[str]:
     """The arguments of `featurewire export`, with the model's folder where they name none."""
-    from featurewire_exporter.commands import export_parser
+    from featurewire_exporter.cli.export import export_parser
 
     complete = [*arguments, str(base)]
     try:
@@ -101,7 +101,7 @@ def with_base(arguments: Sequence[str], base: Path) -> list[str]:
 
 def unseen(arguments: Sequence[str]) -> str | None:
     """The local module among the arguments if the container does not hold it."""
-    from featurewire_exporter.commands import export_parser
+    from featurewire_exporter.cli.export import export_parser
 
     try:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):

@@ -11,14 +11,13 @@ from typing import Any
 import tensorflow as tf
 
 from featurewire_exporter.bridge import fit
-from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.bridge.graph import build_map
+from featurewire_exporter.config import ExportConfig
 from featurewire_exporter.errors import PublishError
 from featurewire_exporter.graph.fold import fold
 from featurewire_exporter.graph.freeze import FrozenNetwork, freeze
 from featurewire_exporter.graph.precision import lower
 from featurewire_exporter.int8 import make, pictures
-from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.preprocess import MIN_TENSORFLOW, PreprocessConfig
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.quality import parity
@@ -28,34 +27,6 @@ from featurewire_exporter.version import batching, digests, manifest, warmup
 from featurewire_exporter.version.artifact import Artifact
 from featurewire_exporter.version.publish import Staging, describe
 from featurewire_exporter.version.vector_space import vector_space, weights_digest
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """What to export and how."""
-
-    module: str
-    """A handle, path, or `stand-in`."""
-    base_path: str | Path
-    """The folder that holds the versions of one model."""
-    kind: str = "auto"
-    """One of `sources.KINDS`."""
-    version: int | None = None
-    """The number to publish as; None takes the next free one."""
-    precision: str = "float32"
-    """One of `precision.PRECISIONS`."""
-    image_size: tuple[int, int] | None = None
-    """Height and width in pixels, for modules that take any."""
-    signature: str | None = None
-    """The signature that gives the vectors; None takes the one whose name says so."""
-    max_batch_size: int = 32
-    """The largest batch that the server merges, images."""
-    preprocess: Mapping[str, Any]
-    """Settings of `PreprocessConfig` besides height and width."""
-    bridge: BridgeConfig | None = None
-    """Which older versions' spaces to serve, too."""
-    int8: Int8Config | None = None
-    """How to make a quantised network beside the float one."""
 
 
 @dataclass(frozen=True, kw_only=True)

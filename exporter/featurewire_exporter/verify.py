@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from featurewire_exporter.config import PRECISIONS
 from featurewire_exporter.errors import ExportError, ParityError, one_line
 from featurewire_exporter.graph.freeze import freeze
-from featurewire_exporter.graph.precision import PRECISIONS
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.quality import parity
 from featurewire_exporter.source.fetch import fetch

@@ -13,9 +13,9 @@ from tests.support.usage import help_of, options_in, steps_in
 ROOT = Path(__file__).resolve().parents[2]
 
 COMMAND_PAGES = [
-    ("featurewire_exporter.commands", "export_parser", "docs/exporter.md"),
-    ("featurewire_exporter.commands", "inspect_parser", "docs/exporter.md"),
-    ("featurewire_exporter.commands", "verify_parser", "docs/exporter.md"),
+    ("featurewire_exporter.cli.export", "export_parser", "docs/exporter.md"),
+    ("featurewire_exporter.cli.inspect", "inspect_parser", "docs/exporter.md"),
+    ("featurewire_exporter.cli.verify", "verify_parser", "docs/exporter.md"),
     ("featurewire._cli.embed", "embed_parser", "docs/commands.md"),
     ("featurewire._cli.status", "status_parser", "docs/commands.md"),
     ("featurewire_server.command", "serve_parser", "docs/server.md"),

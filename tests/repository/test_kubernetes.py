@@ -267,7 +267,7 @@ def test_pods_stay_while_prometheus_is_away(folder):
 
 
 def test_the_exporters_job_runs_a_command_of_its_image():
-    from featurewire_exporter.commands import export_parser
+    from featurewire_exporter.cli.export import export_parser
 
     command, module = one("exporter", "Job")["spec"]["template"]["spec"]["containers"][0]["args"]
     assert command == "export"

@@ -37,7 +37,7 @@ def test_session_config_example_is_a_config_proto():
 
 
 def test_batching_monitoring_and_tls_files_parse():
-    from featurewire_exporter.commands import export_parser
+    from featurewire_exporter.cli.export import export_parser
     from featurewire_server._tfs import (
         monitoring_config_pb2,
         session_bundle_config_pb2,

@@ -17,8 +17,6 @@ import tensorflow as tf
 from featurewire_exporter.graph.freeze import FrozenNetwork
 from featurewire_exporter.graph.graph import Graph, node_of, normal, type_of, typed_inputs
 
-PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
-
 _DENSE = {"Conv2D", "MatMul"}
 _HEAVY = _DENSE | {"DepthwiseConv2dNative"}
 _FOLLOWING = {
@@ -44,11 +42,11 @@ _FOLLOWING = {
 def lower(
     network: FrozenNetwork, precision: str, *, float32_activations: bool = False
 ) -> FrozenNetwork:
-    """The network in `precision`, one of `PRECISIONS`; its input and output stay float32.
+    """The network in `precision`, one of `config.PRECISIONS`; its input and output stay float32.
 
     With `float32_activations` only convolutions and matrix products compute in it.
     """
-    dtype = PRECISIONS[precision]
+    dtype = tf.as_dtype(precision)
     if dtype == tf.float32:
         return network
     graph = Graph(network.graph_def, output=network.output)

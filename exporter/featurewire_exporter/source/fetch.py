@@ -26,7 +26,6 @@ from featurewire_exporter.source.slim_checkpoint import checkpoint_prefix, write
 from featurewire_exporter.source.stand_in import NAME as STAND_IN
 from featurewire_exporter.source.stand_in import is_stand_in, write_stand_in
 
-KINDS = ("auto", "slim-checkpoint")
 _SHOWN = 3
 """Modules of an archive that an error names."""
 TIMEOUT_SECONDS = 60.0
@@ -49,7 +48,10 @@ class Source:
 
 
 def fetch(handle: str, scratch: Path, progress: Progress, *, kind: str = "auto") -> Source:
-    """Make `handle` a directory, below `scratch` where it has to be made. Raises `ModuleError`."""
+    """Make `handle` a directory, below `scratch` where it has to be made.
+
+    `kind`: one of `config.KINDS`. Raises `ModuleError`.
+    """
     if kind == "slim-checkpoint":
         progress.step(f"Building the network from {handle}")
         return Source(

