@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -123,34 +123,39 @@ def test_ci_runs_the_tests_and_the_linters():
     )
 
 
-SERVER = ROOT / "server" / "featurewire_server"
-#: The server's folders, the highest first; what is not in one is at the top.
 FOLDERS = ["top", "transport", "api", "models", "batching", "messages", "engines", "common", "_tfs"]
+"""The server's folders, the highest first; what is not in one is at the top."""
 
 
-def server_imports() -> Iterator[tuple[str, str]]:
-    """(module, module that it imports), dotted, without the package's name; not those for types."""
-    for path in SERVER.rglob("*.py"):
-        parts = path.relative_to(SERVER).with_suffix("").parts
-        module = ".".join(parts).removesuffix(".__init__")
-        tree = ast.parse(path.read_text())
-        for_types = {
-            inner
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-            for child in node.body
-            for inner in ast.walk(child)
-        }
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node not in for_types:
-                root, *base = node.module.split(".")
-                for alias in node.names if root == SERVER.name else ():
-                    full = SERVER.joinpath(*base, alias.name)
-                    found = [*base]
-                    if full.with_suffix(".py").exists() or full.is_dir():
-                        found.append(alias.name)
-                    if found:
-                        yield module, ".".join(found)
+def imports(folder: str) -> dict[str, set[str]]:
+    """What each module of a distribution imports of it, for types as well: dotted, without the
+    package's name."""
+    package = ROOT / folder / DISTRIBUTIONS[folder].replace("-", "_")
+    modules = {
+        ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__"): path
+        for path in package.rglob("*.py")
+    }
+    paths = {module.rstrip("."): path for module, path in modules.items()}
+    graph: dict[str, set[str]] = {module: set() for module in paths}
+    for module, path in paths.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            root, _, base = node.module.partition(".")
+            for alias in node.names if root == package.name else ():
+                inner = f"{base}.{alias.name}".lstrip(".")
+                graph[module].add(inner if inner in paths else base)
+        graph[module].discard(module)
+    return graph
+
+
+def circle(graph: Mapping[str, set[str]]) -> str:
+    """Names along a circle of the graph, or nothing."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return " -> ".join(error.args[1])
+    return ""
 
 
 def test_the_servers_folders_import_only_from_those_below():
@@ -158,15 +163,19 @@ def test_the_servers_folders_import_only_from_those_below():
         first = module.split(".")[0]
         return FOLDERS.index(first) if first in FOLDERS else 0
 
-    upwards = [f"{a} -> {b}" for a, b in server_imports() if rank(a) > rank(b)]
-    assert upwards == []
+    arrows = [(a, b) for a, imported in imports("server").items() for b in imported]
+    assert [f"{a} -> {b}" for a, b in arrows if rank(a) > rank(b)] == []
 
 
-def test_no_modules_of_the_server_import_each_other_in_a_circle():
-    graph: dict[str, set[str]] = {}
-    for importer, imported in server_imports():
-        graph.setdefault(importer, set()).add(imported)
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))
+@pytest.mark.parametrize("folder", ["exporter", "server"])
+def test_no_modules_import_each_other_in_a_circle(folder):
+    assert circle(imports(folder)) == ""
+
+
+@pytest.mark.parametrize("folder", ["exporter", "server"])
+def test_no_rooms_import_each_other_in_a_circle(folder):
+    rooms: dict[str, set[str]] = {}
+    for module, imported in imports(folder).items():
+        room = module.split(".")[0]
+        rooms.setdefault(room, set()).update({each.split(".")[0] for each in imported} - {room})
+    assert circle(rooms) == ""
