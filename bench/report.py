@@ -1,9 +1,10 @@
-"""The page docs/measurements.md: every figure of the result file, and nothing else."""
+"""The page docs/measurements.md: every figure of the result file."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,26 @@ PLOTS = {
     "image": ["one-image"],
     "serving": ["throughput-concurrency", "throughput-latency"],
 }
-"""Names of the plots below a part's tables."""
+"""Plots to show below a part's tables."""
 HEAD = """<!-- `python -m bench --report` writes this from bench/results/latest.json. -->
 # Measurements
 
-`make bench` measured this; [bench/](../bench/README.md) says how to run it. Machines differ and
-drift, so a figure stands beside a peer or a limit of the same run, and the ratio is what to keep.
-The median of all rounds comes first, then the lowest and the highest. Ratios are taken round by
-round. A part is measured in one run, on the machine that it names; `others` is what other programs
-took of its processors.
+For readers of the other pages: the details of each figure, with its spread, its machine, and the
+limit or peer that it is compared with. `make bench` measured everything here, and
+[bench/](../bench/README.md) says how to run it.
 
-The network is the stand-in: the real structure with random weights, which cost what learned ones
-cost. Photos are the samples, as JPEGs of 640 pixels.
+Each figure is the median of all rounds, followed by the lowest and the highest value. Machines
+differ and their speed drifts, so rely on the ratios: figures of the same round are compared. Each
+part was measured in one run, on the machine named below it; `others` is the CPU time that other
+programs used during the run.
+
+The network is the stand-in: Inception ResNet V2 with random weights, which cost the same as learned
+ones. The photos are the samples, as JPEGs of 640 pixels.
 """
 
 
 def page(parts: Mapping[str, Any]) -> str:
-    """Markdown; parts in their order, those that were not measured left out."""
+    """The page as Markdown: the measured parts, in their order."""
     sections = [HEAD]
     for name in NAMES:
         if name in parts:
@@ -43,7 +47,7 @@ def page(parts: Mapping[str, Any]) -> str:
 
 
 def of_part(part: Mapping[str, Any]) -> str:
-    """The tables of a part."""
+    """The tables of a part, as Markdown."""
     tables: dict[str, list[Mapping[str, Any]]] = {}
     for figure in part["figures"]:
         tables.setdefault(figure["table"], []).append(figure)
@@ -51,7 +55,7 @@ def of_part(part: Mapping[str, Any]) -> str:
 
 
 def _about(name: str) -> str:
-    """What the part's own docstring says."""
+    """The docstring of the part's module."""
     spec = importlib.util.find_spec(f"bench.parts.{name}")
     assert spec is not None
     assert spec.origin is not None
@@ -62,11 +66,12 @@ def _conditions(part: Mapping[str, Any]) -> str:
     machine = part["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     kind = "a quick run, " if part["quick"] else ""
-    return (
+    text = (
         f"{part['date']}, {kind}{part['seconds']:.0f} s; {machine['processor']}, "
         f"{machine['cores']} cores ({', '.join(machine['instruction sets'])}), "
-        f"{machine['memory GiB']} GiB; {versions}; others {part['others']:.0%}.\n"
+        f"{machine['memory GiB']} GiB; {versions}; others {part['others']:.0%}."
     )
+    return f"{textwrap.fill(text, 100, break_on_hyphens=False)}\n"
 
 
 def _table(figures: list[Mapping[str, Any]]) -> str:
@@ -110,7 +115,7 @@ def _cell(value: float | str) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, all before the point, without an exponent."""
+    """Three significant digits, or more if they are before the point, without an exponent."""
     if value == int(value) or abs(value) >= 100:
         return f"{value:.0f}"
     text = f"{value:#.3g}"

@@ -1,7 +1,8 @@
-"""The page docs/performance.md: two screens of what a buyer asks, made of the result file alone."""
+"""The page docs/performance.md: answers for buyers on two screens, all from the result file."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,41 +17,43 @@ BUSY = 32
 HEAD = """<!-- `python -m bench --report` writes this from bench/results/latest.json. -->
 # Performance
 
-For people who choose hardware and precision: how many images per second a core computes, what a
-million images cost, and how this compares with other servers. The network is Inception ResNet V2
-(26 GFLOP per image); the images are JPEG photos 640 pixels wide, sent over gRPC to the embedded
-server on two vCPUs. [measurements.md](measurements.md) has every figure with its spread, its
-machine and its limit, and [bench/](../bench/README.md) says how to measure your own machine.
-[scaling.md](scaling.md) turns a rate and a latency into a number of replicas.
+For buyers of hardware. After this page you know how many images per second a CPU computes in each
+precision, the cost of a million images, and how other servers compare.
+
+The network is Inception ResNet V2 (26 GFLOP per image). The images are JPEG photos 640 pixels wide,
+sent over gRPC to the embedded server on two vCPUs. [measurements.md](measurements.md) has every
+figure with its spread, its machine and its limit, and [bench/](../bench/README.md) says how to
+measure your own machine. [scaling.md](scaling.md) turns a rate and a latency into a number of
+replicas.
 """
 
 COST = """## Throughput and cost by processor
 
-`images/s` and vCPU-hours are with 32 calls in flight, the latency is the median of one call at a
-time. An Intel processor with fewer instruction sets is one with AMX that hides some of them: its
-bfloat16 without AMX says nothing about AMD's, whose rows are the last.
+`images/s` and vCPU-hours are measured with 32 calls in flight. The latency is the median with one
+call at a time. All Intel rows come from one CPU with AMX; the rows for older CPUs hide some of its
+instruction sets. Its bfloat16 without AMX does not predict AMD's, which is in the last rows.
 """
 
 COST_END = """Multiply the vCPU-hours by the price of a vCPU-hour to get the price of a million
-images. Choose int8 where its accuracy suffices, and bfloat16 on Intel processors with AMX and on
-AMD processors with AVX512_BF16. Elsewhere bfloat16 gains nothing.
+images. Choose int8 if its accuracy is sufficient, or bfloat16 on Intel CPUs with AMX and on AMD
+CPUs with AVX512_BF16. On other CPUs bfloat16 gains nothing.
 """
 
 PEERS = """## Compared with other servers
 
-float32, the same network, photos and two cores. Plain TensorFlow computes full batches in its own
-process, without a server.
+All servers run the same network in float32 with the same photos on two cores. Plain TensorFlow
+computes full batches in its own process, without a server.
 """
 
 ACCURACY = """## Accuracy by precision
 
 EfficientNet-Lite0 with learned weights, compared with the module's own vectors. `recall lost` is
-how many points of recall@1 a search loses, with a 95 % interval.
+the loss of recall@1 in percentage points, with a 95 % interval.
 """
 
 
 def page(parts: Mapping[str, Part]) -> str:
-    """Markdown; sections whose part was not measured are left out."""
+    """The page as Markdown, with the sections whose parts were measured."""
     sections = [HEAD]
     if "instructions" in parts and "serving" in parts:
         rows = [*_cost_by_processor(parts["instructions"]), *_cost_here(parts["serving"])]
@@ -129,4 +132,5 @@ def _machines(*parts: Part) -> str:
         f"{part['date']} on {part['machine']['cores']} vCPUs of an {part['machine']['processor']}"
         for part in parts
     )
-    return f"Measured {', and '.join(places)}.\n"
+    text = f"Measured {', and '.join(places)}."
+    return f"{textwrap.fill(text, 100, break_on_hyphens=False)}\n"

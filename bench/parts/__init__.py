@@ -1,4 +1,4 @@
-"""The parts of `make bench`: a module each, whose `measure(quick)` gives its figures."""
+"""The parts of `make bench`: one module per part, whose `measure(quick)` returns its figures."""
 
 NAMES = (
     "network",
@@ -14,4 +14,4 @@ NAMES = (
     "accuracy",
     "arithmetic",
 )
-"""In the order in which they run and stand in the report."""
+"""The order in which the parts run and appear in the report."""

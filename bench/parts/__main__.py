@@ -1,4 +1,4 @@
-"""`python -m bench.parts NAME FILE`: one part's figures into a file, for the harness."""
+"""`python -m bench.parts NAME FILE`: measure one part and write its figures to a file."""
 
 from __future__ import annotations
 

@@ -1,14 +1,16 @@
-"""What search notices of an engine and a precision: vectors beside those of the module itself.
+"""Accuracy of search by engine and precision, compared with the module's own vectors.
 
-The module is run by `hub.load` in float32 behind TensorFlow's own full decode and antialiased
-resize. Four crops of each picture are looked for in the module's index of the pictures: recall@1 is
-how often a crop finds its picture, overlap@10 which part of a picture's ten nearest stay.
-`recall lost` is the mean and its 95 % interval: the crops of a picture are alike, so pictures count
-as draws, not crops; an interval that holds 0 is no loss that so many pictures can tell.
-EfficientNet-Lite0 has learned weights. `scaled decode` sends the pictures and crops enlarged to 3
-megapixels, and `EXIF-turned` stored on their side with a tag; both are compared with a full decode
-of the same pictures, upright. The 8 bits of Lite0 were calibrated with pictures of the same set,
-some of these among them.
+The reference is `hub.load` in float32 after TensorFlow's own full decode and antialiased resize.
+Four crops of each picture are searched for in the module's index of the pictures. recall@1 is the
+fraction of crops that find their picture, and overlap@10 the fraction of a picture's ten nearest
+neighbours that stay the same. `recall lost` is the mean loss with its 95 % interval over pictures,
+because the crops of one picture resemble each other. If the interval contains 0, these pictures do
+not show a loss.
+
+EfficientNet-Lite0 has learned weights. `scaled decode` sends pictures and crops enlarged to 3
+megapixels, and `EXIF-turned` sends them rotated with an EXIF tag. Both are compared with a full
+decode of the same upright pictures. The 8-bit network of Lite0 was calibrated with pictures of the
+same set, including some of these.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ from tests.support.pictures import on_white, stamps, write_tiles
 
 PICTURES = 500
 DECODED = 125
-"""Of them, those that are sent in other forms."""
+"""Number of pictures for the decode and EXIF tests."""
 CROPS = 4
 BATCH = 4
-"""A size that the engines compile: each further one takes a second."""
+"""A batch size that the engines compile anyway; each further size takes a second."""
 EXIF_TURN = 6
 QUALITY = 95
 Embed = Callable[[Iterable[bytes]], np.ndarray]
@@ -52,9 +54,9 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def views_of(count: int) -> list[list[bytes]]:
-    """So many pictures, each followed by its crops, as JPEGs.
+    """This many pictures, each followed by its crops, as JPEGs.
 
-    Pictures of Debian's tuxpaint-stamps-default where it is installed, else parts of the samples.
+    They come from Debian's tuxpaint-stamps-default if it is installed, else from the samples.
     """
     import tempfile
 
@@ -90,7 +92,7 @@ def engines_beside(
 
 
 def _decodes(version: Path, folder: Path, pictures: list[list[bytes]]) -> list[Figure]:
-    """Ways to send the same pictures, beside a full decode of the same files."""
+    """The same pictures sent in other forms, compared with a full decode of the same files."""
     module, served = module_of(folder, 224), _engine(version, "openvino", "float32")
     title = "Decode and EXIF, EfficientNet-Lite0, OpenVINO, float32"
     figures = []
@@ -125,10 +127,10 @@ def _figure(table: str, name: str, exact: np.ndarray, found: np.ndarray) -> Figu
 
 
 def recall_lost(exact: np.ndarray, found: np.ndarray) -> str:
-    """Points of recall@1 that crops lose in the mean, with its 95 % interval over pictures."""
+    """Mean loss of recall@1 in percentage points, with its 95 % interval over pictures."""
     lost = 100 * (_hits(exact, exact).mean(axis=1) - _hits(exact, found).mean(axis=1))
     error = 1.96 * lost.std(ddof=1) / len(lost) ** 0.5
-    # Where none of n changes, one in n / 3 still may (the rule of three).
+    # If none of n crops changes, the rate may still be up to 3 / n (the rule of three).
     error = max(error, 300 / lost.size / CROPS)
     return f"{lost.mean():.2f} ± {error:.2f} points"
 
@@ -142,7 +144,7 @@ def _hits(exact: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def _enlarged(image: bytes) -> tuple[bytes, bytes]:
-    """The same file twice: one large enough to be decoded at a fraction of its size."""
+    """The same file twice, large enough to be decoded at a fraction of its size."""
     from PIL import Image
 
     large = jpeg(of_pixels(Image.open(io.BytesIO(image)), 3e6), QUALITY)
@@ -150,7 +152,7 @@ def _enlarged(image: bytes) -> tuple[bytes, bytes]:
 
 
 def _turned(image: bytes) -> tuple[bytes, bytes]:
-    """The picture upright, and on its side with a tag that says so."""
+    """The picture upright, and the picture rotated with a matching EXIF tag."""
     from PIL import Image
 
     tag = Image.Exif()
@@ -161,7 +163,7 @@ def _turned(image: bytes) -> tuple[bytes, bytes]:
 
 
 def module_of(folder: Path, side: int) -> Embed:
-    """The module in float32, behind TensorFlow's own ops."""
+    """The module in float32, after TensorFlow's own decode and resize."""
     import tensorflow as tf
 
     loaded = models.loaded(folder)

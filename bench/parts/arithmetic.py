@@ -1,7 +1,7 @@
-"""What an engine and a precision do to the vectors of the large network, as `accuracy` measures it.
+"""Accuracy of the full-size network by engine and precision, measured as in `accuracy`.
 
-The stand-in has random weights, so its recall says how faithful the arithmetic is and nothing about
-pictures.
+The stand-in has random weights, so its recall measures the arithmetic and not the quality of
+search.
 """
 
 from __future__ import annotations

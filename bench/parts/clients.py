@@ -1,10 +1,10 @@
-"""Ways for a program to get a vector from one and the same server: the client and its peers.
+"""The Python client compared with other clients of the same server.
 
-Sixteen threads ask the embedded server (OpenVINO, bfloat16) for one image each and turn the reply
-into a float32 array; `stream` is one thread with the defaults of `client.stream`.
-`tensorflow-serving-api` is what TensorFlow Serving's users install. The last two prepare the image
-themselves and send the network's input, 299x299x3 floats. Bytes are those of one image's request
-and reply, without the headers of HTTP.
+Sixteen threads send one image each to the embedded server (OpenVINO, bfloat16) and convert the
+reply into a float32 array. `stream` is one thread with the defaults of `client.stream`.
+`tensorflow-serving-api` is TensorFlow Serving's own Python package. The last two clients decode and
+resize the image themselves and send the network's input, 299x299x3 floats. Bytes are those of one
+image's request and reply, without HTTP headers.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Call = Callable[[int], np.ndarray]
 
 
 class Bytes:
-    """Bytes of one image's request and reply, as a call last saw them."""
+    """Bytes of one image's request and reply in the latest call."""
 
     def __init__(self) -> None:
         self.there = self.back = 0
 
     def columns(self) -> dict[str, float | str]:
-        return {"KB there": self.there / 1000, "KB back": self.back / 1000}
+        return {"request KB": self.there / 1000, "reply KB": self.back / 1000}
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -81,7 +81,7 @@ def measure(quick: bool) -> list[Figure]:
 def _ways(
     client: Client, target: str, port: int, contents: list[bytes]
 ) -> tuple[dict[str, Call], dict[str, Bytes]]:
-    """Functions from an image's number to its vector, and what they sent and got."""
+    """Functions from an image's number to its vector, and their request and reply sizes."""
     import cv2
     import grpc
     import tensorflow as tf
@@ -134,7 +134,7 @@ def _ways(
         pixels = cv2.resize(decoded, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
         return predict(names[4], "image_feature_vector", "images", pixels[None] / 255, "default")
 
-    # The same messages, without a client that would tell.
+    # The client does not report its sizes, so send the same messages without it.
     request = predict_pb2.PredictRequest()
     request.model_spec.name = MODEL
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([contents[0]]))

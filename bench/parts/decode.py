@@ -1,12 +1,13 @@
-"""What it costs to make the network's input of a JPEG: processor time of one image.
+"""CPU time to turn one JPEG into the network's input.
 
-`served` is the published graph, with its guards, its isolation of bad images and its antialiased
-resize. `plain TensorFlow` is `decode_image` and `tf.image.resize` as most exports have it; `the
-same in TensorFlow` resizes with antialias; both in a `map_fn` that isolates nothing. `its ops
-alone` are, there, the decode and the resize of the served graph: what that costs more goes to
-headers, guards and isolation, half of it once a request. Pillow and OpenCV are what clients use;
-`JPEG codes alone` is a decode at an eighth, the least that reading a JPEG takes: the limit. The
-decode rate is in bytes of JPEG.
+`served` is the published graph, with its limits, its isolation of bad images and its antialiased
+resize. `plain TensorFlow` is `decode_image` and `tf.image.resize`, as in most exports. `the same in
+TensorFlow` resizes with antialias. Both run in a `map_fn`, in which one bad image fails the
+request. `its ops alone` are the decode and the resize of the served graph in such a `map_fn`. The
+difference from `served` is the cost of headers, limits and isolation, half of it per request.
+
+Pillow and OpenCV are the usual libraries of clients. `JPEG codes alone` decodes at one eighth of
+the size, which is the lower limit for reading a JPEG. The decode rate is in bytes of JPEG.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ def measure(quick: bool) -> list[Figure]:
             if batch == 8 and quick:
                 continue
             rounds = 2 if width > 640 or quick else 8
-            figures += _compared(ways, f"{size}, {batch} a request", images, batch, rounds)
+            figures += _compared(ways, f"{size}, {batch} per request", images, batch, rounds)
     return figures
 
 
 def _compared(
     ways: dict[str, Run], table: str, images: list[bytes], batch: int, rounds: int
 ) -> list[Figure]:
-    """Each round takes every photo; ways take turns photo by photo."""
+    """Decode every photo in each round; the libraries take turns after each photo."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         spent = dict.fromkeys(ways, 0.0)
@@ -103,7 +104,7 @@ def _tensorflow() -> dict[str, Callable[[list[bytes]], object]]:
         return tf.image.resize(image, [SIZE, SIZE], antialias=True)
 
     def alone(data: tf.Tensor) -> tf.Tensor:
-        # Scaled as the served graph would decode it: by 8 for the large pictures here.
+        # Decode at the same scale as the served graph: one eighth for these large pictures.
         large = tf.io.extract_jpeg_shape(data)[0] >= 8 * SIZE
         image = tf.cond(
             large,

@@ -1,8 +1,8 @@
-"""What the server's front costs a call: an engine that answers at once, beside a bare `grpc.aio`.
+"""Cost of the server's front per call: an engine that answers at once, and bare `grpc.aio`.
 
-A closed loop of callers with one image each. The bare server's handler returns bytes that are
-there: neither message is parsed, checked, admitted or scheduled. Calls that only wait are as many
-as the server takes from one host.
+A closed loop of callers with one image each. The handler of the bare server returns fixed bytes, so
+it does not parse, check, admit or schedule anything. The number of waiting calls is the maximum
+that the server accepts from one host.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Front:
         return f"127.0.0.1:{self.port}"
 
     def state(self, key: str) -> float:
-        """Of /proc/PID/status: `VmRSS` in KiB, `Threads`."""
+        """A value from /proc/PID/status, such as `VmRSS` (KiB) or `Threads`."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return float(next(line.split()[1] for line in lines if line.startswith(key)))
 
@@ -68,7 +68,7 @@ def measure(quick: bool) -> list[Figure]:
     with front("featurewire") as ours, front("bare") as bare:
         for size, title in SIZES.items():
             for in_flight in (1, 16):
-                table = f"{title} a call, {in_flight} in flight"
+                table = f"{title} per call, {in_flight} in flight"
                 rows = [
                     _row(each, kind, size, in_flight)
                     for kind, each in (("featurewire", ours), ("bare", bare))
@@ -94,7 +94,7 @@ def _processor(table: str, row: Row) -> Figure:
     return Figure(
         table=table,
         name=row.name,
-        unit="us of processor",
+        unit="us of CPU",
         values=[1e6 * each for each in row.server_cpu],
         peers={"of bare grpc.aio": FRONTS["bare"]},
         more={
@@ -105,7 +105,7 @@ def _processor(table: str, row: Row) -> Figure:
 
 
 def _memory(server: Front) -> list[Figure]:
-    """What connections without a call, and calls without an answer, take of the server."""
+    """Server memory for connections without calls, and for calls that wait for an answer."""
     before = server.state("VmRSS")
     with contextlib.ExitStack() as stack:
         for _ in range(IDLE):
@@ -128,7 +128,7 @@ async def _wait(server: Front, figures: list[Figure], before: float) -> None:
     send = Grpc(server.target, [predict_request(MODEL, os.urandom(1000))])
     calls = [asyncio.ensure_future(send(number, None)) for number in range(WAITING)]
     await asyncio.sleep(SETTLE)
-    figures.append(_grown(server, f"{WAITING} calls that wait", before))
+    figures.append(_grown(server, f"{WAITING} waiting calls", before))
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)

@@ -1,8 +1,8 @@
-"""Where the time of one image goes, when nobody else asks: OpenVINO, one JPEG of 640 pixels.
+"""Steps of a single call and their times: one JPEG of 640 pixels in OpenVINO, without other load.
 
-The parts are measured in turns with the whole: `preprocess` and the network are signatures of their
-own, in process; the rest of the graph, the server and the client are differences. They add up to
-the call of `embed`. Low and high are the quartiles: single calls jitter.
+The steps and the whole call take turns. `preprocess` and the network have separate signatures and
+are measured in process. The rest of the graph, and the server with the client, are differences. All
+steps add up to the call of `embed`. Low and high are quartiles, because single calls vary.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STEPS = {
     "rest of the graph": ("graph", ("preprocess", "network")),
     "gRPC, server and client": (WHOLE, ("graph",)),
 }
-"""What is measured, less what."""
+"""By step: a measured time, and the measured times to subtract from it."""
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -62,7 +62,7 @@ def _runs(engine: Engine, client: Client) -> dict[str, Callable[[], object]]:
 
 
 def _figures(table: str, times: dict[str, list[float]]) -> list[Figure]:
-    """The whole, and each step as the difference of what was measured in one turn."""
+    """The whole call, and each step as a difference of times from the same turn."""
     figures = [
         Figure(table=table, name=WHOLE, unit="ms", values=_middle(times[WHOLE])),
     ]
@@ -83,5 +83,5 @@ def _figures(table: str, times: dict[str, list[float]]) -> list[Figure]:
 
 
 def _middle(seconds: list[float]) -> list[float]:
-    """The quarters: lowest, median and highest of the middle half, in ms."""
+    """The lower quartile, the median and the upper quartile, in milliseconds."""
     return [1000 * value for value in statistics.quantiles(seconds, n=4)]

@@ -1,8 +1,8 @@
-"""The embedded server over gRPC by precision, on lesser processors than this one.
+"""The embedded server over gRPC by precision, on this CPU and on simulated older ones.
 
-Its OpenVINO is made to see fewer instruction sets (`bench/lesser.py`); `kernel` is what it then
-chooses for a convolution. The servers of a processor take turns. Where a processor has no VNNI, the
-network in 8 bits is the one that was made for any. In a quick run nothing is measured.
+For an older CPU, some instruction sets are hidden from OpenVINO (`bench/lesser.py`). `kernel` is
+its choice for a convolution. The servers of one CPU take turns. A CPU without VNNI runs the 8-bit
+network that was made for any CPU. A quick run skips this part.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""MLPerf's Offline and Server scenarios, by the real LoadGen, which drives the client.
+"""MLPerf's Offline and Server scenarios: the real LoadGen drives the client.
 
-Offline: all images in one query. Server: images at Poisson times (an open loop), asked for at 0.93
-of the rate of Offline; latencies count from the time an image was due. The bound on the 99th
-percentile is the time of five full batches. Runs are shorter than MLPerf's ten minutes.
+Offline sends all images in one query. Server sends images at Poisson times (an open loop) at 0.93
+of Offline's rate, and its latencies count from the time when an image was due. The limit on the
+99th percentile is the time of five full batches. Runs are shorter than MLPerf's ten minutes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from featurewire import AsyncClient, Client
 
 BATCHES = 5
 SHARE = 0.93
-"""Of the rate of Offline, what the Server scenario asks for: a goal of 0.9 answered."""
+"""Rate of the Server scenario, as a fraction of Offline's. The goal is to answer 0.9 of it."""
 IN_FLIGHT = 64
-"""Of the Offline query, images sent at a time."""
+"""Number of images of the Offline query that are sent at a time."""
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -71,7 +71,7 @@ def _scenarios(version: Path, precision: str, seconds: float) -> list[Figure]:
 
 
 def latencies(found: Mapping[str, float]) -> dict[str, float]:
-    """Those of LoadGen's percentiles that so many samples can tell, in ms."""
+    """LoadGen's latency percentiles that the number of samples supports, in milliseconds."""
     return {
         f"{name} ms": found[f"{100 * share:.2f} percentile latency (ns)"] / 1e6
         for name, share in told_by(int(found["samples"])).items()
@@ -79,7 +79,7 @@ def latencies(found: Mapping[str, float]) -> dict[str, float]:
 
 
 class Driver:
-    """LoadGen's system under test: an `AsyncClient` on an event loop of its own."""
+    """LoadGen's system under test: an `AsyncClient` with its own event loop and thread."""
 
     def __init__(self, target: str, contents: list[bytes]) -> None:
         self._target = target
@@ -101,7 +101,7 @@ class Driver:
         self._loop.close()
 
     def offline(self, *, expected: float, seconds: float) -> dict[str, float]:
-        """LoadGen's summary. `expected`: images a second, by which the query is made."""
+        """Run Offline and return LoadGen's summary. `expected`: images/s, sets the query's size."""
         import mlperf_loadgen as lg
 
         settings = self._settings(lg.TestScenario.Offline, seconds)
@@ -109,7 +109,7 @@ class Driver:
         return self._test(settings)
 
     def server(self, rate: float, bound: float, seconds: float) -> dict[str, float]:
-        """The same; `rate`: images a second, `bound`: seconds of the 99th percentile."""
+        """Run Server. `rate`: images/s; `bound`: limit of the 99th percentile, in seconds."""
         import mlperf_loadgen as lg
 
         settings = self._settings(lg.TestScenario.Server, seconds)
@@ -150,12 +150,12 @@ class Driver:
             return told | {"samples": self._samples}
 
     def _issue(self, samples: list[Any]) -> None:
-        """LoadGen hands over the images of a query, from a thread of its own."""
+        """Called by LoadGen, on its own thread, with the images of a query."""
         self._samples += len(samples)
         self._loop.call_soon_threadsafe(self._start, samples)
 
     def _start(self, samples: list[Any]) -> None:
-        """One task an image and nothing else: the client shares its processors with the server."""
+        """Start only one task per image, because the client shares its CPUs with the server."""
         gate = asyncio.Semaphore(IN_FLIGHT)
         for sample in samples:
             task = self._loop.create_task(self._answer(sample, gate))
@@ -171,7 +171,7 @@ class Driver:
 
 
 def summary(text: str) -> dict[str, float]:
-    """The numbers of LoadGen's summary by their names; `valid` is its verdict."""
+    """The numbers of LoadGen's summary by name; `valid` is its verdict."""
     found = re.findall(r"^(.+?)\s*: ([\d.e+]+)$", text, re.MULTILINE)
     return {name.strip(): float(value) for name, value in found} | {
         "valid": float("Result is : VALID" in text)

@@ -1,10 +1,10 @@
-"""The limit, and how close each way to run the network comes to it: ready tensors, in process.
+"""How close each way of running the network comes to the hardware's limit, in process.
 
-The network's convolutions take so many operations an image; the limit is as many images a second
-as they would be at the rate of one large matrix product in the same precision. Above 1, they fit
-the caches better than that product. `plain TensorFlow` is the hub module's own graph, which is what
-TensorFlow Serving would execute. A quick run leaves out ONNX Runtime, whose model takes a minute to
-make, and TensorFlow in bfloat16.
+The inputs are ready tensors. The limit assumes that the network's convolutions run at the rate of
+one large matrix product in the same precision. A ratio above 1 means that they use the caches
+better than that product. `plain TensorFlow` is the hub module's own graph, as TensorFlow Serving
+would execute it. A quick run omits TensorFlow in bfloat16 and ONNX Runtime, whose model takes a
+minute to convert.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 ENGINES = {"TensorFlow": ("float32", "bfloat16"), "OpenVINO": ("float32", "bfloat16", "int8")}
 QUICK_ENGINES = {"TensorFlow": ("float32",), "OpenVINO": ("float32", "bfloat16", "int8")}
 PRODUCT = (4096, 2048, 2048)
-"""Rows, depth and columns of the matrix product. Smaller ones fit the caches and come out slower
-when the network has just used them."""
+"""Rows, depth and columns of the matrix product. Smaller ones fit into the caches, and are then
+slower after a run of the network has filled the caches."""
 PLAIN = "plain TensorFlow, float32"
 Run = Callable[[], object]
 
@@ -39,7 +39,7 @@ def measure(quick: bool) -> list[Figure]:
     figures = [
         Figure(
             table="Limits",
-            name="operations an image",
+            name="operations per image",
             unit="GFLOP",
             values=[work / 1e9],
             more={"how": f"{count} convolutions of the network's graph, two for each weight used"},
@@ -90,7 +90,7 @@ def _compared(
 
 
 def _ways(model: Any, quick: bool) -> dict[str, Callable[[np.ndarray], object]]:
-    """How to run the network on images: name, which ends with the precision, and function."""
+    """Functions that run the network on images, by a name that ends with the precision."""
     import tensorflow as tf
 
     plain = models.loaded(models.module()).signatures["image_feature_vector"]
@@ -122,7 +122,7 @@ def _onnx_runtime() -> Callable[[np.ndarray], object]:
 
 
 def _openvino(model: Any, precision: str) -> Callable[[np.ndarray], object]:
-    """OpenVINO without this project, compiled for each batch size as its guide to latency says."""
+    """OpenVINO without this project, compiled per batch size as its latency guide recommends."""
     import openvino as ov
 
     requests: dict[int, Any] = {}
@@ -140,9 +140,9 @@ def _openvino(model: Any, precision: str) -> Callable[[np.ndarray], object]:
 
 
 def _products() -> tuple[dict[str, Run], dict[str, str]]:
-    """A matrix product by precision, and what the processor computes it in.
+    """A matrix product per precision, and the precision in which the CPU really computes it.
 
-    In 8 bits one operand is quantised on the way, as in a network.
+    In 8 bits, one operand is quantised during the product, as in a network.
     """
     import openvino as ov
 

@@ -1,16 +1,18 @@
-"""The embedded server beside the servers that people install for this, and beside plain serving.
+"""The embedded server compared with LitServe, BentoML and plain TensorFlow.
 
-All run the same OpenVINO network, compiled for the same batches, with the same number of threads
-and in float32, but for plain TensorFlow: the hub module's graph behind a plain decode, in process,
-which is what TensorFlow Serving would execute. LitServe and BentoML have batches of up to 16 and
-one worker with all cores, as their guides to batching say; ours are of up to 32. All decode every
-image. What differs: theirs have OpenCV, which averages areas to shrink, where ours has the
-published graph, whose antialiased resize gives the module's own vectors (`decode` says what each
-costs), and one image that does not decode fails their whole batch. While one is measured the others
-stand still: a LitServe that nobody calls takes 5 % of a core. Bytes are those of one image's
-request and reply. `others` counts the peers' own workers, too: these servers end without waiting
-for them. A quick run is in bfloat16 and without plain TensorFlow, so that it need start no server
-and make no model for this.
+All servers run the same OpenVINO network in float32, compiled for the same batches, with the same
+number of threads. LitServe and BentoML use batches of up to 16 and one worker with all cores, as
+their guides to batching recommend; ours uses batches of up to 32. Plain TensorFlow is the hub
+module's graph after a plain decode, in process, as TensorFlow Serving would execute it.
+
+Every server decodes every image. The peers use OpenCV, which shrinks by averaging areas, and one
+bad image fails their whole batch. Ours uses the published graph, whose antialiased resize gives the
+module's own vectors; `decode` compares the costs.
+
+Only one server runs at a time, and the others are stopped, because an idle LitServe takes 5 % of a
+core. Bytes are those of one image's request and reply. `others` includes the peers' workers, which
+outlive their servers. A quick run is in bfloat16 and omits plain TensorFlow, so that it shares the
+server and the models of other parts.
 """
 
 from __future__ import annotations
@@ -85,7 +87,7 @@ def measure(quick: bool) -> list[Figure]:
 def _servers(
     stack: contextlib.ExitStack, scratch: Path, contents: list[bytes], precision: str
 ) -> dict[str, tuple[Row, dict[str, float | str]]]:
-    """Each server with the loop of its callers, and the bytes of an image there and back."""
+    """Each server with the loop of its callers, and the sizes of an image's request and reply."""
     import openvino as ov
 
     network = scratch / "network.xml"
@@ -131,7 +133,7 @@ def _servers(
 
 def _sizes(requests: list[bytes], reply: bytes) -> dict[str, float | str]:
     there = sum(map(len, requests)) / len(requests)
-    return {"KB there": there / 1000, "KB back": len(reply) / 1000}
+    return {"request KB": there / 1000, "reply KB": len(reply) / 1000}
 
 
 def _json(image: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""The embedded server over gRPC, by calls in flight, beside each engine without a server.
+"""Throughput of the embedded server over gRPC, compared with each engine without a server.
 
-A closed loop: each caller sends one image, waits for its vector and sends the next. The engine
-alone answers one image after the other, which is the peer of one call in flight, and full batches
-from two threads, the peer of all others. Processor time is that of one image.
+A closed loop: each caller sends one image, waits for its vector and sends the next. One call in
+flight is compared with the engine running one image after another. Higher loads are compared with
+full batches from two threads. CPU times are per image.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How soon the embedded server is ready, and the memory that it takes, by precision, in OpenVINO.
+"""Start-up time and memory of the embedded server with OpenVINO, by precision.
 
-Ready is AVAILABLE, warmed, counted from the start of the process. Memory is resident: once ready,
-after a load with 32 calls in flight, and the most until then. Precisions take turns. In a quick run
-nothing is measured.
+The server is ready when the model is AVAILABLE and warmed up; the time counts from the start of the
+process. Memory is resident memory when the server is ready, after a load with 32 calls in flight,
+and its maximum until then. Precisions take turns. A quick run skips this part.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def _measured(base_path: Path, *flags: str) -> tuple[float, float, float, float]:
-    """What `UNITS` names."""
+    """The four values that `UNITS` names, in its order."""
     requests = [predict_request(MODEL, image) for image in jpegs()]
     started = time.perf_counter()
     with serving(base_path, MODEL, *flags) as target:
