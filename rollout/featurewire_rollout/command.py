@@ -13,7 +13,7 @@ from featurewire.plugin import in_options, quiet_grpc
 from featurewire_rollout.cli.options import parse, rollout_parser
 
 if TYPE_CHECKING:
-    from featurewire_rollout.check import Thresholds
+    from featurewire_rollout.check import CheckConfig
     from featurewire_rollout.config import RolloutConfig
     from featurewire_rollout.steps.rollout import Rollout
 
@@ -30,18 +30,18 @@ def rollout(argv: list[str]) -> int:
     from featurewire_rollout.cli.interrupt import interruptible
     from featurewire_rollout.steps.rollout import Rollout
 
-    thresholds = None
+    check = None
     if args.step in ("check", "run"):
-        from featurewire_rollout.cli.check_options import thresholds_of
+        from featurewire_rollout.cli.check_options import check_config
 
-        thresholds = thresholds_of(parser, args)
+        check = check_config(parser, args)
     try:
         made = Rollout(_config(args), say=_say)
     except ConfigError as error:
         parser.error(in_options(str(error)))
     with interruptible(), made:
-        if args.step in ("check", "run"):
-            return _judge(made, args, thresholds)
+        if check is not None:
+            return _judge(made, args, check)
         if args.step == "status":
             status = made.status()
         elif args.step == "start":
@@ -65,10 +65,10 @@ def rollout(argv: list[str]) -> int:
     return 1 if args.step == "status" and doubtful else 0
 
 
-def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | None) -> int:
+def _judge(made: Rollout, args: argparse.Namespace, check: CheckConfig) -> int:
     """`check` and `run`: the exit status is the verdict's."""
     from featurewire import FeaturewireError
-    from featurewire_rollout.check import CheckError
+    from featurewire_rollout.check import CheckError, to_json, to_text
     from featurewire_rollout.check.pull import find_images
     from featurewire_rollout.cli import status_report
     from featurewire_rollout.cli.check_options import check_outputs, write_outputs
@@ -76,24 +76,19 @@ def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | Non
 
     check_outputs(args)
     find_images(args.images)  # before anything is loaded
-    options = {
-        "thresholds": thresholds,
-        "limit": args.max_images,
-        "seed": args.seed,
-        "with_crops": not args.no_crops,
-    }
     if args.step == "check":
-        found = made.check(args.images, **options)
+        found = made.check(args.images, check)
         if args.version not in (None, found.pairs.canary.version):
             raise CheckError(
                 f"version {args.version} is not on trial: canary is {found.pairs.canary.version}"
             )
         write_outputs(args, found)
-        print(json.dumps(found.to_json(), indent=2) if args.json else found.to_text())
+        print(json.dumps(to_json(found), indent=2) if args.json else to_text(found))
         return found.exit_status
     status = made.run(
         args.version,
         args.images,
+        check=check,
         # A version that the check may pass must not be rolled back for the same latency.
         watch=WatchConfig(
             seconds=args.watch, max_latency_ratio=max(WATCH_RATIO, args.max_latency_ratio)
@@ -101,7 +96,6 @@ def _judge(made: Rollout, args: argparse.Namespace, thresholds: Thresholds | Non
         accept_new_space=args.accept_new_space,
         accept_bridge=args.accept_bridge,
         judged=lambda found: write_outputs(args, found),
-        **options,
     )
     try:
         after = made.status()

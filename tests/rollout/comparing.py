@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import featurewire
-from featurewire_rollout.check import Report, Source, compare
+from featurewire_rollout.check import CheckConfig, Report, Source, compare
 from tests.support.process import ServerProcess
 
 
@@ -16,9 +16,9 @@ def compared(
     images: Path,
     stable: Mapping[str, Any],
     canary: Mapping[str, Any],
-    **options: Any,
+    config: CheckConfig,
 ) -> Report:
-    """`stable` and `canary`: what their clients are made with; `options`: of `compare`."""
+    """Compare two versions. `stable` and `canary` are the options of their clients."""
     with (
         featurewire.Client(server.target, **stable) as old,
         featurewire.Client(server.target, **canary) as new,
@@ -26,5 +26,5 @@ def compared(
         old.wait_until_ready(120)
         new.wait_until_ready(120)
         return compare(
-            Source(client=old, name="stable"), Source(client=new, name="canary"), images, **options
+            Source(client=old, name="stable"), Source(client=new, name="canary"), images, config
         )

@@ -117,7 +117,7 @@ def _watch(kill_at: int, points: int) -> None:
     from featurewire_rollout.fleet import converge
     from featurewire_rollout.fleet.fleet import Fleet
     from featurewire_rollout.steps.audit import Audit
-    from featurewire_rollout.steps.trial import Trial
+    from featurewire_rollout.steps.rollout import Rollout
     from featurewire_rollout.store.file import FileStore
 
     converge.POLL_SECONDS, converge.STALE_SECONDS = 0.02, 0.5
@@ -153,8 +153,8 @@ def _watch(kill_at: int, points: int) -> None:
         (os, "rename"),
         (Fleet, "look"),
         (Fleet, "reload"),
-        (Trial, "check"),
-        (Trial, "watch"),
+        (Rollout, "check"),
+        (Rollout, "watch"),
     ):
         wrap(owner, name)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featurewire_rollout.check import Report, Thresholds
+from featurewire_rollout.check import CheckConfig, Report, Thresholds, to_json
 from tests.rollout.comparing import compared
 from tests.support.models import write_turned_model
 from tests.support.process import ServerProcess, all_versions
@@ -42,12 +42,12 @@ def server(tmp_path_factory) -> Iterator[ServerProcess]:
 
 def check(server: ServerProcess, images: Path, version: int) -> Report:
     stable, canary = ({"model": "turned", "version": each} for each in (1, version))
-    return compared(server, images, stable, canary, thresholds=LATENCY_APART)
+    return compared(server, images, stable, canary, CheckConfig(thresholds=LATENCY_APART))
 
 
 def test_bridged_vectors_are_compared_with_those_of_the_old_version(server, images):
     report = check(server, images, 2)
-    found = json.loads(json.dumps(report.to_json()))
+    found = json.loads(json.dumps(to_json(report)))
     measures = {each["name"]: each["estimate"] for each in found["measures"]}
     assert report.verdict.text == (
         "new space, bridged: retention 1.00 at 10 "

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from featurewire_rollout.check import Pairs, Side, Thresholds, judge
+from featurewire_rollout.check import Pairs, Side, Thresholds, judge, to_json
 from featurewire_rollout.cli.check_options import add_check_options
 from featurewire_rollout.command import rollout_parser
 from tests.support.usage import help_of, options_in
@@ -44,7 +44,7 @@ def test_every_key_of_the_report_is_documented():
         for name, version in (("stable", 1), ("canary", 2))
     ]
     made = Pairs(model="m", names=("x",) * 40, stable=sides[0], canary=sides[1])
-    report = judge(made, Thresholds()).to_json()
+    report = to_json(judge(made, Thresholds()))
     text = PAGE.read_text()
     keys = keys_of({key: value for key, value in report.items() if key != "thresholds"})
     found = keys | {"thresholds"} | {each["name"] for each in report["measures"]}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featurewire_rollout.check import Pairs, Side, Thresholds, judge
+from featurewire_rollout.check import Pairs, Side, Thresholds, judge, to_text
 from tests.support.learned import IMAGE_SIZE, read_weights, write_learned_module
 from tests.support.pictures import write_tiles
 
@@ -68,4 +68,4 @@ def test_what_was_made_worse_fails(vectors, canary: str, outcome: str) -> None:
         canary=side("canary", 2, vectors[canary]),
     )
     report = judge(pairs, Thresholds())
-    assert report.verdict.outcome == outcome, report.to_text()
+    assert report.verdict.outcome == outcome, to_text(report)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from featurewire_rollout.check import CheckError, Report, Thresholds
+from featurewire_rollout.check import CheckConfig, CheckError, Report, Thresholds, to_html, to_json
 from featurewire_rollout.cli.check_options import (
     add_check_options,
+    check_config,
     check_outputs,
-    thresholds_of,
     write_outputs,
 )
 from featurewire_rollout.command import rollout
@@ -55,9 +55,10 @@ def server(learned_module, tmp_path_factory) -> Iterator[ServerProcess]:
     server.stop()
 
 
-def check(server: ServerProcess, images: Path, canary: dict, **options) -> Report:
+def check(server: ServerProcess, images: Path, canary: dict, max_images: int = 500) -> Report:
     stable = {"model": MODEL, "label": "stable"}
-    return compared(server, images, stable, {"model": MODEL, **canary}, **options)
+    config = CheckConfig(max_images=max_images)
+    return compared(server, images, stable, {"model": MODEL, **canary}, config)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def worse(server, images) -> Report:
 
 
 def test_a_version_that_ignores_exif_fails_even_without_tagged_photos(worse):
-    found = worse.to_json()
+    found = to_json(worse)
     assert (worse.exit_status, found["verdict"]["space"]) == (1, "new")
     assert found["verdict"]["text"].startswith("new space: rebuild the index (cosine, 5th")
     assert found["stable"]["vector_space"] != found["canary"]["vector_space"]
@@ -89,7 +90,7 @@ def test_the_same_version_under_another_number_passes(server, images):
 
 
 def test_few_images_are_inconclusive_and_say_how_many_would_tell(server, images):
-    report = check(server, images, {"version": 3}, limit=15)
+    report = check(server, images, {"version": 3}, max_images=15)
     assert report.exit_status == 3
     assert report.verdict.more_images
     assert f"{report.verdict.more_images} more images would tell" in report.verdict.text
@@ -97,7 +98,7 @@ def test_few_images_are_inconclusive_and_say_how_many_would_tell(server, images)
 
 
 def test_the_page_holds_everything_and_loads_nothing(worse):
-    page = worse.to_html()
+    page = to_html(worse)
     assert "data:image/jpeg;base64," in page
     assert page.count("<svg") >= len(worse.measures) + 3
     assert "http" not in page.replace("http-equiv", "")
@@ -107,27 +108,27 @@ def test_the_page_holds_everything_and_loads_nothing(worse):
 def test_without_pillow_crops_are_left_out_and_the_report_says_so(server, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setattr("featurewire_rollout.check.crops.available", lambda: False)
-    report = check(server, images, {"version": 3}, limit=10)
+    report = check(server, images, {"version": 3}, max_images=10)
     assert "pip install 'featurewire-rollout[images]'" in " ".join(report.remarks)
     assert not any(each.name.startswith("recall") for each in report.measures)
-    assert "<img" not in report.to_html()
+    assert "<img" not in to_html(report)
 
 
 def parsed(*options: str):
     parser = argparse.ArgumentParser()
     add_check_options(parser)
     args = parser.parse_args(options)
-    return args, thresholds_of(parser, args)
+    return args, check_config(parser, args)
 
 
 def test_options_set_the_limits_and_name_the_outputs(worse, images, tmp_path):
     outputs = ["--report", str(tmp_path / "r.html"), "--output", str(tmp_path / "r.json")]
-    args, limits = parsed("--images", str(images), "--min-cosine", "0.5", *outputs)
-    assert limits.min_cosine == 0.5
+    args, config = parsed("--images", str(images), "--min-cosine", "0.5", *outputs)
+    assert config.thresholds.min_cosine == 0.5
     check_outputs(args)
     write_outputs(args, worse)
-    assert json.loads((tmp_path / "r.json").read_text()) == worse.to_json()
-    assert (tmp_path / "r.html").read_text() == worse.to_html()
+    assert json.loads((tmp_path / "r.json").read_text()) == to_json(worse)
+    assert (tmp_path / "r.html").read_text() == to_html(worse)
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featurewire_rollout.check import Pairs, Side, Thresholds, judge
+from featurewire_rollout.check import Pairs, Side, Thresholds, judge, to_html, to_json, to_text
 
 COUNT = 120
 ROWS = np.random.default_rng(0).standard_normal((COUNT, 32))
@@ -105,7 +105,7 @@ def test_a_new_space_with_a_bridge_to_the_old_one_says_what_it_keeps():
     }
     report = judged(NOISE, spaces=("a", "b"), bridge=bridge)
     assert said(report) == "1 new space, bridged: retention 0.98 at 10"
-    assert report.to_json()["verdict"]["bridge"] == 0.989
+    assert to_json(report)["verdict"]["bridge"] == 0.989
     assert "--accept-bridge" in notes(report)
     slow = judged(NOISE, spaces=("a", "b"), bridge=bridge, slower=2.0)
     assert "bridged: retention 0.98 at 10; not fit to serve: latency" in said(slow)
@@ -133,9 +133,9 @@ def test_the_measured_bridge_is_reported_next_to_its_manifest():
     assert text.endswith(" recall@1 1.00, recall@10 1.00)")
     assert 0.2 < found["bridge_overlap_at_10"].interval.estimate < 0.9
     assert found["bridge_loss"].outcome == "kept"
-    assert report.to_json()["bridged"]["version"] == 2
-    assert found["bridge_loss"].title in report.to_text()
-    assert judged(spaces=("a", "b")).to_json()["bridged"] is None
+    assert to_json(report)["bridged"]["version"] == 2
+    assert found["bridge_loss"].title in to_text(report)
+    assert to_json(judged(spaces=("a", "b")))["bridged"] is None
 
 
 @pytest.mark.parametrize("crops", [True, False])
@@ -151,7 +151,7 @@ def test_a_bridge_that_answers_badly_is_none(bad, crops):
     what = "crops" if crops else "images"
     text = f"1 new space, and its bridge keeps too little here: bridge: loss of recall@10 of {what}"
     assert said(report).startswith(text)
-    assert report.to_json()["verdict"]["bridge"] is None
+    assert to_json(report)["verdict"]["bridge"] is None
     assert "The manifest says retention 0.98 at 10" in notes(report)
     assert "--accept-bridge" not in notes(report)
 
@@ -163,7 +163,7 @@ def test_another_dimension_is_a_new_space_and_the_rest_is_measured():
     assert {"overlap_at_10", "rank_correlation", "recall_at_1_canary"} <= names
     assert "cosine_p5" not in names
     assert report.cutoffs
-    assert "<h2>Measures" in report.to_html()
+    assert "<h2>Measures" in to_html(report)
 
 
 def test_a_version_that_is_slow_or_refuses_images_fails():
@@ -172,15 +172,15 @@ def test_a_version_that_is_slow_or_refuses_images_fails():
     refusing = judged(errors=range(0, COUNT, 5))
     assert said(refusing).startswith("1 ")
     assert "not fit to serve: images without a vector, increase 0.2" in said(refusing)
-    assert "<h2>Images without a vector" in refusing.to_html()
+    assert "<h2>Images without a vector" in to_html(refusing)
 
 
 def test_a_version_that_refuses_everything_fails():
     report = judged(errors=range(COUNT))
     assert report.exit_status == 1
     assert "images without a vector, increase 1" in report.verdict.text
-    json.dumps(report.to_json(), allow_nan=False)
-    report.to_html()
+    json.dumps(to_json(report), allow_nan=False)
+    to_html(report)
 
 
 def test_a_figure_on_its_limit_says_that_no_number_of_images_helps():
@@ -205,15 +205,15 @@ def test_next_to_no_images_are_inconclusive(count):
     few = Pairs(model="m", names=pairs.names[:count], stable=sides[0], canary=sides[1])
     report = judge(few, Thresholds())
     assert said(report) == f"3 inconclusive: {59 - count} more images would tell"
-    report.to_html()
-    report.to_text()
+    to_html(report)
+    to_text(report)
 
 
 def test_vectors_of_nothing_but_zeros_do_not_break_the_check():
     rows = np.array(ROWS)
     rows[0] = 0
     report = judged(rows)
-    json.dumps(report.to_json(), allow_nan=False)
+    json.dumps(to_json(report), allow_nan=False)
     assert report.exit_status in (0, 1, 3)
 
 
@@ -284,7 +284,7 @@ def test_limits_at_the_end_of_their_range_give_a_verdict(limits):
     for stable, canary in ((ROWS, ROWS), (ROWS, -NOISE[:, :5]), (equal, equal)):
         report = judged(canary, stable=stable, limits=Thresholds(**limits))
         assert report.exit_status in (0, 1, 3)
-        json.dumps(report.to_json(), allow_nan=False)
+        json.dumps(to_json(report), allow_nan=False)
 
 
 BAD: dict[str, tuple[Any, ...]] = {

@@ -23,6 +23,7 @@ from featurewire_rollout import (
     Rollout,
     RolloutConfig,
 )
+from featurewire_rollout.check import CheckConfig
 from featurewire_rollout.fleet import converge
 from tests.rollout.killed import Commands
 from tests.rollout.stack import Stack
@@ -99,7 +100,7 @@ def photos(folder: Path, count: int) -> Path:
 def test_a_whole_rollout_with_check_and_rollback_fails_no_request(stack, tmp_path) -> None:
     with load(stack) as callers, stack.rollout() as step:
         step.start(2)
-        report = step.check(photos(tmp_path / "photos", 60), with_crops=False)
+        report = step.check(photos(tmp_path / "photos", 60), CheckConfig(crops=False))
         assert report.verdict.space == "new"  # its vectors are longer
         callers.wait(3, version=2)
         step.promote(accept_new_space=True)

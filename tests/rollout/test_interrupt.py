@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from featurewire_rollout import ConflictError
-from featurewire_rollout.check import Thresholds
+from featurewire_rollout.check import CheckConfig, Thresholds
 from featurewire_rollout.steps.watch import WatchConfig
 from tests.rollout.stack import Stack
 from tests.support import warm
@@ -94,11 +94,11 @@ def test_what_nobody_foresaw_rolls_back(stack: Stack, images: Path) -> None:
         raise OSError(28, "No space left on device")
 
     limits = Thresholds(min_rank_correlation=-1.0, max_latency_ratio=1000.0)
+    config = CheckConfig(thresholds=limits, crops=False)
     with stack.rollout() as rollout:
         with pytest.raises(OSError, match="No space"):
             rollout.run(
-                9, images, watch=WatchConfig(seconds=0.1), judged=full, thresholds=limits,
-                with_crops=False,
+                9, images, watch=WatchConfig(seconds=0.1), judged=full, check=config,
             )  # fmt: skip
         assert rollout.status().fleet.available_everywhere() == {1}
     assert stack.labels() == BACK
@@ -108,7 +108,7 @@ def test_what_nobody_foresaw_rolls_back(stack: Stack, images: Path) -> None:
     with stack.rollout() as rollout:
         with pytest.raises(Exception, match="images"):
             rollout.run(
-                9, copy, watch=WatchConfig(seconds=0.1), thresholds=limits, with_crops=False,
+                9, copy, watch=WatchConfig(seconds=0.1), check=config,
                 judged=lambda _report: shutil.rmtree(copy),
             )  # fmt: skip
         assert rollout.status().fleet.available_everywhere() == {1}

@@ -18,7 +18,7 @@ from featurewire_rollout import (
     RefusedError,
     SpaceError,
 )
-from featurewire_rollout.check import Thresholds
+from featurewire_rollout.check import CheckConfig, Thresholds
 from featurewire_rollout.steps.watch import WatchConfig
 from featurewire_rollout.store.file import FileStore
 from tests.rollout.stack import Stack
@@ -184,8 +184,7 @@ def test_run_ends_promoted_or_rolled_back(
             2,
             tmp_path,
             watch=WatchConfig(seconds=0.5, max_latency_ratio=1000.0),
-            thresholds=limits,
-            with_crops=False,
+            check=CheckConfig(thresholds=limits, crops=False),
         )
         assert found == status
         assert step.status().fleet.available_everywhere() == left

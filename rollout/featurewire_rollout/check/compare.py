@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featurewire_rollout.check import crops, neighbours
+from featurewire_rollout.check.config import CheckConfig
 from featurewire_rollout.check.cutoffs import cutoffs
 from featurewire_rollout.check.measures import measure
 from featurewire_rollout.check.pairs import Pairs
@@ -15,44 +16,29 @@ from featurewire_rollout.check.report import Report
 from featurewire_rollout.check.thresholds import Thresholds
 from featurewire_rollout.check.verdict import decide
 
-__all__ = ["DEFAULT_LIMIT", "compare", "judge"]
-
-DEFAULT_LIMIT = 500
+__all__ = ["compare", "judge"]
 
 
 def compare(
     stable: Source,
     canary: Source,
     images: Path | Sequence[Path],
+    config: CheckConfig = CheckConfig(),  # noqa: B008
     *,
-    thresholds: Thresholds = Thresholds(),  # noqa: B008
-    limit: int = DEFAULT_LIMIT,
-    seed: int = 0,
-    with_crops: bool = True,
     progress: Progress | None = None,
 ) -> Report:
     """Send images (files, or a directory's) through both versions and judge what comes back.
 
     Args:
         stable, canary: Clients pinned to a label or version.
-        limit: Of more images, so many are drawn with `seed`.
-        with_crops: Also send a crop of each image, where Pillow is installed.
         progress: Called with the images done and their number.
 
     Raises `CheckError` when there is nothing to compare or a version changes on the way, other
     `FeaturewireError`s when a call fails.
     """
     paths = find_images(images) if isinstance(images, Path) else list(images)
-    pairs = pull(
-        stable,
-        canary,
-        paths,
-        limit=limit,
-        seed=seed,
-        with_crops=with_crops,
-        progress=progress,
-    )
-    report = judge(pairs, thresholds, seed=seed)
+    pairs = pull(stable, canary, paths, config, progress=progress)
+    report = judge(pairs, config.thresholds, seed=config.seed)
     if not crops.available():
         return report
     pictures = {}

@@ -17,6 +17,7 @@ import featurewire
 from featurewire import FeaturewireError, ImageError
 from featurewire.plugin import IMAGE_EXTENSIONS
 from featurewire_rollout.check import crops
+from featurewire_rollout.check.config import CheckConfig
 from featurewire_rollout.check.pairs import Pairs, Side
 from featurewire_rollout.decide.view import bridges_of
 
@@ -59,20 +60,18 @@ def pull(
     stable: Source,
     canary: Source,
     images: Sequence[Path],
+    config: CheckConfig,
     *,
-    limit: int,
-    seed: int,
-    with_crops: bool = True,
     progress: Progress | None = None,
 ) -> Pairs:
     """Send each image to both versions, one request at a time, and a crop of each image.
 
     Where canary has a bridge to stable's space, they go through that, too. The versions take turns
-    in who is asked first, so that their latencies compare. Of more than `limit` images, a sample is
-    drawn with `seed`. Raises `CheckError` when a version changes on the way or a bridge gives
-    vectors of another dimension, other `FeaturewireError`s when a call fails.
+    in who is asked first, so that their latencies compare. Raises `CheckError` when a version
+    changes on the way or a bridge gives vectors of another dimension, other `FeaturewireError`s
+    when a call fails.
     """
-    chosen, duplicates, left_out = _choose(images, limit=limit, seed=seed)
+    chosen, duplicates, left_out = _choose(images, limit=config.max_images, seed=config.seed)
     base = Path(os.path.commonpath([path.parent for path, _ in chosen]))
     names = tuple(str(path.relative_to(base)) for path, _ in chosen)
     sides = [_Asking(stable), _Asking(canary)]
@@ -80,14 +79,14 @@ def pull(
     for _ in range(UNTIMED):
         for side in sides:
             side.ask(chosen[0][1])
-    make_crops = with_crops and crops.available()
+    make_crops = config.crops and crops.available()
     for row, (_, data) in enumerate(chosen):
         order = sides if row % 2 == 0 else sides[::-1]
         order = [*order, *([] if bridge is None else [bridge])]
         for side in order:
             side.add(row, data)
         if make_crops:
-            part = crops.crop(data, seed=seed, turned=row % 2 == 1)
+            part = crops.crop(data, seed=config.seed, turned=row % 2 == 1)
             for side in order:
                 side.add_crop(part)
         if progress is not None:

@@ -8,12 +8,13 @@ import math
 import os
 from pathlib import Path
 
-from featurewire_rollout.check.compare import DEFAULT_LIMIT
+from featurewire_rollout.check.config import CheckConfig
 from featurewire_rollout.check.pull import CheckError
+from featurewire_rollout.check.render import to_html, to_json
 from featurewire_rollout.check.report import Report
 from featurewire_rollout.check.thresholds import Thresholds
 
-__all__ = ["add_check_options", "check_outputs", "thresholds_of", "write_outputs"]
+__all__ = ["add_check_options", "check_config", "check_outputs", "write_outputs"]
 
 LIMITS = {
     "min_cosine_median": "cosine of an image's two vectors, in the median",
@@ -31,6 +32,7 @@ LIMITS = {
 
 def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool = True) -> None:
     """`--images`, the limits, and where to write the report. For `check` and for `run`."""
+    defaults = CheckConfig()
     group = parser.add_argument_group("check")
     group.add_argument(
         "--images",
@@ -43,8 +45,8 @@ def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool 
         "--max-images",
         metavar="N",
         type=_count,
-        default=DEFAULT_LIMIT,
-        help=f"maximum number of images; more are sampled (default: {DEFAULT_LIMIT})",
+        default=defaults.max_images,
+        help="maximum number of images; more are sampled (default: %(default)s)",
     )
     group.add_argument(
         "--seed", metavar="N", type=_seed, default=0, help="of the draws and of the intervals"
@@ -54,10 +56,9 @@ def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool 
         "--report", metavar="FILE.html", type=Path, help="write a page for people to read"
     )
     group.add_argument("--output", metavar="FILE.json", type=Path, help="write the report as JSON")
-    defaults = Thresholds()
     limits = parser.add_argument_group("limits of check")
     for name, meaning in LIMITS.items():
-        default = getattr(defaults, name)
+        default = getattr(defaults.thresholds, name)
         limits.add_argument(
             _option(name),
             metavar="X",
@@ -67,13 +68,19 @@ def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool 
         )
 
 
-def thresholds_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Thresholds:
-    """The limits of the command line; refuses, as wrong usage, those that make no sense."""
+def check_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> CheckConfig:
+    """The settings of the command line. A limit out of its range is wrong usage."""
     try:
-        return Thresholds(**{name: getattr(args, name) for name in LIMITS})
+        thresholds = Thresholds(**{name: getattr(args, name) for name in LIMITS})
     except ValueError as exc:
         name, _, rest = str(exc).partition(" ")
         parser.error(f"{_option(name)} {rest}")
+    return CheckConfig(
+        thresholds=thresholds,
+        max_images=args.max_images,
+        seed=args.seed,
+        crops=not args.no_crops,
+    )
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -85,23 +92,24 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 def write_outputs(args: argparse.Namespace, report: Report) -> None:
     """Write `--report` and `--output`, whole or not at all. Raises `CheckError`."""
-    for path, make in (
-        (args.report, report.to_html),
-        (args.output, lambda: json.dumps(report.to_json(), indent=2) + "\n"),
-    ):
+    for path, make in ((args.report, to_html), (args.output, _json)):
         if path is None:
             continue
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         if path.exists() and not path.is_file():  # a pipe or a device keeps its place
             partial = path
         try:
-            partial.write_text(make(), encoding="utf-8")
+            partial.write_text(make(report), encoding="utf-8")
             if partial != path:
                 partial.replace(path)
         except OSError as exc:
             if partial != path:
                 partial.unlink(missing_ok=True)
             raise CheckError(f"{path}: {exc.strerror or exc}") from exc
+
+
+def _json(report: Report) -> str:
+    return json.dumps(to_json(report), indent=2) + "\n"
 
 
 def _option(name: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
+from featurewire import ChannelConfig, Client
+from featurewire_rollout.check import CheckConfig, Report, Source, compare
+from featurewire_rollout.check.pull import find_images
 from featurewire_rollout.config import RolloutConfig
 from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.decide.phase import Status, phase_of
@@ -31,13 +34,9 @@ from featurewire_rollout.fleet.fleet import Fleet
 from featurewire_rollout.steps import preflight
 from featurewire_rollout.steps.audit import Audit
 from featurewire_rollout.steps.reconcile import Reconciler
-from featurewire_rollout.steps.run import Pipeline
-from featurewire_rollout.steps.trial import Trial
-from featurewire_rollout.steps.watch import WatchConfig
+from featurewire_rollout.steps.run import run
+from featurewire_rollout.steps.watch import PROBE_IMAGES, WatchConfig, watch
 from featurewire_rollout.store.config_store import open_store
-
-if TYPE_CHECKING:
-    from featurewire_rollout.check import Report
 
 __all__ = ["Rollout"]
 
@@ -180,12 +179,23 @@ class Rollout:
             self._reconciler.apply(text, goal)
         return self.status()
 
-    def check(self, images: Path, **options: Any) -> Report:
-        """The same images through `stable` and `canary`; options as for `Trial.check`.
+    def check(
+        self,
+        images: Path,
+        config: CheckConfig = CheckConfig(),  # noqa: B008
+    ) -> Report:
+        """Compare the vectors that `stable` and `canary` make of the same images.
 
-        Changes nothing. Raises `RolloutError` when too few replicas answer.
+        Changes nothing. Raises `RolloutError` when too few replicas answer, and what `compare`
+        raises.
         """
-        report = self._trial().check(images, **options)
+        with self._clients(STABLE, CANARY) as (stable, canary):
+            report = compare(
+                Source(client=stable, name=STABLE),
+                Source(client=canary, name=CANARY),
+                images,
+                config,
+            )
         self._reconciler.note(
             command="check",
             model=self._config.model,
@@ -198,18 +208,21 @@ class Rollout:
 
     def watch(self, images: Path, config: WatchConfig) -> str:
         """Probe `stable` and `previous` for a while: why `stable` must go back, or nothing."""
-        return self._trial().watch(images, config, self._say)
+        with self._clients(STABLE, PREVIOUS) as (stable, previous):
+            contents = [path.read_bytes() for path in find_images(images)[:PROBE_IMAGES]]
+            self._say(f"watching stable and previous for {config.seconds:g} s")
+            return watch(stable, previous, contents, config)
 
     def run(
         self,
         version: int,
         images: Path,
         *,
+        check: CheckConfig = CheckConfig(),  # noqa: B008
         watch: WatchConfig = WatchConfig(),  # noqa: B008
         accept_new_space: bool = False,
         accept_bridge: bool = False,
         judged: Callable[[Report], None] = lambda _report: None,
-        **options: Any,
     ) -> int:
         """Start, check, promote, watch; roll back and unload `version` when it does not pass.
 
@@ -219,20 +232,36 @@ class Rollout:
         version is rolled back as well. Other operators are held off until the end.
         """
         with self._reconciler.step("run", version):
-            return Pipeline(self, self._say).run(
+            return run(
+                self,
                 version,
                 images,
+                check=check,
                 watch=watch,
                 accept_new_space=accept_new_space,
                 accept_bridge=accept_bridge,
                 judged=judged,
-                **options,
+                say=self._say,
             )
 
-    def _trial(self) -> Trial:
-        gather(self._fleet, self._patience, self._say, labels=(STABLE, CANARY))
-        config = self._config
-        return Trial(self._fleet.targets(), model=config.model, tls=config.tls, token=config.token)
+    @contextmanager
+    def _clients(self, *labels: str) -> Iterator[list[Client]]:
+        """A client of each label over all replicas, once enough of them answer."""
+        gather(self._fleet, self._patience, self._say, labels=labels)
+        config, targets = self._config, ",".join(self._fleet.targets())
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(
+                    Client(
+                        targets,
+                        model=config.model,
+                        label=label,
+                        tls=config.tls,
+                        channel=ChannelConfig(token=config.token),
+                    )
+                )
+                for label in labels
+            ]
 
     def _preflight(self, entry: Entry, fleet: FleetView, version: int, current: int) -> None:
         base_path = self._config.base_path or entry.base_path

@@ -12,6 +12,8 @@ from featurewire import Client, FeaturewireError, ImageError
 __all__ = ["Probes", "WatchConfig", "fault_of", "watch"]
 
 
+PROBE_IMAGES = 32
+"""Maximum number of images that the probes send in turn."""
 WATCH_RATIO = 2.0
 """A few probes scatter more than a check's images, so this is wider than its limit."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +11,9 @@ from featurewire_rollout.check import neighbours
 from featurewire_rollout.check.measures import Measure
 from featurewire_rollout.check.pairs import Pairs
 from featurewire_rollout.check.render import plots
+from featurewire_rollout.check.report import Report
 
-if TYPE_CHECKING:
-    from featurewire_rollout.check.report import Report
-
-__all__ = ["page"]
+__all__ = ["to_html"]
 
 MOST_IN_PLOT = 500
 STYLE = """
@@ -65,7 +62,7 @@ rect.open { fill: var(--open); opacity: .45; } rect.shown { fill: var(--soft); o
 """
 
 
-def page(report: Report) -> str:
+def to_html(report: Report) -> str:
     """The whole HTML document."""
     pairs, verdict = report.pairs, report.verdict
     title = (

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from featurewire_rollout import FleetError, RolloutError
+from featurewire_rollout.check import CheckConfig
 from featurewire_rollout.check.verdict import Outcome, Space, Verdict
 from featurewire_rollout.decide.entry import Entry
-from featurewire_rollout.steps.run import Pipeline
+from featurewire_rollout.steps.run import run
 from featurewire_rollout.steps.watch import WatchConfig
 
 REST = Entry(versions=(1,), labels={"stable": 1, "canary": 1})
@@ -66,7 +67,7 @@ class Steps:
     def start(self, version: int) -> None:
         self._do("start", TRIAL)
 
-    def check(self, images: Path, **options: Any) -> Any:
+    def check(self, images: Path, config: CheckConfig) -> Any:
         self._do("check", self.at)
         return self.found
 
@@ -85,13 +86,16 @@ class Steps:
         self._do(f"retire {version}", REST)
 
     def run(self, *, accept: bool = False, accept_bridge: bool = False) -> int:
-        return Pipeline(self, self.said.append).run(  # type: ignore[arg-type]
+        return run(
+            self,
             2,
             Path(),
+            check=CheckConfig(),
             watch=WatchConfig(),
             accept_new_space=accept,
             accept_bridge=accept_bridge,
             judged=lambda _report: None,
+            say=self.said.append,
         )
 
 
