@@ -100,7 +100,7 @@ def test_a_png_of_many_small_chunks_of_pixels_is_the_same_picture() -> None:
         np.testing.assert_array_equal(row, images[0])
 
 
-def test_a_png_with_an_unknown_chunk_is_decoded_unless_it_must_be_known() -> None:
+def test_a_png_is_decoded_unless_an_unknown_chunk_must_be_known() -> None:
     plain = encode(PHOTO, "PNG")
     may, must = (plain[:33] + chunk(kind, b"12") + plain[33:] for kind in (b"abCD", b"AbCD"))
     assert served(CONFIG)([may, must])[1].tolist() == [OK, CORRUPT]
