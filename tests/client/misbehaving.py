@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -132,7 +132,7 @@ class Misbehaving:
     def target(self) -> str:
         return f"localhost:{self.port}" if self._credentials else f"127.0.0.1:{self.port}"
 
-    def start(self) -> Misbehaving:
+    def start(self) -> Self:
         server = grpc.server(
             futures.ThreadPoolExecutor(self._threads),
             options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)],
@@ -152,7 +152,7 @@ class Misbehaving:
             self._server.stop(0).wait(60)
             self._server = None
 
-    def __enter__(self) -> Misbehaving:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
