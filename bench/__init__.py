@@ -1,1 +1,1 @@
-"""Benchmarks: each prints figures beside their limit or their peer, measured in one run."""
+"""Benchmarks: each prints figures with their limit or their peer, measured in one run."""

@@ -1,8 +1,8 @@
-"""`python -m bench [PART …] [--quick]`: measure the parts, one after the other, and write a report.
+"""`python -m bench [PART …] [--quick]`: measure parts, one after another, and write the report.
 
-The figures of a part, where it has any, replace those of the same part in the result file, so that
-a part can be measured again alone. The pages docs/measurements.md
-and docs/performance.md are made from the file.
+New figures replace those of the same part in the result file, so you can repeat a single part. A
+part without new figures keeps its old ones. The pages docs/measurements.md and docs/performance.md
+are made from the file.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ DOCS = ROOT / "docs"
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"among {', '.join(NAMES)}")
-    parser.add_argument("--quick", action="store_true", help=f"fewer rounds, kept apart in {QUICK}")
-    parser.add_argument("--report", action="store_true", help="only write the report again")
+    parser.add_argument("--quick", action="store_true", help=f"fewer rounds; results in {QUICK}")
+    parser.add_argument("--report", action="store_true", help="only write the pages again")
     options = parser.parse_args(argv)
     if unknown := sorted(set(options.parts) - set(NAMES)):
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(NAMES)}")
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
                 failed.append(name)
                 continue
             if not part["figures"]:
-                print("nothing to measure in this run; an earlier one's figures stay", flush=True)
+                print("nothing to measure in this run; earlier figures stay", flush=True)
                 continue
             results.save(file, results.load(file) | {name: part})
             print(report.of_part(results.load(file)[name]), flush=True)
@@ -75,10 +75,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measured(name: str, quick: bool) -> dict[str, object]:
-    """A part's figures and what they were measured on.
+    """Measure a part; returns its figures, the date and the machine.
 
-    In a process of its own: what one part imports or allocates must not show in the next one's
-    figures. In a quick run it may, because imports and starts would take most of the time.
+    Each part has its own process, so that imports and memory of one part do not affect the next. A
+    quick run uses this process, because imports and starts would take most of the time.
     """
     began, busy, own = time.perf_counter(), busy_seconds(), own_seconds()
     figures = figures_of(name, quick=True) if quick else _measured_apart(name)

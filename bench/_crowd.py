@@ -1,6 +1,7 @@
-"""A crowd of callers of single images in one cheap process, over gRPC or REST.
+"""Many callers of single images in one process, over gRPC or REST.
 
-The crowd shares its processor with the server: requests are made once, replies are not parsed.
+The callers share the CPU with the server. To be cheap, they build each request once and do not
+parse replies.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from featurewire._tfs.predict_pb2 import PredictRequest
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 Send = Callable[[int, float | None], Awaitable[bool]]
-"""Sends the image of a number with a timeout; True: answered, False: refused.
+"""Send the image with this number and a timeout in seconds. True: answered, False: rejected.
 
 Raises TimeoutError."""
 
 
 @dataclass
 class Tally:
-    """How calls ended; times in seconds."""
+    """Outcomes of calls; times in seconds."""
 
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
@@ -58,7 +59,7 @@ def predict_request(
 
 
 class Grpc:
-    """Calls over `connections` of their own."""
+    """Calls over this many connections, which nothing else uses."""
 
     def __init__(self, target: str, requests: list[bytes], connections: int = 4) -> None:
         options = [("grpc.use_local_subchannel_pool", 1)]
@@ -97,7 +98,7 @@ def rest_body(image: bytes) -> bytes:
 
 
 class Http:
-    """POST over kept connections, as many as are needed; the server's timeout is its own."""
+    """POST over keep-alive connections, as many as needed. The server applies its own timeout."""
 
     def __init__(self, port: int, path: str, bodies: list[bytes], kind: str = "") -> None:
         """`kind`: the content type."""
@@ -138,7 +139,7 @@ class Http:
 
 
 def rest(port: int, model: str, images: list[bytes]) -> Http:
-    """Calls of TensorFlow Serving's REST API, an image each."""
+    """Calls of TensorFlow Serving's REST API with one image each."""
     return Http(port, f"/v1/models/{model}:predict", [rest_body(image) for image in images])
 
 
@@ -153,9 +154,9 @@ async def one(send: Send, number: int, timeout: float | None, tally: Tally) -> N
 
 
 async def steady(send: Send, seconds: float, *, callers: int, skip: float = 0.0) -> float:
-    """Answers a second while `callers` each wait for one answer after the other.
+    """Answers per second in a closed loop of `callers`.
 
-    Of `seconds`, those after the first `skip`.
+    Runs for `seconds` and ignores the first `skip` seconds.
     """
     began = time.perf_counter()
     numbers, ends = itertools.count(), []
@@ -172,9 +173,9 @@ async def steady(send: Send, seconds: float, *, callers: int, skip: float = 0.0)
 
 
 async def closed_loop(send: Send, seconds: float, callers: int) -> list[float]:
-    """Latencies in seconds of `callers` who wait for one answer each, and end with the last one.
+    """Latencies in seconds of a closed loop of `callers`, which start no call after `seconds`.
 
-    Nobody calls after `seconds`. Raises RuntimeError if a call was refused.
+    Raises RuntimeError if a call was rejected or timed out.
     """
     began = time.perf_counter()
     numbers, tally = itertools.count(), Tally()
@@ -185,12 +186,12 @@ async def closed_loop(send: Send, seconds: float, callers: int) -> list[float]:
 
     await asyncio.gather(*(caller() for _ in range(callers)))
     if tally.refused or tally.late:
-        raise RuntimeError(f"{len(tally.refused)} calls were refused, {tally.late} timed out")
+        raise RuntimeError(f"{len(tally.refused)} calls were rejected, {tally.late} timed out")
     return tally.answered
 
 
 async def crowd(send: Send, seconds: float, *, per_second: float, timeout: float) -> Tally:
-    """Calls at Poisson times for `seconds`; then whoever still waits leaves."""
+    """Send calls at Poisson times for `seconds`, then cancel the calls in flight."""
     random_ = random.Random(1)
     tally, tasks = Tally(), set()
     began = due = time.perf_counter()

@@ -1,7 +1,7 @@
-"""The server's front around an engine that answers at once, or the handler of a bare `grpc.aio`.
+"""The server's front with an engine that answers at once, or a bare `grpc.aio` handler.
 
 `python -m bench._front_server featurewire|bare` prints its port and serves until its standard input
-ends. A line there closes the engine: calls wait from then on.
+ends. A line on standard input closes the engine, and all further calls wait.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ THREADS = 16
 
 
 class InstantEngine:
-    """The same vector for every image, at once while it is open."""
+    """Returns the same vector for every image at once, and waits while it is closed."""
 
     name, precision, side_by_side, pads = "instant", "float32", True, False
 
@@ -67,7 +67,7 @@ class InstantEngine:
 
 
 def featurewire_front(port: int) -> InstantEngine:
-    """Serve an engine as `featurewire serve` does."""
+    """Serve an engine in the same way as `featurewire serve`."""
     engine = InstantEngine()
     scheduler = BatchScheduler(0, unbatched=THREADS)
     manager = Manager(lambda *_: Runner(MODEL, engine, None, scheduler), ManagerConfig())
@@ -86,7 +86,7 @@ def featurewire_front(port: int) -> InstantEngine:
 
 
 async def bare(port: int) -> None:
-    """What `grpc.aio` itself costs: a handler that returns bytes that are there."""
+    """Serve a handler that returns fixed bytes, to measure the cost of `grpc.aio` itself."""
     reply = reply_of(1, DIMENSION)
 
     async def predict(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
@@ -102,7 +102,7 @@ async def bare(port: int) -> None:
 
 
 KEPT: list[grpc.aio.Server] = []
-"""A server ends when nothing refers to it."""
+"""Keeps the server alive: grpc stops a server without references."""
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

@@ -1,8 +1,8 @@
-"""A TensorFlow Serving look-alike that answers at once, so that only the client's cost shows.
+"""A fake TensorFlow Serving that answers at once, to measure only the client's cost.
 
 `python -m bench._instant_server --dimension 1536` prints its port and serves until its standard
-input closes; a line `cpu` there is answered with its processor seconds. It reads no more of a
-request than the number of rows, and sends a reply that was made once for that number.
+input closes. It answers a line `cpu` there with its CPU time in seconds. It reads only the number
+of rows from a request, and sends a reply that it has prepared for that number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERSION = 1
 def rows_of(request: bytes) -> int:
     """The first dimension of the request's only input.
 
-    The shape stands before the values on the wire, so the first bytes suffice.
+    The shape precedes the values on the wire, so the first bytes are enough.
     """
     for length in (256, 4096, len(request)):
         with contextlib.suppress(IndexError, ValueError):
@@ -75,7 +75,7 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
 
 @functools.cache
 def reply_of(rows: int, dimension: int) -> bytes:
-    """A whole `PredictResponse`, floats in `float_val` as TensorFlow Serving sends them."""
+    """A serialised `PredictResponse`, with floats in `float_val` as in TensorFlow Serving."""
     reply = predict_pb2.PredictResponse()
     reply.model_spec.name = "instant"
     reply.model_spec.version.value = VERSION
@@ -116,7 +116,7 @@ def serve(dimension: int) -> None:
 
 
 class InstantServer:
-    """The server in a process of its own."""
+    """The server in a separate process."""
 
     def __init__(self, dimension: int = 1536) -> None:
         self._process = subprocess.Popen(
@@ -129,7 +129,7 @@ class InstantServer:
         self.target = f"127.0.0.1:{int(self._process.stdout.readline())}"
 
     def cpu_seconds(self) -> float:
-        """Processor time that the server has used so far."""
+        """CPU time that the server has used until now."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print("cpu", file=self._process.stdin, flush=True)

@@ -2,7 +2,7 @@
 
     python -m bench._learned_pair FOLDER
 
-writes to FOLDER what `Pair` reads, for benchmarks that run without TensorFlow.
+writes the files of a `Pair` to FOLDER, for benchmarks that run without TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from bench._photos import SAMPLES
 from tests.support.pictures import NO_STAMPS, on_white, stamps
 
 LEARNED = 500
-"""Pictures that the bridge is made from; the others are new to it."""
+"""Number of pictures to fit the bridge with; the others test it."""
 CROPS = 2
-"""Of each of the other pictures, to search with."""
+"""Crops of each test picture, used as queries."""
 BATCH = 16
 
 
 def pictures() -> list[bytes]:
-    """The stamps and the sample photos as JPEGs, each content once, in an order drawn once."""
+    """The stamps and the sample photos as JPEGs without duplicates, in a fixed random order."""
     found = dict.fromkeys([on_white(path) for path in stamps()])
     if not found:
         raise SystemExit(f"{NO_STAMPS}: apt-get install tuxpaint-stamps-default")
@@ -39,7 +39,7 @@ def pictures() -> list[bytes]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Version 1 is Lite0, version 2 is Lite1 with a bridge to it; the pictures are new to it."""
+    """Version 1 is Lite0, version 2 is Lite1 with a bridge to version 1; and test pictures."""
 
     folder: Path
 
@@ -55,17 +55,20 @@ class Pair:
         return sorted((self.folder / "new").glob("*.jpg"))
 
     def crops(self) -> list[Path]:
-        """CROPS of each picture, picture by picture."""
+        """The crops of each picture, in the order of the pictures."""
         return sorted((self.folder / "crops").glob("*.jpg"))
 
     def vectors(self) -> dict[str, np.ndarray]:
-        """`old`, `new`, `bridged`: float32 `[N, 1 + CROPS, D]`, of each picture and its crops."""
+        """`old`, `new` and `bridged` vectors of each picture and its crops.
+
+        Each is float32 `[N, 1 + CROPS, D]`.
+        """
         with np.load(self.folder / "vectors.npz") as file:
             return dict(file)
 
 
 def write_pair(folder: Path) -> Pair:
-    """Write everything of a pair to `folder`; takes a minute or two."""
+    """Write all files of a pair to `folder`, which takes a minute or two."""
     from featurewire_exporter.quality.pictures import views
 
     pair, every = Pair(folder), pictures()
@@ -99,7 +102,7 @@ def write(images: Sequence[bytes], folder: Path, prefix: str = "") -> None:
 
 
 def export(folder: Path, name: str, *options: object) -> str:
-    """Export `lite0` or `lite1` as the next version: what the command says of its bridge."""
+    """Export `lite0` or `lite1` as the next version, and return the command's bridge report."""
     from tests.support.learned import write_learned_module
 
     module = write_learned_module(folder / name, name)

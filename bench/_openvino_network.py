@@ -1,4 +1,4 @@
-"""The published network as OpenVINO reads it, what it computes, and the same as an ONNX model."""
+"""A version's network as an OpenVINO model or an ONNX model, and its operations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_network(version: Path) -> Any:
 
 
 def _graph(version: Path) -> bytes:
-    """The network of a version directory as a GraphDef that stands alone."""
+    """The network of a version directory as a standalone, serialised GraphDef."""
     import_tensorflow()
     from featurewire_server.engines.openvino_graph import take_apart
 
@@ -36,10 +36,10 @@ def _graph(version: Path) -> bytes:
 
 
 def convolutions(model: Any) -> tuple[int, float]:
-    """How many the network has, and the operations that they take for one image.
+    """Number of convolutions in the network, and their operations for one image.
 
-    A multiplication and an addition for each weight at each place of the output. Everything else
-    that the network computes is below a hundredth of it.
+    Each weight costs a multiplication and an addition at each position of the output. All other
+    operations of the network together are below a hundredth of this.
     """
     one = model.clone()
     sizes = list(one.input(0).partial_shape)[1:]
@@ -53,7 +53,7 @@ def convolutions(model: Any) -> tuple[int, float]:
 
 
 def executed(compiled: Any) -> Counter[str]:
-    """What a compiled model computes its convolutions and products in: `i8`, `bf16`, `f32`, …"""
+    """Number of convolutions and products per run-time precision: `i8`, `bf16`, `f32`, …"""
     kinds = {"Convolution", "FullyConnected", "MatMul"}
     infos = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
     return Counter(

@@ -13,7 +13,7 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
 
 
 def photos(directory: Path) -> Iterator[tuple[str, Image.Image]]:
-    """(name, upright RGB picture) of each image of a folder, by name."""
+    """(name, upright RGB picture) for each image in a folder, sorted by name."""
     for path in sorted(directory.iterdir()):
         if path.suffix.lower() in SUFFIXES:
             with Image.open(path) as image:
@@ -25,12 +25,12 @@ def resized(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def covering(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The middle of the picture, enlarged or shrunk to fill these sides."""
+    """The middle of the picture, scaled to fill these sides."""
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
 def of_pixels(picture: Image.Image, pixels: float) -> Image.Image:
-    """The picture at its own shape, with about so many pixels."""
+    """The picture scaled to about this many pixels, with its aspect ratio."""
     scale = (pixels / (picture.width * picture.height)) ** 0.5
     return resized(picture, round(picture.width * scale), round(picture.height * scale))
 

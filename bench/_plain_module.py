@@ -1,6 +1,6 @@
-"""What TensorFlow Serving would run without this project: the hub module as it is.
+"""Write the version that TensorFlow Serving would run without this project.
 
-The module's own float32 graph and variables, behind a plain decode of every image in a `map_fn`.
+It decodes every image plainly in a `map_fn`, and runs the hub module's float32 graph and variables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A published model and an embedded server of it, for benchmarks."""
+"""A published model and an embedded server for benchmarks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAND_IN = ROOT / "build" / "models" / "stand-in"
 
 
 def published(scratch: Path) -> Path:
-    """The base path of the stand-in: the one of `make demo`, else exported into `scratch`."""
+    """The base path of the stand-in, from `make demo` or newly exported into `scratch`."""
     if any(entry.name.isdigit() for entry in (STAND_IN.iterdir() if STAND_IN.is_dir() else ())):
         return STAND_IN
     base_path = scratch / "inception_resnet_v2"
@@ -34,7 +34,7 @@ def published(scratch: Path) -> Path:
 
 @contextlib.contextmanager
 def serving(base_path: Path, model: str, *flags: str) -> Iterator[str]:
-    """`featurewire serve` with batching on free loopback ports; yields its address for gRPC."""
+    """Run `featurewire serve` with batching on free loopback ports; yields its gRPC address."""
     port = free_port()
     command = [
         *("-m", "featurewire_server", f"--port={port}", f"--model_name={model}"),
@@ -49,9 +49,9 @@ def serving(base_path: Path, model: str, *flags: str) -> Iterator[str]:
 def running(
     arguments: Sequence[str | Path], port: int, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process that listens on a loopback port, from then until it is told to end.
+    """Run a Python process, wait until it listens on a loopback port, and stop it at the end.
 
-    Raises RuntimeError with the end of its output if it does not listen.
+    Raises RuntimeError with the end of its output if it does not listen in time.
     """
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
@@ -77,14 +77,14 @@ def running(
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
-            # Workers that outlive the server that started them: it leads a group of its own.
+            # Workers may outlive their server, so kill its whole process group.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def standing_still(servers: Collection[int]) -> Iterator[None]:
-    """These processes of `running`, with what they have started, compute nothing meanwhile."""
+    """Stop these processes of `running`, and their children, until the context ends."""
     for pid in servers:
         os.killpg(pid, signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""What the server's benchmarks share: images, rates, and the engine in a process of its own."""
+"""Helpers of the server's benchmarks: images, rates, and the engine without a server."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def jpegs(side: int = SIDE) -> list[bytes]:
 
 
 def server_pid(target: str) -> int:
-    """The process that serves `target`, among this process's children."""
+    """Process id of the child that serves `target`."""
     return _server(target)[0]
 
 
 def rest_port(target: str) -> int:
-    """Where the server of `target` answers REST."""
+    """The REST port of the server at `target`."""
     (found,) = re.findall(r"--rest_api_port=(\d+)", _server(target)[1])
     return int(found)
 
 
 def _server(target: str) -> tuple[int, str]:
-    """The process of a server and its command line."""
+    """Process id and command line of the child that serves `target`."""
     port = target.rsplit(":", 1)[1]
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -60,13 +60,13 @@ def _server(target: str) -> tuple[int, str]:
             command = (entry / "cmdline").read_text()
             if parent == os.getpid() and f"--port={port}" in command:
                 return int(entry.name), command
-    raise RuntimeError(f"no server of {target} among this process's children")
+    raise RuntimeError(f"no child process serves {target}")
 
 
 def stream_rate(client: Client, contents: Iterable[bytes], seconds: float) -> tuple[int, float]:
-    """Images, and images a second, of one stream that is fed for `seconds`.
+    """Number of images and images per second of one stream with input for `seconds`.
 
-    From its start to its last result. Raises the first image's error.
+    The time counts until the last result. Raises the first image's error.
     """
     started = time.perf_counter()
     deadline = started + seconds
@@ -81,14 +81,14 @@ def stream_rate(client: Client, contents: Iterable[bytes], seconds: float) -> tu
 
 
 def single_time(client: Client, image: bytes) -> float:
-    """Seconds that one image took."""
+    """Latency of one image in seconds."""
     started = time.perf_counter()
     client.embed(image)
     return time.perf_counter() - started
 
 
 class Alone:
-    """The engine alone, without a server, in this process."""
+    """The engine without a server, in this process."""
 
     def __init__(self, version: Path, name: str, precision: str) -> None:
         from bench.engines import load
@@ -108,7 +108,7 @@ class Alone:
         """`single NUMBER`: seconds of that image alone; `batch COUNT`: median of a full batch."""
         if what == "rate":
             started = time.perf_counter()
-            # Two, as the server's batch threads: one decodes while the other computes.
+            # Two threads, as in the server: one decodes while the other computes.
             with futures.ThreadPoolExecutor(2) as pool:
                 batches = pool.map(self._batches_until, [started + amount] * 2)
             self._images = BATCH * sum(batches)
@@ -138,7 +138,7 @@ class Alone:
 
 
 class InProcess:
-    """The same in a process of its own, which answers questions."""
+    """The engine without a server, in a separate process that is controlled over pipes."""
 
     def __init__(self, version: Path, engine: str, precision: str) -> None:
         self._child = subprocess.Popen(
@@ -168,7 +168,7 @@ class InProcess:
         self._child.stdin.flush()
         answer = self._child.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the engine's process ended with {self._child.wait()}")
+            raise RuntimeError(f"the engine's process ended with status {self._child.wait()}")
         return float(answer)
 
     def __enter__(self) -> InProcess:
@@ -182,7 +182,7 @@ class InProcess:
 
 
 def alone_in(quick: bool) -> Callable[..., contextlib.AbstractContextManager[Alone | InProcess]]:
-    """A quick run has the engine in its own process already."""
+    """`Alone` in a quick run, whose process has the engine already, else `InProcess`."""
     return _alone if quick else InProcess
 
 

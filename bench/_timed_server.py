@@ -1,7 +1,7 @@
-"""The embedded server with a network of a fixed time, so that several of them share a few cores.
+"""The embedded server with a network of fixed speed, so that several servers can share few cores.
 
-`python -m bench._timed_server FIXED PER_IMAGE FLAGS…`: everything is the server's own, but each
-batch takes FIXED + PER_IMAGE * rows seconds, most of which it sleeps.
+`python -m bench._timed_server FIXED PER_IMAGE FLAGS…`: each batch takes FIXED + PER_IMAGE * rows
+seconds, and sleeps most of that time. Everything else is the real server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from featurewire_server.models import loading
 
 
 class TimedEngine:
-    """An engine that answers no sooner than its network would."""
+    """An engine that delays each answer to the time that its network would take."""
 
     side_by_side = False
 
@@ -47,7 +47,7 @@ class TimedEngine:
 
 def main(argv: list[str]) -> int:
     fixed, per_image = map(float, argv[:2])
-    # Replaced where the server looks it up.
+    # Replace the function in the module where the server looks it up.
     load = vars(loading)["load_engine"]
     vars(loading)["load_engine"] = lambda *args, **kw: TimedEngine(
         load(*args, **kw), fixed, per_image

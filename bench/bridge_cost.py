@@ -1,8 +1,8 @@
-"""What a bridge costs beside the network: its signature and the native one, in turn.
+"""Cost of a bridge, compared with the network: calls of both signatures in turn.
 
-The full network with a bridge to an older version's space; one image a call, then eight. Each pair
-is one call of both, in either order; the figure is the median of the pairs' differences, by the
-median native call, with the median's interval (95 %, by order statistics).
+Measures the full-size network with a bridge to an older version's space, with one image per call
+and then with eight. A pair is one call of each signature, in alternating order. The result is the
+median difference, relative to the median native call, with its 95 % interval (by order statistics).
 
     python -m bench.bridge_cost VERSION_DIR [--pairs N] [ENGINE …]
 
@@ -32,7 +32,7 @@ Run = Callable[[str, np.ndarray], object]
 
 
 def runner(engine: str, version: Path) -> Run:
-    """What calls a signature with encoded images."""
+    """A function that calls a signature with encoded images."""
     if engine == "session":
         from featurewire_exporter.version.artifact import ArtifactSession
 
@@ -46,7 +46,7 @@ def runner(engine: str, version: Path) -> Run:
 
 
 def measure(run: Run, signature: str, images: np.ndarray, pairs: int) -> list[str]:
-    """Milliseconds of a native call, and what the bridge adds, as shares of that."""
+    """Milliseconds of a native call, and the bridge's share of it with the share's interval."""
 
     def seconds(name: str) -> float:
         began = time.perf_counter()

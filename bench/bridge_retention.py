@@ -1,8 +1,8 @@
-"""What bridges between EfficientNet-Lite0 and Lite1 keep, learned from 50 to 500 pictures.
+"""Recall that bridges between EfficientNet-Lite0 and Lite1 retain, learned from 50 to 500 pictures.
 
-The pictures are Debian's `tuxpaint-stamps-default` and the sample photos. Those after the first 500
-are tested with: two crops of each are looked for among them. "Kept" is the share of what embedding
-everything again would bring.
+The pictures are Debian's `tuxpaint-stamps-default` and the sample photos. Two crops of each picture
+after the first 500 are searched for among these pictures. "Kept" is the recall relative to that of
+embedding everything again.
 
     python -m bench.bridge_retention [--views N]
 """
@@ -25,7 +25,7 @@ NAMES = ("lite0", "lite1")
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.bridge_retention", description=__doc__)
-    parser.add_argument("--views", type=int, default=4, help="of each picture")
+    parser.add_argument("--views", type=int, default=4, help="views per picture")
     options = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from featurewire_exporter.bridge.embedding import embed_pictures

@@ -1,7 +1,7 @@
-"""What a service takes on with the client: import time and installed size.
+"""Import time and installed size of the client.
 
-Side by side with `tensorflow-serving-api` and the TensorFlow that it needs. The client is
-installed with pip into an environment of its own; the peer is measured where it is installed.
+Compared with `tensorflow-serving-api` and its TensorFlow. The client is installed with pip into a
+separate environment; the peer is measured in this one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LIMIT_SECONDS, LIMIT_SHARE, LIMIT_MB, LIMIT_OWN_MB = 0.2, 0.1, 100.0, 1.0
 
 
 def import_seconds(python: Path, statement: str, runs: int) -> float:
-    """Median over fresh processes; the first one, which fills the disk cache, does not count."""
+    """Median over new processes, without the first one, which fills the disk cache."""
     times = []
     for _ in range(runs + 1):
         done = subprocess.run(
@@ -51,7 +51,7 @@ def import_seconds(python: Path, statement: str, runs: int) -> float:
 
 
 def megabytes(distribution: importlib.metadata.Distribution) -> float:
-    """What the distribution's files take on disk, compiled modules included, in 10^6 bytes."""
+    """Size of the distribution's files on disk, including compiled modules, in 10^6 bytes."""
     files = {Path(str(distribution.locate_file(file))) for file in distribution.files or ()}
     return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
@@ -74,7 +74,7 @@ def closure(name: str) -> dict[str, importlib.metadata.Distribution]:
 
 
 def install_client(folder: Path) -> Path:
-    """An environment with the client and what it needs; returns its interpreter."""
+    """Make an environment with the client and its requirements; returns its interpreter."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     locked = [sys.executable, str(ROOT / "scripts" / "locked.py"), "client"]
@@ -128,10 +128,10 @@ def main() -> int:
     print_table(
         ["installed", "MB"],
         [
-            ["featurewire and what it needs", f"{total:.1f}"],
+            ["featurewire and its requirements", f"{total:.1f}"],
             *rows,
-            ["tensorflow-serving-api and what it needs", f"{peer_mb:.0f}"],
-            ["limit, of it ours", f"{LIMIT_MB:.0f}, {LIMIT_OWN_MB:.0f}"],
+            ["tensorflow-serving-api and its requirements", f"{peer_mb:.0f}"],
+            ["limit; for featurewire alone", f"{LIMIT_MB:.0f}; {LIMIT_OWN_MB:.0f}"],
         ],
     )
     held = (

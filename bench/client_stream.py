@@ -1,14 +1,13 @@
-"""`Client.stream`: are the defaults as good as the best fixed number in flight, and what limits it?
+"""`Client.stream`: are its defaults as good as the best fixed number of requests in flight?
 
-`embedded`: the embedded server with the published artifact and real photos. The defaults against
-every fixed number of requests in flight, taking turns so that a drift of the machine meets all
-alike.
+`embedded`: the embedded server with a published version and real photos. The defaults and every
+fixed number of requests in flight take turns, so that drift of the machine affects all equally.
 
-`beside`: two streams at once, with the defaults and with fixed numbers: what each gets, and how
-many requests they have in flight.
+`beside`: two streams at once, with the defaults and with fixed numbers: the rate of each, and their
+requests in flight.
 
-`instant`: a server that answers at once, in a process of its own: images/s and MB/s of one client
-process, the processor time of both processes, and a profile of the client's.
+`instant`: a server that answers at once, in a separate process: images/s and MB/s of one client
+process, CPU time of both processes, and a profile of the client.
 
     python -m bench.client_stream [embedded|beside|instant] [--base-path DIR] [--seconds S]
 """
@@ -114,8 +113,10 @@ def beside(base_path: Path | None, seconds: float) -> bool:
 def pair(
     target: str, config: StreamConfig, contents: list[bytes], seconds: float
 ) -> tuple[list[float], float]:
-    """Two streams for `seconds`, the second a little later: images/s of each in the second half,
-    and the mean of all requests in flight."""
+    """Run two streams for `seconds`, the second one starting a little later.
+
+    Returns images/s of each in the second half, and the mean number of requests in flight of both.
+    """
     clients = [Client(target, model=MODEL, stream=config) for _ in range(2)]
     for client in clients:
         client.wait_until_ready(120)
@@ -176,7 +177,7 @@ def instant() -> None:
         )
         profile = cProfile.Profile()
         profile.runcall(lambda: list(client.stream(distinct(INSTANT_IMAGES // 4))))
-    print(f"\nthe caller's thread, by own time, {INSTANT_IMAGES // 4} images:")
+    print(f"\nprofile of the calling thread, {INSTANT_IMAGES // 4} images:")
     pstats.Stats(profile, stream=sys.stdout).strip_dirs().sort_stats("tottime").print_stats(14)
 
 
@@ -185,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("part", nargs="?", choices=["embedded", "beside", "instant"])
     parser.add_argument("--base-path", type=Path, help="a published model; default: the stand-in")
     parser.add_argument(
-        "--seconds", type=float, default=ROUND_SECONDS, help="of a round: some full batches' worth"
+        "--seconds", type=float, default=ROUND_SECONDS, help="of a round; use several full batches"
     )
     args = parser.parse_args(argv)
     print(describe("tensorflow", "grpcio", "numpy", "protobuf"))

@@ -1,4 +1,4 @@
-"""The engines of the embedded server in process, by the name and precision of a benchmark."""
+"""Loads an engine of the embedded server into this process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from featurewire_server.engines.load import load_engine
 
 @cache
 def load(version: Path, engine: str, precision: str) -> Engine:
-    """`engine`: `tensorflow` or `openvino`; `precision`: `float32`, `bfloat16` or `int8`.
+    """Load a version once; all parts of a quick run share it.
 
-    Loaded once: parts of a quick run share a process.
+    `engine`: `tensorflow` or `openvino`; `precision`: `float32`, `bfloat16` or `int8`.
     """
     mixed = precision if precision == "bfloat16" else ""
     config = EngineConfig(engine=engine, mixed_precision=mixed, int8=precision == "int8")

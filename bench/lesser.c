@@ -1,7 +1,7 @@
-/* Answers the CPUID instructions of a program without some instruction sets of the processor.
+/* Hides instruction sets of the CPU from a program by changing the answers of CPUID.
  *
- * Loaded before everything else (LD_PRELOAD), it lets CPUID fault, and clears bits in the answers:
- * those of the sets named in FEATUREWIRE_BENCH_WITHOUT. The bits are Intel's, of leaf 7.
+ * Loaded with LD_PRELOAD, it makes CPUID fault, handles the fault, and clears the bits of the sets
+ * in FEATUREWIRE_BENCH_WITHOUT. The bits are Intel's, in leaf 7.
  */
 #define _GNU_SOURCE
 #include <cpuid.h>
@@ -36,7 +36,7 @@ static void answer(int number, siginfo_t *info, void *context) {
   greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
   const unsigned char *code = (const unsigned char *)registers[REG_RIP];
   if (info->si_code != SI_KERNEL || code[0] != 0x0f || code[1] != 0xa2) {
-    signal(SIGSEGV, SIG_DFL); /* another fault: it comes again, and ends the program */
+    signal(SIGSEGV, SIG_DFL); /* not from CPUID: the fault repeats and ends the program */
     return;
   }
   uint32_t leaf = registers[REG_RAX], subleaf = registers[REG_RCX], eax, ebx, ecx, edx;
@@ -61,5 +61,5 @@ __attribute__((constructor)) static void begin(void) {
   struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER};
   if (!(without = getenv("FEATUREWIRE_BENCH_WITHOUT"))) return;
   sigaction(SIGSEGV, &action, NULL);
-  if (let_cpuid_run(0)) abort(); /* rather than measure the whole processor */
+  if (let_cpuid_run(0)) abort(); /* do not measure the unrestricted CPU */
 }

@@ -1,8 +1,9 @@
-"""Programs that take this processor for a lesser one, without some of its instruction sets.
+"""Runs programs as if this CPU were an older one, without some of its instruction sets.
 
-Libraries choose their kernels by what CPUID answers, and Linux lets a program's CPUID fault
-(`cpuid_fault` in /proc/cpuinfo), so `lesser.c` answers instead. What a library's own variable would
-hide, ONEDNN_MAX_CPU_ISA, the others still see: OpenVINO then asks oneDNN for what it has not.
+Libraries choose their kernels by the answers of the CPUID instruction. Linux can make CPUID fault
+(`cpuid_fault` in /proc/cpuinfo), so `lesser.c` handles the fault and gives other answers. The
+variable ONEDNN_MAX_CPU_ISA is not enough: it hides instruction sets only from oneDNN, and OpenVINO
+would still request kernels that oneDNN then lacks.
 
     python -m bench.lesser      the kernels of a convolution in each precision, as JSON
 """
@@ -26,27 +27,27 @@ LIBRARY = ROOT / "build" / "bench" / "lesser.so"
 
 @dataclass(frozen=True, kw_only=True)
 class Processor:
-    """One that programs can take this one for."""
+    """A CPU that this one can imitate."""
 
     name: str
     needs: str
-    """The newest of its instruction sets, as /proc/cpuinfo names it."""
+    """Its newest instruction set, as named in /proc/cpuinfo."""
     without: str
-    """What it has not."""
+    """Instruction sets that it lacks."""
     precisions: tuple[str, ...] = ("float32", "int8")
-    """In which it computes faster than in those before."""
+    """Precisions, each faster on it than the one before."""
     vnni: bool = True
 
     @property
     def hidden(self) -> str:
-        """What of it this one has, so that `lesser.c` has to hide it."""
+        """The sets in `without` that this CPU has, which `lesser.c` must hide."""
         flags = _flags()
         found = [word for word in self.without.split() if any(word in flag for flag in flags)]
         return " ".join(found)
 
     @contextlib.contextmanager
     def seen(self) -> Iterator[None]:
-        """Processes that are started meanwhile take this processor for it."""
+        """Make processes that start in this context see the other CPU."""
         hidden = self.hidden
         if not hidden:
             yield
@@ -56,7 +57,7 @@ class Processor:
             yield
 
     def kernels(self) -> dict[str, str]:
-        """The kernel of a convolution by precision, which says what OpenVINO takes it for."""
+        """The kernel of a convolution by precision, which shows how OpenVINO sees the CPU."""
         with self.seen():
             command = [sys.executable, "-m", "bench.lesser"]
             found = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT)
@@ -80,7 +81,7 @@ PROCESSORS = (
 
 
 def here() -> list[Processor]:
-    """Those that this one can be taken for, or is."""
+    """The CPUs that this one is or can imitate."""
     flags = _flags()
     hides = "cpuid_fault" in flags
     return [each for each in PROCESSORS if each.needs in flags and (hides or not each.hidden)]

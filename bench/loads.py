@@ -1,4 +1,4 @@
-"""A closed loop against a server, and what a row of the report keeps of it."""
+"""Closed loops of callers, and their results as a row of the report."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.timing import percentiles
 from featurewire import Client
 
 Loop = Callable[[float, int], tuple[int, list[float]]]
-"""From seconds and callers to how many images were answered when it ends, and latencies in seconds,
-which a stream does not have."""
+"""Runs for some seconds with a number of callers. Returns the number of answered images and their
+latencies in seconds; a stream has none."""
 
 
 def cheap(connect: Callable[[], Grpc | Http]) -> Loop:
-    """Callers in one event loop whose requests are made already and whose replies nobody reads."""
+    """Callers in one event loop, with prepared requests and without parsing replies."""
 
     async def loop(seconds: float, callers: int) -> tuple[int, list[float]]:
         send = connect()
@@ -36,7 +36,7 @@ def cheap(connect: Callable[[], Grpc | Http]) -> Loop:
 
 
 def threads(call: Callable[[int], object]) -> Loop:
-    """Callers on a thread each; `call` takes the number of an image and returns its vector."""
+    """One thread per caller; `call` takes the number of an image and returns its vector."""
 
     def run(seconds: float, callers: int) -> tuple[int, list[float]]:
         numbers, latencies = itertools.count(), []
@@ -56,7 +56,7 @@ def threads(call: Callable[[int], object]) -> Loop:
 
 
 def streaming(client: Client, contents: list[bytes]) -> Loop:
-    """One stream with its defaults, however many callers are asked for."""
+    """One stream with its defaults, whatever the number of callers."""
 
     def run(seconds: float, _callers: int) -> tuple[int, list[float]]:
         return stream_rate(client, contents, seconds)[0], []
@@ -66,13 +66,13 @@ def streaming(client: Client, contents: list[bytes]) -> Loop:
 
 @dataclass
 class Row:
-    """What one load gave, round by round."""
+    """One load and its results, by round."""
 
     name: str
     in_flight: int
     loop: Loop
     pid: int
-    """The server's; its children's processor time is counted too."""
+    """Process id of the server. CPU time includes its children."""
     rates: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     server_cpu: list[float] = field(default_factory=list)

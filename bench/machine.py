@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and how its tables are printed."""
+"""The machine of a benchmark, CPU times, and printed tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("tensorflow", "openvino", "onnxruntime", "grpcio", "bentoml", "litse
 
 
 def machine() -> dict[str, object]:
-    """What the figures of a run were measured on."""
+    """The machine and the package versions of a run."""
     name, flags = _processor()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     versions = {"python": platform.python_version()}
@@ -32,7 +32,7 @@ def machine() -> dict[str, object]:
 
 
 def describe(*packages: str) -> str:
-    """One line: processor, usable cores, the instruction sets that matter, package versions."""
+    """One line: CPU, usable cores, relevant instruction sets, package versions."""
     name, flags = _processor()
     parts = [f"{name}, {usable_cores()} cores", " ".join(flags)]
     parts += [f"{package} {importlib.metadata.version(package)}" for package in packages]
@@ -40,7 +40,7 @@ def describe(*packages: str) -> str:
 
 
 def _processor() -> tuple[str, list[str]]:
-    """Its name, and those instruction sets that it has and that matter."""
+    """The CPU's name, and its instruction sets among `FLAGS`."""
     name, flags = platform.machine(), set()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -58,14 +58,14 @@ def usable_cores() -> int:
 
 
 def own_seconds() -> float:
-    """Processor time of this process and of all below it, those that have ended, too."""
+    """CPU time of this process and of all its descendants, including ended ones."""
     ended = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     return ended + tree_cpu_seconds(os.getpid())
 
 
 def tree_cpu_seconds(pid: int) -> float:
-    """Processor time so far of a process and of all below it."""
-    # Processes and threads end meanwhile: what is read of the others counts.
+    """CPU time of a process and its descendants until now."""
+    # Skip processes and threads that end during the loop.
     seconds = 0.0
     with contextlib.suppress(OSError):
         seconds += cpu_seconds(pid)
@@ -77,13 +77,13 @@ def tree_cpu_seconds(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far, all its threads together."""
+    """CPU time of all threads of a process until now."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int, field: str = "VmRSS") -> float:
-    """Resident memory in bytes; `VmHWM`: the most that it was."""
+    """Resident memory in bytes; with `VmHWM`, its maximum."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -91,7 +91,7 @@ def resident(pid: int, field: str = "VmRSS") -> float:
 
 
 def busy_seconds() -> float:
-    """Processor time of all processes of the machine so far."""
+    """CPU time of all processes of the machine until now."""
     fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     idle, waiting = 3, 4
     used = (int(value) for at, value in enumerate(fields[:8]) if at not in (idle, waiting))
@@ -99,7 +99,7 @@ def busy_seconds() -> float:
 
 
 def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print columns: the first to the left, the others to the right."""
+    """Print columns, the first one left-aligned and the others right-aligned."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:

@@ -1,12 +1,14 @@
-"""A change from EfficientNet-Lite0 to Lite1 under an index that is searched and written to.
+"""An upgrade from EfficientNet-Lite0 to Lite1 with an index that is searched and written to.
 
-Two replicas, a writer and searches without a pause and without retries. Version 2, with a bridge,
-is rolled out; `samples/reindex` embeds the index again behind it, is killed with -9 on the way, and
-searches change over; version 1 is retired. Searches are crops of pictures that the bridge has not
-seen. Their recall in each phase stands beside the bridged figure: the recall of the same crops by
-the bridge in the old vectors of all these pictures, computed in one process beforehand.
+Two replicas, a writer, and continuous searches without retries. First version 2, with a bridge, is
+rolled out. Then `samples/reindex` re-embeds the index, is killed with -9 several times, and
+switches the searches to the new table. Finally version 1 is retired.
 
-It runs in the environment that `make test-samples` makes.
+Searches are crops of pictures that are not in the bridge's fit. The recall of each phase is
+compared with the bridge's: the recall of the same crops through the bridge, in the old vectors of
+all these pictures, computed beforehand in one process.
+
+This benchmark runs in the environment of `make test-samples`.
 
     python -m bench.migration [--index lance|faiss] [--searchers N] [--pair DIR]
 """
@@ -35,19 +37,19 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES_PYTHON = ROOT / ".venv-samples" / "bin" / "python"
 FIRST = 220
-"""Rows before the change; the writer adds the other pictures."""
+"""Rows of the index at the start; the writer adds the other pictures."""
 KILLS = 3
 WRITE_SECONDS = 0.5
 SEARCHES = 400
-"""In a phase, at least."""
+"""Minimum number of searches per phase."""
 WINDOW = 200
-"""Searches in a row whose recall is compared."""
+"""Number of consecutive searches whose recall is compared."""
 SAME = 0.9999
-"""Cosine of a row and of the image's vector."""
+"""Minimum cosine between a row and the right vector of its image."""
 
 
 class Queries:
-    """Crops in turn, and what each finds by the bridge in the old vectors of all pictures."""
+    """The crops in turn, and the rank of each crop's picture through the bridge."""
 
     def __init__(self, pair: Pair) -> None:
         self._names = [path.name for path in pair.pictures()]
@@ -63,13 +65,13 @@ class Queries:
         return Query(crop, self._names[crop // CROPS], self._crops[crop])
 
     def recall(self, searches: Sequence[Search], within: int) -> tuple[float, float]:
-        """Measured, and the bridged figure of the same crops."""
+        """Measured recall of searches, and the bridge's recall of the same crops."""
         found = [each.rank is not None and each.rank <= within for each in searches]
         bridged = self.bridged[[each.query.key for each in searches]] <= within
         return float(np.mean(found)), float(bridged.mean())
 
     def least_lead(self, searches: Sequence[Search], within: int) -> float:
-        """By how much the recall of WINDOW searches is above their bridged figure, at worst."""
+        """Smallest difference between measured and bridged recall over WINDOW searches."""
         leads = []
         for start in range(len(searches) - WINDOW + 1):
             measured, bridged = self.recall(searches[start : start + WINDOW], within)
@@ -78,7 +80,7 @@ class Queries:
 
 
 def ranks(crops: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """`[N * CROPS]`: which each crop's own picture is among the nearest, from 1 on."""
+    """Rank of each crop's own picture among the nearest, from 1: int `[N * CROPS]`."""
     queries = unit(crops.reshape(-1, crops.shape[2]))
     similarity = queries @ unit(index).T
     own = similarity[np.arange(len(queries)), np.arange(len(queries)) // CROPS]
@@ -90,9 +92,9 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def rows_by_space(index: Any, pair: Pair, names: list[str]) -> dict[str, int]:
-    """How many rows of which table are which version's vector of their picture, and how many none.
+    """Number of rows per table and kind of vector; rows with any other vector are "wrong".
 
-    Rows that are missing or there twice count as none, too.
+    Missing and duplicate rows also count as wrong.
     """
     vectors = pair.vectors()
     counts = dict.fromkeys(["old, native", "old, bridged", "new, native", "wrong"], 0)
@@ -117,7 +119,7 @@ def rows_by_space(index: Any, pair: Pair, names: list[str]) -> dict[str, int]:
 def migrate(
     pair: Pair, backfill: Backfill, searchers: int
 ) -> tuple[list[tuple[str, list[Search]]], list[str], list[str]]:
-    """The searches of each phase, the names written, and what failed."""
+    """Run the upgrade; returns the searches of each phase, the written names and the failures."""
     from tests.support.migration import Traffic, add
 
     replicas, queries, pictures = backfill.replicas, Queries(pair), pair.pictures()
@@ -169,11 +171,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.migration", description=__doc__)
     parser.add_argument("--index", choices=("lance", "faiss"), default="lance")
     parser.add_argument("--searchers", type=int, default=4)
-    parser.add_argument("--pair", type=Path, help="what `bench._learned_pair` wrote")
+    parser.add_argument("--pair", type=Path, help="folder of `bench._learned_pair`")
     options = parser.parse_args(argv)
     if importlib.util.find_spec("lancedb") is None:
         if not SAMPLES_PYTHON.exists():
-            print("skipped: it needs the environment that `make test-samples` makes")
+            print("skipped: run `make test-samples` once to make its environment")
             return 0
         arguments = sys.argv[1:] if argv is None else argv
         os.execv(SAMPLES_PYTHON, [str(SAMPLES_PYTHON), "-m", "bench.migration", *arguments])
@@ -208,12 +210,12 @@ def report(
     print_table(["phase", "searches", "recall@1", "bridged", "recall@10", "bridged"], table)
     every = [search for _, searches in phases for search in searches]
     leads = [queries.least_lead(every, within) for within in (1, 10)]
-    print(f"worst {WINDOW} searches in a row: {leads[0]:+.3f} at 1, {leads[1]:+.3f} at 10")
+    print(f"worst {WINDOW} consecutive searches: {leads[0]:+.3f} at 1, {leads[1]:+.3f} at 10")
     print("rows: " + ", ".join(f"{count} {name}" for name, count in rows.items()))
     print(f"failed: {len(failures)}")
     for failure in failures[:5]:
         print(f"  {failure}")
-    print("wanted: failed 0; 0 wrong; no phase below the bridged figure of its crops")
+    print("goal: failed 0; 0 wrong; each phase at least at the bridge's recall")
     recalls = [[queries.recall(each, within) for within in (1, 10)] for _, each in phases]
     below = any(found < bridged for phase in recalls for found, bridged in phase)
     return int(bool(failures or rows["wrong"] or below))

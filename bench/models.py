@@ -1,6 +1,6 @@
-"""The models that benchmarks measure, made once into `build/bench`.
+"""The models that benchmarks measure, made once in `build/bench`.
 
-Each is made by a process of its own: TensorFlow keeps the memory that it takes.
+Each model is made in a separate process, because TensorFlow never returns its memory.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ FOLDER = ROOT / "build" / "bench"
 
 
 def make(*, quick: bool) -> None:
-    """Make what the parts need, two at a time: most of the work is done by one thread.
+    """Make the models, two at a time, because most of the work is single-threaded.
 
-    The parts of a quick run share this process, so what takes long to load is loaded meanwhile.
+    A quick run also loads the slowest model in the meantime, because its parts share this process.
     """
     with futures.ThreadPoolExecutor(2) as pool:
         first = [pool.submit(module), pool.submit(learned)]
@@ -37,20 +37,20 @@ def make(*, quick: bool) -> None:
 
 
 def stand_in() -> Path:
-    """The newest version of the stand-in: the network of the project with random weights."""
+    """The newest version of the stand-in, the full-size network with random weights."""
     return _exported(module, FOLDER / "stand-in")
 
 
 def stand_in_with(precision: str) -> Path | None:
-    """A version of the stand-in that can be computed in `precision`.
+    """A version of the stand-in for this precision.
 
-    One in 8 bits takes minutes to make: `python -m bench.models` does. None before that.
+    None for int8 until `python -m bench.models` has made it, which takes minutes.
     """
     return stand_in() if precision != "int8" else newest(FOLDER / "stand-in-int8")
 
 
 def stand_in_for_any() -> Path | None:
-    """A version of the stand-in in 8 bits for processors without VNNI, too."""
+    """An 8-bit version of the stand-in that also runs on CPUs without VNNI."""
     version = stand_in_with("int8")
     if version:
         about = json.loads((version / MANIFEST).read_text())
@@ -68,7 +68,7 @@ def onnx() -> Path:
 
 
 def plain() -> Path:
-    """The version that TensorFlow Serving would serve without this project."""
+    """A version as TensorFlow Serving would serve it without this project."""
     return made(
         FOLDER / "plain" / "1",
         lambda version: _run("-m", "bench._plain_module", str(module()), version),
@@ -97,18 +97,18 @@ def learned_module() -> Path:
 
 
 def learned() -> Path:
-    """The newest version made of `learned_module`."""
+    """The newest version exported from `learned_module`."""
     return _exported(learned_module, FOLDER / "lite0")
 
 
 def learned_with(precision: str) -> Path | None:
-    """As `stand_in_with`."""
+    """A version of `learned_module` for this precision, or None; see `stand_in_with`."""
     return learned() if precision != "int8" else newest(FOLDER / "lite0-int8")
 
 
 @cache
 def loaded(folder: Path) -> Any:
-    """What `hub.load` makes of a module."""
+    """The result of `hub.load` for a module."""
     import tensorflow_hub as hub
 
     return hub.load(str(folder))
@@ -130,7 +130,7 @@ def newest(base_path: Path) -> Path | None:
 
 
 def made(path: Path, make: Callable[[str], None]) -> Path:
-    """`path`, which `make` writes unless it is there. Half of one is never there."""
+    """Return `path`; if it does not exist, `make` writes it, and a rename puts it there whole."""
     if not path.exists():
         making = path.with_name(f"{path.name}.making")
         shutil.rmtree(making, ignore_errors=True)

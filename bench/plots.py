@@ -1,4 +1,4 @@
-"""The plots of the report, made of the result file."""
+"""The plots of the report, made from the result file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(parts: Mapping[str, Any], folder: Path) -> None:
 
 
 def _batches(figures: Iterable[Mapping[str, Any]], file: Path) -> None:
-    """Images a second of each way to run the network, by batch size, and the limits."""
+    """Plot the throughput of each way to run the network, and the limits, by batch size."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for figure in figures:
         if figure["table"].startswith("Batch of "):
@@ -54,7 +54,7 @@ def _latency(figures: Iterable[Mapping[str, Any]], file: Path) -> None:
 
 
 def _loads(figures: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[float, float, float]]]:
-    """Calls in flight, images a second and median ms, by what serves (a table each)."""
+    """(calls in flight, images per second, median ms) of each load, by table."""
     found: dict[str, list[tuple[float, float, float]]] = {}
     for figure in figures:
         more = figure["more"]
@@ -65,7 +65,7 @@ def _loads(figures: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[float, 
 
 
 def _one_image(figures: Iterable[Mapping[str, Any]], file: Path) -> None:
-    """Stacked bars: where the milliseconds of one image go."""
+    """Plot the steps of a single call as stacked bars, in milliseconds."""
     axes = _axes("ms", "")
     left: dict[str, float] = {}
     for figure in figures:

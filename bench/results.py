@@ -1,7 +1,7 @@
-"""The figures of a run, as they stand in the result file.
+"""The figures of a run and the result file.
 
-A part gives figures; `as_json` adds median, spread and the ratios to the peers that the figures
-name. Everything that is printed or quoted is read from the file.
+Parts return figures, and `as_json` adds the median, the spread and the ratios to their peers.
+Everything that is printed or quoted is read from the file.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ class Figure:
     """One quantity, measured once or several times."""
 
     table: str
-    """The table of its part where it stands."""
+    """Title of its table in the part."""
     name: str
-    """Its row there; peers are named by it."""
+    """Title of its row, by which other figures name it as a peer."""
     unit: str
     values: list[float]
-    """One for each round; those of one round were measured directly after each other."""
+    """One value per round. The figures of a round were measured directly after each other."""
     peers: Mapping[str, str] = field(default_factory=dict)
-    """Title of a ratio, and the name of the figure in the same table that it is measured by."""
+    """Ratios to other figures of the same table: title of the ratio, and name of the figure."""
     more: Mapping[str, float | str] = field(default_factory=dict)
-    """Further columns: title and what stands there."""
+    """Further columns: title and content."""
 
 
 def as_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:
-    """Raises KeyError if a peer is not there."""
+    """The figures as JSON objects. Raises KeyError if a peer is missing."""
     figures = list(figures)
     by_name = {(figure.table, figure.name): figure for figure in figures}
     return [
@@ -56,7 +56,7 @@ def as_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:
 
 
 def _ratios(figure: Figure, peer: Figure) -> list[float]:
-    """Round by round: a machine's speed drifts by more than two figures of one round differ."""
+    """Ratios per round, because the machine's speed drifts between rounds."""
     if len(figure.values) == len(peer.values):
         pairs = zip(figure.values, peer.values, strict=True)
         return [value / other for value, other in pairs]
@@ -69,7 +69,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The parts by name; none if there is no file."""
+    """The parts by name; empty if the file does not exist."""
     if not path.is_file():
         return {}
     found = json.loads(path.read_text())
@@ -80,7 +80,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read_figures(path: Path) -> list[dict[str, Any]]:
-    """What `as_json` gave, from a file."""
+    """Read the result of `as_json` from a file."""
     found: list[dict[str, Any]] = json.loads(path.read_text())
     return found
 
@@ -92,5 +92,5 @@ def save(path: Path, parts: Mapping[str, Any]) -> None:
 
 
 def _rounded(text: str) -> float:
-    """Six digits: more is noise, and makes differences hard to read."""
+    """Round to six digits: more are noise and make differences hard to read."""
     return float(f"{float(text):.6g}")

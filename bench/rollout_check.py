@@ -1,12 +1,12 @@
-"""How often `rollout check` errs, and how many images it takes to notice a worse version.
+"""Error rates of `rollout check`, and the number of images that it needs to detect a worse version.
 
-Vectors are those of EfficientNet-Lite0 (and Lite1 as another space) for pictures of Debian's
-`tuxpaint-stamps-default`, or for tiles of the sample photos where that is not installed. Each
-comparison draws its images anew; latencies scatter by a fifth and have a tail, as a shared server's
-do. A version that should pass is also compared in the bfloat16 form that the exporter makes.
+The vectors are from EfficientNet-Lite0 (and Lite1 as another space), for pictures of Debian's
+`tuxpaint-stamps-default` or, if it is not installed, tiles of the sample photos. Each comparison
+draws its images again. Latencies vary by a fifth and have a tail, as on a shared server. A version
+that should pass is also compared in bfloat16, as the exporter makes it.
 
-The default limits were chosen with these. `--network lite1`, `--photos DIR` (tiles of other photos)
-and the faults that are called "held out" had no part in that.
+The default limits were chosen with these data. `--network lite1`, `--photos DIR` (tiles of other
+photos) and the faults named "held out" had no part in that.
 
     python -m bench.rollout_check [--network lite0|lite1] [--photos DIR] [--images N] [--draws N]
 """
@@ -39,12 +39,12 @@ COUNTS = (6, 8, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240)
 BATCH = 32
 FAULT_DRAWS = 100
 SURE = 0.9
-"""A worse version counts as caught at the number of images from which so many draws say fail."""
+"""Fraction of draws that must fail for a worse version to count as detected."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.rollout_check")
-    parser.add_argument("--images", type=int, default=800, help="how many to draw from, at most")
+    parser.add_argument("--images", type=int, default=800, help="maximum number to draw from")
     parser.add_argument("--draws", type=int, default=200, help="comparisons of each kind")
     parser.add_argument("--network", choices=tuple(OTHER), default="lite0")
     parser.add_argument("--photos", type=Path, help="a folder; tiles of its photos are the images")
@@ -55,7 +55,7 @@ def main() -> int:
         images = _images(Path(scratch), args.images, args.photos)
         vectors = _vectors(Path(scratch), images, args.network)
     limits = Thresholds()
-    print(f"\n{args.draws} comparisons each; a fail is to be at most {limits.error_rate:.0%}")
+    print(f"\n{args.draws} comparisons each; the goal is at most {limits.error_rate:.0%} fail")
     rows = []
     for name in ("itself", "bfloat16"):
         for count in (20, 60, 120, 240):
@@ -64,7 +64,7 @@ def main() -> int:
     print_table(["against", "images", *OUTCOMES], rows)
     draws = min(args.draws, FAULT_DRAWS)
     print(
-        f"\nshare of {draws} comparisons that say fail, by number of images; cosines of all images"
+        f"\nfraction of {draws} comparisons that fail, by number of images; cosines of all images"
     )
     rows = []
     for name in vectors:
@@ -78,7 +78,7 @@ def main() -> int:
         caught = COUNTS[len(shares) - 1] if shares[-1] >= SURE else f"> {COUNTS[-1]}"
         cells = [f"{share:.2f}" for share in shares] + [""] * (len(COUNTS) - len(shares))
         rows.append([name, caught, *_cosines(vectors, name), *cells])
-    print_table(["worse version", f"caught ({SURE:.0%})", "median", "p5", *map(str, COUNTS)], rows)
+    print_table(["worse version", f"found ({SURE:.0%})", "median", "p5", *map(str, COUNTS)], rows)
     return 0
 
 
@@ -116,7 +116,7 @@ def _said(vectors: dict[str, Both], name: str, count: int, draws: int) -> list[s
 
 
 def _cosines(vectors: dict[str, Both], name: str) -> list[str]:
-    """Median and 5th percentile of the cosine, the lower one of an image and its crop."""
+    """Median and 5th percentile of the cosine; an image counts with its or its crop's lower one."""
     both = [
         (unit(one) * unit(other)).sum(axis=1)
         for one, other in zip(vectors["itself"], vectors[name], strict=True)
@@ -142,7 +142,7 @@ def _images(scratch: Path, count: int, photos: Path | None) -> list[bytes]:
 
 
 def _vectors(scratch: Path, images: list[bytes], name: str) -> dict[str, Both]:
-    """What each version makes of the images and of their crops: float64 `[N, 1280]` twice."""
+    """The vectors of the images and of their crops by version: two float64 `[N, 1280]`."""
     import tensorflow as tf
 
     from featurewire_exporter.commands import export
@@ -198,7 +198,7 @@ def _drop_in_the_middle(weights: dict[str, np.ndarray]) -> None:
 
 
 def _eight_bits(weights: dict[str, np.ndarray]) -> None:
-    """A scale a filter, as quantised networks have."""
+    """Round the weights to 8 bits with one scale per filter, as in quantised networks."""
     for key, value in weights.items():
         if value.ndim == 4:
             scale = np.abs(value).max(axis=(1, 2, 3), keepdims=True) / 127
@@ -206,7 +206,7 @@ def _eight_bits(weights: dict[str, np.ndarray]) -> None:
 
 
 def _filters(name: str) -> tuple[int, int]:
-    """Of the first convolution: the filters whose output is largest and smallest by weight."""
+    """The filters of the first convolution with the largest and the smallest weights."""
     weights = read_weights(name)
     scale = np.abs(weights["_bn0.weight"]) / np.sqrt(weights["_bn0.running_var"] + 1e-3)
     strength = np.abs(weights["_conv_stem.weight"]).sum(axis=(1, 2, 3)) * scale

@@ -1,9 +1,9 @@
-"""One, two and three replicas against what scripts/plan.py foretells.
+"""One, two and three replicas, compared with the prediction of scripts/plan.py.
 
-Replicas are embedded servers whose network takes a fixed time (it sleeps), so that three of them
-share this machine's cores as three machines would not. Everything else is real: processes, gRPC,
-batching, the client's round robin. Single images arrive at Poisson times; a latency counts from
-the time at which the image was due.
+Replicas are embedded servers whose network sleeps for a fixed time, so that three of them share
+this machine's cores without slowing each other down. Everything else is real: processes, gRPC,
+batching, the client's round robin. Single images arrive at Poisson times, and a latency counts from
+the time when the image was due.
 
     python -m bench.scaling [--seconds S]
 """
@@ -41,7 +41,7 @@ COUNTS = (1, 2, 3)
 
 @contextlib.contextmanager
 def replicas(count: int, folder: Path) -> Iterator[str]:
-    """So many servers; yields their addresses as a client's target."""
+    """Run this many servers; yields their addresses as a client's target."""
     with contextlib.ExitStack() as stack:
         started = []
         for number in range(count):
@@ -84,8 +84,8 @@ def main(argv: list[str] | None = None) -> int:
                     )
                     table.append(row(count, share, rate, found, failed, options.seconds))
     print_table(
-        ["replicas", "used", "images/s asked", "got", "failed"]
-        + [f"p{p} ms {what}" for p in (50, 99) for what in ("measured", "foretold", "simulated")],
+        ["replicas", "load", "images/s sent", "answered", "failed"]
+        + [f"p{p} ms {what}" for p in (50, 99) for what in ("measured", "predicted", "simulated")],
         table,
     )
     return 0
@@ -94,11 +94,11 @@ def main(argv: list[str] | None = None) -> int:
 def row(
     count: int, share: float, rate: float, found: list[float], failed: int, seconds: float
 ) -> list[str]:
-    foretold = quantiles(REPLICA, rate / count, (0.5, 0.99))
+    predicted = quantiles(REPLICA, rate / count, (0.5, 0.99))
     simulated = simulate(REPLICA, rate / count, images=100_000)
     cells = [str(count), f"{share:.0%}", f"{rate:.1f}", f"{len(found) / seconds:.1f}", str(failed)]
-    for at, told in zip((0.5, 0.99), foretold, strict=True):
-        values = (quantile(found, at), told, quantile(simulated, at))
+    for at, latency in zip((0.5, 0.99), predicted, strict=True):
+        values = (quantile(found, at), latency, quantile(simulated, at))
         cells += [f"{1000 * value:.0f}" for value in values]
     return cells
 

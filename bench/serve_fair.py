@@ -1,10 +1,11 @@
-"""Who waits for whom: a second version and signature beside a crowd, single callers beside streams.
+"""Fairness between versions, signatures and classes of the embedded server.
 
-Fairness: 24 callers keep version 1 busy, one each asks version 2 and the signature `manifest` of
-version 1 now and then; a batch's time is that of a full one under the same load.
+Fairness: 24 callers keep version 1 busy. Two other callers send occasional requests, one to version
+2 and one to the signature `manifest` of version 1. Their latency is compared with the time of a
+full batch under the same load.
 
-Bulk: the rate of streams alone, then with a caller of single images beside them who thinks between
-them, 2 s in the mean.
+Bulk: the rate of streams alone, then together with a caller of single images that pauses for 2 s on
+average between its calls.
 
     python -m bench.serve_fair [fairness] [bulk] [--seconds S] [--base-path DIR] [--server DIR]
 """
@@ -31,7 +32,7 @@ from featurewire import Client
 
 CALLERS = 24
 BETWEEN = 1.5
-"""Seconds between two calls of those who ask now and then."""
+"""Mean pause between two calls of an occasional caller, in seconds."""
 THINKS = 2.0
 
 
@@ -71,10 +72,10 @@ async def fairness(target: str, contents: list[bytes], seconds: float) -> list[l
 
 
 def bulk(target: str, contents: list[bytes], seconds: float, streams: int) -> list[object]:
-    """A row for so many streams, and a caller beside them."""
+    """A row of the table: this many streams, and a caller of single images."""
     with Client(target, model=MODEL) as client:
         single_time(client, contents[0])
-        time.sleep(11)  # so that nobody is expected to call again
+        time.sleep(11)  # until the server expects no more interactive calls
         _, alone = stream_rate(client, contents, 20.0)
         counts: list[int] = []
 
@@ -111,8 +112,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.serve_fair", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=["fairness", "bulk", []], metavar="PART")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
-    parser.add_argument("--base-path", type=Path, help="a published artifact")
-    parser.add_argument("--server", type=Path, help="another tree whose server to measure")
+    parser.add_argument("--base-path", type=Path, help="base path of a published version")
+    parser.add_argument("--server", type=Path, help="measure the server of another tree")
     options = parser.parse_args(argv)
     if options.server:
         paths = [str(options.server.resolve() / part) for part in ("server", "client")]
@@ -135,17 +136,17 @@ def main(argv: list[str] | None = None) -> int:
             flags = ["--engine=openvino", f"--model_config_file={config}"]
             with serving(two, MODEL, *flags) as target:
                 print_table(
-                    ["beside a crowd", "answered", "not", "p50 s", "p99 s", "p99/batch", "crowd/s"],
+                    ["under load", "answered", "failed", "p50 s", "p99 s", "p99/batch", "load/s"],
                     asyncio.run(fairness(target, contents, options.seconds)),
                 )
-            print("wanted: p99/batch <= 2")
+            print("goal: p99/batch <= 2")
         if "bulk" in parts:
             with serving(base_path, MODEL, "--engine=openvino") as target:
                 table = [bulk(target, contents, options.seconds, count) for count in (1, 4)]
             print_table(
-                ["bulk", "alone/s", "beside/s", "share", "singles", "p50 s", "p99 s"], table
+                ["bulk", "alone/s", "shared/s", "ratio", "singles", "p50 s", "p99 s"], table
             )
-            print("wanted: share >= 0.8, p50 <= 1.0 s, p99 <= 2.5 s")
+            print("goal: ratio >= 0.8, p50 <= 1.0 s, p99 <= 2.5 s")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Latency of the embedded server: one image at a time, and images that arrive when they like.
+"""Latency of the embedded server: one image at a time, and in an open loop.
 
-One at a time: the median over gRPC against the engine without a server, taking turns. Open loop:
-single images at Poisson times at 30 % and 70 % of the throughput measured first; a latency counts
-from the time the image was due, so waiting for a slow server is not forgiven.
+One at a time: the median over gRPC, compared with the engine without a server, in turns. Open loop:
+single images arrive at Poisson times, at 30 % and 70 % of the throughput measured first. A latency
+counts from the time when the image was due, so it includes waiting for a slow server.
 
     python -m bench.serve_latency [--engine E] [--mixed_precision P] [--base-path DIR]
 """
@@ -36,7 +36,7 @@ P50_IMAGES = 2.0
 async def open_loop(
     target: str, contents: list[bytes], per_second: float, seconds: float
 ) -> tuple[list[float], int]:
-    """Latencies in seconds from each image's due time, and how many requests failed."""
+    """Latencies in seconds from each image's due time, and the number of failed requests."""
     random_ = random.Random(1)
     latencies: list[float] = []
     failures = 0
@@ -49,7 +49,7 @@ async def open_loop(
         except FeaturewireError:
             failures += 1
 
-    # No retries: a refusal is to show.
+    # Do not retry, so that rejections are counted.
     retry = RetryConfig(max_attempts=1)
     async with AsyncClient(target, model=MODEL, timeout=60, retry=retry) as client:
         await client.embed(contents[0])
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.serve_latency", description=__doc__)
     parser.add_argument("--engine", default="openvino", help="openvino or tensorflow")
     parser.add_argument("--mixed_precision", default="bfloat16", help="bfloat16, or empty")
-    parser.add_argument("--base-path", type=Path, help="a published artifact")
+    parser.add_argument("--base-path", type=Path, help="base path of a published version")
     options = parser.parse_args(argv)
     print(describe("tensorflow", "openvino"))
     contents = jpegs()
@@ -96,17 +96,17 @@ def main(argv: list[str] | None = None) -> int:
                 failed += failures
                 report(share, latencies, failures, image, batch)
     print(
-        f"wanted: difference <= {1000 * SINGLE_OVERHEAD:.0f} ms; no failures; "
+        f"goal: difference <= {1000 * SINGLE_OVERHEAD:.0f} ms; no failures; "
         f"at 30 % p50/image <= {P50_IMAGES:.0f}; at 70 % p99/batch <= {P99_BATCHES:.0f}"
     )
     return 1 if failed else 0
 
 
 def one_at_a_time(client: Client, engine: InProcess, contents: list[bytes]) -> tuple[float, float]:
-    """Median seconds of one image and of a full batch in process; prints the comparison.
+    """Print the comparison; returns median seconds of one image and of a full batch in process.
 
-    Server and engine take turns with each image, and the median of the differences counts: a
-    machine's speed drifts by more than a server costs.
+    Server and engine take turns with each image, and the median difference counts, because the
+    machine's speed drifts by more than the server's overhead.
     """
     for at in range(3):
         single_time(client, contents[at])

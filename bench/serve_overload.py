@@ -1,11 +1,12 @@
-"""Ten times more calls than the embedded server can answer, each with a deadline.
+"""The embedded server under ten times its capacity, with deadlines.
 
-Capacity and processor time an image are measured first, by callers who wait for their answers. Then
-calls of single images come at Poisson times at ten times that rate, with each timeout, and leave;
-what is answered from two seconds after that is the rate that is back. The crowd shares the
-processors with the server: `crowd` is what it took of them, and `of the rest` is the share of the
-capacity that it left. `others` is what other processes took: if it is more than nothing, measure
-again.
+First a closed loop measures the capacity and the CPU time per image. Then, for each timeout, single
+images arrive at Poisson times at ten times that rate. `back` is the rate of a closed loop from two
+seconds after the overload, relative to the capacity.
+
+The callers share the CPU with the server. `callers` is their share of it, and `of the rest` the
+rate relative to the capacity that they leave. `others` is the share of other processes; if it is
+not zero, measure again.
 
     python -m bench.serve_overload [ROW …] [--timeouts 2,5,30] [--seconds S] [--base-path DIR]
         [--server DIR]: another tree of this repository, to compare with
@@ -30,7 +31,7 @@ CALLERS = 48
 STEADY_SECONDS = 20.0
 BACK_SECONDS = 14.0
 WAY = 0.25
-"""Seconds of a REST caller's timeout that are left for the way there and back."""
+"""Part of a REST caller's timeout that is left for the round trip, in seconds."""
 CORES = len(os.sched_getaffinity(0))
 
 ROWS = {
@@ -55,7 +56,7 @@ async def measure(
         send = Grpc(target, [predict_request(MODEL, image) for image in contents])
     pid = server_pid(target)
     callers = CALLERS
-    if name == "rest":  # they have a timeout, too
+    if name == "rest":  # their calls have a timeout even in the closed loop
         callers = min(callers, int(4 * timeouts[0]))
     await steady(send, 8.0, callers=callers)
     before = cpu_seconds(pid)
@@ -88,9 +89,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.serve_overload", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"among {', '.join(ROWS)}")
     parser.add_argument("--timeouts", default="2,5,30", help="seconds")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that a crowd stays")
-    parser.add_argument("--base-path", type=Path, help="a published artifact")
-    parser.add_argument("--server", type=Path, help="another tree whose server to measure")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the overload")
+    parser.add_argument("--base-path", type=Path, help="base path of a published version")
+    parser.add_argument("--server", type=Path, help="measure the server of another tree")
     options = parser.parse_args(argv)
     if unknown := set(options.rows) - ROWS.keys():
         parser.error(f"no row {', '.join(sorted(unknown))}")
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="featurewire-bench-") as scratch:
         base_path = (options.base_path or published(Path(scratch))).resolve()
         for name in options.rows or ROWS:
-            # Over REST the timeout is a flag, counted from when the whole request is there.
+            # Over REST the timeout is a flag, and counts from the end of the request.
             for each in [[timeout] for timeout in timeouts] if name == "rest" else [timeouts]:
                 rest_port = free_port()
                 flags = [f"--rest_api_port={rest_port}", *ROWS[name]]
@@ -113,11 +114,11 @@ def main(argv: list[str] | None = None) -> int:
                     run = measure(name, target, rest_port, contents, each, options.seconds)
                     table += asyncio.run(run)
     print_table(
-        ["ten times too many", "capacity/s", "in time/s", "share", "crowd", "of the rest"]
-        + ["refusal ms", "CPU of steady", "refused", "late", "back", "peak MB", "others"],
+        ["ten times overload", "capacity/s", "in time/s", "ratio", "callers", "of the rest"]
+        + ["rejection ms", "CPU ratio", "rejected", "late", "back", "peak MB", "others"],
         table,
     )
-    print("wanted: share >= 0.9, refusal <= 50 ms, CPU <= 1.1, back >= 0.9; memory bounded")
+    print("goal: ratio >= 0.9, rejection <= 50 ms, CPU <= 1.1, back >= 0.9; memory bounded")
     return 0
 
 

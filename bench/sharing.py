@@ -1,4 +1,4 @@
-"""What the parts of a quick run share: servers and engines outlive the part that starts them."""
+"""Servers and engines that the parts of a quick run share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _entered: dict[tuple[Any, ...], Any] = {}
 
 @contextlib.contextmanager
 def sharing() -> Iterator[None]:
-    """Until it ends, `shared` enters a context once and leaves none."""
+    """Make `shared` enter each context only once, and leave all of them at the end."""
     global _stack
     with contextlib.ExitStack() as _stack:
         try:
@@ -28,7 +28,7 @@ def sharing() -> Iterator[None]:
 def shared(
     make: Callable[..., contextlib.AbstractContextManager[T]], *arguments: Any
 ) -> Iterator[T]:
-    """`make(*arguments)`, entered: while `sharing`, what was entered for the same before."""
+    """Enter `make(*arguments)`, or reuse the one entered with the same arguments in `sharing`."""
     if _stack is None:
         with make(*arguments) as entered:
             yield entered

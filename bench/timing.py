@@ -1,4 +1,4 @@
-"""How benchmarks take times."""
+"""Timing of benchmarks, and percentiles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 
 def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run by its name, a value a round; before them, one round that warms up."""
+    """Seconds of each run by name, one value per round, after a warm-up round."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
@@ -26,7 +26,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Latencies in ms by their column's title; only those that so many values can tell."""
+    """Percentiles in milliseconds by column title, as far as the number of values supports them."""
     return {
         f"{name} ms": 1000 * quantile(seconds, share)
         for name, share in told_by(len(seconds)).items()
@@ -34,7 +34,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def told_by(count: int) -> dict[str, float]:
-    """The percentiles that so many values can tell: above it is one of them at least."""
+    """The percentiles that this many values support: at least one value lies above each."""
     return {
         name: share
         for name, share in PERCENTILES.items()

@@ -1,9 +1,9 @@
 """Find good batching parameters for a server on this machine, and write the file.
 
-Starts the server again and again with other parameters and measures images a second with many
-single images in flight, then the latency of light traffic. A value is chosen not for being the
-best by a hair but for being the smallest that is nearly as good: small batches and few threads
-leave more for latency and memory. Takes several minutes; let the machine do nothing else.
+Restarts the server with different parameters, and measures the throughput with many single images
+in flight, then the latency of light traffic. Of each parameter it chooses the smallest value that
+is nearly as good as the best, because small batches and few threads are better for latency and
+memory. Takes several minutes on an idle machine.
 
     python -m bench.tune_batching --output serving_config/batching.config [--base-path DIR]
     python -m bench.tune_batching --output serving_config/batching.gpu.config --base-path DIR \\
@@ -37,17 +37,17 @@ from featurewire import AsyncClient, Client, FeaturewireError
 from tests.support.process import free_port
 
 NEAR = 0.97
-"""Of the best throughput: what counts as nearly as good."""
+"""Fraction of the best throughput that counts as nearly as good."""
 LIGHT = 0.2
-"""Of the throughput: traffic in which a request is mostly alone."""
+"""Light traffic, as a fraction of the throughput: most requests are alone."""
 QUEUE_SECONDS = 5.0
-"""Of work that may wait; who would wait longer is refused."""
+"""Maximum length of the queue, as seconds of work."""
 START_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What a BatchingParameters file says."""
+    """The contents of a BatchingParameters file."""
 
     batch: int = 16
     """Rows of the largest batch that runs."""
@@ -55,7 +55,7 @@ class Parameters:
     timeout_micros: int = 500
     enqueued: int = 256
     largest: int = 32
-    """Rows of the largest request: of the warm-up records, which a version must take."""
+    """Rows of the largest request. The warm-up records of a version must fit."""
 
     def text(self) -> str:
         sizes = [1 << power for power in range(self.batch.bit_length()) if 1 << power < self.batch]
@@ -91,7 +91,7 @@ def largest_harmless(latencies: dict[int, float], share: float = 1.05) -> int:
 
 @contextlib.contextmanager
 def server(command: list[str], base_path: Path, parameters: Parameters) -> Iterator[str]:
-    """A server with these parameters, ready; yields its address."""
+    """Run a server with these parameters; yields its address when it is ready."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="featurewire-tune-") as scratch:
         folder = Path(scratch)
@@ -130,11 +130,11 @@ def wait_until_ready(target: str, process: subprocess.Popen, log: Path) -> None:
                 return
             if process.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace")[-500:]
-                raise SystemExit(f"tune_batching: the server does not get ready:\n{tail}")
+                raise SystemExit(f"tune_batching: the server did not become ready:\n{tail}")
 
 
 async def throughput(target: str, contents: list[bytes], flight: int, seconds: float) -> float:
-    """Images a second with so many single images in flight; the first fifth does not count."""
+    """Images per second with `flight` single images in flight, without the first fifth."""
     images = itertools.cycle(contents)
     started = time.perf_counter()
     begin, end = started + seconds / 5, started + seconds
@@ -160,7 +160,7 @@ def tune(
 
     def rate(tried: Parameters) -> float:
         with server(command, base_path, tried) as target:
-            # Enough for every thread to have a full batch, and one to wait.
+            # Enough for one full batch per thread and another in the queue.
             flight = tried.batch * (tried.threads + 1)
             return asyncio.run(throughput(target, contents, flight, seconds))
 
@@ -191,11 +191,13 @@ def tune(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.tune_batching", description=__doc__)
     parser.add_argument("--output", type=Path, help="the file to write; without it, print only")
-    parser.add_argument("--base-path", type=Path, help="a published artifact (the stand-in)")
+    parser.add_argument(
+        "--base-path", type=Path, help="base path of a published version (the stand-in)"
+    )
     parser.add_argument(
         "--server",
         default=f"{sys.executable} -m featurewire_server",
-        help="the server's command, to which flags are added (featurewire serve)",
+        help="the server's command, without flags (featurewire serve)",
     )
     parser.add_argument("--sizes", default="4,8,16,32", help="batches to try (4,8,16,32)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement (15)")

@@ -1,1 +1,1 @@
-"""The same network behind servers of others, each set up as its own documentation says."""
+"""The same network in other projects' servers, each configured as its documentation recommends."""

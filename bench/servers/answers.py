@@ -1,4 +1,4 @@
-"""Waits for a server of others that listens before it can answer."""
+"""Waits for a peer's server, which listens before it can answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ START_SECONDS = 60.0
 
 
 def first_answer(port: int, path: str, body: bytes, kind: str) -> bytes:
-    """The first good reply to a POST. Raises the last error if there is none in time."""
+    """The first successful reply to a POST. Raises the last error after `START_SECONDS`."""
     headers = {"Content-Type": kind}
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, headers)
     deadline = time.monotonic() + START_SECONDS

@@ -1,6 +1,6 @@
-"""BentoML: `bentoml serve bench.servers.bentoml_service:Images`; POST /embed, an image as a form.
+"""BentoML: `bentoml serve bench.servers.bentoml_service:Images`; POST /embed with a form.
 
-The images arrive as files, and vectors leave as JSON: the forms that BentoML has for them.
+Images arrive as files and vectors leave as JSON, BentoML's own formats for them.
 """
 
 from __future__ import annotations

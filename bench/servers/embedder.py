@@ -1,7 +1,7 @@
-"""What every peer's server runs: OpenCV in front of the network that the embedded server runs.
+"""The model of every peer's server: OpenCV, then the network of the embedded server.
 
-The environment names the network (FEATUREWIRE_BENCH_NETWORK, OpenVINO's format) and its precision
-(FEATUREWIRE_BENCH_PRECISION).
+Environment variables give the network (FEATUREWIRE_BENCH_NETWORK, in OpenVINO's format) and its
+precision (FEATUREWIRE_BENCH_PRECISION).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from featurewire_server.engines.openvino_network import Network
 
 BATCH = 16
 WAIT = 0.01
-"""Seconds that a request may wait for others to fill a batch."""
+"""How long a batch waits to be filled, in seconds."""
 SIDE = 299
 
 
 class Embedder:
-    """JPEGs to vectors, with all cores."""
+    """Turns JPEGs into vectors, with all cores."""
 
     def __init__(self) -> None:
         self._network = Network(
@@ -42,7 +42,7 @@ class Embedder:
 
 
 def pixels(image: bytes) -> np.ndarray:
-    """float32 [299, 299, 3] in [0, 1], red first; resized by area, OpenCV's way to shrink."""
+    """RGB pixels, float32 `[299, 299, 3]` in [0, 1], resized by area as OpenCV recommends."""
     decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     small = cv2.resize(decoded, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_BGR2RGB).astype(np.float32) * np.float32(1 / 255)

@@ -1,7 +1,7 @@
 """LitServe: `python -m bench.servers.litserve_server PORT`; POST /predict.
 
-An image arrives in JSON as base64 (files of a form do not pass its queue between processes), and a
-vector leaves as bytes.
+Images arrive in JSON as base64, because LitServe's queue between processes cannot pass files of a
+form. Vectors leave as bytes.
 """
 
 from __future__ import annotations
