@@ -31,7 +31,7 @@ def test_a_version_of_the_exporter_is_whole_and_equal_to_its_manifest(
     small_published: Path,
 ) -> None:
     manifest, said = check_files(small_published / "1")
-    assert said == "files: whole and equal to the manifest"
+    assert said == "files: equal to the digests in the manifest"
     assert manifest.vector_space
 
 
@@ -48,7 +48,7 @@ def test_a_bit_that_flipped_on_the_way_is_noticed(
 ) -> None:
     version = copy_of(small_published / "1", tmp_path / "1")
     flip(version / name, at)
-    with pytest.raises(PreflightError, match=rf"not a whole version: {name} is not what"):
+    with pytest.raises(PreflightError, match=rf"not a whole version: {name} does not have"):
         check_files(version)
     (version / name).unlink()
     with pytest.raises(PreflightError, match=name):
@@ -64,7 +64,13 @@ def test_a_manifest_without_digests_is_said_to_be_unchecked(
     (version / "assets.extra").mkdir()
     manifest = {"vector_space": "x"}
     (version / "assets.extra" / "featurewire.json").write_text(json.dumps(manifest))
-    with (version / "saved_model.pb").open("ab") as graph:
-        text = json.dumps(manifest).encode()
-        graph.write(b"\x7a" + bytes([len(text)]) + text)  # an unknown field: it holds the text
-    assert "content not checked, the manifest names no digests" in check_files(version)[1]
+    assert "content not checked, the manifest has no digests" in check_files(version)[1]
+
+
+def test_no_graph_or_half_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PreflightError, match="not a whole version: saved_model"):
+        check_files(tmp_path)
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "featurewire.json").write_text('{"files": {')
+    with pytest.raises(PreflightError, match="not a whole version: its manifest is not JSON"):
+        check_files(tmp_path)

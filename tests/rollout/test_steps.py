@@ -109,19 +109,9 @@ def test_rollback_moves_the_labels_back_and_can_be_repeated(stack: Stack) -> Non
 
 def test_a_version_that_is_not_whole_is_not_loaded(stack: Stack) -> None:
     before = stack.config.read_text()
-    for number, name in enumerate(
-        ("saved_model.pb", "variables/variables.data-00000-of-00001", "variables/variables.index"),
-        start=2,
-    ):
-        version = stack.publish(number)
-        data = (version / name).read_bytes()
-        for broken in (data[: len(data) - 3], None):
-            (version / name).unlink()
-            if broken is not None:
-                (version / name).write_bytes(broken)
-            with stack.rollout() as step, pytest.raises(PreflightError, match="not a whole"):
-                step.start(number)
-            (version / name).touch()
+    (stack.publish(2) / "saved_model.pb").unlink()
+    with stack.rollout() as step, pytest.raises(PreflightError, match="not a whole"):
+        step.start(2)
     assert stack.config.read_text() == before
 
 

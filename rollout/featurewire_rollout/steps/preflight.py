@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from featurewire.plugin import is_local
+from featurewire.manifest import ManifestError, read
+from featurewire.manifest.files import changed_file
+from featurewire.plugin.files import version_folders
+from featurewire.plugin.target import is_local
 from featurewire_rollout.decide.view import Manifest
 from featurewire_rollout.errors import PreflightError
-from featurewire_rollout.steps.version_files import check_version, size_of
 
 __all__ = ["check_files", "check_memory", "free_memory", "version_directory"]
 
@@ -25,29 +28,45 @@ def version_directory(base_path: str, version: int) -> Path | None:
     base = Path(base_path)
     if not base.is_absolute() or not base.is_dir():
         return None
-    # As TensorFlow Serving reads names: 007 is version 7.
-    for path in sorted(base.iterdir(), key=lambda path: len(path.name)):
-        if path.name.isascii() and path.name.isdigit() and int(path.name) == version:
-            return path
-    raise PreflightError(
-        f"{base_path} has no version {version}; publish it there (write it under another name and "
-        "rename it last)"
-    )
+    folder = version_folders(base).get(version)
+    if folder is None:
+        raise PreflightError(
+            f"{base_path} has no version {version}; publish it there (write it under another name "
+            "and rename it last)"
+        )
+    return folder
 
 
 def check_files(directory: Path) -> tuple[Manifest, str]:
-    """What the version says of itself, and what was found about its files, in words.
+    """The version's manifest, and a line about its files.
 
-    Raises `PreflightError` when they are not whole, or not what the manifest says.
+    Compares every file with its digest in the manifest. The files of a version without digests are
+    not read: a server that cannot load them says so. Raises `PreflightError`.
     """
-    manifest = check_version(directory)
+    try:
+        manifest = read(directory)
+        fault = _fault(directory, manifest or {})
+    except ManifestError as error:
+        manifest, fault = None, f"its manifest {error}"
+    except OSError as error:
+        raise PreflightError(f"{error.filename or directory}: {error.strerror}") from error
+    if fault:
+        raise PreflightError(
+            f"{directory} is not a whole version: {fault}; copy or export it again"
+        )
+    text = "equal to the digests in the manifest"
     if manifest is None:
-        text = "whole; content not checked, there is no manifest"
+        text = "content not checked, there is no manifest"
     elif "files" not in manifest:
-        text = "whole; content not checked, the manifest names no digests"
-    else:
-        text = "whole and equal to the manifest"
+        text = "content not checked, the manifest has no digests"
     return Manifest.of(manifest), f"files: {text}"
+
+
+def _fault(directory: Path, manifest: Mapping[str, Any]) -> str:
+    if not any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+        return "saved_model.pb is missing"
+    changed = changed_file(directory, manifest)
+    return f"{changed} does not have the digest in its manifest (SHA-256)" if changed else ""
 
 
 def check_memory(directory: Path, servers: Sequence[str], free: int | None) -> str:
@@ -58,7 +77,7 @@ def check_memory(directory: Path, servers: Sequence[str], free: int | None) -> s
     here = [server for server in servers if is_local(server)]
     if not here or free is None:
         return "memory of the replicas: not known from here"
-    needed = MEMORY_FACTOR * size_of(directory) * len(here)
+    needed = MEMORY_FACTOR * _size(directory) * len(here)
     text = f"about {_gib(needed)} needed on this machine, {_gib(free)} free"
     if needed > free:
         raise PreflightError(
@@ -79,6 +98,10 @@ def free_memory() -> int | None:
         if name == "MemAvailable":
             return int(value.split()[0]) * 1024
     return None
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def _gib(size: int) -> str:
