@@ -6,10 +6,10 @@ import argparse
 import contextlib
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurewire.plugin import in_options, quiet_grpc
+from featurewire.plugin.arguments import quiet_grpc
+from featurewire.plugin.wording import in_options
 from featurewire_rollout.cli.options import parse, rollout_parser
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def rollout(argv: list[str]) -> int:
     quiet_grpc()
 
     from featurewire import ConfigError
+    from featurewire.plugin.interrupts import interruptible
     from featurewire_rollout.cli import status_report
-    from featurewire_rollout.cli.interrupt import interruptible
     from featurewire_rollout.steps.rollout import Rollout
 
     check = None
@@ -69,13 +69,13 @@ def _judge(made: Rollout, args: argparse.Namespace, check: CheckConfig) -> int:
     """`check` and `run`: the exit status is the verdict's."""
     from featurewire import FeaturewireError
     from featurewire_rollout.check import CheckError, to_json, to_text
-    from featurewire_rollout.check.pull import find_images
+    from featurewire_rollout.check.pull import images_in
     from featurewire_rollout.cli import status_report
     from featurewire_rollout.cli.check_options import check_outputs, write_outputs
     from featurewire_rollout.steps.watch import WATCH_RATIO, WatchConfig
 
     check_outputs(args)
-    find_images(args.images)  # before anything is loaded
+    images_in(args.images)  # before anything is loaded
     if args.step == "check":
         found = made.check(args.images, check)
         if args.version not in (None, found.pairs.canary.version):
@@ -111,15 +111,10 @@ def _judge(made: Rollout, args: argparse.Namespace, check: CheckConfig) -> int:
 
 
 def _config(args: argparse.Namespace) -> RolloutConfig:
-    from featurewire import TLSConfig
+    from featurewire.plugin.credentials import tls_of, token_of
     from featurewire_rollout.config import RolloutConfig
 
-    tls = None
-    if args.tls or args.tls_ca is not None:
-        tls = TLSConfig(
-            ca=args.tls_ca, cert=args.tls_cert, key=args.tls_key, server_name=args.tls_server_name
-        )
-    token = _token(args.token_file) if args.token_file is not None else None
+    tls, token = tls_of(args), token_of(args)
     common = {"servers": args.server, "model": args.model, "config": args.config}
     if args.step == "status":
         return RolloutConfig(**common, tls=tls, token=token)
@@ -135,16 +130,6 @@ def _config(args: argparse.Namespace) -> RolloutConfig:
         trust_config=getattr(args, "trust_config", False),
         audit=args.audit,
     )
-
-
-def _token(file: Path) -> str:
-    from featurewire import ConfigError
-
-    try:
-        return file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--token-file {file}: {reason}") from error
 
 
 def _say(text: str) -> None:

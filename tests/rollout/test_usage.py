@@ -23,7 +23,8 @@ GIVEN = ["--config", "models.config", "--server", "127.0.0.1:1", "--model", "m"]
         (["retire", *GIVEN, "--allow-missing", "-1"], "--allow-missing"),
         (["status", *GIVEN, "--version", "1"], "unrecognized arguments: --version 1"),
         (["status", *GIVEN, "--tls-cert", "x"], "--tls-cert and --tls-key belong together"),
-        (["status", *GIVEN, "--tls-server-name", "x"], "need --tls or --tls-ca FILE"),
+        (["status", *GIVEN, "--tls-server-name", "x"], "needs --tls or --tls-ca FILE"),
+        (["status", *GIVEN, "--no-tls", "--tls-ca", "x"], "--tls-ca: not allowed with --no-tls"),
         (["status", *GIVEN, "--server", "nowhere"], "'nowhere': expected host:port"),
         (["status", *GIVEN, "--tls-ca", "none.pem"], "cannot read none.pem: No such file"),
         (["status", *GIVEN, "--token-file", "none"], "--token-file none: No such file"),
@@ -46,6 +47,17 @@ def test_wrong_usage_is_one_line(
     assert reason in said.err
     assert said.err.endswith(" --help\n")
     assert said.err.count("\n") == 1
+
+
+def test_tls_comes_from_the_environment_unless_no_tls_is_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEATUREWIRE_TLS_CA", "none.pem")
+    status = ["status", "--server", "127.0.0.1:1", "--model", "m"]
+    assert run(["rollout", *status]) == 2
+    assert "cannot read none.pem" in capsys.readouterr().err
+    assert run(["rollout", *status, "--no-tls"]) == 1
+    assert "127.0.0.1:1 cannot be reached" in capsys.readouterr().out
 
 
 def test_the_token_does_not_travel_in_the_clear(

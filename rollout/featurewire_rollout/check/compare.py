@@ -11,7 +11,7 @@ from featurewire_rollout.check.config import CheckConfig
 from featurewire_rollout.check.cutoffs import cutoffs
 from featurewire_rollout.check.measures import measure
 from featurewire_rollout.check.pairs import Pairs
-from featurewire_rollout.check.pull import Progress, Source, find_images, pull
+from featurewire_rollout.check.pull import Progress, Source, images_in, pull
 from featurewire_rollout.check.report import Report
 from featurewire_rollout.check.thresholds import Thresholds
 from featurewire_rollout.check.verdict import decide
@@ -36,7 +36,7 @@ def compare(
     Raises `CheckError` when there is nothing to compare or a version changes on the way, other
     `FeaturewireError`s when a call fails.
     """
-    paths = find_images(images) if isinstance(images, Path) else list(images)
+    paths = images_in(images) if isinstance(images, Path) else list(images)
     pairs = pull(stable, canary, paths, config, progress=progress)
     report = judge(pairs, config.thresholds, seed=config.seed)
     if not crops.available():

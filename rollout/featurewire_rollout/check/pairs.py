@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featurewire_rollout.decide.view import bridges_of
+from featurewire.manifest.spaces import vector_space
+from featurewire_rollout.decide.view import retention_by_space
 
 __all__ = ["Pairs", "Side", "Vectors"]
 
@@ -36,13 +37,12 @@ class Side:
 
     @property
     def vector_space(self) -> str | None:
-        space = (self.manifest or {}).get("vector_space")
-        return space if isinstance(space, str) else None
+        return vector_space(self.manifest)
 
     @property
     def bridges(self) -> dict[str, float]:
-        """See `bridges_of`."""
-        return bridges_of(self.manifest or {})
+        """See `retention_by_space`."""
+        return retention_by_space(self.manifest)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,14 @@ import numpy as np
 
 import featurewire
 from featurewire import FeaturewireError, ImageError
-from featurewire.plugin import IMAGE_EXTENSIONS
+from featurewire.manifest.spaces import vector_space
+from featurewire.plugin.images import find_images
 from featurewire_rollout.check import crops
 from featurewire_rollout.check.config import CheckConfig
 from featurewire_rollout.check.pairs import Pairs, Side
-from featurewire_rollout.decide.view import bridges_of
+from featurewire_rollout.decide.view import retention_by_space
 
-__all__ = ["CheckError", "Source", "find_images", "pull"]
+__all__ = ["CheckError", "Source", "images_in", "pull"]
 
 UNTIMED = 3
 """Requests to each version before the clock counts: connections open, caches fill."""
@@ -41,19 +42,14 @@ class Source:
     name: str
 
 
-def find_images(directory: Path) -> list[Path]:
+def images_in(directory: Path) -> list[Path]:
     """The image files of a directory and of those in it, by name. Raises `CheckError`."""
     if not directory.is_dir():
         raise CheckError(f"--images {directory}: not a directory")
-    found = [
-        Path(folder) / name
-        for folder, _, names in os.walk(directory)
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_EXTENSIONS
-    ]
+    found = find_images(directory)
     if not found:
         raise CheckError(f"--images {directory}: no images in it")
-    return sorted(found)
+    return found
 
 
 def pull(
@@ -108,8 +104,8 @@ def _bridge(
     canary: dict[str, Any] | None, stable: dict[str, Any] | None, source: Source
 ) -> _Asking | None:
     """Canary through its bridge to stable's space, where the manifests name one."""
-    space = (stable or {}).get("vector_space")
-    if space not in bridges_of(canary or {}):
+    space = vector_space(stable)
+    if space is None or space not in retention_by_space(canary):
         return None
     return _Asking(
         Source(

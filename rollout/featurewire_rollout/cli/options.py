@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from featurewire.plugin import CommandParser, positive_int, positive_seconds
+from featurewire.plugin.arguments import CommandParser, positive_int, positive_seconds
+from featurewire.plugin.credentials import add_credentials, complete_credentials
 
 __all__ = ["STEPS", "parse", "rollout_parser"]
 
@@ -20,7 +20,7 @@ STEPS = {
 }
 
 
-def rollout_parser() -> argparse.ArgumentParser:
+def rollout_parser() -> CommandParser:
     """The options of `featurewire rollout`."""
     parser = CommandParser(
         "featurewire rollout",
@@ -32,17 +32,17 @@ def rollout_parser() -> argparse.ArgumentParser:
     )
     for name, text in STEPS.items():
         description = text[0].upper() + text[1:] + "."
-        _add_options(steps.add_parser(name, help=text, description=description), name)
+        step = steps.add_parser(name, help=text, description=description)
+        step.set_defaults(parser=step)
+        _add_options(step, name)
     return parser
 
 
 def parse(argv: list[str]) -> tuple[CommandParser, argparse.Namespace]:
     """The step's own parser, for what else is wrong with its options, and the options."""
-    parser = rollout_parser()
-    args = parser.parse_args(argv)
-    (steps,) = (each.choices for each in parser._actions if isinstance(each.choices, dict))
-    _check_tls(steps[args.step], args)
-    return steps[args.step], args
+    args = rollout_parser().parse_args(argv)
+    complete_credentials(args.parser, args)
+    return args.parser, args
 
 
 def _add_options(step: CommandParser, name: str) -> None:
@@ -69,7 +69,7 @@ def _add_options(step: CommandParser, name: str) -> None:
             help="refuse when another one is on trial" if name == "check" else None,
         )
     step.add_argument("--json", action="store_true", help="print one JSON object")
-    _add_connection(step)
+    add_credentials(step)
     if name == "status":
         return
     _add_patience(step)
@@ -108,15 +108,6 @@ def _add_options(step: CommandParser, name: str) -> None:
         )
 
 
-def _add_connection(step: CommandParser) -> None:
-    step.add_argument("--tls", action="store_true", help="encrypt")
-    step.add_argument("--tls-ca", type=Path, metavar="FILE", help="trust this authority (PEM)")
-    step.add_argument("--tls-cert", type=Path, metavar="FILE", help="client certificate (PEM)")
-    step.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
-    step.add_argument("--tls-server-name", metavar="HOST", help="the name to expect")
-    step.add_argument("--token-file", type=Path, metavar="FILE", help="send this bearer token")
-
-
 def _add_patience(step: CommandParser) -> None:
     step.add_argument(
         "--timeout",
@@ -137,14 +128,6 @@ def _add_patience(step: CommandParser) -> None:
         action="store_true",
         help="send no reload: the replicas read the config by themselves",
     )
-
-
-def _check_tls(parser: CommandParser, args: argparse.Namespace) -> None:
-    if (args.tls_cert is None) != (args.tls_key is None):
-        parser.error("--tls-cert and --tls-key belong together")
-    encrypted = args.tls or args.tls_ca is not None
-    if not encrypted and (args.tls_cert is not None or args.tls_server_name is not None):
-        parser.error("--tls-cert and --tls-server-name need --tls or --tls-ca FILE")
 
 
 def _count(text: str) -> int:

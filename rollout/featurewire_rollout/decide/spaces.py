@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from featurewire.plugin import other_schemes
+from featurewire.manifest.spaces import other_schemes
 from featurewire_rollout.decide.view import FleetView, Manifest
 from featurewire_rollout.errors import FleetError, SpaceError
 

@@ -9,24 +9,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featurewire import VersionStatus
+from featurewire.manifest.spaces import bridges, vector_space
 
-__all__ = ["FleetView", "Manifest", "ReplicaView", "bridges_of"]
+__all__ = ["FleetView", "Manifest", "ReplicaView", "retention_by_space"]
 
 
-def bridges_of(manifest: Mapping[str, Any]) -> dict[str, float]:
-    """The spaces that a version has bridges to, and the share of recall@10 that each keeps.
+def retention_by_space(manifest: Mapping[str, Any] | None) -> dict[str, float]:
+    """Share of recall@10 that each bridge of a version kept at export, by the bridge's space.
 
-    The share was measured when the version was exported.
+    Leaves out a bridge whose retention the manifest does not give.
     """
-    listed = manifest.get("vector_spaces")
-    kept = {}
-    for each in listed if isinstance(listed, list) else []:
-        try:
-            if each["bridged"] is True:
-                kept[str(each["vector_space"])] = float(each["retention"]["recall_at_10"])
-        except (KeyError, TypeError, ValueError):
-            continue
-    return kept
+    return {
+        space: bridge.recall_at_10
+        for space, bridge in bridges(manifest).items()
+        if bridge.recall_at_10 is not None
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +43,10 @@ class Manifest:
         if manifest is None:
             return cls(digest="", vector_space=None)
         text = json.dumps(manifest, sort_keys=True).encode()
-        space = manifest.get("vector_space")
         return cls(
             digest=hashlib.sha256(text).hexdigest()[:16],
-            vector_space=space if isinstance(space, str) and space else None,
-            bridges=bridges_of(manifest),
+            vector_space=vector_space(manifest),
+            bridges=retention_by_space(manifest),
         )
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from featurewire import ConfigError, DeadlineExceededError, FeaturewireError, TLSConfig
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
-from featurewire.plugin import is_local, split_target
+from featurewire.plugin.target import is_local, split_target
 from featurewire_rollout.decide.view import FleetView, ReplicaView
 from featurewire_rollout.fleet.replica import Replica
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from featurewire import FeaturewireError, ServerError, TLSConfig
 from featurewire._tfs.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
-from featurewire.plugin import Server
+from featurewire.plugin.server import Server
 from featurewire_rollout.decide.view import Manifest, ReplicaView
 
 __all__ = ["Replica"]

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from featurewire import ChannelConfig, Client
 from featurewire_rollout.check import CheckConfig, Report, Source, compare
-from featurewire_rollout.check.pull import find_images
+from featurewire_rollout.check.pull import images_in
 from featurewire_rollout.config import RolloutConfig
 from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.decide.phase import Status, phase_of
@@ -209,7 +209,7 @@ class Rollout:
     def watch(self, images: Path, config: WatchConfig) -> str:
         """Probe `stable` and `previous` for a while: why `stable` must go back, or nothing."""
         with self._clients(STABLE, PREVIOUS) as (stable, previous):
-            contents = [path.read_bytes() for path in find_images(images)[:PROBE_IMAGES]]
+            contents = [path.read_bytes() for path in images_in(images)[:PROBE_IMAGES]]
             self._say(f"watching stable and previous for {config.seconds:g} s")
             return watch(stable, previous, contents, config)
 

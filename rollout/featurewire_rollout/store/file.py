@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from featurewire.plugin.files import sync
 from featurewire_rollout.errors import ConfigFileError, ConflictError
 
 __all__ = ["FileStore"]
@@ -42,7 +43,7 @@ class FileStore:
                     "and run the command again"
                 )
             os.rename(temporary, self._path)
-            _sync(self._path.parent)
+            sync(self._path.parent)
         except OSError as error:
             raise ConfigFileError(
                 f"cannot write {self.name}: {_reason(error)}; it is as it was"
@@ -100,14 +101,6 @@ class FileStore:
         for path in self._path.parent.glob(f".{self._path.name}.*.tmp"):
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
