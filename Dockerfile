@@ -1,11 +1,11 @@
 # Four images: `--target server`, `exporter`, `rollout` and `search`.
 #
-# What comes from the package index lies in layers below the sources, TensorFlow in one that the
-# server and the exporter share, so that a changed line of code downloads nothing. Needs BuildKit.
+# Packages from the index are in layers below the sources, so that a change of code downloads nothing.
+# The server and the exporter share a layer with TensorFlow. Needs BuildKit.
 #
 # Another base image: --build-arg PYTHON_IMAGE=…. A private index or authority:
-#   --build-arg PIP_INDEX_URL=https://…              where it needs no password
-#   --secret id=pip_conf,src=pip.conf                pip's settings, passwords included
+#   --build-arg PIP_INDEX_URL=https://…              an index without a password
+#   --secret id=pip_conf,src=pip.conf                pip's settings, including passwords
 #   --secret id=ca_bundle,src=ca.pem                 trusted authorities, PEM
 ARG PYTHON_IMAGE=python:3.11-slim
 
@@ -14,7 +14,7 @@ ENV PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2
 RUN useradd --uid 1000 --create-home featurewire \
  && install -d -o featurewire -g featurewire /models /cache /index
 
-# pip, told by secrets and arguments where to look. Empty ones count for nothing.
+# pip with the index from secrets and arguments; empty ones are ignored.
 FROM python AS index
 ARG PIP_INDEX_URL=
 ARG PIP_EXTRA_INDEX_URL=
@@ -22,7 +22,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CACHE_DIR=/v
     PIP_CONFIG_FILE=/run/secrets/pip_conf
 COPY scripts/image_pip.sh /usr/local/bin/image-pip
 
-# What each image needs, with hashes: parts of requirements.txt.
+# The requirements of each image, with hashes: parts of requirements.txt.
 FROM python AS requirements
 WORKDIR /sources
 COPY requirements.txt ./
@@ -48,7 +48,7 @@ COPY server ./server
 RUN image-pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels \
     ./client ./rollout ./exporter ./server
 
-# Headers and libclang are for those who compile operations.
+# Without headers and libclang, which are needed only to compile operations.
 FROM index AS tensorflow
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \
@@ -94,7 +94,7 @@ USER 1000:1000
 ENTRYPOINT ["featurewire"]
 CMD ["--help"]
 
-# samples/visual_search. What it needs is pinned in a file of its own.
+# samples/visual_search, with its own requirements file.
 FROM index AS search
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \

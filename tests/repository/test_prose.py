@@ -18,14 +18,14 @@ MAX_MARKED_PERCENT = {
     "SECURITY.md": 2,
     "bench": 3,
     "client": 19,
-    "deploy": 12,
-    "docs": 6,
+    "deploy": 2,
+    "docs": 4,
     "exporter": 18,
     "rollout": 24,
     "samples": 17,
     "scripts": 14,
     "server": 17,
-    "serving_config": 6,
+    "serving_config": 2,
     "tests": 14,
 }
 """Share of marked lines per folder or page. Lower a number when its area has improved."""
