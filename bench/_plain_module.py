@@ -10,9 +10,8 @@ import sys
 
 def _write(folder: str, version: str) -> None:
     import tensorflow as tf
-    import tensorflow_hub as hub
 
-    module = hub.load(folder)
+    module = tf.saved_model.load(folder, tags=[])
     network = module.signatures["image_feature_vector"]
 
     def decode(image: tf.Tensor) -> tf.Tensor:

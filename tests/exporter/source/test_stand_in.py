@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_hub as hub
 from tensorflow.core.protobuf import saved_model_pb2
 
 from featurewire_exporter import photos
@@ -28,7 +27,7 @@ def meta_graphs(stand_in_module):
 
 @pytest.fixture(scope="module")
 def module(stand_in_module):
-    return hub.load(str(stand_in_module))
+    return tf.saved_model.load(str(stand_in_module), tags=[])
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +130,14 @@ def test_weights_are_the_same_for_one_seed_only():
 
 
 def test_statistics_and_biases_are_not_those_of_a_fresh_network(stand_in):
-    for variable in hub.load(str(stand_in.module)).variables:
+    for variable in tf.saved_model.load(str(stand_in.module), tags=[]).variables:
         value = variable.numpy()
         assert value.std() > 0, variable.name
         assert np.count_nonzero(value) > 0.99 * value.size
 
 
 def test_activations_neither_explode_nor_vanish(stand_in, images):
-    module = hub.load(str(stand_in.module))
+    module = tf.saved_model.load(str(stand_in.module), tags=[])
     outputs = module.signatures["image_feature_vector"](tf.constant(images))
 
     for name, value in outputs.items():

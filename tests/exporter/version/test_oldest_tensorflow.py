@@ -39,10 +39,8 @@ def oldest_python(tmp_path_factory) -> str:
     venv.create(environment, with_pip=True)
     python = str(environment / "bin" / "python")
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    wanted = [f"tensorflow-cpu=={OLDEST}.*", f"tf-keras=={OLDEST}.*", "tensorflow-hub"]
-    installed = subprocess.run(
-        [*command, *wanted, "setuptools<81"], capture_output=True, text=True, timeout=500
-    )
+    wanted = f"tensorflow-cpu=={OLDEST}.*"
+    installed = subprocess.run([*command, wanted], capture_output=True, text=True, timeout=500)
     if installed.returncode != 0:
         last = (installed.stderr.strip().splitlines() or ["pip failed"])[-1]
         pytest.skip(f"TensorFlow {OLDEST} cannot be installed here: {last}")
