@@ -1,6 +1,6 @@
 """Accuracy of search by engine and precision, compared with the module's own vectors.
 
-The reference is the module itself in float32, after TensorFlow's full decode and antialiased resize.
+The reference is the module in float32, after TensorFlow's own full decode and antialiased resize.
 Four crops of each picture are searched for in the module's index of the pictures. recall@1 is the
 fraction of crops that find their picture, and overlap@10 the fraction of a picture's ten nearest
 neighbours that stay the same. `recall lost` is the mean loss with its 95 % interval over pictures,

@@ -57,7 +57,7 @@ def test_all_distributions_have_the_newest_version_of_the_changelog():
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest is not None
     assert versions == {newest[1]}
-    for folder in ("server", "rollout"):
+    for folder in ("exporter", "server", "rollout"):
         assert f"featurewire=={newest[1]}" in project(folder)["dependencies"]
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from featurewire_exporter import photos
+from featurewire_exporter._tfs.prediction_log_pb2 import PredictionLog
 from featurewire_exporter.errors import ExportError
 from featurewire_exporter.preprocess import PreprocessConfig
 from featurewire_exporter.version.manifest import DIRECTORY
