@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from featurewire._errors import ServerError as ServerError
     from featurewire._errors import ServerUnavailableError as ServerUnavailableError
     from featurewire._errors import VectorSpaceError as VectorSpaceError
-    from featurewire._stats import Stats as Stats
-    from featurewire._status import ModelMetadata as ModelMetadata
-    from featurewire._status import ModelStatus as ModelStatus
-    from featurewire._status import Signature as Signature
-    from featurewire._status import TensorSpec as TensorSpec
-    from featurewire._status import VersionStatus as VersionStatus
-    from featurewire._stream import StreamProgress as StreamProgress
+    from featurewire._rpc.stats import Stats as Stats
+    from featurewire._stream.stream import StreamProgress as StreamProgress
+    from featurewire._wire.status import ModelMetadata as ModelMetadata
+    from featurewire._wire.status import ModelStatus as ModelStatus
+    from featurewire._wire.status import Signature as Signature
+    from featurewire._wire.status import TensorSpec as TensorSpec
+    from featurewire._wire.status import VersionStatus as VersionStatus
 
 __version__ = "0.1.0"
 _DEFAULT_TIMEOUT = 60.0
@@ -54,9 +54,9 @@ _HOMES = {
         "InvalidRequestError ModelNotFoundError OverloadedError ResponseError ServerError "
         "ServerUnavailableError VectorSpaceError",
         "_embedding": "Embedding EmbeddingBatch Result",
-        "_status": "ModelMetadata ModelStatus Signature TensorSpec VersionStatus",
-        "_stats": "Stats",
-        "_stream": "StreamProgress",
+        "_wire.status": "ModelMetadata ModelStatus Signature TensorSpec VersionStatus",
+        "_rpc.stats": "Stats",
+        "_stream.stream": "StreamProgress",
     }.items()
     for name in names.split()
 }

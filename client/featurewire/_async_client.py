@@ -10,16 +10,17 @@ from typing import Any, TypeVar, overload
 
 import grpc.aio
 
-from featurewire._async_driver import Driver
-from featurewire._call import Flow, Job, T
+from featurewire._config import UNSET, Timeout
 from featurewire._core import Core
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import ConfigError
+from featurewire._flow import Flow, T
 from featurewire._images import Image, Source
-from featurewire._reading import check_images
-from featurewire._settings import UNSET, Timeout
-from featurewire._status import ModelMetadata, ModelStatus
-from featurewire._stream import StreamProgress
+from featurewire._rpc.async_driver import Driver
+from featurewire._rpc.call import Job
+from featurewire._stream.source import check_images
+from featurewire._stream.stream import StreamProgress
+from featurewire._wire.status import ModelMetadata, ModelStatus
 
 __all__ = ["AsyncClient"]
 

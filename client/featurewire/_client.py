@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
 from typing import Any, TypeVar, overload
 
-from featurewire import _channel
-from featurewire._call import Flow, T
+from featurewire._config import UNSET, Timeout
 from featurewire._core import Core
-from featurewire._driver import Driver
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
+from featurewire._flow import Flow, T
 from featurewire._images import Image, Source
-from featurewire._reading import check_images
-from featurewire._settings import UNSET, Timeout
-from featurewire._status import ModelMetadata, ModelStatus
-from featurewire._stream import StreamProgress
+from featurewire._rpc.channel import close_all
+from featurewire._rpc.driver import Driver
+from featurewire._stream.source import check_images
+from featurewire._stream.stream import StreamProgress
+from featurewire._wire.status import ModelMetadata, ModelStatus
 
 __all__ = ["Client"]
 
@@ -159,7 +159,7 @@ class Client(Core):
             return
         self._connection.life.closed = True
         if not self._connection.forked:
-            _channel.close_all(list(self._channels))
+            close_all(list(self._channels))
 
     def __enter__(self) -> Client:
         return self

@@ -16,29 +16,37 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from featurewire._call import Flow, T
-from featurewire._channel import Channels
-from featurewire._codec import PREDICT, Codec
-from featurewire._config import Metadata
-from featurewire._connection import Connection
-from featurewire._driver import AnyDriver, Method
+from featurewire._config import (
+    UNSET,
+    Metadata,
+    Settings,
+    Timeout,
+    Unset,
+    check_timeout,
+    made_with,
+)
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import (
     DeadlineExceededError,
     FeaturewireError,
     ImageError,
+    is_transient,
     lacks_signature,
 )
+from featurewire._flow import Flow, T
 from featurewire._images import Buffer, Image
-from featurewire._inquiry import Inquiry
-from featurewire._pacing import Outage
-from featurewire._reading import Reading, check_images, load_all
-from featurewire._reply import Rows
-from featurewire._resolver import Resolver
-from featurewire._retry import is_transient, wait_before_retry
-from featurewire._settings import UNSET, Settings, Timeout, Unset, check_timeout, made_with
-from featurewire._stats import Stats
-from featurewire._stream import Stream, StreamProgress, can_split
+from featurewire._model.queries import Inquiry
+from featurewire._model.resolver import Resolver
+from featurewire._rpc.channel import Channels
+from featurewire._rpc.connection import Connection
+from featurewire._rpc.driver import AnyDriver, Method
+from featurewire._rpc.retry import wait_before_retry
+from featurewire._rpc.stats import Stats
+from featurewire._stream.outage import Outage
+from featurewire._stream.source import Reading, check_images, load_all
+from featurewire._stream.stream import Stream, StreamProgress, can_split
+from featurewire._wire.predict import PREDICT, Codec
+from featurewire._wire.replies import Rows
 
 if TYPE_CHECKING:
     from typing import Self

@@ -38,6 +38,7 @@ __all__ = [
     "VectorSpaceError",
     "from_rpc_error",
     "is_systemic",
+    "is_transient",
     "lacks_signature",
 ]
 
@@ -199,6 +200,11 @@ _SYSTEMIC = re.compile(
     r"incompatible .*type|type mismatch",
     re.IGNORECASE,
 )
+
+
+def is_transient(error: FeaturewireError) -> bool:
+    """Another attempt can succeed, and cannot do harm."""
+    return isinstance(error, (ServerUnavailableError, OverloadedError))
 
 
 def is_systemic(error: FeaturewireError) -> bool:

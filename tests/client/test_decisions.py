@@ -15,11 +15,11 @@ import pytest
 
 import featurewire
 from featurewire import ChannelConfig, RetryConfig, StreamConfig, TLSConfig
-from featurewire._call import Rotation
-from featurewire._channel import split_target
 from featurewire._errors import from_rpc_error
-from featurewire._retry import RetryBudget, backoff
-from featurewire._stats import Latencies
+from featurewire._rpc.retry import RetryBudget, backoff
+from featurewire._rpc.rotation import Rotation
+from featurewire._rpc.stats import Latencies
+from featurewire._rpc.target import split_target
 
 
 def test_backoff_is_random_below_a_growing_bound():

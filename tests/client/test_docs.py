@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import featurewire
-from featurewire._reply import STATUS_NAMES
+from featurewire._wire.replies import STATUS_NAMES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "client.md").read_text()
 

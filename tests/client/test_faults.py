@@ -15,7 +15,7 @@ import pytest
 
 import featurewire
 from featurewire import ChannelConfig, RetryConfig, StreamConfig
-from featurewire._retry import wait_before_retry
+from featurewire._rpc.retry import wait_before_retry
 from featurewire._tfs import types_pb2
 from tests.client.misbehaving import (
     DIMENSION,

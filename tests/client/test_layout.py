@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from featurewire._errors import ResponseError
-from featurewire._reply import ReplyReader, read_predict_reply
 from featurewire._tfs import predict_pb2, types_pb2
+from featurewire._wire.replies import ReplyReader, read_predict_reply
 
 TENSORS: dict[str, Any] = {"output": "features", "status": "status"}
 

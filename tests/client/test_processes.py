@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import featurewire
-from featurewire import StreamConfig, _channel
+from featurewire import StreamConfig
+from featurewire._rpc.channel import close_all
 from tests.client.misbehaving import Misbehaving, image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -281,8 +282,8 @@ def test_the_hint_to_the_allocator_may_find_no_memory():
         """
         import resource
         import featurewire
-        from featurewire import _connection
-        _connection.LARGEST = 1 << 50
+        from featurewire._rpc import connection
+        connection.LARGEST = 1 << 50
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
         featurewire.Client("127.0.0.1:1", model="tiny").close()
         print("made")
@@ -327,7 +328,7 @@ def test_a_connection_that_does_not_close_keeps_no_other_from_closing():
 
     release, closed = threading.Event(), threading.Event()
     try:
-        _channel.close_all([Hanging(), Healthy()])
+        close_all([Hanging(), Healthy()])
         assert closed.is_set()
     finally:
         release.set()

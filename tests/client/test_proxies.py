@@ -10,7 +10,7 @@ import pytest
 
 import featurewire
 from featurewire import ChannelConfig, RetryConfig
-from featurewire._channel import proxy_variable
+from featurewire._rpc.channel import proxy_variable
 from tests.client.misbehaving import Misbehaving, Sockets, _pump, image, vector_of
 from tests.support.process import free_port
 

@@ -12,10 +12,10 @@ import pytest
 
 import featurewire
 from featurewire import RetryConfig, StreamConfig
-from featurewire._codec import Codec, Names, model_spec
-from featurewire._connection import Connection
-from featurewire._settings import Settings
-from featurewire._stream import Stream
+from featurewire._config import Settings
+from featurewire._rpc.connection import Connection
+from featurewire._stream.stream import Stream
+from featurewire._wire.predict import Codec, Names, model_spec
 from tests.client.misbehaving import MODEL, Misbehaving, image, reply_to, vector_of
 
 

@@ -11,7 +11,8 @@ import pytest
 import trustme
 
 import featurewire
-from featurewire import RetryConfig, TLSConfig, _channel
+from featurewire import RetryConfig, TLSConfig
+from featurewire._rpc import channel as channel_module
 from tests.client.misbehaving import Misbehaving, image, reply_to
 from tests.client.test_tls import credentials, works
 from tests.support.waiting import wait_until
@@ -54,7 +55,7 @@ class Rotating:
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    monkeypatch.setattr(_channel, "RELOAD_SECONDS", 0.0)
+    monkeypatch.setattr(channel_module, "RELOAD_SECONDS", 0.0)
     return Rotating(tmp_path)
 
 
@@ -134,7 +135,7 @@ def test_files_written_again_unchanged_keep_the_connection(connect, files, caplo
 
 def test_connections_of_old_certificates_are_closed_later(connect, files, monkeypatch):
     closed = []
-    real = _channel.open_channel
+    real = channel_module.open_channel
 
     def watched(*args):
         channel = real(*args)
@@ -147,7 +148,7 @@ def test_connections_of_old_certificates_are_closed_later(connect, files, monkey
         channel.close = note
         return channel
 
-    monkeypatch.setattr(_channel, "open_channel", watched)
+    monkeypatch.setattr(channel_module, "open_channel", watched)
     with files.server() as server:
         client = connect(server.target, tls=files.tls, retry=QUICK)
         assert works(client)
@@ -155,7 +156,7 @@ def test_connections_of_old_certificates_are_closed_later(connect, files, monkey
     with files.server(server.port):
         assert works(client)
     assert not closed
-    monkeypatch.setattr(_channel, "RETIRED_SECONDS", 0.0)
+    monkeypatch.setattr(channel_module, "RETIRED_SECONDS", 0.0)
     files.rotate()
     with files.server(server.port):
         assert works(client)

@@ -7,15 +7,15 @@ import math
 import pytest
 
 from featurewire import RetryConfig, StreamConfig
-from featurewire._codec import Codec, Names, model_spec
-from featurewire._connection import Connection
+from featurewire._config import Settings
 from featurewire._errors import (
     DeadlineExceededError,
     OverloadedError,
     ServerUnavailableError,
 )
-from featurewire._settings import Settings
-from featurewire._stream import Stream
+from featurewire._rpc.connection import Connection
+from featurewire._stream.stream import Stream
+from featurewire._wire.predict import Codec, Names, model_spec
 from tests.client.misbehaving import image, reply_to
 
 NAMES = Names(signature="serving_default", input="image_bytes", output="features", status="status")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from featurewire import StreamConfig
-from featurewire._pacing import REFRESH, Window
+from featurewire._stream.window import REFRESH, Window
 
 
 class Fixed:

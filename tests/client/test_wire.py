@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurewire._codec import Codec, Names, model_spec, varint
 from featurewire._errors import ResponseError
-from featurewire._reply import read_predict_reply, read_strings
 from featurewire._tfs import model_pb2, predict_pb2, types_pb2
+from featurewire._wire.predict import Codec, Names, model_spec, varint
+from featurewire._wire.replies import read_predict_reply, read_strings
 
 NAMES = Names(signature="serving_default", input="image_bytes", output="features", status="status")
 

@@ -70,7 +70,7 @@ def test_the_operating_guide_says_what_to_do_for_every_alarm():
 @pytest.mark.parametrize(
     ("page", "package", "name"),
     [
-        ("client/README.md", "client/featurewire", r"`(_\w+)[/`]"),
+        ("client/README.md", "client/featurewire", r"`((?:_\w+|manifest|plugin)(?:/\w+)?)/?`"),
         (
             "server/README.md",
             "server/featurewire_server",

@@ -124,6 +124,27 @@ def test_ci_runs_the_tests_and_the_linters():
 
 
 LAYERS = {
+    "client": [
+        "top",
+        "_cli",
+        "plugin",
+        "_client",
+        "_async_client",
+        "_core",
+        "_stream",
+        "_model",
+        "_flow",
+        "_rpc",
+        "_wire",
+        "_config",
+        "_embedding",
+        "_images",
+        "_errors",
+        "_advice",
+        "manifest",
+        "_tfs",
+        "",
+    ],
     "rollout": ["top", "cli", "steps", "fleet", "store", "check", "decide", "config", "errors"],
     "server": [
         "top",
@@ -137,12 +158,13 @@ LAYERS = {
         "_tfs",
     ],
 }
-"""Folders and modules of a distribution, the highest first. Everything else is at the top."""
+"""Folders and modules of a distribution, the highest first. Everything else is at the top. The
+empty name is that of its catalogue, `__init__`."""
 
 
 def imports(folder: str) -> dict[str, set[str]]:
     """What each module of a distribution imports of it, for types as well: dotted, without the
-    package's name."""
+    package's name. A catalogue that imports its names when they are first used imports none."""
     package = ROOT / folder / DISTRIBUTIONS[folder].replace("-", "_")
     modules = {
         ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__"): path
@@ -151,7 +173,9 @@ def imports(folder: str) -> dict[str, set[str]]:
     paths = {module.rstrip("."): path for module, path in modules.items()}
     graph: dict[str, set[str]] = {module: set() for module in paths}
     for module, path in paths.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        is_lazy = any(getattr(node, "name", None) == "__getattr__" for node in tree.body)
+        for node in () if is_lazy else ast.walk(tree):
             if not isinstance(node, ast.ImportFrom) or not node.module:
                 continue
             root, _, base = node.module.partition(".")
@@ -183,12 +207,12 @@ def test_a_folder_imports_only_from_those_below(folder):
     assert [f"{a} -> {b}" for a, b in arrows if rank(a) > rank(b)] == []
 
 
-@pytest.mark.parametrize("folder", ["exporter", "rollout", "server"])
+@pytest.mark.parametrize("folder", ["client", "exporter", "rollout", "server"])
 def test_no_modules_import_each_other_in_a_circle(folder):
     assert circle(imports(folder)) == ""
 
 
-@pytest.mark.parametrize("folder", ["exporter", "rollout", "server"])
+@pytest.mark.parametrize("folder", ["client", "exporter", "rollout", "server"])
 def test_no_rooms_import_each_other_in_a_circle(folder):
     rooms: dict[str, set[str]] = {}
     for module, imported in imports(folder).items():

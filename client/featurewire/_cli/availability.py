@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from featurewire import Client, DeadlineExceededError, FeaturewireError, VersionStatus
 from featurewire._cli.progress import duration
-from featurewire._status import describe
+from featurewire._wire.status import describe
 from featurewire.plugin.arguments import CommandFailure
 
 LABELS = ("stable", "canary")

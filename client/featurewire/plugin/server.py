@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from featurewire._client import Client
-from featurewire._config import ChannelConfig, TLSConfig
+from featurewire._config import UNSET, ChannelConfig, Timeout, TLSConfig
 from featurewire._errors import ModelNotFoundError
-from featurewire._settings import UNSET, Timeout
-from featurewire._status import VersionStatus
+from featurewire._wire.status import VersionStatus
 
 __all__ = ["Server"]
 

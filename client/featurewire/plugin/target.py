@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from featurewire._channel import is_local, split_target
+from featurewire._rpc.target import is_local, split_target
 
 __all__ = ["is_local", "split_target"]

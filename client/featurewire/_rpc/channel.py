@@ -18,8 +18,9 @@ import grpc
 from featurewire import __version__
 from featurewire._config import ChannelConfig, TLSConfig
 from featurewire._errors import ConfigError
+from featurewire._rpc.target import is_local
 
-__all__ = ["Channels", "close_all", "proxy_variable", "split_target"]
+__all__ = ["Channels", "close_all", "open_channel", "proxy_variable"]
 
 log = logging.getLogger("featurewire")
 
@@ -37,65 +38,6 @@ _COMPRESSION = {
     "gzip": grpc.Compression.Gzip,
     "deflate": grpc.Compression.Deflate,
 }
-
-
-def split_target(target: str) -> list[str]:
-    """The servers that a target names: one URI, or `host:port`s with commas between.
-
-    gRPC's own lists (`ipv4:a,b`) know addresses only; here names resolve too, each by itself.
-    """
-    if not isinstance(target, str):
-        raise ConfigError(f"target: expected a str such as 'localhost:8500', not {target!r}")
-    for scheme in ("http://", "https://", "grpc://", "grpcs://"):
-        if target.startswith(scheme):
-            raise ConfigError(
-                f"target {target!r}: leave {scheme} out, a target is host:port; "
-                "TLS is switched on with tls=TLSConfig()"
-            )
-    if _is_uri(target):
-        return [target]
-    servers = [server.strip() for server in target.split(",")]
-    for server in servers:
-        _check_server(server)
-    if len(set(servers)) < len(servers):
-        raise ConfigError(f"target {target!r} names a server twice")
-    return servers
-
-
-def _is_uri(target: str) -> bool:
-    scheme, colon, rest = target.partition(":")
-    return bool(colon) and (
-        rest.startswith("//") or scheme in ("ipv4", "ipv6", "unix", "unix-abstract", "vsock", "dns")
-    )
-
-
-def _check_server(server: str) -> None:
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in server:
-        raise ConfigError(
-            f"target {server!r}: expected host:port, such as 'localhost:8500', several with "
-            "commas between, or a gRPC target URI such as 'dns:///features.example:8500'"
-        )
-
-
-def is_local(server: str) -> bool:
-    """The connection does not leave this machine."""
-    scheme, _, rest = server.partition(":")
-    if not _is_uri(server):
-        rest = server
-    elif scheme in ("unix", "unix-abstract"):
-        return True
-    elif scheme not in ("ipv4", "ipv6", "dns"):  # who knows where it leads
-        return False
-    return all(map(_is_loopback, rest.rpartition("/")[2].split(",")))
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def proxy_variable(server: str, config: ChannelConfig) -> str | None:

@@ -15,10 +15,7 @@ from typing import Any
 
 import grpc
 
-from featurewire import _channel
-from featurewire._call import Attempt, Call, Job, Rotation
-from featurewire._codec import Codec, Names
-from featurewire._config import ChannelConfig, Metadata, checked_token
+from featurewire._config import ChannelConfig, Metadata, Settings, checked_token
 from featurewire._errors import (
     ConfigError,
     FeaturewireError,
@@ -26,10 +23,14 @@ from featurewire._errors import (
     from_rpc_error,
     is_systemic,
 )
-from featurewire._quiet import Quiet
-from featurewire._retry import RetryBudget, RetryPolicy
-from featurewire._settings import Settings
-from featurewire._stats import Latencies, Stats
+from featurewire._rpc.call import Attempt, Call, Job
+from featurewire._rpc.channel import check_token, proxy_variable
+from featurewire._rpc.exclusive import Quiet
+from featurewire._rpc.retry import RetryBudget, RetryPolicy
+from featurewire._rpc.rotation import Rotation
+from featurewire._rpc.stats import Latencies, Stats
+from featurewire._rpc.target import split_target
+from featurewire._wire.predict import Codec, Names
 
 __all__ = ["Connection"]
 
@@ -58,12 +59,12 @@ class Connection:
     """Threads share it; forked processes cannot."""
 
     def __init__(self, settings: Settings) -> None:
-        self.servers = _channel.split_target(settings.target)
+        self.servers = split_target(settings.target)
         self.target = settings.target
         self.model = settings.model
         self.channel = settings.channel
         self._metadata = settings.channel.metadata_pairs()
-        _channel.check_token(settings.channel, settings.tls, self.servers)
+        check_token(settings.channel, settings.tls, self.servers)
         self._has_tls = settings.tls is not None
         self.life = Life()
         self.codecs: dict[object, Codec] = {}
@@ -212,7 +213,7 @@ class Connection:
                 model=self.model,
                 answered=server in self._answered,
                 tls=self._has_tls,
-                proxy=_channel.proxy_variable(name, self.channel),
+                proxy=proxy_variable(name, self.channel),
             )
             if is_systemic(error):
                 self.codecs.clear()  # a new version may have other tensors

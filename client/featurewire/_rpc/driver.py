@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 
-from featurewire._call import Attempt, Job
-from featurewire._connection import Connection
+from featurewire._rpc.call import Attempt, Job
+from featurewire._rpc.connection import Connection
 
 __all__ = ["AnyDriver", "Driver", "Method"]
 

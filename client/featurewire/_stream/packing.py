@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from featurewire._codec import Codec
 from featurewire._config import StreamConfig
 from featurewire._embedding import Result
 from featurewire._images import Buffer
+from featurewire._wire.predict import Codec
 
 __all__ = ["Order", "Pack", "Packing", "Slot"]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import grpc.aio
 
-from featurewire._call import Attempt, Job
-from featurewire._connection import Connection
-from featurewire._driver import AnyDriver, Method
+from featurewire._rpc.call import Attempt, Job
+from featurewire._rpc.connection import Connection
+from featurewire._rpc.driver import AnyDriver, Method
 
 __all__ = ["Driver"]
 

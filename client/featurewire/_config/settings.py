@@ -1,4 +1,4 @@
-"""What a client is made with: the constructor's arguments, checked."""
+"""What a client is made with: the arguments of its constructor, checked."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from featurewire import _DEFAULT_TIMEOUT
-from featurewire._config import (
-    ChannelConfig,
-    RetryConfig,
-    StreamConfig,
-    TLSConfig,
-    check_names,
-)
+from featurewire._config.channel import ChannelConfig
+from featurewire._config.checks import check_names
+from featurewire._config.retry import RetryConfig
+from featurewire._config.stream import StreamConfig
+from featurewire._config.tls import TLSConfig
 from featurewire._errors import ConfigError, UnknownArgumentError
 
 __all__ = ["UNSET", "Settings", "Timeout", "Unset", "check_timeout", "made_with"]
@@ -86,7 +84,7 @@ _CONFIGS: dict[str, Any] = {
 }
 
 
-def _check_names(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
+def _check_arguments(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
     """Raise `UnknownArgumentError`; for a field of a configuration, name that configuration."""
     for name in given:
         for argument, kind in _CONFIGS.items():
@@ -112,7 +110,7 @@ def made_with(
 
     def decorate(init: Callable[[Made, Kind], None]) -> Callable[Concatenate[Made, P], None]:
         def __init__(self: Made, /, *args: P.args, **kwargs: P.kwargs) -> None:
-            _check_names(type(self).__name__, kwargs, list(signature.parameters))
+            _check_arguments(type(self).__name__, kwargs, list(signature.parameters))
             signature.bind(*args, **kwargs)  # its TypeError does not name `kind`
             init(self, kind(*args, **kwargs))
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurewire import manifest
-from featurewire._codec import Names
 from featurewire._errors import ConfigError, ResponseError
-from featurewire._reply import enum_name, parsed
 from featurewire._tfs import (
     error_codes_pb2,
     get_model_metadata_pb2,
@@ -17,6 +15,8 @@ from featurewire._tfs import (
     model_pb2,
     types_pb2,
 )
+from featurewire._wire.predict import Names
+from featurewire._wire.replies import enum_name, parsed
 
 __all__ = [
     "GET_METADATA",

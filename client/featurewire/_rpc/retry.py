@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import random
 import threading
-from typing import TYPE_CHECKING
 
 from featurewire._config import RetryConfig
 from featurewire._errors import (
     DeadlineExceededError,
     FeaturewireError,
     ModelNotFoundError,
-    OverloadedError,
     ServerUnavailableError,
+    is_transient,
 )
+from featurewire._rpc.call import Call
+from featurewire._rpc.rotation import Rotation
 
-if TYPE_CHECKING:
-    from featurewire._call import Call, Rotation
-
-__all__ = ["RetryBudget", "RetryPolicy", "backoff", "is_transient", "wait_before_retry"]
-
-
-def is_transient(error: FeaturewireError) -> bool:
-    """Another attempt can succeed, and cannot do harm."""
-    return isinstance(error, (ServerUnavailableError, OverloadedError))
+__all__ = ["RetryBudget", "RetryPolicy", "backoff", "wait_before_retry"]
 
 
 def backoff(config: RetryConfig, failures: int) -> float:

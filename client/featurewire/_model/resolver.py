@@ -7,9 +7,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from featurewire._call import Flow
-from featurewire._codec import Codec, Names
-from featurewire._connection import Connection
+from featurewire._config import Settings
 from featurewire._errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -17,8 +15,10 @@ from featurewire._errors import (
     ResponseError,
     VectorSpaceError,
 )
-from featurewire._inquiry import Inquiry
-from featurewire._settings import Settings
+from featurewire._flow import Flow
+from featurewire._model.queries import Inquiry
+from featurewire._rpc.connection import Connection
+from featurewire._wire.predict import Codec, Names
 from featurewire.manifest.spaces import bridges, other_schemes, vector_space
 
 __all__ = ["Resolver"]

@@ -21,8 +21,8 @@ from typing import Any
 
 from featurewire._errors import ImageError
 from featurewire._images import KINDS, Buffer, Image, Source, advice
-from featurewire._packing import Slot
-from featurewire._stream import Stream
+from featurewire._stream.packing import Slot
+from featurewire._stream.stream import Stream
 
 __all__ = ["Reading", "check_images", "load_all", "read_file"]
 

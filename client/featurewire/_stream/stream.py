@@ -11,10 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from featurewire._call import Attempt, Call
-from featurewire._codec import PREDICT, Codec
 from featurewire._config import StreamConfig
-from featurewire._connection import Connection
 from featurewire._embedding import Embedded, Embedding, Failed, Result
 from featurewire._errors import (
     DeadlineExceededError,
@@ -26,12 +23,17 @@ from featurewire._errors import (
     ResponseError,
     VectorSpaceError,
     is_systemic,
+    is_transient,
     lacks_signature,
 )
 from featurewire._images import Buffer
-from featurewire._pacing import Outage, Window
-from featurewire._packing import Order, Pack, Packing, Slot
-from featurewire._retry import is_transient, wait_before_retry
+from featurewire._rpc.call import Attempt, Call
+from featurewire._rpc.connection import Connection
+from featurewire._rpc.retry import wait_before_retry
+from featurewire._stream.outage import Outage
+from featurewire._stream.packing import Order, Pack, Packing, Slot
+from featurewire._stream.window import Window
+from featurewire._wire.predict import PREDICT, Codec
 
 __all__ = ["Stream", "StreamProgress", "can_split"]
 

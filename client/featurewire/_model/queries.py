@@ -9,9 +9,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from featurewire._call import Decide, Flow
-from featurewire._codec import PREDICT, Codec, Names, model_spec
-from featurewire._connection import Connection
+from featurewire._config import Settings
 from featurewire._errors import (
     ConfigError,
     DeadlineExceededError,
@@ -20,11 +18,15 @@ from featurewire._errors import (
     ModelNotFoundError,
     ServerError,
     ServerUnavailableError,
+    is_transient,
 )
-from featurewire._reply import read_strings
-from featurewire._retry import is_transient
-from featurewire._settings import Settings
-from featurewire._status import (
+from featurewire._flow import Flow
+from featurewire._rpc.call import Decide
+from featurewire._rpc.connection import Connection
+from featurewire._tfs import model_pb2
+from featurewire._wire.predict import PREDICT, Codec, Names, model_spec
+from featurewire._wire.replies import read_strings
+from featurewire._wire.status import (
     GET_METADATA,
     GET_STATUS,
     ModelMetadata,
@@ -38,7 +40,6 @@ from featurewire._status import (
     parse_status,
     status_request,
 )
-from featurewire._tfs import model_pb2
 
 __all__ = ["Inquiry"]
 

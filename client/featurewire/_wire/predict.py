@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from featurewire._errors import ResponseError
 from featurewire._images import Buffer
-from featurewire._reply import ReplyReader, Rows
 from featurewire._tfs import model_pb2, predict_pb2, types_pb2
+from featurewire._wire.replies import ReplyReader, Rows
 
 __all__ = ["PREDICT", "Codec", "Names", "model_spec"]
 

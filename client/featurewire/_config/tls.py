@@ -1,0 +1,135 @@
+"""TLS, and the files that hold its certificates and key."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from featurewire._config.checks import Checked, require
+from featurewire._errors import ConfigError
+
+__all__ = ["TLSConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLSConfig(Checked):
+    """TLS, and with `cert` and `key` mutual TLS. Each is PEM: bytes, or a path of a file.
+
+    A file that changes is read again: calls that begin a second later use the new one.
+    """
+
+    ca: bytes | os.PathLike[str] | None = None
+    """Root certificates to trust. None: the ones that gRPC ships."""
+    cert: bytes | os.PathLike[str] | None = None
+    """The client's certificate chain."""
+    key: bytes | os.PathLike[str] | None = field(default=None, repr=False)
+    """The client's private key."""
+    server_name: str | None = None
+    """The name to expect in the server's certificate, where it is not the target's host."""
+
+    def __post_init__(self) -> None:
+        require(
+            (self.cert is None) == (self.key is None),
+            "TLSConfig: cert and key go together (mutual TLS), or neither",
+        )
+        for name in ("ca", "cert", "key"):
+            value = getattr(self, name)
+            require(
+                value is None or isinstance(value, (bytes, os.PathLike)),
+                f"TLSConfig({name}=…): expected PEM bytes or a pathlib.Path, "
+                f"not {type(value).__name__}",
+            )
+
+        require(
+            self.server_name is None or (isinstance(self.server_name, str) and self.server_name),
+            f"TLSConfig(server_name={self.server_name!r}): expected a host name",
+        )
+
+    def loaded(self) -> TLSConfig:
+        """The same with every file read. Raises `ConfigError`."""
+        loaded = replace(
+            self,
+            ca=_pem("ca", self.ca, "CERTIFICATE"),
+            cert=_pem("cert", self.cert, "CERTIFICATE"),
+            key=_pem("key", self.key, "PRIVATE KEY"),
+        )
+        if isinstance(self.cert, os.PathLike) and isinstance(self.key, os.PathLike):
+            _check_pair(self.cert, self.key)
+        return loaded
+
+    def stamp(self) -> tuple[object, ...]:
+        """Return a value that changes with the files; empty without any file."""
+        return tuple(
+            _stamp(each) for each in (self.ca, self.cert, self.key) if isinstance(each, os.PathLike)
+        )
+
+
+def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes | None:
+    """The file's bytes. Raises `ConfigError` where they hold nothing of that kind."""
+    if source is None:
+        return None
+    where = "…" if isinstance(source, bytes) else str(Path(source))
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"TLSConfig: cannot read {where}: {exc.strerror}") from exc
+    blocks = re.findall(rb"-----BEGIN ([A-Z0-9 ]*)-----(.*?)-----END \1-----", data, re.DOTALL)
+    bodies = [_decoded(body) for label, body in blocks if label.endswith(kind.encode())]
+    require(
+        bool(bodies) and all(bodies),
+        f"TLSConfig({name}={where}): expected PEM, -----BEGIN {kind}----- and so on",
+    )
+    if kind == "PRIVATE KEY":
+        require(
+            all(map(_is_key, bodies)),
+            f"TLSConfig({name}={where}): not a private key, or one that is encrypted",
+        )
+    if kind == "CERTIFICATE":
+        import ssl  # takes 10 ms that those without TLS need not pay
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(bodies))
+        except (ssl.SSLError, ValueError) as exc:
+            raise ConfigError(f"TLSConfig({name}={where}): not a certificate: {exc}") from exc
+    return data
+
+
+def _check_pair(cert: os.PathLike[str], key: os.PathLike[str]) -> None:
+    """Raise `ConfigError` if the key belongs to another certificate, as amid a rotation."""
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password="")
+    except ssl.SSLError as exc:
+        require(
+            "MISMATCH" not in (exc.reason or ""),
+            f"TLSConfig: the key in {Path(key)} is not the one of the certificate in {Path(cert)}",
+        )
+    except OSError:  # gone since it was read
+        pass
+
+
+def _stamp(path: os.PathLike[str]) -> tuple[int, ...]:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return ()
+    return info.st_mtime_ns, info.st_size, info.st_ino
+
+
+def _decoded(body: bytes) -> bytes:
+    """Of a PEM block; empty where it is not base64."""
+    try:
+        return base64.b64decode(b"".join(body.split()), validate=True)
+    except ValueError:
+        return b""
+
+
+def _is_key(der: bytes) -> bool:
+    """A sequence as long as it says that begins with a version: PKCS #1 and #8, SEC 1."""
+    start = 2 + (der[1] & 0x7F if der[1:2] >= b"\x80" else 0)
+    size = int.from_bytes(der[2:start] or der[1:2], "big")
+    return der[:1] == b"\x30" and len(der) == start + size and der[start : start + 2] == b"\x02\x01"

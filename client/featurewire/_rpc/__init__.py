@@ -1,0 +1,1 @@
+"""One RPC: its attempts, retries and hedges, and the connection that they go through."""

@@ -1,0 +1,1 @@
+"""Many images through Predict: from their source to results in order."""
