@@ -33,7 +33,7 @@ def test_every_option_and_its_default_are_documented():
     assert options
     assert [each for each in options if f"`{each}" not in text] == []
     for name, default in Thresholds().__dict__.items():
-        lines = [line for line in text.splitlines() if f"--{name.replace('_', '-')}" in line]
+        lines = [line for line in text.splitlines() if f"`{name}`" in line]
         assert any(re.search(rf"(?<![\d.]){default:g}(?![\d.]*\d)", line) for line in lines), name
 
 

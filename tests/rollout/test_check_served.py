@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from featurewire_rollout.check import CheckConfig, CheckError, Report, Thresholds, to_html, to_json
+from featurewire_rollout.check.thresholds import STRICTNESS
 from featurewire_rollout.cli.check_options import (
+    LIMITS,
     add_check_options,
     check_config,
     check_outputs,
@@ -123,8 +125,8 @@ def parsed(*options: str):
 
 def test_options_set_the_limits_and_name_the_outputs(worse, images, tmp_path):
     outputs = ["--report", str(tmp_path / "r.html"), "--output", str(tmp_path / "r.json")]
-    args, config = parsed("--images", str(images), "--min-cosine", "0.5", *outputs)
-    assert config.thresholds.min_cosine == 0.5
+    args, config = parsed("--images", str(images), "--strictness", "quantised", *outputs)
+    assert config.thresholds == Thresholds(**STRICTNESS["quantised"])
     check_outputs(args)
     write_outputs(args, worse)
     assert json.loads((tmp_path / "r.json").read_text()) == to_json(worse)
@@ -132,14 +134,18 @@ def test_options_set_the_limits_and_name_the_outputs(worse, images, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-OPTIONS = [f"--{name.replace('_', '-')}" for name in Thresholds().__dict__]
+OPTIONS = [f"--{name.replace('_', '-')}" for name in LIMITS]
 
 
 @pytest.mark.parametrize(
     ("step", "option", "value"),
     [("check", option, "nan") for option in OPTIONS]
-    + [("check", "--min-overlap", value) for value in ("-1.5", "1e999", "x")]
-    + [("check", "--seed", "-1"), ("check", "--max-images", "5"), ("run", "--min-overlap", "x")],
+    + [("check", "--max-recall-loss", value) for value in ("-1.5", "1e999", "x")]
+    + [
+        ("check", "--seed", "-1"),
+        ("check", "--max-images", "5"),
+        ("run", "--max-recall-loss", "x"),
+    ],
 )
 def test_a_limit_that_makes_no_sense_is_one_line_with_its_option(step, option, value, capsys):
     more = ["--config", "x", "--version", "2"] if step == "run" else []

@@ -29,7 +29,7 @@ GIVEN = ["--config", "models.config", "--server", "127.0.0.1:1", "--model", "m"]
         (["status", *GIVEN, "--tls-ca", "none.pem"], "cannot read none.pem: No such file"),
         (["status", *GIVEN, "--token-file", "none"], "--token-file none: No such file"),
         (["status", *GIVEN[2:], "--config", "configmap:x"], "not configmap:NAMESPACE/NAME/KEY"),
-        (["check", *GIVEN, "--images", ".", "--min-cosine", "2"], "min"),
+        (["check", *GIVEN, "--images", ".", "--strictness", "2"], "invalid choice: '2'"),
     ],
 )
 def test_wrong_usage_is_one_line(

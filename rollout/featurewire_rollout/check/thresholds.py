@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-__all__ = ["Thresholds"]
+__all__ = ["STRICTNESS", "Thresholds"]
 
 LEAST = 1e-9
 """Of values that have to be above 0."""
@@ -60,3 +60,15 @@ class Thresholds:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not least <= value <= largest:
                 raise ValueError(f"{name} is {meaning}, not {value}")
+
+
+STRICTNESS: dict[str, dict[str, float]] = {
+    "exact": {"min_cosine_median": 0.999, "min_cosine": 0.999},
+    "normal": {},
+    "quantised": {"min_cosine_median": 0.95, "min_cosine": 0.9, "min_overlap": 0.8},
+}
+"""Limits of vectors that differ from the defaults of `Thresholds`, by the value of `--strictness`.
+
+`exact` passes only vectors that are the same but for rounding, `quantised` also those of a network
+in 8 bits.
+"""
