@@ -163,7 +163,7 @@ def test_another_dimension_is_a_new_space_and_the_rest_is_measured():
     assert {"overlap_at_10", "rank_correlation", "recall_at_1_canary"} <= names
     assert "cosine_p5" not in names
     assert report.cutoffs
-    assert "<h2>Measures" in to_html(report)
+    assert "<td>rank correlation of similarities</td>" in to_html(report)
 
 
 def test_a_version_that_is_slow_or_refuses_images_fails():
@@ -172,7 +172,10 @@ def test_a_version_that_is_slow_or_refuses_images_fails():
     refusing = judged(errors=range(0, COUNT, 5))
     assert said(refusing).startswith("1 ")
     assert "not fit to serve: images without a vector, increase 0.2" in said(refusing)
-    assert "<h2>Images without a vector" in to_html(refusing)
+    name = refusing.pairs.names[0]
+    assert f"<td>{name}</td><td>ok</td><td>{refusing.pairs.canary.errors[0]}</td>" in to_html(
+        refusing
+    )
 
 
 def test_a_version_that_refuses_everything_fails():
