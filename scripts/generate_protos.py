@@ -83,6 +83,7 @@ TARGETS = [
             "tensorflow_serving/config/monitoring_config.proto",
             "tensorflow_serving/config/ssl_config.proto",
             "tensorflow_serving/servables/tensorflow/session_bundle_config.proto",
+            "inference/open_inference.proto",
         ],
         base="featurewire._tfs",
     ),
@@ -100,7 +101,7 @@ for _file in (any_pb2, wrappers_pb2):
     POOL.AddSerializedFile(_file.DESCRIPTOR.serialized_pb)
 '''
 
-INIT = '"""TensorFlow Serving\'s messages, a wire-compatible subset (see protos/)."""\n'
+INIT = '"""Generated messages: wire-compatible subsets of their APIs (see protos/)."""\n'
 
 
 def module_of(proto: str) -> str:
@@ -123,9 +124,7 @@ def rewrite(text: str, target: Target, homes: dict[str, str]) -> str:
         f"from {pool}._pool import POOL as _POOL",
     )
     text = text.replace("_descriptor_pool.Default()", "_POOL")
-    text = re.sub(
-        r"'tensorflow[\w.]*\.(\w+_pb2)'", lambda match: f"'{target.package}.{match[1]}'", text
-    )
+    text = re.sub(r"'(?:\w+\.)+(\w+_pb2)'", lambda match: f"'{target.package}.{match[1]}'", text)
     return NOTICE + text
 
 
