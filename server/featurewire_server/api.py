@@ -11,11 +11,11 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -49,6 +49,7 @@ from featurewire_server.models.servable import Servable
 
 log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
 
 SIGNATURE_DEF = "signature_def"
 CLASS, BULK = "featurewire-class", "bulk"
@@ -125,16 +126,29 @@ class Api:
         """By connection; the one that called last is the last key."""
 
     async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
-        with self._serving(request, call) as servable:
+        plan = partial(predict.plan, request=request)
+        return await self.run(_spec_of(request), plan, self._response, call)
+
+    async def run(
+        self,
+        spec: ModelSpec | None,
+        plan: Callable[..., Run],
+        encode: Callable[[ModelSpec, Mapping[str, np.ndarray]], Answer],
+        call: Call,
+    ) -> Answer:
+        """Run a signature of the version that `spec` names, and return what `encode` makes of it.
+
+        `plan(signatures, check_method=…)` checks the request and returns its Run. `encode` gets the
+        effective spec and the outputs. Raises ServingError, also for what the two raise.
+        """
+        with self._named(spec, call) as named, self.manager.use(named) as servable:
             signatures = servable.runner.signatures
-            run = await by_size(
-                call.held.size, predict.plan, signatures, request, check_method=self._check
-            )
-            self._remember(request.model_spec, run, call)
+            run = await by_size(call.held.size, plan, signatures, check_method=self._check)
+            self._remember(named, run, call)
             call.reserve(run.answer_bytes)  # it can be larger than the request by any factor
             [values] = await self._run(servable, [run], call)
-            spec = _effective(servable, run.signature_name)
-            return await by_size(NUMBERS * run.answer_bytes, self._response, spec, values)
+            effective = _effective(servable, run.signature_name)
+            return await by_size(NUMBERS * run.answer_bytes, encode, effective, values)
 
     def _remember(self, spec: ModelSpec, run: Run, call: Call) -> None:
         calls = self._last_calls
@@ -181,7 +195,7 @@ class Api:
     async def _infer(
         self, method: inference.Method, request: Any, call: Call
     ) -> tuple[ModelSpec, Any]:
-        with self._serving(request, call) as servable:
+        with self._serving(_spec_of(request), call) as servable:
             signatures = servable.runner.signatures
             run = inference.plan(signatures, method, request, check_method=self._check)
             [values] = await self._run(servable, [run], call)
@@ -195,7 +209,7 @@ class Api:
         first.model_spec.SetInParent()  # without tasks it is a ModelSpec without a name
         for task in request.tasks[:1]:
             first.model_spec.CopyFrom(task.model_spec)
-        with self._serving(first, call) as servable:
+        with self._serving(_spec_of(first), call) as servable:
             signatures = servable.runner.signatures
             runs = inference.plan_multi_inference(signatures, request, check_method=self._check)
             values = await self._run(servable, runs, call)
@@ -209,7 +223,7 @@ class Api:
     async def get_model_metadata(
         self, request: GetModelMetadataRequest, call: Call
     ) -> GetModelMetadataResponse:
-        with self._named(request, call):
+        with self._named(_spec_of(request), call):
             if not request.metadata_field:
                 raise invalid_argument(
                     "GetModelMetadataRequest must specify at least one metadata_field"
@@ -231,7 +245,7 @@ class Api:
     async def get_model_status(
         self, request: GetModelStatusRequest, call: Call
     ) -> GetModelStatusResponse:
-        with self._named(request, call):
+        with self._named(_spec_of(request), call):
             return GetModelStatusResponse(
                 model_version_status=self.manager.statuses(request.model_spec)
             )
@@ -308,23 +322,28 @@ class Api:
         return values
 
     @contextmanager
-    def _serving(self, request: Any, call: Call) -> Iterator[Servable]:
-        with self._named(request, call), self.manager.use(request.model_spec) as servable:
+    def _serving(self, spec: ModelSpec | None, call: Call) -> Iterator[Servable]:
+        with self._named(spec, call) as named, self.manager.use(named) as servable:
             yield servable
 
     @contextmanager
-    def _named(self, request: Any, call: Call) -> Iterator[None]:
+    def _named(self, spec: ModelSpec | None, call: Call) -> Iterator[ModelSpec]:
         """Note what a call asks for, and when; every error in the block becomes a ServingError."""
-        call.model, call.started = request.model_spec.name, time.monotonic()
+        call.model, call.started = spec.name if spec else "", time.monotonic()
         try:
-            if not request.HasField("model_spec"):
+            if spec is None:
                 raise invalid_argument("Missing ModelSpec")
-            yield
+            yield spec
         except Exception as failure:
             error = from_exception(failure)
             if error is not failure and error.code is grpc.StatusCode.INTERNAL:
                 log.exception("%s failed", call.api)
             raise error from failure
+
+
+def _spec_of(request: Any) -> ModelSpec | None:
+    """The ModelSpec of a request; None if the request has none."""
+    return request.model_spec if request.HasField("model_spec") else None
 
 
 def _effective(servable: Servable, signature_name: str = "") -> ModelSpec:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from featurewire._tfs.predict_pb2 import PredictRequest
 from featurewire._tfs.tensor_pb2 import TensorProto
 from featurewire_server.common.errors import failed_precondition, internal, invalid_argument
 from featurewire_server.messages import tensors
+
+Sent = TypeVar("Sent")
 
 DEFAULT_SIGNATURE = "serving_default"
 METHODS = tuple(f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
@@ -40,14 +43,22 @@ def outputs_of(signature: SignatureDef, output_filter: Sequence[str]) -> list[st
     return list(output_filter) or sorted(signature.outputs)
 
 
-def inputs_of(signature: SignatureDef, request: PredictRequest) -> dict[str, np.ndarray]:
-    """The request's tensors, checked against the signature, its default values filled in."""
-    _check_names(request.inputs.keys(), signature)
-    protos: dict[str, TensorProto] = dict(request.inputs)
+def inputs_of(
+    signature: SignatureDef,
+    sent: Mapping[str, Sent],
+    decode: Callable[[str, Sent], tuple[np.ndarray, int]],
+) -> dict[str, np.ndarray]:
+    """Arrays of the tensors `sent`, checked against the signature, its default values filled in."""
+    _check_names(sent.keys(), signature)
+    found = {alias: decode(alias, tensor) for alias, tensor in sent.items()}
     for alias, default in signature.defaults.items():
-        protos.setdefault(alias, default)
-    found = {alias: (tensors.decode(alias, proto), proto.dtype) for alias, proto in protos.items()}
+        if alias not in found:
+            found[alias] = _decode(alias, default)
     return fed(found, signature)
+
+
+def _decode(alias: str, proto: TensorProto) -> tuple[np.ndarray, int]:
+    return tensors.decode(alias, proto), proto.dtype
 
 
 def _check_names(sent: Collection[str], signature: SignatureDef) -> None:
@@ -111,14 +122,34 @@ def plan(
     signatures: Mapping[str, SignatureDef], request: PredictRequest, *, check_method: bool = False
 ) -> Run:
     """What `request` asks for, checked against the signatures. Raises ServingError."""
-    name, signature = signature_of(signatures, request.model_spec.signature_name)
+    return plan_tensors(
+        signatures,
+        request.model_spec.signature_name,
+        request.inputs,
+        request.output_filter,
+        _decode,
+        check_method=check_method,
+    )
+
+
+def plan_tensors(
+    signatures: Mapping[str, SignatureDef],
+    signature_name: str,
+    sent: Mapping[str, Sent],
+    output_filter: Sequence[str],
+    decode: Callable[[str, Sent], tuple[np.ndarray, int]],
+    *,
+    check_method: bool,
+) -> Run:
+    """The same for tensors of any protocol: `decode` returns the array and the DataType of one."""
+    name, signature = signature_of(signatures, signature_name)
     if check_method and signature.method_name not in METHODS:
         raise internal(  # TensorFlow Serving's code: the model is at fault
             "Expected prediction signature method_name to be one of "
             f"{{{', '.join(METHODS)}}}. Was: {signature.method_name}"
         )
-    inputs = inputs_of(signature, request)
-    outputs = outputs_of(signature, request.output_filter)
+    inputs = inputs_of(signature, sent, decode)
+    outputs = outputs_of(signature, output_filter)
     examples = example_count(inputs)
     return Run(
         signature_name=name,

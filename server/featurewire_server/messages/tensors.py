@@ -7,6 +7,7 @@ that really came before anything of that size is allocated.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -116,7 +117,12 @@ def _decode(proto: TensorProto) -> np.ndarray:
 def _shape(proto: TensorShapeProto) -> tuple[int, ...]:
     if proto.unknown_rank:
         raise invalid_argument("the shape has an unknown rank")
-    shape = tuple(dim.size for dim in proto.dim)
+    return checked_shape(dim.size for dim in proto.dim)
+
+
+def checked_shape(sizes: Iterable[int]) -> tuple[int, ...]:
+    """`sizes` as a shape that numpy can hold; raises INVALID_ARGUMENT."""
+    shape = tuple(sizes)
     if len(shape) > MAX_RANK:
         raise invalid_argument(f"rank {len(shape)} is larger than {MAX_RANK}")
     if any(size < 0 for size in shape):
@@ -217,11 +223,10 @@ def _within(values: np.ndarray, low: int, high: int, kind: ElementType) -> None:
         raise invalid_argument(f"{kind.field} holds a value outside the range of {kind.name}")
 
 
-def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
-    """`array` as a TensorProto: in the field of its type, or in tensor_content if `content`.
+def typed(array: np.ndarray) -> tuple[ElementType, np.ndarray]:
+    """The ElementType of `array`, and its elements as that type, little-endian; text as objects.
 
-    Raises UNIMPLEMENTED for a type without a TensorProto form: it is the model that brings it, not
-    the request.
+    Raises UNIMPLEMENTED for a type that no protocol here has.
     """
     array = np.asarray(array)
     if array.dtype.kind in "SU":
@@ -231,18 +236,32 @@ def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
     )
     if kind is None:
         raise unimplemented(f"{array.dtype} is not a type that can be served")
+    return kind, array if kind.dtype == object else np.asarray(array, kind.dtype, order="C")
+
+
+def texts(array: np.ndarray) -> list[bytes]:
+    """The strings of an object array as bytes, in row-major order."""
+    return [item.encode() if isinstance(item, str) else item for item in array.ravel()]
+
+
+def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
+    """`array` as a TensorProto: in the field of its type, or in tensor_content if `content`.
+
+    Raises UNIMPLEMENTED for a type without a TensorProto form: it is the model that brings it, not
+    the request.
+    """
+    kind, array = typed(array)
     proto = TensorProto(dtype=kind.number)  # type: ignore[arg-type]
     proto.tensor_shape.SetInParent()  # also of a scalar
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     if kind.dtype == object:
-        items = [item.encode() if isinstance(item, str) else item for item in array.ravel()]
+        items = texts(array)
         if content:
             proto.tensor_content = b"".join([*(_varint(len(item)) for item in items), *items])
         else:
             proto.string_val.extend(items)
         return proto
-    array = np.ascontiguousarray(array, dtype=kind.dtype)
     if content:
         proto.tensor_content = array.tobytes()
     elif kind.field in _RAW_TAGS:

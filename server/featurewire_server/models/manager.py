@@ -101,10 +101,10 @@ class Manager:
         version = self._version_of(spec)
         versions = self._servables.get(spec.name, {})
         if version is None:
-            ready = [v for v, s in versions.items() if s.state is State.AVAILABLE]
+            ready = self.available(spec.name)
             if not ready:
                 raise not_found(f"Servable not found for request: Latest({spec.name})")
-            return versions[max(ready)]
+            return versions[ready[-1]]
         servable = versions.get(version)
         if servable is None or servable.state is not State.AVAILABLE:
             raise not_found(f"Servable not found for request: Specific({spec.name}, {version})")
@@ -140,6 +140,18 @@ class Manager:
             if not versions:
                 raise not_found(self._nothing_found(spec.name))
             return [self._status(versions[number]) for number in sorted(versions, reverse=True)]
+
+    def available(self, name: str) -> list[int]:
+        """The versions of a model that are AVAILABLE, in ascending order."""
+        with self._changed:
+            versions = self._servables.get(name, {})
+            return sorted(v for v, s in versions.items() if s.state is State.AVAILABLE)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model has an AVAILABLE version, and the server is not stopping."""
+        with self._changed:
+            return not self._stopping and all(self.available(name) for name in self._models)
 
     def _nothing_found(self, name: str) -> str:
         text = f"Could not find any versions of model {name}"
@@ -195,10 +207,7 @@ class Manager:
         with self._changed:
             self._labels = policy.labels_of(
                 models,
-                available={
-                    name: [v for v, s in versions.items() if s.state is State.AVAILABLE]
-                    for name, versions in self._servables.items()
-                },
+                available={name: self.available(name) for name in self._servables},
                 in_use=self._labels,
                 allow_unavailable=self._config.allow_labels_for_unavailable,
             )
