@@ -51,6 +51,16 @@ FLAGS = [
         "batching at least enough to fill two batches",
     ),
     Flag("enable_grpc_healthcheck_service", False, "offer grpc.health.v1.Health"),
+    Flag(
+        "enable_oip",
+        False,
+        "answer the Open Inference Protocol v2 on the gRPC and REST ports (this server's own flag)",
+    ),
+    Flag(
+        "enable_openai_embeddings",
+        False,
+        "answer /v1/embeddings on the REST port (this server's own flag)",
+    ),
     Flag("use_alts_credentials", False, "Google ALTS", refused=True),
     # --- what to serve
     Flag("model_name", "default", "name of the single model"),
@@ -281,6 +291,8 @@ def warnings(flags: argparse.Namespace) -> list[str]:
     ]
     if flags.enable_per_model_batching_parameters and not flags.enable_batching:
         lines.append("--enable_per_model_batching_parameters has no effect without batching")
+    if flags.enable_openai_embeddings and not flags.rest_api_port:
+        lines.append("--enable_openai_embeddings has no effect without --rest_api_port")
     return lines
 
 

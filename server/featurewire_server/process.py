@@ -191,6 +191,7 @@ class Server:
             max_connections=connections_that_fit(rest=bool(flags.rest_api_port)) // addresses,
             options=tuple(flags_module.channel_arguments(flags.grpc_channel_arguments)),
             health=flags.enable_grpc_healthcheck_service,
+            open_inference=flags.enable_oip,
         )
         try:
             self._grpc = GrpcServer(api, config)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.endpoints import Endpoints, open_endpoints
 from tests.server.support import Stub, config, model, served
 from tests.support.waiting import wait_until
 
@@ -22,3 +23,10 @@ def tiny(tiny_model: Path) -> Iterator[Stub]:
         # A label can be given only to a version that is AVAILABLE.
         stub.reload(config(model("tiny", tiny_model, f"{policy} {label}")))
         yield stub
+
+
+@pytest.fixture(scope="session")
+def endpoints(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """A process with every protocol open; see `open_endpoints`."""
+    with open_endpoints(tiny_model, tmp_path_factory.mktemp("endpoints")) as made:
+        yield made

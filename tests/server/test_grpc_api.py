@@ -276,6 +276,8 @@ def loose_rest(loose: Stub) -> Iterator[Callable]:
         rest_api_num_threads=2,
         rest_api_timeout_in_ms=20_000,
         rest_api_enable_cors_support=False,
+        enable_oip=False,
+        enable_openai_embeddings=False,
     )
     server = rest.start(loose.api, flags)
 

@@ -22,7 +22,8 @@ from featurewire_server.common.errors import resource_exhausted
 from featurewire_server.common.loop import run
 from featurewire_server.messages import tensors
 from featurewire_server.messages.predict import Run
-from featurewire_server.transport.rest.handler import Answer, Handler, Request, failure
+from featurewire_server.transport.rest.exchange import Answer, Request, failure
+from featurewire_server.transport.rest.handler import Handler
 from tests.server.support import (
     PREDICTION,
     TIMEOUT,

@@ -25,7 +25,7 @@ from featurewire_server._tfs.classification_pb2 import ClassificationResult
 from featurewire_server.common.errors import ServingError
 from featurewire_server.messages import tensors
 from featurewire_server.transport.rest import decode, document, encode, examples, routes
-from featurewire_server.transport.rest.handler import gunzip
+from featurewire_server.transport.rest.exchange import gunzip
 
 FLOAT = {"x": TensorInfo(dtype=types_pb2.DT_FLOAT)}
 STRING = {"image_bytes": TensorInfo(dtype=types_pb2.DT_STRING)}

@@ -22,7 +22,7 @@ from featurewire_server.transport import rest
 from featurewire_server.transport.rest import app as rest_app
 from featurewire_server.transport.rest import connection as rest_connection
 from featurewire_server.transport.rest.app import Application
-from featurewire_server.transport.rest.handler import Answer, Request, failure
+from featurewire_server.transport.rest.exchange import Answer, Request, failure, refusal
 from featurewire_server.transport.rest.server import HttpServer, listen
 from tests.server.support import leaves_nothing
 from tests.support.waiting import wait_until
@@ -46,6 +46,7 @@ class Running:
             Application(
                 self._answer,
                 refuse=lambda _request, error: failure(error),
+                refusal=lambda _request, status, text: refusal(status, text),
                 admission=self.admission,
                 working=2,
                 timeout=60,
@@ -368,6 +369,8 @@ def test_requests_refused_for_their_size_are_counted():
         rest_api_num_threads=1,
         rest_api_timeout_in_ms=5000,
         rest_api_enable_cors_support=True,
+        enable_oip=False,
+        enable_openai_embeddings=False,
     )
     server = rest.start(api, flags)
     post = "POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"

@@ -27,7 +27,7 @@ def exponential(scale: float, growth: float, count: int) -> tuple[float, ...]:
 
 
 #: What counts as a request. Status and metadata do not: probes would drown the rest.
-INFERENCE = {"Predict", "Classify", "Regress", "MultiInference"}
+INFERENCE = {"Predict", "Classify", "Regress", "MultiInference", "ModelInfer", "Embeddings"}
 
 #: 10 us to about 20 minutes.
 LATENCY_LIMITS = exponential(10, 1.8, 33)

@@ -20,6 +20,14 @@ from featurewire._tfs.predict_pb2 import PredictRequest
 from featurewire_server._tfs import prediction_service_pb2
 from featurewire_server._tfs.classification_pb2 import ClassificationRequest
 from featurewire_server._tfs.inference_pb2 import MultiInferenceRequest
+from featurewire_server._tfs.open_inference_pb2 import (
+    ModelInferRequest,
+    ModelMetadataRequest,
+    ModelReadyRequest,
+    ServerLiveRequest,
+    ServerMetadataRequest,
+    ServerReadyRequest,
+)
 from featurewire_server._tfs.regression_pb2 import RegressionRequest
 from featurewire_server._tfs.ssl_config_pb2 import SSLConfig
 from featurewire_server.api import BULK, CLASS, Api, Call
@@ -27,6 +35,7 @@ from featurewire_server.common.errors import ServingError, invalid_argument
 from featurewire_server.common.loop import by_size, run
 from featurewire_server.transport.grpc_extras import HEALTH, REFLECTION, Health, Reflection
 from featurewire_server.transport.grpc_limits import CallLimit
+from featurewire_server.transport.open_inference import REFUSED, SERVICE, OpenInference, refused
 from featurewire_server.transport.ports import UnixSocket
 
 PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
@@ -71,6 +80,7 @@ class GrpcConfig:
     """Connections to each address; more are closed at once. None: any number."""
     options: tuple[tuple[str, int | str], ...] = ()
     health: bool = False
+    open_inference: bool = False
 
 
 class GrpcServer:
@@ -92,7 +102,7 @@ class GrpcServer:
         self._control = CallLimit(CONTROL_CALLS, seconds=CONTROL_BODY_SECONDS, shared=True)
         self._reload = CallLimit(RELOAD_CALLS, seconds=CONTROL_BODY_SECONDS, working=1)
         self._limits = [self._work, self._control, self._reload]
-        services = self._services()
+        services = self._services(config.open_inference)
         self._health: Health | None = None
         if config.health:
             short = [name.rpartition(".")[2] for name in services]
@@ -160,7 +170,7 @@ class GrpcServer:
         self.drain(grace)
         run(self._server.stop(None))
 
-    def _services(self) -> dict[str, dict[str, grpc.RpcMethodHandler]]:
+    def _services(self, open_inference: bool) -> dict[str, dict[str, grpc.RpcMethodHandler]]:
         api, work, control = self._api, self._work, self._control
         methods: dict[str, dict[str, tuple[type[Message], Method, CallLimit]]] = {
             PREDICTION: {
@@ -175,10 +185,23 @@ class GrpcServer:
                 "HandleReloadConfigRequest": (ReloadConfigRequest, api.reload_config, self._reload),
             },
         }
-        return {
+        if open_inference:
+            oip = OpenInference(api)
+            methods[SERVICE] = {
+                "ModelInfer": (ModelInferRequest, oip.model_infer, work),
+                "ModelMetadata": (ModelMetadataRequest, oip.model_metadata, control),
+                "ModelReady": (ModelReadyRequest, oip.model_ready, control),
+                "ServerLive": (ServerLiveRequest, oip.server_live, control),
+                "ServerMetadata": (ServerMetadataRequest, oip.server_metadata, control),
+                "ServerReady": (ServerReadyRequest, oip.server_ready, control),
+            }
+        handlers = {
             service: {name: self._handler(name, *each) for name, each in of.items()}
             for service, of in methods.items()
         }
+        if open_inference:
+            handlers[SERVICE] |= {name: _refusing(name) for name in REFUSED}
+        return handlers
 
     def _handler(
         self, name: str, kind: type[Message], method: Method, limit: CallLimit
@@ -188,7 +211,7 @@ class GrpcServer:
 
         async def answer(context: grpc.aio.ServicerContext, call: Call) -> bytes:
             limit.enter(context)
-            if kind is PredictRequest:
+            if kind in (PredictRequest, ModelInferRequest):
                 self._api.refuse_early(call)
             async with limit.receiving() as receiving:
                 data = await limit.message(context, receiving)
@@ -220,6 +243,14 @@ class GrpcServer:
                 self._api.count(call, code)
 
         return grpc.stream_unary_rpc_method_handler(handle)
+
+
+def _refusing(name: str) -> grpc.RpcMethodHandler:
+    async def refuse(_: object, context: grpc.aio.ServicerContext) -> None:
+        error = refused(name)
+        await context.abort(error.code, error.message)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _call(context: grpc.aio.ServicerContext, api: Api, name: str) -> Call:

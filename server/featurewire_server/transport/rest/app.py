@@ -13,7 +13,7 @@ from typing import Any
 from featurewire_server.api import BULK, CLASS, Call
 from featurewire_server.common.admission import Admission, Hold
 from featurewire_server.common.errors import ServingError, deadline_exceeded
-from featurewire_server.transport.rest.handler import Answer, Request, refusal
+from featurewire_server.transport.rest.exchange import Answer, Request
 
 #: A body's bytes are admitted as they come, those of a trickle in steps: announcing a length
 #: holds nothing, and a client that has sent one byte holds no more than this.
@@ -28,13 +28,18 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Application:
-    """Calls `handler` for each request; `refuse` answers those whose body is not taken."""
+    """Calls `handler` for each request.
+
+    `refuse` answers a request whose body does not fit or comes too late, `refusal` one that HTTP
+    itself forbids.
+    """
 
     def __init__(
         self,
         handler: Callable[[Request], Awaitable[Answer]],
         *,
         refuse: Callable[[Request, ServingError], Answer],
+        refusal: Callable[[Request, int, str], Answer],
         admission: Admission,
         working: int,
         timeout: float,
@@ -45,6 +50,7 @@ class Application:
         """Whether connections are to close after their next answer."""
         self._handler = handler
         self._refuse = refuse
+        self._refusal = refusal
         self._admission = admission
         self._working = asyncio.Semaphore(working)
         self._timeout = timeout
@@ -64,6 +70,7 @@ class Application:
             method=scope["method"],
             path=_path(scope),
             encoding=headers.get(b"content-encoding", b"").decode("latin-1").lower(),
+            json_bytes=headers.get(b"inference-header-content-length", b"").decode("latin-1"),
             origin=headers.get(b"origin", b"").decode("latin-1"),
             call=Call(
                 held=self._admission.hold(), caller=scope["client"], bulk=bulk, entrypoint="REST"
@@ -79,20 +86,21 @@ class Application:
         self, request: Request, scope: Message, headers: dict[bytes, bytes], receive: Receive
     ) -> Answer:
         if scope["http_version"] not in ("1.0", "1.1"):
-            return refusal(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
+            return self._refusal(request, 505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
         limit = self._max_body_bytes
         announced = int(headers.get(b"content-length", limit))
         body, holds = bytearray(), (self._bodies.hold(), request.call.held)
         try:
             if announced > limit or not await self._receive(body, announced, holds, receive):
-                return refusal(413, f"The body is larger than {limit} bytes")
+                return self._refusal(request, 413, f"The body is larger than {limit} bytes")
             request.body = bytes(body)
             request.call.deadline = time.monotonic() + self._timeout
             return await self._answer(request, receive)
         except ServingError as error:
             return self._refuse(request, error)
         except TimeoutError:
-            return replace(refusal(408, "The body did not come within its time"), headers=CLOSE)
+            answer = self._refusal(request, 408, "The body did not come within its time")
+            return replace(answer, headers=CLOSE)
         finally:
             holds[0].resize(0)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
-import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -21,10 +19,9 @@ from featurewire._tfs.model_pb2 import ModelSpec
 from featurewire._tfs.predict_pb2 import PredictRequest
 from featurewire_server._tfs.classification_pb2 import ClassificationRequest
 from featurewire_server._tfs.regression_pb2 import RegressionRequest
-from featurewire_server.api import Api, Call
+from featurewire_server.api import Api
 from featurewire_server.common.errors import (
     ServingError,
-    deadline_exceeded,
     failed_precondition,
     from_exception,
     invalid_argument,
@@ -32,71 +29,22 @@ from featurewire_server.common.errors import (
 from featurewire_server.common.loop import JSON, by_size
 from featurewire_server.messages import tensors
 from featurewire_server.transport.rest import decode, document, encode, examples, routes
+from featurewire_server.transport.rest.exchange import (
+    Answer,
+    Endpoint,
+    Request,
+    failure,
+    refusal,
+    unpacked,
+)
 
 log = logging.getLogger(__name__)
-
-_HTTP_STATUS = {
-    grpc.StatusCode.CANCELLED: 499,
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.ALREADY_EXISTS: 409,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.FAILED_PRECONDITION: 400,
-    grpc.StatusCode.ABORTED: 409,
-    grpc.StatusCode.OUT_OF_RANGE: 400,
-    grpc.StatusCode.UNIMPLEMENTED: 501,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-}
 
 _CORS = (
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Allow-Methods", "POST, GET"),
     ("Access-Control-Allow-Headers", "Content-Type"),
 )
-
-
-@dataclass(kw_only=True)
-class Request:
-    """What came: `path` still percent-encoded and with its query, `body` as it was sent."""
-
-    method: str
-    path: str
-    encoding: str = ""
-    """Content-Encoding, in lower case; empty for none."""
-    origin: str = ""
-    """The Origin of a page that calls from a browser; empty for none."""
-    call: Call
-    body: bytes = b""
-
-    @property
-    def packed(self) -> bool:
-        """Whether the body is gzip. Other encodings are ignored, as in TensorFlow Serving."""
-        return "gzip" in self.encoding
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    status: int
-    body: bytes = b""
-    content_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-def failure(error: ServingError) -> Answer:
-    """An error in TensorFlow Serving's shape."""
-    body = encode.error(error.message).encode()
-    headers: tuple[tuple[str, str], ...] = ()
-    if error.retry_after is not None:
-        headers = (("Retry-After", str(max(math.ceil(error.retry_after), 1))),)
-    return Answer(status=_HTTP_STATUS.get(error.code, 500), body=body, headers=headers)
-
-
-def refusal(status: int, text: str) -> Answer:
-    """What HTTP itself says of a request that it does not take."""
-    return Answer(status=status, body=encode.error(text).encode())
 
 
 class Handler:
@@ -108,8 +56,11 @@ class Handler:
         *,
         cors: bool = False,
         max_body_bytes: int,
+        endpoints: Sequence[Endpoint] = (),
     ) -> None:
+        """`endpoints`: protocols next to TensorFlow Serving's."""
         self._api = api
+        self._endpoints = endpoints
         self._cors = _CORS if cors else ()
         self._max_body_bytes = max_body_bytes
         self._verbs: dict[str, Callable[[routes.Route, Request], Awaitable[str]]] = {
@@ -121,8 +72,14 @@ class Handler:
         }
 
     async def __call__(self, request: Request) -> Answer:
+        endpoint = self._endpoint(request)
         try:
-            answer = await self._answer(request)
+            if request.method == "OPTIONS":
+                answer = _preflight(request, endpoint)
+            elif endpoint is not None:
+                answer = await endpoint.answer(request)
+            else:
+                answer = await self._answer(request)
             request.call.held.resize(len(answer.body))
         except asyncio.CancelledError:
             self._api.count(request.call, request.call.cancellation_code())
@@ -137,13 +94,26 @@ class Handler:
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         """The answer to a request that is not read, because of `error`."""
-        with suppress(ServingError):
-            self._route(request)
+        endpoint = self._endpoint(request)
+        if endpoint is not None:
+            request.call.api = endpoint.api
+        else:
+            with suppress(ServingError):
+                self._route(request)
         return self._failed(request, error)
+
+    def refusal(self, request: Request, status: int, text: str) -> Answer:
+        """The answer to a request that HTTP itself does not take."""
+        endpoint = self._endpoint(request)
+        return endpoint.refusal(status, text) if endpoint else refusal(status, text)
+
+    def _endpoint(self, request: Request) -> Endpoint | None:
+        return next((each for each in self._endpoints if each.takes(request.path)), None)
 
     def _failed(self, request: Request, error: ServingError) -> Answer:
         self._api.count(request.call, error.code)
-        return self._with_cors(failure(error))
+        endpoint = self._endpoint(request)
+        return self._with_cors(endpoint.failure(error) if endpoint else failure(error))
 
     def _with_cors(self, answer: Answer) -> Answer:
         return replace(answer, headers=(*answer.headers, *self._cors))
@@ -159,8 +129,6 @@ class Handler:
             if request.method != "GET":
                 raise routes.malformed(request.method, request.path)
             return Answer(status=200, body=metrics.page(), content_type=metrics.content_type)
-        if request.method == "OPTIONS":
-            return _preflight(request)
         route = self._route(request)
         return Answer(status=200, body=(await self._verbs[route.verb](route, request)).encode())
 
@@ -244,44 +212,15 @@ class Handler:
     @contextmanager
     def _document(self, request: Request) -> Iterator[dict[str, Any]]:
         """The request's JSON document; what it takes in memory is admitted for the body."""
-        if request.call.late():
-            raise deadline_exceeded()
-        body, hold = request.body, self._api.admission.hold()
-        try:
-            if request.packed:
-                chunks = []
-                for chunk in gunzip(body, self._max_body_bytes):
-                    hold.resize(hold.size + len(chunk))
-                    chunks.append(chunk)
-                body = b"".join(chunks)
+        with unpacked(request, self._api.admission, self._max_body_bytes) as (body, hold):
             hold.resize(hold.size + document.footprint(body))
             yield document.parse(body)
-        finally:
-            hold.resize(0)
 
 
-def _preflight(request: Request) -> Answer:
+def _preflight(request: Request, endpoint: Endpoint | None) -> Answer:
     """What a browser asks before it sends a page's request to another origin."""
-    if not request.path.lower().startswith("/v1/"):
+    if endpoint is None and not request.path.lower().startswith("/v1/"):
         raise routes.malformed(request.method, request.path)
     if not re.search("https?://", request.origin):
         raise failed_precondition("Origin header is missing in CORS preflight")
     return Answer(status=200)
-
-
-def gunzip(body: bytes, limit: int) -> Iterator[bytes]:
-    """`body` unpacked, a MiB at a time.
-
-    Raises INVALID_ARGUMENT when it is not gzip or unpacks to over `limit` bytes.
-    """
-    unpacker = zlib.decompressobj(wbits=31)
-    size, rest = 0, body
-    while not unpacker.eof:
-        try:
-            chunk = unpacker.decompress(rest, 1 << 20)
-        except zlib.error as error:
-            raise invalid_argument(f"The gzip body cannot be read: {error}") from None
-        size, rest = size + len(chunk), unpacker.unconsumed_tail
-        if size > limit or not (chunk or unpacker.eof):
-            raise invalid_argument(f"The gzip body is cut short or unpacks to over {limit} bytes")
-        yield chunk

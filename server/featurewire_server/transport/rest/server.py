@@ -17,7 +17,10 @@ from featurewire_server.transport.rest.connection import (
     MAX_HEADER_BYTES,
     Connection,
 )
+from featurewire_server.transport.rest.embeddings import EmbeddingsEndpoint
+from featurewire_server.transport.rest.exchange import Endpoint
 from featurewire_server.transport.rest.handler import Handler
+from featurewire_server.transport.rest.open_inference import OpenInferenceEndpoint
 
 #: The largest body. Images in base64 take a third more than their bytes.
 MAX_BODY_BYTES = 128 << 20
@@ -28,14 +31,21 @@ def start(api: Api, flags: argparse.Namespace) -> HttpServer:
 
     Raises OSError, naming the port, when it is taken.
     """
+    endpoints: list[Endpoint] = []
+    if flags.enable_oip:
+        endpoints.append(OpenInferenceEndpoint(api, MAX_BODY_BYTES))
+    if flags.enable_openai_embeddings:
+        endpoints.append(EmbeddingsEndpoint(api, MAX_BODY_BYTES))
     handler = Handler(
         api,
         cors=flags.rest_api_enable_cors_support,
         max_body_bytes=MAX_BODY_BYTES,
+        endpoints=endpoints,
     )
     application = Application(
         handler,
         refuse=handler.refuse,
+        refusal=handler.refusal,
         admission=api.admission,
         working=flags.rest_api_num_threads,
         timeout=flags.rest_api_timeout_in_ms / 1000,

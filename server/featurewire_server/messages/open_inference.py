@@ -1,0 +1,231 @@
+"""Tensors of the Open Inference Protocol v2 to and from arrays.
+
+A request brings all its tensors raw (the bytes of the elements, little-endian) or all typed (a
+field of numbers or strings per datatype), and its answer comes in the same form.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurewire._tfs import types_pb2
+from featurewire._tfs.meta_graph_pb2 import SignatureDef, TensorInfo
+from featurewire._tfs.model_pb2 import ModelSpec
+from featurewire_server._tfs.open_inference_pb2 import (
+    InferTensorContents,
+    ModelInferRequest,
+    ModelInferResponse,
+)
+from featurewire_server.common.errors import ServingError, invalid_argument, unimplemented
+from featurewire_server.messages import predict, tensors
+from featurewire_server.messages.predict import Run
+from featurewire_server.messages.tensors import BY_NUMBER, ElementType
+
+Parameters = Mapping[str, object]
+Tensor = ModelInferRequest.InferInputTensor
+
+
+@dataclass(frozen=True)
+class Datatype:
+    """A datatype of the protocol; `field` of InferTensorContents holds its elements."""
+
+    name: str
+    kind: ElementType
+    field: str
+    """Empty: elements of this type travel raw only."""
+
+
+_DATATYPES = [
+    Datatype(name, BY_NUMBER[number], field)
+    for name, number, field in (
+        ("BOOL", types_pb2.DT_BOOL, "bool_contents"),
+        ("UINT8", types_pb2.DT_UINT8, "uint_contents"),
+        ("UINT16", types_pb2.DT_UINT16, "uint_contents"),
+        ("UINT32", types_pb2.DT_UINT32, "uint_contents"),
+        ("UINT64", types_pb2.DT_UINT64, "uint64_contents"),
+        ("INT8", types_pb2.DT_INT8, "int_contents"),
+        ("INT16", types_pb2.DT_INT16, "int_contents"),
+        ("INT32", types_pb2.DT_INT32, "int_contents"),
+        ("INT64", types_pb2.DT_INT64, "int64_contents"),
+        ("FP16", types_pb2.DT_HALF, ""),
+        ("BF16", types_pb2.DT_BFLOAT16, ""),
+        ("FP32", types_pb2.DT_FLOAT, "fp32_contents"),
+        ("FP64", types_pb2.DT_DOUBLE, "fp64_contents"),
+        ("BYTES", types_pb2.DT_STRING, "bytes_contents"),
+    )
+]
+BY_NAME = {each.name: each for each in _DATATYPES}
+_BY_NUMBER = {each.kind.number: each for each in _DATATYPES}
+
+
+def datatype(name: str) -> Datatype:
+    """The datatype called `name`; raises INVALID_ARGUMENT."""
+    if name not in BY_NAME:
+        raise invalid_argument(f"{name!r} is not a datatype; there are {', '.join(BY_NAME)}")
+    return BY_NAME[name]
+
+
+def datatype_of(number: int) -> str:
+    """The name of the datatype for a DataType's number; raises UNIMPLEMENTED."""
+    found = _BY_NUMBER.get(tensors.base_type(number))
+    if found is None:
+        raise unimplemented(f"{tensors.type_name(number)} is not a type of this protocol")
+    return found.name
+
+
+def shape_of(info: TensorInfo) -> list[int]:
+    """The shape in a signature, -1 for each size that may vary."""
+    return [dim.size for dim in info.tensor_shape.dim]
+
+
+def parameters(message: ModelInferRequest | Tensor) -> dict[str, object]:
+    """The parameters of a request or of a tensor as Python values."""
+    return {
+        key: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
+        for key, value in message.parameters.items()
+    }
+
+
+def plan(
+    signatures: Mapping[str, SignatureDef],
+    request: ModelInferRequest,
+    signature_name: str,
+    *,
+    check_method: bool,
+) -> Run:
+    """What `request` asks for, checked against the signatures. Raises ServingError."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise invalid_argument(f"{len(request.inputs)} inputs with {len(raw)} raw_input_contents")
+    sent: dict[str, tuple[Tensor, bytes | None]] = {}
+    for at, tensor in enumerate(request.inputs):
+        if tensor.name in sent:
+            raise invalid_argument(f"the input {tensor.name!r} comes twice")
+        if raw and tensor.HasField("contents"):
+            raise invalid_argument(f"the input {tensor.name!r} comes raw and in contents")
+        sent[tensor.name] = tensor, raw[at] if raw else None
+    outputs = [output.name for output in request.outputs]
+    return predict.plan_tensors(
+        signatures, signature_name, sent, outputs, _decode, check_method=check_method
+    )
+
+
+def string_count(request: ModelInferRequest) -> int:
+    """How many strings the inputs may become: each takes memory beyond its bytes."""
+    count = 0
+    for at, tensor in enumerate(request.inputs):
+        if tensor.datatype == "BYTES":
+            raw = request.raw_input_contents[at : at + 1]
+            count += len(raw[0]) // 4 if raw else len(tensor.contents.bytes_contents)
+    return count
+
+
+def _decode(name: str, sent: tuple[Tensor, bytes | None]) -> tuple[np.ndarray, int]:
+    tensor, raw = sent
+    try:
+        found = datatype(tensor.datatype)
+        shape = tensors.checked_shape(tensor.shape)
+        if raw is None:
+            values = _from_contents(tensor.contents, found, math.prod(shape))
+        elif found.kind.dtype == object:
+            values = _strings(raw, math.prod(shape))
+        else:
+            values = _from_raw(raw, found, math.prod(shape))
+    except ServingError as error:
+        raise invalid_argument(f"input {name}: {error.message}") from None
+    return values.reshape(shape), found.kind.number
+
+
+def _from_contents(contents: InferTensorContents, found: Datatype, count: int) -> np.ndarray:
+    if not found.field:
+        raise invalid_argument(f"{found.name} travels in raw_input_contents only")
+    items = getattr(contents, found.field)
+    if len(items) != count:
+        raise invalid_argument(f"{found.field} has {len(items)} elements, the shape {count}")
+    if found.kind.dtype == object:
+        values = np.empty(count, dtype=object)
+        values[:] = items
+        return values
+    wide = {"i": np.dtype(np.int64), "u": np.dtype(np.uint64)}
+    kind = wide.get(found.kind.dtype.kind, found.kind.dtype)
+    return narrowed(np.fromiter(items, kind, count), found)
+
+
+def narrowed(wide: np.ndarray, found: Datatype) -> np.ndarray:
+    """`wide` as the datatype `found`; raises INVALID_ARGUMENT for integers beyond its range."""
+    with np.errstate(over="ignore"):  # a float beyond the range is infinite
+        values: np.ndarray = wide.astype(found.kind.dtype)
+    if wide.dtype.kind in "iu" and found.kind.dtype.kind in "iu" and (values != wide).any():
+        raise invalid_argument(f"a number is beyond the range of {found.name}")
+    return values
+
+
+def _from_raw(raw: bytes, found: Datatype, count: int) -> np.ndarray:
+    needed = count * found.kind.dtype.itemsize
+    if len(raw) != needed:
+        raise invalid_argument(f"{len(raw)} bytes came, {found.name} of this shape takes {needed}")
+    if found.name == "BOOL":
+        flags: np.ndarray = np.frombuffer(raw, np.uint8) != 0
+        return flags
+    return np.frombuffer(raw, found.kind.dtype)
+
+
+def _strings(raw: bytes, count: int) -> np.ndarray:
+    """Strings in raw form: each after its length as a little-endian uint32."""
+    if count > len(raw) // 4:
+        raise invalid_argument(f"{len(raw)} bytes cannot hold the {count} strings of the shape")
+    values, at = np.empty(count, dtype=object), 0
+    for index in range(count):
+        if at + 4 > len(raw):
+            raise invalid_argument(f"the bytes end before the length of string {index}")
+        (size,) = struct.unpack_from("<I", raw, at)
+        if at + 4 + size > len(raw):
+            raise invalid_argument(f"string {index} claims {size} bytes, more than came")
+        values[index] = raw[at + 4 : at + 4 + size]
+        at += 4 + size
+    if at != len(raw):
+        raise invalid_argument(f"{len(raw) - at} bytes follow the {count} strings of the shape")
+    return values
+
+
+def raw_of(array: np.ndarray) -> bytes:
+    """The elements of an array in raw form, strings with their lengths."""
+    if array.dtype != object:
+        return array.tobytes()
+    return b"".join(struct.pack("<I", len(text)) + text for text in tensors.texts(array))
+
+
+def encode(
+    spec: ModelSpec,
+    values: Mapping[str, np.ndarray],
+    *,
+    request: ModelInferRequest,
+) -> ModelInferResponse:
+    """The answer to `request`: typed if its inputs were typed and the outputs can be, else raw."""
+    response = ModelInferResponse(
+        model_name=spec.name, model_version=str(spec.version.value), id=request.id
+    )
+    found = {name: tensors.typed(values[name]) for name in output_names(request, values)}
+    fields = {name: _BY_NUMBER.get(kind.number) for name, (kind, _) in found.items()}
+    typed = any(tensor.HasField("contents") for tensor in request.inputs)
+    typed = typed and all(each is not None and each.field for each in fields.values())
+    for name, (kind, array) in found.items():
+        output = response.outputs.add(
+            name=name, datatype=datatype_of(kind.number), shape=array.shape
+        )
+        if typed:
+            items = tensors.texts(array) if kind.dtype == object else array.ravel().tolist()
+            getattr(output.contents, fields[name].field).extend(items)  # type: ignore[union-attr]
+        else:
+            response.raw_output_contents.append(raw_of(array))
+    return response
+
+
+def output_names(request: ModelInferRequest, values: Mapping[str, np.ndarray]) -> Sequence[str]:
+    """The outputs in the order of the request, or in the order of their names."""
+    return [output.name for output in request.outputs] or sorted(values)

@@ -1,0 +1,181 @@
+"""The Open Inference Protocol v2: each of its calls as a coroutine, over gRPC or REST.
+
+Every inference goes the way of a Predict request: same admission, schedule, deadlines and metrics.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import metadata
+
+import numpy as np
+
+from featurewire._tfs.meta_graph_pb2 import TensorInfo
+from featurewire._tfs.model_pb2 import ModelSpec
+from featurewire_server._tfs import open_inference_pb2
+from featurewire_server._tfs.open_inference_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelMetadataRequest,
+    ModelMetadataResponse,
+    ModelReadyRequest,
+    ModelReadyResponse,
+    ServerLiveRequest,
+    ServerLiveResponse,
+    ServerMetadataRequest,
+    ServerMetadataResponse,
+    ServerReadyRequest,
+    ServerReadyResponse,
+)
+from featurewire_server.api import Answer, Api, Call
+from featurewire_server.common.errors import (
+    ServingError,
+    from_exception,
+    invalid_argument,
+    unimplemented,
+)
+from featurewire_server.messages import open_inference
+
+SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+REFUSED = (
+    "ModelStreamInfer",
+    "ModelConfig",
+    "ModelStatistics",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "SystemSharedMemoryStatus",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus",
+    "CudaSharedMemoryRegister",
+    "CudaSharedMemoryUnregister",
+    "TraceSetting",
+    "LogSettings",
+)
+"""Calls of extensions of the protocol, which get UNIMPLEMENTED and a reason."""
+REFUSED_PARAMETERS = {
+    "sequence_id": "sequences are not supported: every request is complete",
+    "shared_memory_region": "shared memory is not supported: send the tensor",
+    "classification": "the classification extension is not supported: read the scores",
+}
+VERSION_DIGITS = 19
+"""Digits of the largest version."""
+STRING_BYTES = 64
+"""Memory that a string takes beyond its bytes."""
+
+
+def refused(name: str) -> ServingError:
+    """The answer to an extension of the protocol."""
+    return unimplemented(
+        f"{name} is not supported: models and versions are loaded from the file system, and "
+        "inference is ModelInfer"
+    )
+
+
+def model_spec(name: str, version: str) -> ModelSpec:
+    """The model `name` in its newest version, or in a version given by number or by label."""
+    spec = ModelSpec(name=name)
+    if version.isdecimal() and version.isascii() and len(version) <= VERSION_DIGITS:
+        if int(version) >= 1 << 63:
+            raise invalid_argument(f"The version {version} is too large")
+        spec.version.value = int(version)
+    elif version:
+        spec.version_label = version
+    return spec
+
+
+class OpenInference:
+    """The calls of the protocol, answered by an `Api`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def server_live(self, _: ServerLiveRequest, _call: Call) -> ServerLiveResponse:
+        return ServerLiveResponse(live=True)
+
+    async def server_ready(self, _: ServerReadyRequest, _call: Call) -> ServerReadyResponse:
+        """Ready: every model of the config has an AVAILABLE version."""
+        return ServerReadyResponse(ready=self._api.manager.ready)
+
+    async def model_ready(self, request: ModelReadyRequest, _call: Call) -> ModelReadyResponse:
+        """Ready: the version can be called now. An unknown one is not ready."""
+        try:
+            with self._api.manager.use(model_spec(request.name, request.version)):
+                return ModelReadyResponse(ready=True)
+        except ServingError:
+            return ModelReadyResponse(ready=False)
+
+    async def server_metadata(
+        self, _: ServerMetadataRequest, _call: Call
+    ) -> ServerMetadataResponse:
+        return ServerMetadataResponse(
+            name="featurewire-server",
+            version=metadata.version("featurewire-server"),
+            extensions=["binary_tensor_data"],
+        )
+
+    async def model_metadata(
+        self, request: ModelMetadataRequest, _call: Call
+    ) -> ModelMetadataResponse:
+        """The tensors of the default signature. Raises ServingError."""
+        _, signature = self._api.signature(model_spec(request.name, request.version))
+        return ModelMetadataResponse(
+            name=request.name,
+            versions=[str(version) for version in self._api.manager.available(request.name)],
+            platform="tensorflow_savedmodel",
+            inputs=_tensors(signature.inputs),
+            outputs=_tensors(signature.outputs),
+        )
+
+    async def model_infer(self, request: ModelInferRequest, call: Call) -> ModelInferResponse:
+        return await self.infer(request, partial(open_inference.encode, request=request), call)
+
+    async def infer(
+        self,
+        request: ModelInferRequest,
+        encode: Callable[[ModelSpec, Mapping[str, np.ndarray]], Answer],
+        call: Call,
+    ) -> Answer:
+        """What `encode` makes of the outputs. Raises ServingError."""
+        call.model = request.model_name
+        try:
+            given = _parameters(request)
+            spec = model_spec(request.model_name, request.model_version)
+            signature = given.get("signature_name", "")
+            if not isinstance(signature, str):
+                raise invalid_argument("the parameter signature_name must be a string")
+            timeout = given.get("timeout", 0)
+            if isinstance(timeout, int) and timeout > 0:  # microseconds
+                deadline = time.monotonic() + timeout / 1e6
+                call.deadline = min(call.deadline or math.inf, deadline)
+            strings = open_inference.string_count(request)
+            call.held.resize(call.held.size + STRING_BYTES * strings)
+        except Exception as error:
+            raise from_exception(error) from error
+        plan = partial(open_inference.plan, request=request, signature_name=signature)
+        return await self._api.run(spec, plan, encode, call)
+
+
+def _parameters(request: ModelInferRequest) -> dict[str, object]:
+    """The parameters of a request; raises UNIMPLEMENTED for what the server cannot do."""
+    given = open_inference.parameters(request)
+    names = {name for tensor in request.inputs for name in tensor.parameters}
+    names |= {name for output in request.outputs for name in output.parameters}
+    for name in sorted(REFUSED_PARAMETERS.keys() & (names | given.keys())):
+        raise unimplemented(f"parameter {name}: {REFUSED_PARAMETERS[name]}")
+    return given
+
+
+def _tensors(infos: Mapping[str, TensorInfo]) -> list[ModelMetadataResponse.TensorMetadata]:
+    return [
+        ModelMetadataResponse.TensorMetadata(
+            name=name,
+            datatype=open_inference.datatype_of(info.dtype),
+            shape=open_inference.shape_of(info),
+        )
+        for name, info in sorted(infos.items())
+    ]

@@ -1,0 +1,139 @@
+"""One HTTP request and its answer, errors in TensorFlow Serving's shape, and packed bodies."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import grpc
+
+from featurewire_server.api import Call
+from featurewire_server.common.admission import Admission, Hold
+from featurewire_server.common.errors import ServingError, deadline_exceeded, invalid_argument
+from featurewire_server.transport.rest import encode
+
+_HTTP_STATUS = {
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+}
+
+MAX_TEXT = 1024
+"""Characters of an endpoint's error text, as in gRPC."""
+
+
+@dataclass(kw_only=True)
+class Request:
+    """An HTTP request: `path` percent-encoded and with its query, `body` as it was sent."""
+
+    method: str
+    path: str
+    encoding: str = ""
+    """Content-Encoding, in lower case; empty for none."""
+    json_bytes: str = ""
+    """Inference-Header-Content-Length: how much of the body is JSON; empty for all of it."""
+    origin: str = ""
+    """The Origin of a page that calls from a browser; empty for none."""
+    call: Call
+    body: bytes = b""
+
+    @property
+    def packed(self) -> bool:
+        """Whether the body is gzip. Other encodings are ignored, as in TensorFlow Serving."""
+        return "gzip" in self.encoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def failure(error: ServingError) -> Answer:
+    """An error in TensorFlow Serving's shape."""
+    body = encode.error(error.message).encode()
+    headers: tuple[tuple[str, str], ...] = ()
+    if error.retry_after is not None:
+        headers = (("Retry-After", str(max(math.ceil(error.retry_after), 1))),)
+    return Answer(status=_HTTP_STATUS.get(error.code, 500), body=body, headers=headers)
+
+
+def refusal(status: int, text: str) -> Answer:
+    """What HTTP itself says of a request that it does not take."""
+    return Answer(status=status, body=encode.error(text).encode())
+
+
+class Endpoint:
+    """A protocol under its own paths. Its errors have TensorFlow Serving's shape."""
+
+    api: str
+    """The name of its inference call, for the metrics."""
+
+    def takes(self, path: str) -> bool:
+        """Whether `path`, with its query, is one of the protocol's."""
+        raise NotImplementedError
+
+    async def answer(self, request: Request) -> Answer:
+        """Answer a request. Raises ServingError."""
+        raise NotImplementedError
+
+    def failure(self, error: ServingError) -> Answer:
+        answer = failure(error)
+        return replace(answer, body=self.refusal(answer.status, error.message).body)
+
+    def refusal(self, status: int, text: str) -> Answer:
+        return refusal(status, text[:MAX_TEXT])
+
+
+@contextmanager
+def unpacked(request: Request, admission: Admission, limit: int) -> Iterator[tuple[bytes, Hold]]:
+    """The body without its gzip, and what is held for it in addition: the caller may add to that.
+
+    Raises DEADLINE_EXCEEDED if the time is over, and INVALID_ARGUMENT as `gunzip` does.
+    """
+    if request.call.late():
+        raise deadline_exceeded()
+    body, hold = request.body, admission.hold()
+    try:
+        if request.packed:
+            chunks = []
+            for chunk in gunzip(body, limit):
+                hold.resize(hold.size + len(chunk))
+                chunks.append(chunk)
+            body = b"".join(chunks)
+        yield body, hold
+    finally:
+        hold.resize(0)
+
+
+def gunzip(body: bytes, limit: int) -> Iterator[bytes]:
+    """`body` unpacked, a MiB at a time.
+
+    Raises INVALID_ARGUMENT when it is not gzip or unpacks to over `limit` bytes.
+    """
+    unpacker = zlib.decompressobj(wbits=31)
+    size, rest = 0, body
+    while not unpacker.eof:
+        try:
+            chunk = unpacker.decompress(rest, 1 << 20)
+        except zlib.error as error:
+            raise invalid_argument(f"The gzip body cannot be read: {error}") from None
+        size, rest = size + len(chunk), unpacker.unconsumed_tail
+        if size > limit or not (chunk or unpacker.eof):
+            raise invalid_argument(f"The gzip body is cut short or unpacks to over {limit} bytes")
+        yield chunk
