@@ -1,7 +1,7 @@
-"""One client in each worker process, for engines that spread a job over processes.
+"""One client per worker process, for engines that distribute a job over processes.
 
-A client cannot travel: it holds connections. So a worker gets the settings, makes its own client
-at its first images, and keeps it for the images that follow.
+A client holds connections, so it cannot be sent to another process. Send the settings instead: each
+worker makes its own client on its first images and keeps it.
 
     # PySpark
     rows = paths.rdd.mapPartitions(lambda part: embed_part(part, TARGET, MODEL, VERSION))
@@ -18,7 +18,7 @@ at its first images, and keeps it for the images that follow.
 
     vectors = ray.data.from_items(items).map_batches(Embedder, concurrency=4)
 
-Pin the version before the job starts: one index must not mix vector spaces.
+Pin the version before the job starts, because an index must not mix vector spaces.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator
 import featurewire
 
 Row = tuple[str, list[float] | None, str | None]
-"""A path, and its vector or else the reason why it has none."""
+"""A path, and its vector or the reason for its absence."""
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def client_of_this_process(target: str, model: str, version: int) -> featurewire
 
 
 def embed_part(paths: Iterable[str], target: str, model: str, version: int) -> Iterator[Row]:
-    """Embed the images of one partition, in order; a bad image costs only its own row."""
+    """Embed the images of one partition, in order; a bad image fails alone."""
     client = client_of_this_process(target, model, version)
     for result in client.stream((str(path), pathlib.Path(path)) for path in paths):
         if result.error is not None:

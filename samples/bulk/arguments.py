@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def arguments(about: str | None) -> argparse.Namespace:
-    """`engine` holds what comes after `--`."""
+    """Parse the command line; `engine` has the arguments after `--`."""
     own, engine = sys.argv[1:], []
     if "--" in own:
         at = own.index("--")
@@ -20,7 +20,7 @@ def arguments(about: str | None) -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="a folder that all workers see")
     parser.add_argument("--server", default="localhost:8500", metavar="HOST:PORT")
     parser.add_argument("--model", default="inception_resnet_v2")
-    parser.add_argument("--label", help="pin the version that this label names now")
+    parser.add_argument("--label", help="pin the current version of this label")
     parser.add_argument("--shard-size", type=int, default=1000, metavar="PHOTOS")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--cluster", default="local", help="Ray: `auto`, or a cluster's address")

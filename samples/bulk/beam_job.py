@@ -1,8 +1,8 @@
-"""Embed a folder of photos with Apache Beam: each worker keeps a client, shard after shard.
+"""Embed a folder of photos with Apache Beam; each worker has one client for all its shards.
 
     python beam_job.py PHOTOS OUTPUT --server HOST:PORT --model NAME --workers 4
 
-What follows `--` goes to Beam, such as `-- --runner=FlinkRunner --flink_master=HOST:PORT`.
+Arguments after `--` are passed to Beam, such as `-- --runner=FlinkRunner --flink_master=HOST:PORT`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shards import Job, Shard, begin, connect, embed_shard, shards_to_do
 
 
 class Embed(beam.DoFn):
-    """Beam calls `setup` once in each worker, and again in the one that replaces it."""
+    """Embeds shards. Beam calls `setup` once in each worker."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -36,7 +36,7 @@ def main() -> None:
     job = begin(options.server, options.model, options.output, options.label)
     shards = shards_to_do(options.photos, job, options.shard_size)
     if not shards:
-        print("nothing to do: every shard is there")
+        print("nothing to do: every shard exists")
         return
     here = [
         "--runner=FnApiRunner",
@@ -48,7 +48,7 @@ def main() -> None:
         (
             pipeline
             | beam.Create(shards)
-            | beam.Reshuffle()  # else all shards would be one bundle, and one worker's
+            | beam.Reshuffle()  # otherwise all shards are one bundle, for one worker
             | beam.ParDo(Embed(job))
             | beam.CombineGlobally(sum)
             | beam.Map(lambda photos: print(f"embedded {photos} photos"))

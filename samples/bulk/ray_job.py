@@ -1,4 +1,4 @@
-"""Embed a folder of photos with Ray Data: each worker keeps a client, shard after shard.
+"""Embed a folder of photos with Ray Data; each worker has one client for all its shards.
 
 python ray_job.py PHOTOS OUTPUT --server HOST:PORT --model NAME --workers 4
 """
@@ -14,7 +14,7 @@ from shards import Job, Shard, begin, connect, embed_shard, shards_to_do
 
 
 class Embedder:
-    """Lives as long as its worker; Ray starts another one when that dies."""
+    """Embeds shards. Ray makes one per worker, and another one if the worker dies."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -29,14 +29,14 @@ def main() -> None:
     job = begin(options.server, options.model, options.output, options.label)
     shards = shards_to_do(options.photos, job, options.shard_size)
     if not shards:
-        print("nothing to do: every shard is there")
+        print("nothing to do: every shard exists")
         return
     ray.init(address=options.cluster, include_dashboard=False, logging_level=logging.WARNING)
     items = ray.data.from_items(
         [{"paths": list(shard.paths)} for shard in shards], override_num_blocks=len(shards)
     )
     embedded = items.map(
-        Embedder,  # type: ignore[arg-type]  # Ray takes a class, which its types do not say
+        Embedder,  # type: ignore[arg-type]  # Ray accepts a class, but its types do not
         fn_constructor_args=(job,),
         compute=ray.data.ActorPoolStrategy(size=options.workers),
         num_cpus=0.5,

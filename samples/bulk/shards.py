@@ -1,8 +1,7 @@
-"""Photos to vectors by the shard: a unit of work that is done completely or not at all.
+"""Embeds photos in shards, units of work that are written completely or not at all.
 
-A shard's vectors are one Parquet file, which appears by a rename. A shard whose file is there is
-done, so a job that is run again, or a task that an engine tries again, repeats no finished shard,
-and no photo is written twice.
+A shard's vectors are one Parquet file, which appears by a rename. A shard with a file is complete,
+so repeated jobs and retried tasks skip complete shards, and no photo is written twice.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp"}
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One version of one model: what every worker is told, and what all vectors have in common."""
+    """The settings of all workers: one version of one model, and the output."""
 
     server: str
     model: str
@@ -41,23 +40,23 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """The same for the same photos, whichever run or worker asks."""
+        """A name that depends only on the photos, so that it is the same in every run."""
         return hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
 
 
 def begin(server: str, model: str, output: Path, label: str | None = None) -> Job:
-    """Pin the version that serves now, or take the one that this output was begun with."""
+    """Pin the version that answers now, or reuse the version of an existing `output`."""
     output.mkdir(parents=True, exist_ok=True)
     file = output / "job.json"
     if file.exists():
         begun = json.loads(file.read_text())
         if begun["model"] != model:
-            raise SystemExit(f"{output} holds vectors of {begun['model']}: name another output")
+            raise SystemExit(f"{output} has vectors of {begun['model']}: choose another output")
         return Job(**begun | {"server": server, "output": str(output)})
     with featurewire.Client(server, model=model, label=label) as client:
         metadata = client.metadata()
     if metadata.manifest is None:
-        raise SystemExit(f"version {metadata.version} of {model} has no manifest: export it anew")
+        raise SystemExit(f"version {metadata.version} of {model} has no manifest: export it again")
     job = Job(
         server=server,
         model=model,
@@ -70,21 +69,21 @@ def begin(server: str, model: str, output: Path, label: str | None = None) -> Jo
 
 
 def shards_to_do(photos: Path, job: Job, size: int) -> list[Shard]:
-    """The shards of a folder whose file is missing."""
+    """The shards of a folder that do not have a file."""
     paths = sorted(str(path) for path in photos.rglob("*") if path.suffix.lower() in SUFFIXES)
     shards = [Shard(tuple(paths[at : at + size])) for at in range(0, len(paths), size)]
     return [shard for shard in shards if not file_of(shard, job).exists()]
 
 
 def connect(job: Job) -> featurewire.Client:
-    """A worker's client: of the pinned version, and of its vector space or an error."""
+    """A worker's client, which accepts only the pinned version and its vector space."""
     return featurewire.Client(
         job.server, model=job.model, version=job.version, vector_space=job.vector_space
     )
 
 
 def embed_shard(shard: Shard, job: Job, client: featurewire.Client) -> int:
-    """Write a shard's vectors unless they are there; returns the number of photos."""
+    """Write a shard's vectors unless its file exists; returns the number of photos."""
     if not file_of(shard, job).exists():
         rows = list(_rows(shard, job, client))
         schema = pa.schema(
@@ -103,7 +102,7 @@ def embed_shard(shard: Shard, job: Job, client: featurewire.Client) -> int:
 
 
 def _rows(shard: Shard, job: Job, client: featurewire.Client) -> Iterator[dict[str, object]]:
-    """A row a photo, in order; a bad one has an error in place of a vector."""
+    """One row per photo, in order; a bad photo has an error instead of a vector."""
     for result in client.stream((path, Path(path)) for path in shard.paths):
         yield {
             "path": result.key,
@@ -119,7 +118,7 @@ def file_of(shard: Shard, job: Job) -> Path:
 
 
 def replace(file: Path, data: bytes) -> None:
-    """Write a file so that it is there completely or not at all."""
+    """Write a file completely or not at all."""
     draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     with draft.open("wb") as opened:
         opened.write(data)

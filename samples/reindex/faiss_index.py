@@ -1,7 +1,7 @@
-"""An index in FAISS: for each vector space a folder of files, which each process loads.
+"""An index in FAISS: one folder of files per vector space, which each process loads.
 
-A file holds the rows of one write and their space. It takes its name when it is whole, so a writer
-that is killed leaves all rows of a write or none.
+A file has the rows of one write, and their space. It gets its name by a rename when it is complete,
+so a killed writer leaves all rows of a write or none.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["FaissIndex"]
 
 @dataclass
 class Loaded:
-    """The rows of the files seen so far."""
+    """The rows of the files that have been loaded."""
 
     files: int = 0
     names: list[str] = field(default_factory=list)
     index: Any = None
-    """Of vectors at length 1: an inner product is a cosine."""
+    """Index of normalised vectors, so that an inner product is a cosine."""
 
 
 class FaissIndex(Index):

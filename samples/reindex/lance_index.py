@@ -1,4 +1,4 @@
-"""An index in LanceDB: a table for each vector space."""
+"""An index in LanceDB: one table per vector space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["LanceIndex"]
 class LanceIndex(Index):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        # An interval of nought: each look sees what other processes wrote before it.
+        # Each read sees all earlier writes of other processes if this interval is 0.
         self._database = lancedb.connect(folder, read_consistency_interval=datetime.timedelta(0))
 
     def names(self, space: str) -> list[str]:

@@ -1,9 +1,9 @@
-"""Embed an index again in the vector space of a new version, and let searches change over to it.
+"""Re-embed an index in the vector space of a new version, and switch searches to it.
 
     python reindex.py lance:photos.lance --images ~/Pictures --server localhost:8500 --model m
 
-Searches and writers go on meanwhile, in the old space through the new version's bridge. Killed at
-any moment, it goes on where it was when it is given again.
+Until then searches and writers use the old space, searches through the new version's bridge.
+After a kill at any moment, run the same command again and it continues.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ __all__ = ["ReindexError", "add", "find", "open_index", "reindex", "space_of"]
 
 ROWS_PER_WRITE = 64
 LAST = 64
-"""So few missing rows are embedded while writers wait, so that none comes between."""
+"""Maximum number of missing rows to embed while writers wait, just before the switch."""
 PROBED = 32
-"""Rows of the new table that are embedded once more and looked for in it."""
+"""Number of rows of the new table to embed again and search for in it."""
 SAME = 0.999
-"""Cosine of an image's row and the same image embedded again."""
+"""Minimum cosine between an image's row and the same image embedded again."""
 
 
 class ReindexError(Exception):
-    """Something that the user can act on: one line."""
+    """A problem for the user to fix, in one line."""
 
 
 def open_index(name: str) -> Index:
-    """The index behind `lance:FOLDER` or `faiss:FOLDER`."""
+    """Open the index named `lance:FOLDER` or `faiss:FOLDER`."""
     kind, _, folder = name.partition(":")
     if kind == "lance" and folder:
         from lance_index import LanceIndex
@@ -52,14 +52,14 @@ def space_of(client: featurewire.Client) -> str:
     """The vector space of the version that answers `client`."""
     metadata = client.metadata()
     if metadata.manifest is None:
-        raise ReindexError(f"version {metadata.version} names no vector space")
+        raise ReindexError(f"version {metadata.version} has no manifest, so its space is unknown")
     return str(metadata.manifest["vector_space"])
 
 
 def find(
     index: Index, client: featurewire.Client, image: bytes, count: int = 10
 ) -> list[tuple[str, float]]:
-    """A search: names and cosines. Right before, during and after a change of model."""
+    """Search: names and cosines. Works before, during and after a change of the model."""
     space = index.current()
     if space is None:
         return []
@@ -70,7 +70,7 @@ def find(
 def add(
     index: Index, client: featurewire.Client, images: Path, names: Sequence[str]
 ) -> dict[int, featurewire.ImageError]:
-    """A writer: adds files below `images`; those that gave no vector, by their place."""
+    """Add files below `images`; returns the errors of those without a vector, by position."""
     while True:
         space = index.current() or space_of(client)
         batch = _embed_rows(client, space, [images / name for name in names])
@@ -79,17 +79,17 @@ def add(
             if good:
                 index.add(space, [names[row] for row in good], batch.vectors[good])
             return batch.errors
-        except WrongSpaceError:  # searches changed over meanwhile
+        except WrongSpaceError:  # searches have switched since `current`
             continue
 
 
 def _embed_rows(
     client: featurewire.Client, space: str, images: Sequence[Path]
 ) -> featurewire.EmbeddingBatch:
-    """By a version that has the space itself, else through the bridge.
+    """Embed images with a version of the space itself, or else through the bridge.
 
-    The version of before is loaded until `rollout retire`. Bridged queries lie nearer to bridged
-    rows than to others, so a table that holds both finds these too often.
+    The previous version is loaded until `rollout retire`. Bridged queries are closer to bridged
+    rows than to native ones, so in a table with both they find the bridged rows too often.
     """
     client = client.with_options(vector_space=space)
     with suppress(featurewire.ModelNotFoundError, featurewire.VectorSpaceError):
@@ -107,16 +107,16 @@ def reindex(
     max_refused: int = 0,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Fill a table of `client`'s space, check it, and let searches read it.
+    """Fill a table in `client`'s space, check it, and switch searches to it.
 
-    `images`: the folder that the names of the rows are relative to. `max_refused`: so many rows
-    may be left behind whose image gives no vector any more. Raises `ReindexError`.
+    `images`: the folder to which the rows' names are relative. `max_refused`: maximum number of
+    rows to leave out because their image no longer gives a vector. Raises `ReindexError`.
     """
     old, new = index.current(), space_of(client)
     if old is None:
-        raise ReindexError(f"{index.folder} holds no rows to embed again")
+        raise ReindexError(f"{index.folder} has no rows to embed again")
     if old == new:
-        say(f"searches read {new} already")
+        say(f"searches already read {new}")
         return
     client = client.with_options(vector_space=new)
     while True:
@@ -144,7 +144,7 @@ def _fill(
     max_refused: int,
     say: Callable[[str], None],
 ) -> set[str]:
-    """Embed what the new table lacks; the names whose images give no vector."""
+    """Embed the rows that the new table lacks; returns the names of images without a vector."""
     missing, refused = _missing(index, *spaces), set()
     names: list[str] = []
     vectors: list[np.ndarray] = []
@@ -162,7 +162,7 @@ def _fill(
             say(f"{result.key}: {result.error}")
             if len(refused) > max_refused:
                 raise ReindexError(
-                    f"{len(refused)} images give no vector: mend them, or allow it by --max-refused"
+                    f"{len(refused)} images give no vector: fix them, or allow it by --max-refused"
                 )
         else:
             names.append(result.key)
@@ -180,13 +180,13 @@ def _check(
     spaces: tuple[str, str],
     refused: set[str],
 ) -> None:
-    """Raises `ReindexError` where the new table is not what the old one is, embedded again."""
+    """Raises `ReindexError` unless the new table has the old one's rows, embedded correctly."""
     old, new = (index.names(space) for space in spaces)
     wanted = set(old) - refused
     if set(new) != wanted or len(new) != len(wanted):
         raise ReindexError(
-            f"the new table has {len(new)} rows of {len(set(new))} images, and {len(wanted)} are "
-            "wanted: delete it and begin again"
+            f"the new table has {len(new)} rows of {len(set(new))} images instead of "
+            f"{len(wanted)}: delete it and start again"
         )
     probed = sorted(wanted)[:: max(1, len(wanted) // PROBED)]
     for result in client.stream((name, images / name) for name in probed):
@@ -198,10 +198,10 @@ def _check(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("index", help="lance:FOLDER or faiss:FOLDER")
-    parser.add_argument("--images", type=Path, required=True, help="the rows' names are below it")
+    parser.add_argument("--images", type=Path, required=True, help="the folder of the rows' names")
     parser.add_argument("--server", default="localhost:8500", metavar="HOST:PORT")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--label", default="stable", help="whose space the new table gets")
+    parser.add_argument("--label", default="stable", help="of the new version")
     parser.add_argument("--max-refused", type=int, default=0, metavar="N")
     args = parser.parse_args()
     stream = featurewire.StreamConfig(readers=4)

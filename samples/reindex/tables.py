@@ -1,7 +1,7 @@
-"""What both kinds of index share: one table a vector space, and a pointer to the one searched.
+"""The common part of both indexes: one table per vector space, and a pointer to the current one.
 
-Vectors of two spaces do not compare, so they never share a table. Here is the guard that keeps
-them apart, for those who write and those who search.
+Vectors of two spaces cannot be compared, so each space has its own table. The checks here keep
+writers and searches from mixing them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["Index", "WrongSpaceError"]
 
 
 class WrongSpaceError(Exception):
-    """Vectors of a space that searches do not read."""
+    """The vectors belong to a space that searches do not read."""
 
 
 class Index(ABC):
-    """Tables in a folder. Any number of processes may search, and add rows."""
+    """Tables in a folder. Any number of processes may search and add rows."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,18 +33,18 @@ class Index(ABC):
 
     @abstractmethod
     def names(self, space: str) -> list[str]:
-        """Of all rows of a space's table; none where there is no table."""
+        """Names of all rows of a space's table; empty without a table."""
 
     @abstractmethod
     def append(self, space: str, names: Sequence[str], vectors: np.ndarray) -> None:
-        """Add rows, all or none, but for names that are there. While `writing`.
+        """Add all rows or none; existing names are skipped. Call it within `writing`.
 
         `vectors`: float32 `[N, dimension]` of this space.
         """
 
     @abstractmethod
     def nearest(self, space: str, vector: np.ndarray, count: int) -> list[tuple[str, float]]:
-        """The names nearest to a vector, with their cosines, the nearest first. Exact."""
+        """The names nearest to a vector, with their cosines, nearest first. Exact."""
 
     def current(self) -> str | None:
         """The space whose table searches read; None before the first row."""
@@ -52,7 +52,7 @@ class Index(ABC):
         return spaces[-1] if spaces else None
 
     def switch(self, space: str) -> None:
-        """Let searches read this table from their next one on. While `writing`."""
+        """Make further searches read this table. Call it within `writing`."""
         spaces = [each for each in self._searched() if each != space] + [space]
         draft = self._pointer.with_suffix(".draft")
         with draft.open("w") as file:
@@ -62,30 +62,30 @@ class Index(ABC):
         os.replace(draft, self._pointer)
 
     def add(self, space: str, names: Sequence[str], vectors: np.ndarray) -> None:
-        """Add rows to the table that is searched. Raises `WrongSpaceError`: embed them again."""
+        """Add rows to the current table. On `WrongSpaceError`, embed them again."""
         with self.writing():
             current = self.current()
             if current not in (None, space):
-                raise WrongSpaceError(f"searches read {current}, and these vectors are of {space}")
+                raise WrongSpaceError(f"searches read {current}, but these vectors are in {space}")
             self.append(space, names, vectors)
             if current is None:
                 self.switch(space)
 
     def search(self, space: str, vector: np.ndarray, count: int) -> list[tuple[str, float]]:
-        """See `nearest`. Raises `WrongSpaceError` for a table that is not complete."""
+        """See `nearest`. Raises `WrongSpaceError` for a table that was never switched to."""
         if space not in self._searched():
-            raise WrongSpaceError(f"no search reads the vectors of {space} yet")
+            raise WrongSpaceError(f"searches do not read the vectors of {space} yet")
         return self.nearest(space, vector, count)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Wait for other writers, and hold them off."""
+        """Hold the write lock; waits for other writers."""
         with (self.folder / "writing.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _searched(self) -> list[str]:
-        """The spaces that searches have read, the current one last."""
+        """The spaces that have been searched, the current one last."""
         try:
             return list(json.loads(self._pointer.read_text())["searched"])
         except FileNotFoundError:

@@ -22,7 +22,7 @@ MAX_MARKED_PERCENT = {
     "docs": 4,
     "exporter": 18,
     "rollout": 24,
-    "samples": 17,
+    "samples": 4,
     "scripts": 14,
     "server": 17,
     "serving_config": 2,

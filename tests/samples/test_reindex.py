@@ -87,7 +87,7 @@ def test_ten_random_kills_lose_no_row_and_write_none_twice(backfill, replicas):
         replicas.rollout("promote", "--accept-bridge")
         backfill.kill_at_random(NEW, times=10)
         assert index.current() == OLD
-        with pytest.raises(WrongSpaceError, match="no search reads the vectors of turned-2 yet"):
+        with pytest.raises(WrongSpaceError, match="do not read the vectors of turned-2 yet"):
             index.search(NEW, np.ones(16, np.float32), 1)
         with pytest.raises(WrongSpaceError, match="searches read turned-1"):
             index.add(NEW, ["a"], np.ones((1, 16), np.float32))

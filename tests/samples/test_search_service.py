@@ -110,7 +110,7 @@ def test_a_killed_run_resumes_and_embeds_nothing_twice(tiles, server, tmp_path):
     assert len(after) == len(set(after)) == 61
     assert "60 photos in" in output
     assert f"{60 - len(before)} of them new" in output
-    assert "0 of them new; 0 gave no vector" in run("index", *where)[1]
+    assert "0 of them new; 0 failed" in run("index", *where)[1]
 
 
 def test_changed_photos_are_embedded_again_and_deleted_ones_forgotten(
@@ -202,7 +202,7 @@ def test_with_the_server_down_clicks_work_and_drops_say_so(some_photos, server, 
     ("arguments", "text"),
     [
         (("index", "--photos", "/absent", "--index", "i"), "/absent is not a folder"),
-        (("tables", "--index", "/absent"), "holds no index"),
+        (("tables", "--index", "/absent"), "has no index"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, text):

@@ -1,1 +1,1 @@
-"""Visual search: drop a photo, see the ones that look like it."""
+"""Visual search: drop a photo, see similar ones."""

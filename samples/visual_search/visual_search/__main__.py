@@ -26,19 +26,19 @@ def parser() -> argparse.ArgumentParser:
         "--allow-host",
         action="append",
         default=["localhost", "127.0.0.1"],
-        help="a host name that browsers may use for the page, beside localhost",
+        help="a host name that browsers may use for the page, in addition to localhost",
     )
-    index = commands.add_parser("index", help="embed the photos into the table of their space")
+    index = commands.add_parser("index", help="embed the photos into their space's table")
     for command in (serve, index):
         command.add_argument("--photos", type=Path, required=True, help="folder of photos")
         command.add_argument("--server", default="localhost:8500", metavar="HOST:PORT")
         command.add_argument("--model", default="inception_resnet_v2")
         command.add_argument("--label", help="version label to follow, such as stable or canary")
 
-    switch = commands.add_parser("switch", help="search another table from the next request on")
+    switch = commands.add_parser("switch", help="make searches read another table")
     switch.add_argument("vector_space", nargs="?", help="default: the only other one")
-    switch.add_argument("--photos", type=Path, help="refuse a table that lacks photos of it")
-    tables = commands.add_parser("tables", help="list the tables and say which is searched")
+    switch.add_argument("--photos", type=Path, help="refuse a table that lacks some of these")
+    tables = commands.add_parser("tables", help="list the tables and mark the current one")
     for command in (serve, index, switch, tables):
         command.add_argument("--index", type=Path, required=True, help="folder of the index")
     return top
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(arguments: argparse.Namespace, hosts: tuple[str, ...] = ()) -> Settings:
     if not arguments.photos.is_dir():
-        raise IndexProblem(f"{arguments.photos} is not a folder: name one that holds photos")
+        raise IndexProblem(f"{arguments.photos} is not a folder: name a folder of photos")
     return Settings(
         photos=arguments.photos,
         index=arguments.index,
@@ -75,11 +75,11 @@ async def index(settings: Settings) -> None:
     searched = photo_index.current()
     print(
         f"{table.count()} photos in {table.vector_space}, {progress.new} of them new; "
-        f"{progress.failed} gave no vector"
+        f"{progress.failed} failed"
     )
     if searched is not None and searched.name != table.name:
         print(
-            f"Searches still read {searched.vector_space}. To change over: "
+            f"Searches still read {searched.vector_space}. To switch: "
             f"python -m visual_search switch --index {settings.index} {table.vector_space}"
         )
 
@@ -104,7 +104,7 @@ def _refuse_incomplete(table: SpaceTable, photos: Path) -> None:
     lacking = sum(seen.get(each.path) != (each.size, each.modified) for each in find_photos(photos))
     if lacking:
         raise IndexProblem(
-            f"the table of {table.vector_space} lacks {lacking} photos: let `index` end first"
+            f"the table of {table.vector_space} lacks {lacking} photos: finish `index` first"
         )
 
 
@@ -126,7 +126,7 @@ def main() -> int:
         elif arguments.command == "index":
             asyncio.run(index(settings_of(arguments)))
         elif not arguments.index.is_dir():
-            raise IndexProblem(f"{arguments.index} holds no index: run `index` or `serve` first")
+            raise IndexProblem(f"{arguments.index} has no index: run `index` or `serve` first")
         elif arguments.command == "switch":
             switch(PhotoIndex(arguments.index), arguments.vector_space, arguments.photos)
         else:

@@ -1,7 +1,7 @@
-"""Vectors of photos in LanceDB: a table for each vector space, and a pointer to the one searched.
+"""Vectors of photos in LanceDB: one table per vector space, and a pointer to the current one.
 
-Vectors of two spaces do not compare, so they never share a table. Every row says its space and
-version; the table is named for its space; `current.json` names the table that searches read.
+Vectors of two spaces cannot be compared, so each space has its own table, named after it. Every row
+has its space and version. `current.json` names the table that searches read.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ PREFIX = "space_"
 
 
 class IndexProblem(Exception):
-    """Something that the user can act on: one line."""
+    """A problem for the user to fix, in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A photo and its vector, or else the reason why it has none."""
+    """A photo, and its vector or the reason for its absence."""
 
     path: str
     """Relative to the folder of photos, with slashes."""
     size: int
-    """Bytes; with `modified`, how a photo that has changed is noticed."""
+    """Bytes. A photo has changed if this or `modified` differs."""
     modified: int
     """Nanoseconds since 1970."""
     vector: np.ndarray | None
@@ -65,18 +65,18 @@ class SpaceTable:
         self.stand_in = about[b"stand_in"] == b"1"
 
     def count(self) -> int:
-        """Photos with a vector."""
+        """Number of photos with a vector."""
         return int(self._table.count_rows(GOOD))
 
     def seen(self) -> dict[str, tuple[int, int]]:
-        """Every photo that was embedded or refused: its path, to its size and time of change."""
+        """Size and modification time of every embedded or refused photo, by path."""
         columns = ["path", "size", "modified"]
         rows = self._table.search().select(columns).limit(self._table.count_rows() + 1).to_arrow()
         paths, sizes, times = (rows.column(name).to_pylist() for name in columns)
         return {path: (size, time) for path, size, time in zip(paths, sizes, times, strict=True)}
 
     def write(self, rows: list[Row]) -> None:
-        """Add rows; a row of a path that is there takes its place."""
+        """Add rows; a row with an existing path replaces the old row."""
         records = [
             {
                 "path": row.path,
@@ -91,7 +91,7 @@ class SpaceTable:
         ]
         merge = self._table.merge_insert("path").when_matched_update_all()
         merge = merge.when_not_matched_insert_all()
-        # Photos that were refused have no vector: null is what they should hold.
+        # Refused photos do not have a vector, so store null.
         merge.execute(pa.Table.from_pylist(records, self._table.schema), on_bad_vectors="null")
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -100,11 +100,11 @@ class SpaceTable:
             self._table.delete(f"path IN ({quoted})")
 
     def compact(self) -> None:
-        """Merge the many small files that writing in small steps leaves."""
+        """Merge the many small files of small writes."""
         self._table.optimize()
 
     def page(self, offset: int, limit: int) -> list[str]:
-        """Paths of photos with a vector."""
+        """Paths of photos with a vector, from `offset` on."""
         query = self._table.search().where(GOOD).select(["path"]).offset(offset).limit(limit)
         return [str(path) for path in query.to_arrow().column("path").to_pylist()]
 
@@ -115,7 +115,8 @@ class SpaceTable:
         return np.asarray(vectors[0], np.float32) if vectors else None
 
     def neighbours(self, vector: np.ndarray, count: int) -> list[Match]:
-        """The `count` photos nearest to a vector, the nearest first. Exact: every row is read."""
+        """The `count` photos nearest to a vector, nearest first. Exact, because it reads every
+        row."""
         query = self._table.search(vector, vector_column_name="vector").metric("cosine")
         found = query.where(GOOD).select(["path", "_distance"]).limit(count).to_arrow()
         paths, distances = (found.column(name).to_pylist() for name in ("path", "_distance"))
@@ -128,11 +129,11 @@ class PhotoIndex:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        # An interval of nought: each look sees what other processes wrote before it.
+        # Each read sees all earlier writes of other processes if this interval is 0.
         self._database = lancedb.connect(folder, read_consistency_interval=datetime.timedelta(0))
 
     def table_for(self, vector_space: str, *, dimension: int, stand_in: bool = False) -> SpaceTable:
-        """The table of a space, made when it is missing. The first one is searched from then on."""
+        """The table of a space; a missing one is created. Searches read the first table."""
         about = {"vector_space": vector_space, "stand_in": str(int(stand_in))}
         schema = pa.schema(
             [
@@ -165,14 +166,14 @@ class PhotoIndex:
         return SpaceTable(self._database.open_table(name))
 
     def switch(self, table: SpaceTable) -> None:
-        """Let searches read this table, from their next request on."""
+        """Make further searches read this table."""
         draft = self._pointer.with_suffix(".draft")
         draft.write_text(json.dumps({"table": table.name, "vector_space": table.vector_space}))
         os.replace(draft, self._pointer)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the index for writing; a second writer is an `IndexProblem`."""
+        """Hold the write lock; raises `IndexProblem` if another writer has it."""
         with (self._folder / "writing.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

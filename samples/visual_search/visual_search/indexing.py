@@ -1,4 +1,4 @@
-"""From a folder of photos to rows of the index: what is missing is embedded, nothing twice."""
+"""Turns a folder of photos into rows of the index; existing rows are not embedded again."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp"}
 ROWS_PER_WRITE = 64
 SECONDS_PER_WRITE = 2.0
 PASSING = {"unreadable", "unknown"}
-"""Reasons that may be gone at the next try, so such photos are not written down as done."""
+"""Temporary failures: such photos are not stored, so that the next run tries them again."""
 
 
 @dataclass
 class Progress:
-    """Where a run is, in photos."""
+    """Progress of a run, in photos."""
 
     found: int = 0
     done: int = 0
-    """Embedded or refused, those of earlier runs included."""
+    """Embedded or refused, including earlier runs."""
     new: int = 0
     """Embedded in this run."""
     failed: int = 0
     """Refused in this run."""
     running: bool = False
     trouble: str | None = None
-    """Why it does not go on, in one line."""
+    """Why the run has stopped, in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What the server answers with."""
+    """The version that answers, and its vector space."""
 
     vector_space: str
     version: int
     dimension: int
     stand_in: bool
     bridged: tuple[str, ...] = ()
-    """Other spaces, in which that version answers by a bridge."""
+    """Other spaces that the version serves through bridges."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ async def space_of(client: featurewire.AsyncClient, *, timeout: float = 10.0) ->
     manifest = metadata.manifest
     if manifest is None:
         raise IndexProblem(
-            f"version {metadata.version} has no manifest, so nobody knows which vectors it can be "
-            "compared with: make it with `featurewire export`"
+            f"version {metadata.version} has no manifest, so its vector space is unknown: make it "
+            "with `featurewire export`"
         )
     return Space(
         vector_space=manifest["vector_space"],
@@ -81,10 +81,10 @@ async def space_of(client: featurewire.AsyncClient, *, timeout: float = 10.0) ->
 async def index_photos(
     photos: Path, index: PhotoIndex, client: featurewire.AsyncClient, progress: Progress
 ) -> SpaceTable:
-    """Embed what the table of the server's space lacks, and forget photos that are gone.
+    """Embed the photos that the table of the server's space lacks, and remove deleted ones.
 
-    Rows are written every few seconds: a run that is cut off goes on where it was. `client` must
-    have no `vector_space` of its own and should pin the version of a stream.
+    Rows are written every few seconds, so the next run continues an interrupted one. `client` must
+    not set `vector_space`, and should pin the version of a stream.
     """
     with index.writing():
         progress.running = True
@@ -108,7 +108,7 @@ async def _index(
     progress.found, progress.done = len(found), len(found) - len(missing)
     progress.new, progress.failed, progress.trouble = 0, 0, None
 
-    # The promise of this client: a version of another space gives an error, never a vector.
+    # This client raises an error instead of returning a vector of another space.
     same_space = client.with_options(vector_space=space.vector_space)
     rows: list[Row] = []
     written = time.monotonic()
@@ -135,7 +135,7 @@ async def _index(
 async def _embedded(
     photos: Path, missing: list[Photo], client: featurewire.AsyncClient
 ) -> AsyncIterator[tuple[Row, bool]]:
-    """A row for each photo, and whether its trouble may pass."""
+    """A row for each photo, and whether its failure is temporary."""
     async for result in client.stream((photo, photos / photo.path) for photo in missing):
         photo = result.key
         good = result.embedding
@@ -151,7 +151,7 @@ async def _embedded(
 
 
 def find_photos(folder: Path) -> list[Photo]:
-    """Photos below a folder, by name; hidden ones and names that are no text are passed over."""
+    """Photos below a folder, by name, without hidden files and unprintable names."""
     found = []
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(each for each in folders if not each.startswith("."))

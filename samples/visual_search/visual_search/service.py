@@ -1,4 +1,4 @@
-"""The web service: a page, its search, and the indexing that runs beside it."""
+"""The web service: a page, its search, and indexing in the background."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["Settings", "connect", "create_app"]
 
 PAGE = Path(__file__).parent / "page"
 MAX_UPLOAD = 32 << 20
-"""Bytes of a dropped photo; also what the exporter's versions take by default."""
+"""Maximum size of a dropped photo in bytes, the same as the default of exported versions."""
 THUMBNAIL = 256
-"""Pixels of the longer side."""
+"""Longer side of a thumbnail, in pixels."""
 RETRY_SECONDS = 3.0
 STATUS_TIMEOUT = 2.0
 HEADERS = {
-    # The page loads nothing from elsewhere, and a photo cannot pose as a script.
+    # Load nothing from other sites, and never run a photo as a script.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -54,11 +54,11 @@ class Settings:
     model: str
     label: str | None = None
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
-    """Names under which the page may be asked for: a page of another site cannot read it."""
+    """Host names of the page. Others are refused, so that other sites cannot read it."""
 
 
 def connect(settings: Settings) -> featurewire.AsyncClient:
-    """A client for indexing: each stream keeps to the version that it began with."""
+    """A client for indexing, whose streams stay on one version."""
     return featurewire.AsyncClient(
         settings.server,
         model=settings.model,
@@ -71,12 +71,12 @@ def connect(settings: Settings) -> featurewire.AsyncClient:
 def other_space(settings: Settings, table: SpaceTable, space: Space) -> str:
     """What to do when the server's space is not the index's."""
     if table.vector_space in space.bridged:
-        what = "searches go through that version's bridge, new photos wait"
+        what = "searches use that version's bridge, and new photos wait"
     else:
-        what = "they do not compare"
+        what = "they cannot be compared"
     return (
         f"The server answers with version {space.version}, whose vector space is "
-        f"{space.vector_space}. The index holds vectors of {table.vector_space}: {what}. "
+        f"{space.vector_space}. The index has vectors of {table.vector_space}: {what}. "
         "Embed the photos into a new table, then switch to it: "
         f"python -m visual_search index --photos {settings.photos} --index {settings.index} "
         f"--server {settings.server} && python -m visual_search switch --index {settings.index}"
@@ -84,7 +84,7 @@ def other_space(settings: Settings, table: SpaceTable, space: Space) -> str:
 
 
 class Search:
-    """What the requests share."""
+    """State shared by all requests."""
 
     def __init__(self, settings: Settings, client: featurewire.AsyncClient) -> None:
         self.settings = settings
@@ -93,7 +93,7 @@ class Search:
         self.progress = Progress()
 
     async def keep_indexing(self) -> None:
-        """Index the folder once; wait for a server that is down, starting or in another space."""
+        """Index the folder once, and retry while the server is down or in another space."""
         while True:
             try:
                 await self._check_space()
@@ -112,7 +112,7 @@ class Search:
     def table(self) -> SpaceTable:
         table = self.index.current()
         if table is None:
-            raise HTTPException(503, self.progress.trouble or "no photo is indexed yet: wait a bit")
+            raise HTTPException(503, self.progress.trouble or "no photos are indexed yet: wait")
         return table
 
     async def neighbours_of_image(self, image: bytes, count: int) -> dict[str, Any]:
@@ -151,13 +151,13 @@ class Search:
         return answer
 
     def file(self, path: str) -> Path:
-        """The file of an indexed photo. What is not in the index is not served."""
+        """The file of an indexed photo. Other files are not served."""
         folder = self.settings.photos.resolve()
         file = (folder / path).resolve()
         if self.table().vector_of(path) is None or not file.is_relative_to(folder):
             raise HTTPException(404, f"{path} is not in the index")
         if not file.is_file():
-            raise HTTPException(404, f"{path} is gone from the folder")
+            raise HTTPException(404, f"{path} was deleted from the folder")
         return file
 
 
@@ -176,7 +176,7 @@ def create_app(settings: Settings) -> FastAPI:
                 indexing.cancel()
                 await asyncio.gather(indexing, return_exceptions=True)
 
-    # FastAPI's own pages of documentation load scripts from elsewhere.
+    # FastAPI's documentation pages load scripts from other sites.
     app = FastAPI(title="Visual search", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts))
 
@@ -206,7 +206,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.get("/api/neighbours")
     def neighbours(path: str, count: Count = 12) -> list[Match]:
-        """Of a photo in the index, from the vectors in it: the server is not asked."""
+        """Neighbours of an indexed photo, without a call to the server."""
         table = search().table()
         vector = table.vector_of(path)
         if vector is None:
@@ -215,7 +215,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.post("/api/search")
     async def by_image(request: Request, count: Count = 12) -> dict[str, Any]:
-        """The body is the encoded image, as it is in its file."""
+        """Neighbours of an uploaded photo; the body is its file."""
         image = bytearray()
         async for chunk in request.stream():
             image += chunk

@@ -1,9 +1,9 @@
-// The page of the visual search: plain JavaScript, nothing is loaded from elsewhere.
+// The page of the visual search: plain JavaScript without external resources.
 const $ = (id) => document.getElementById(id);
 const PAGE_SIZE = 60;
 let shown = 0;          // photos of the index that the page shows; -1 while it shows a result
-let known = -1;         // photos in the index at the last look
-let question = 0;       // counts up, so that a late answer to an earlier question is dropped
+let known = -1;         // photos in the index at the last poll
+let question = 0;       // number of the latest search, to drop late answers to earlier ones
 
 async function ask(url, options) {
   let response;
@@ -110,9 +110,9 @@ function describe(status) {
   if (progress.running && progress.found) {
     parts.push(`indexing: ${progress.done} of ${progress.found}`);
   }
-  if (progress.failed) parts.push(`${progress.failed} gave no vector`);
-  if (index?.stand_in) parts.push("stand-in: random weights, neighbours mean nothing");
-  return parts.join(" · ") || "No photo is indexed yet";
+  if (progress.failed) parts.push(`${progress.failed} failed`);
+  if (index?.stand_in) parts.push("stand-in: random weights, so neighbours are meaningless");
+  return parts.join(" · ") || "No photos are indexed yet";
 }
 
 async function look() {
@@ -152,7 +152,7 @@ document.addEventListener("drop", (event) => {
   $("drop").classList.remove("over");
   const [file] = event.dataTransfer.files;
   if (file) searchByFile(file);
-  else tell("error", "That was no file: drop a photo from a folder.");
+  else tell("error", "That was not a file: drop a photo from a folder.");
 });
 $("back").addEventListener("click", () => showPhotos(true));
 $("more").addEventListener("click", () => showPhotos(false));
