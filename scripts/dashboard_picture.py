@@ -1,10 +1,10 @@
-"""Draw the Grafana dashboard's panels from a Prometheus, for the picture in docs/monitoring.md.
+"""Draw the Grafana dashboard from a Prometheus, for the picture in docs/monitoring.md.
 
     python scripts/dashboard_picture.py http://localhost:9090 docs/dashboard.png [--minutes 10]
 
-asks Prometheus the queries of serving_config/grafana/dashboards/featurewire.json, draws each panel
-where the dashboard has it, and has a headless Chromium make the picture. It is no Grafana: it shows
-that every query gets an answer, and what that looks like.
+Sends the queries of serving_config/grafana/dashboards/featurewire.json to Prometheus, draws each
+panel at its place in the dashboard, and renders the picture with a headless Chromium. It does not
+use Grafana; it shows that every query has a result.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def series_of(server: str, panel: dict, start: float, end: float) -> list[Series
 
 
 def stacked(found: list[Series]) -> list[Series]:
-    """Each series on top of those before it."""
+    """Stack each series on the previous ones."""
     total: dict[float, float] = {}
     piled = []
     for legend, points in found:
@@ -65,7 +65,7 @@ def stacked(found: list[Series]) -> list[Series]:
 
 
 def drawn(panel: dict, found: list[Series], start: float, end: float) -> str:
-    """A panel as SVG, at its place."""
+    """A panel as SVG, at its place in the dashboard."""
     grid = panel["gridPos"]
     x, y, width, height = grid["x"] * UNIT, grid["y"] * ROW, grid["w"] * UNIT, grid["h"] * ROW
     unit = UNITS.get(panel["fieldConfig"]["defaults"]["unit"], "")
@@ -132,7 +132,7 @@ def main() -> int:
     )
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
-        print("dashboard_picture: no Chromium")
+        print("dashboard_picture: Chromium is not installed")
         return 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"

@@ -1,4 +1,4 @@
-"""The whole path on one machine: module -> SavedModel -> server -> vectors (run by `make demo`)."""
+"""Run the whole path on one machine: module, SavedModel, server, vectors (for `make demo`)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def encoded(image: Image.Image, image_format: str, **options: int) -> bytes:
 
 
 def variants(photo: Path) -> Iterator[tuple[str, bytes]]:
-    """The photo as it is, a crop of it, and re-encodings: what a search should find together."""
+    """The photo, a crop of it and re-encoded copies, which a search should find together."""
     yield photo.name, photo.read_bytes()
     with Image.open(photo) as opened:
         image = opened.convert("RGB")
@@ -45,7 +45,7 @@ def variants(photo: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def table(names: list[str], vectors: np.ndarray, version: int) -> None:
-    """Print a row an image: its first values, its nearest neighbour and the cosine to it."""
+    """Print one row per image: its first values, its nearest neighbour and their cosine."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -1.0)
@@ -64,7 +64,7 @@ def table(names: list[str], vectors: np.ndarray, version: int) -> None:
 
 
 def embedded(client: featurewire.Client, photos: list[Path]) -> list[featurewire.Result[str]]:
-    """A result for each variant of each photo, with the count on a terminal."""
+    """A result for each variant of each photo; on a terminal, shows the count."""
     images = [variant for photo in photos for variant in variants(photo)]
     results = []
     for result in client.stream((name, data) for name, data in images):
@@ -79,7 +79,7 @@ def embedded(client: featurewire.Client, photos: list[Path]) -> list[featurewire
 def demo(module: str, photos: list[Path]) -> None:
     base_path = prepared(module)
     with (
-        # Two dozen photos: warming every batch size would take longer than embedding them.
+        # Warming up every batch size would take longer than embedding these few photos.
         serving(base_path, "--enable_model_warmup=false") as target,
         featurewire.Client(target, model=MODEL) as client,
     ):
@@ -101,8 +101,8 @@ def demo(module: str, photos: list[Path]) -> None:
     if stand_in:
         say(
             "The model is the stand-in: the real network with random weights. Shape, cost and\n"
-            "determinism are right; the neighbours mean nothing. With learned weights: run this\n"
-            "where the hub can be reached, or name a module: make demo MODULE=<handle or path>"
+            "determinism are right, but the neighbours are meaningless. For learned weights, run\n"
+            "this with access to the hub, or name a module: make demo MODULE=<handle or path>"
         )
 
 

@@ -3,10 +3,11 @@
 
 Three things differ from plain protoc output:
 
-- messages live in a private DescriptorPool, because TensorFlow registers files
-  of the same names in the default pool and a second registration is an error;
-- modules are flat (`_tfs/tensor_pb2.py`), so nothing is called `tensorflow`;
-- a distribution that builds on another imports that one's messages.
+- messages are in a private DescriptorPool, because TensorFlow registers files with the same names
+in
+  the default pool, and a second registration is an error;
+- modules are flat (`_tfs/tensor_pb2.py`), so no package is called `tensorflow`;
+- a distribution imports the messages of the distribution that it extends.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def module_of(proto: str) -> str:
 
 
 def rewrite(text: str, target: Target, homes: dict[str, str]) -> str:
-    """Point imports at the flat packages and registration at the private pool."""
+    """Change imports to the flat packages, and registration to the private pool."""
 
     def imported(match: re.Match[str]) -> str:
         module = match["module"]
@@ -129,7 +130,7 @@ def rewrite(text: str, target: Target, homes: dict[str, str]) -> str:
 
 
 def generate(target: Target, out: Path, homes: dict[str, str]) -> dict[Path, str]:
-    """Return {file: text} of one package; `homes` says in which package each message module is."""
+    """Return {file: text} of one package; `homes` maps message modules to their packages."""
     subprocess.run(
         [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}"]
         + [f"--python_out={out}", f"--pyi_out={out}", *target.protos],

@@ -1,7 +1,7 @@
-"""A module, exported and served on this machine, for `make demo` and `make search`.
+"""Exports and serves a module on this machine, for `make demo` and `make search`.
 
-Runs the commands that a user would run, from the same serving_config/ files that TensorFlow Serving
-gets, and stops the server that it started. Only the exported model stays, under build/models/.
+Runs the same commands as a user, with the files of serving_config/, and stops the server at the
+end. Only the exported model stays, under build/models/.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STOP_TIMEOUT = 30.0
 
 
 class StackError(Exception):
-    """Something a user can act on: one line."""
+    """A problem for the user to fix, in one line."""
 
 
 def say(text: str) -> None:
@@ -44,7 +44,7 @@ def say(text: str) -> None:
 
 
 def end_as_by_ctrl_c() -> None:
-    """Let SIGTERM, too, stop what was started."""
+    """Treat SIGTERM like Ctrl-C, so that it also stops the server."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -53,14 +53,14 @@ def end_as_by_ctrl_c() -> None:
 
 
 def shown(arguments: list[str]) -> list[str]:
-    """Print a command as a user would type it, and return it ready to run."""
+    """Print a command as a user would type it, and return its arguments for subprocess."""
     text = shlex.join(["featurewire", *arguments]).replace(f"{ROOT}/", "")
     say(f"$ {text}")
     return [str(FEATUREWIRE), *arguments]
 
 
 def base_path_of(module: str) -> Path:
-    """Where this module's versions go: one folder a module, so that none stands in for another."""
+    """The folder of this module's versions. Each module has its own, so that none is mixed up."""
     if module == "stand-in":
         return MODELS / "stand-in"
     words = re.sub(r"\W+", "_", module.split("://")[-1]).strip("_")[-40:]
@@ -72,7 +72,7 @@ def has_version(base_path: Path) -> bool:
 
 
 def trouble_with_hub(handle: str = HUB, seconds: float = HUB_SECONDS) -> str | None:
-    """Why `handle` cannot be fetched from here, or None if it can; decided within `seconds`."""
+    """Why `handle` cannot be fetched, or None if it can; answers within `seconds`."""
     answer: list[str | None] = []
 
     def ask() -> None:
@@ -80,12 +80,12 @@ def trouble_with_hub(handle: str = HUB, seconds: float = HUB_SECONDS) -> str | N
             request = urllib.request.Request(f"{handle}?tf-hub-format=compressed")
             with urllib.request.urlopen(request, timeout=seconds) as reply:
                 is_archive = reply.read(2) == b"\x1f\x8b"
-            answer.append(None if is_archive else "it answers with something else than a module")
+            answer.append(None if is_archive else "its answer is not a module")
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             answer.append(str(reason))
 
-    # On a thread: looking up a name can take longer than any timeout of a socket.
+    # Use a thread, because a DNS lookup ignores the timeout of a socket.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(seconds)
@@ -93,27 +93,27 @@ def trouble_with_hub(handle: str = HUB, seconds: float = HUB_SECONDS) -> str | N
 
 
 def prepared(module: str) -> Path:
-    """The base path of `module`, exported if it is not there.
+    """The base path of `module`, exporting it first if necessary.
 
-    `auto` is the real module where it can be had, else the stand-in.
+    `auto` is the real module if the hub is reachable, else the stand-in.
     """
     if module != "auto":
         return exported(module)
     if has_version(base_path_of(HUB)):
         return exported(HUB)
-    say(f"Asking the hub for the module, {HUB_SECONDS:.0f} s at most: {HUB}")
+    say(f"Asking the hub for the module, for up to {HUB_SECONDS:.0f} s: {HUB}")
     trouble = trouble_with_hub()
     if trouble is None:
         try:
             return exported(HUB)
         except StackError as error:
             trouble = str(error)
-    say(f"The hub gives no module ({trouble}), so this run takes the stand-in: random weights.")
+    say(f"The hub is not available ({trouble}), so this run uses the stand-in with random weights.")
     return exported("stand-in")
 
 
 def exported(module: str) -> Path:
-    """Export `module` unless a version of it is there; returns the base path."""
+    """Export `module` unless a version of it exists; returns the base path."""
     base_path = base_path_of(module)
     if has_version(base_path):
         say(f"Using the version that is already in {base_path.relative_to(ROOT)}.")
@@ -124,11 +124,11 @@ def exported(module: str) -> Path:
 
 
 def configs(base_path: Path, folder: Path) -> Path:
-    """Copy serving_config/models.config with this machine's base path in place of the volume's."""
+    """Copy serving_config/models.config, with a local base path instead of the volume's."""
     text = (SERVING_CONFIG / "models.config").read_text()
     here = text.replace(f'"/models/{MODEL}"', f'"{base_path}"')
     if here == text:
-        raise StackError(f"serving_config/models.config names no base path /models/{MODEL}")
+        raise StackError(f"serving_config/models.config does not have the path /models/{MODEL}")
     target = folder / "models.config"
     target.write_text(here)
     return target
@@ -142,7 +142,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(base_path: Path, *flags: str) -> Iterator[str]:
-    """Run `featurewire serve` on a free port, with further flags; yields its address, stops it."""
+    """Run `featurewire serve` on a free port, with these flags; yields its address."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="featurewire-") as scratch:
         log = Path(scratch) / "server.log"
@@ -173,16 +173,16 @@ def serving(base_path: Path, *flags: str) -> Iterator[str]:
 
 
 def wait_until_open(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for the port, and show what the server says of its loading."""
+    """Wait for the port to open, and show the server's progress messages."""
     deadline = time.monotonic() + READY_TIMEOUT
-    told = 0
+    shown_lines = 0
     while time.monotonic() < deadline:
         is_open = accepts(port)
         lines = log.read_text(errors="replace").splitlines()
-        for line in lines[told:]:
+        for line in lines[shown_lines:]:
             if found := re.search(r" I featurewire_server\.models\.\w+: (.*)", line):
                 say(f"  {found[1]}")
-        told = len(lines)
+        shown_lines = len(lines)
         if is_open:
             return
         if server.poll() is not None:

@@ -3,7 +3,7 @@
     python scripts/locked.py client server openvino
 
 A name is a folder of this repository or a package. The output is complete: install it with
-`pip install --require-hashes --no-deps`. What needs a package is in the `# via` comments that
+`pip install --require-hashes --no-deps`. The dependencies come from the `# via` comments that
 `make lock` writes.
 """
 

@@ -1,4 +1,4 @@
-"""Run pip and show where it is: one line that is rewritten, or now and then a line in a log.
+"""Run pip and show its progress: one updated line on a terminal, or a line every 10 s in a log.
 
 python scripts/pip_progress.py PIP ARGUMENTS...
 """
@@ -56,7 +56,7 @@ def main() -> int:
         for line in pip.stdout:
             last.append(line)
             if found := STEP.match(line):
-                # "Downloading https://…/tensorflow-2.21.0-cp311-….whl (572.9 MB)": the file's name.
+                # Show only the file of "Downloading https://…/tensorflow-2.21.0-….whl (572.9 MB)".
                 display.step = f"{found[1]} {found[2].split('/')[-1]}"
         status = pip.wait()
     except KeyboardInterrupt:

@@ -1,9 +1,9 @@
-"""How many replicas, and how many cores for decoding, a rate and a latency need.
+"""Compute the replicas, and the cores for decoding, that a rate and a latency need.
 
     python scripts/plan.py --rate 300 --latency-ms 1000 --images-per-second 80 --one-image-ms 40
 
-takes what `python -m bench.serve_latency` measured on one replica. The model, its limits and how it
-was checked are in docs/scaling.md.
+The last two numbers are one replica's, from `python -m bench.serve_latency`. docs/scaling.md
+explains the model, its limits and its validation.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 
 CORE_SHARE = 0.7
-"""Of a core's time that decoding may take: above it, requests wait for a core."""
+"""Maximum share of a core's time for decoding: above it, requests wait for a core."""
 FULL = 0.97
-"""Of a replica's capacity: nearer to it, queues are longer than the model is reliable."""
+"""Maximum load of a replica, as a fraction of its capacity: above it, the model is unreliable."""
 MOMENTS = 24
-"""Times within a batch at which an arriving image is looked at."""
+"""Number of arrival times within a batch at which the model evaluates an image."""
 
 
 class PlanError(Exception):
-    """What is wrong with the figures, in one line."""
+    """The numbers are inconsistent or have no solution; the text is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replica:
-    """A server that computes one batch after the other: each takes `fixed + per_image * rows`."""
+    """A server that computes one batch after another, each in `fixed + per_image * rows`."""
 
     fixed: float
     """Seconds."""
@@ -43,9 +43,9 @@ class Replica:
 
     @classmethod
     def measured(cls, *, one_image: float, per_second: float, batch: int) -> Replica:
-        """From the seconds of one image alone and the images/s of full batches.
+        """Derive a replica from seconds of a single image and images/s in full batches.
 
-        Raises PlanError where no batch time that grows evenly with its rows has both.
+        Raises PlanError if no linear batch time fits both.
         """
         full = batch / per_second
         if batch == 1:
@@ -54,7 +54,7 @@ class Replica:
         if not 0 <= per_image <= one_image:
             raise PlanError(
                 f"one image takes {1000 * one_image:.0f} ms and a full batch of {batch} "
-                f"{1000 * full:.0f} ms: it cannot take less than one or more than {batch} images; "
+                f"{1000 * full:.0f} ms: a full batch must take as long as 1 to {batch} images; "
                 "measure both again"
             )
         return cls(fixed=one_image - per_image, per_image=per_image, batch=batch)
@@ -64,23 +64,23 @@ class Replica:
 
     @property
     def capacity(self) -> float:
-        """Images a second, in full batches."""
+        """Images per second in full batches."""
         return self.batch / self.seconds(self.batch)
 
 
 def poisson(mean: float, count: int) -> np.ndarray:
-    """Probabilities of 0 … count - 1."""
+    """Poisson probabilities of 0 … count - 1."""
     numbers = np.arange(count)
     logs = np.cumsum(np.log(np.maximum(numbers, 1)))
     return np.exp(numbers * math.log(mean) - mean - logs) if mean else (numbers == 0).astype(float)
 
 
 def waiting_when_a_batch_ends(replica: Replica, rate: float) -> np.ndarray:
-    """The stationary distribution of the images that wait when a batch ends.
+    """Stationary distribution of the number of waiting images when a batch ends.
 
-    The chain of Bailey's bulk-service queue: x wait, min(x, batch) are taken (one, the next to
-    come, if none waits), and a Poisson number arrives meanwhile. See N. T. J. Bailey, "On queueing
-    processes with bulk service", J. R. Stat. Soc. B 16, 1954.
+    The Markov chain of Bailey's bulk-service queue: of x waiting images, min(x, batch) form the
+    next batch (the next arrival, if x is 0), and a Poisson number arrives during it. See N. T. J.
+    Bailey, "On queueing processes with bulk service", J. R. Stat. Soc. B 16, 1954.
     """
     states = 40 * replica.batch
     step = np.zeros((states, states))
@@ -88,20 +88,20 @@ def waiting_when_a_batch_ends(replica: Replica, rate: float) -> np.ndarray:
         rows = min(max(waits, 1), replica.batch)
         left = max(waits - rows, 0)
         step[waits, left:] = poisson(rate * replica.seconds(rows), states - left)
-    step[:, -1] += 1 - step.sum(axis=1)  # what is beyond the last state counts there
+    step[:, -1] += 1 - step.sum(axis=1)  # the last state includes all larger ones
     equations = step.T - np.eye(states)
-    equations[-1] = 1.0  # one of them follows from the others: their sum is 1 instead
+    equations[-1] = 1.0  # replace a redundant equation by: the probabilities sum to 1
     found = np.linalg.solve(equations, np.append(np.zeros(states - 1), 1.0))
     return np.maximum(found, 0)
 
 
 def latencies(replica: Replica, rate: float) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds from an image's arrival to its answer, ascending, and the share up to each."""
+    """Seconds from arrival to answer, ascending, and the cumulative probability of each."""
     batch, waits = replica.batch, waiting_when_a_batch_ends(replica, rate)
     own = np.arange(1, batch + 1)
-    times, weights = [np.array([replica.seconds(1)])], [np.array([waits[0]])]  # nobody waited
+    times, weights = [np.array([replica.seconds(1)])], [np.array([waits[0]])]  # empty queue
     for rows in range(1, batch + 1):
-        # How many a batch of so many rows leaves behind, and how often there is one.
+        # Probabilities that a batch of this many rows starts and leaves 0, 1, … images waiting.
         left = np.array(waits[rows:] if rows == batch else waits[rows : rows + 1])
         if rows == 1:
             left[0] += waits[0]
@@ -111,10 +111,10 @@ def latencies(replica: Replica, rate: float) -> tuple[np.ndarray, np.ndarray]:
         for moment in (np.arange(MOMENTS) + 0.5) / MOMENTS * takes:
             ahead = np.convolve(left, poisson(rate * moment, 12 * batch))
             places = np.flatnonzero(ahead > 1e-12)
-            full, place = np.divmod(places, batch)  # full batches before, and the place in its own
+            full, place = np.divmod(places, batch)  # full batches ahead, and position in its own
             start = (takes - moment) + full * replica.seconds(batch)
             later = np.stack([poisson(rate * each, batch) for each in start])
-            size = np.zeros((len(places), batch))  # its own batch is of so many rows
+            size = np.zeros((len(places), batch))  # probabilities of its own batch's size
             for row, first in enumerate(place):
                 size[row, first:] = later[row, : batch - first]
                 size[row, -1] += 1 - size[row].sum()
@@ -128,7 +128,7 @@ def latencies(replica: Replica, rate: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quantiles(replica: Replica, rate: float, shares: Sequence[float]) -> list[float]:
-    """The latency, seconds, that each share of images keeps to."""
+    """Quantiles of the latency, in seconds."""
     found, total = latencies(replica, rate)
     return [
         float(found[min(int(np.searchsorted(total, share)), len(found) - 1)]) for share in shares
@@ -136,7 +136,7 @@ def quantiles(replica: Replica, rate: float, shares: Sequence[float]) -> list[fl
 
 
 def simulate(replica: Replica, rate: float, *, images: int, seed: int = 1) -> list[float]:
-    """The latencies of so many images at one replica, event by event."""
+    """Latencies of this many images at one replica, simulated event by event."""
     chance = random.Random(seed)
     arrivals, now = [], 0.0
     for _ in range(images):
@@ -156,29 +156,30 @@ def simulate(replica: Replica, rate: float, *, images: int, seed: int = 1) -> li
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What so many replicas make of a rate."""
+    """Load and latency for a number of replicas."""
 
     replicas: int
     used: float
-    """Of their capacity."""
+    """Load as a fraction of the capacity."""
     median: float
     tail: float
 
 
 def rows(replica: Replica, rate: float, percentile: float, latency: float) -> list[Row]:
-    """One replica more each, until the latency holds. Raises PlanError if it never can."""
+    """Rows with one more replica each, until the latency holds. Raises PlanError if it never
+    does."""
     if replica.seconds(1) > latency:
         raise PlanError(
-            f"one image alone takes {1000 * replica.seconds(1):.0f} ms, longer than the latency "
-            "asked for: no number of replicas changes that"
+            f"one image alone takes {1000 * replica.seconds(1):.0f} ms, longer than --latency-ms; "
+            "more replicas do not help"
         )
     found: list[Row] = []
     count = max(math.ceil(rate / (FULL * replica.capacity)), 1)
     while not found or found[-1].tail > latency:
         if len(found) > 50:
             raise PlanError(
-                f"not even {count} replicas keep {percentile:g} % within {1000 * latency:.0f} ms: "
-                "a batch takes too long; make it smaller"
+                f"even {count} replicas do not keep {percentile:g} % within "
+                f"{1000 * latency:.0f} ms, because a batch takes too long; make it smaller"
             )
         each = rate / count
         median, tail = quantiles(replica, each, (0.5, percentile / 100))
@@ -191,8 +192,8 @@ def rows(replica: Replica, rate: float, percentile: float, latency: float) -> li
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="plan", description=__doc__.splitlines()[0])
     positive: dict[str, Any] = {"type": _positive, "metavar": "X"}
-    parser.add_argument("--rate", required=True, help="images a second at the peak", **positive)
-    parser.add_argument("--latency-ms", required=True, help="that the tail keeps to", **positive)
+    parser.add_argument("--rate", required=True, help="images per second at the peak", **positive)
+    parser.add_argument("--latency-ms", required=True, help="limit of the tail", **positive)
     parser.add_argument("--percentile", default=99.0, help="the tail (default: 99)", **positive)
     parser.add_argument(
         "--images-per-second", required=True, help="of one replica in full batches", **positive
@@ -204,8 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--decode-ms",
         type=float,
         default=0.0,
-        help="CPU ms to decode an image beside a GPU, 7 to 9 for 640 pixels (default: 0, a CPU "
-        "replica, whose throughput includes it)",
+        help="CPU ms to decode an image for a GPU, 7 to 9 for 640 pixels (default: 0, for a CPU "
+        "replica, whose throughput includes decoding)",
     )
     options = parser.parse_args(argv)
     if not 1 <= options.batch <= 256:
@@ -234,8 +235,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cores = options.rate * options.decode_ms / 1000 / CORE_SHARE
         each = math.ceil(cores / needed)
         print(
-            f"{math.ceil(cores)} cores decode {options.rate:g} images/s: {each} beside each GPU "
-            f"({options.decode_ms:g} ms an image, cores {100 * CORE_SHARE:.0f} % busy)"
+            f"{math.ceil(cores)} cores decode {options.rate:g} images/s: {each} per GPU "
+            f"({options.decode_ms:g} ms per image, cores {100 * CORE_SHARE:.0f} % busy)"
         )
     return 0
 

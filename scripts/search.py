@@ -1,4 +1,4 @@
-"""The visual-search sample on this machine: a server, an index, a page (run by `make search`)."""
+"""Run the visual-search sample on this machine: a server, an index, a page (for `make search`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLE = ROOT / "samples" / "visual_search"
 
 
 def search(module: str, photos: Path, port: int, python: Path) -> int:
-    """Serve until Ctrl-C. The index stays under build/, one for each folder of photos."""
+    """Serve until Ctrl-C. Each folder of photos has its own index under build/."""
     index = ROOT / "build" / "search" / base_path_of(str(photos)).name
     with serving(prepared(module)) as target:
         command = [str(python), "-m", "visual_search", "serve", "--photos", str(photos)]
@@ -35,7 +35,7 @@ def search(module: str, photos: Path, port: int, python: Path) -> int:
             say("")
             return 0
         finally:
-            service.terminate()  # a second signal after Ctrl-C does no harm
+            service.terminate()  # harmless after Ctrl-C
             service.wait()
 
 
@@ -51,7 +51,7 @@ def main() -> int:
     try:
         if not photos.is_dir():
             raise StackError(f"{photos} is not a folder: make search PHOTOS=folder")
-        # Not resolved: through its link an environment's Python would be the one it was made with.
+        # Do not resolve the link: an environment's Python finds its packages by its own path.
         return search(arguments.module, photos, arguments.port, arguments.python.absolute())
     except StackError as error:
         print(f"search: {error}", file=sys.stderr)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """The command of the stack's exporter image: fills, extends and prunes the volume of versions.
 
-    ensure                        export $MODULE if the volume is empty; what `up` runs first
+    ensure                        export $MODULE if the volume is empty; `up` runs this first
     export MODULE [BASE] [...]    add a version; BASE is the model's folder in the volume by default
     prune [--keep N]              remove versions that are neither the newest N nor in models.config
-    inspect …, verify …           as `featurewire` has them
+    inspect …, verify …           run these commands of `featurewire`
 
-MODELS (/models), MODEL_NAME and MODEL_CONFIG (/serving_config/models.config) say where.
+MODELS (/models), MODEL_NAME and MODEL_CONFIG (/serving_config/models.config) set the locations.
 Exit status: 0 done, 1 failed, 2 wrong usage.
 """
 
@@ -29,7 +29,7 @@ ADD = "docker compose run --rm exporter export"
 
 
 class StackError(Exception):
-    """What is wrong and what to do, in one line."""
+    """A problem for the user to fix, in one line."""
 
 
 def versions_in(base: Path) -> list[int]:
@@ -40,7 +40,7 @@ def versions_in(base: Path) -> list[int]:
 
 
 def module_of(version: Path) -> str | None:
-    """The handle that a version was exported from; None where no manifest says so."""
+    """The handle that a version was exported from; None if its manifest does not have it."""
     try:
         manifest = json.loads((version / "assets.extra" / "featurewire.json").read_text())
         return str(manifest["module"]["handle"])
@@ -49,10 +49,11 @@ def module_of(version: Path) -> str | None:
 
 
 def wanted(module: str, present: dict[int, str | None]) -> str | None:
-    """The module that `ensure` has to export; None: the volume will do. Raises StackError.
+    """The module that `ensure` must export; None if the volume needs no export.
 
-    No module asked for: whatever is there is served. During a rollout the volume holds the old
-    module's version too, so any version of the module asked for will do.
+    Without a requested module, the volume is served as it is. During a rollout the volume also has
+    versions of the old module, so any version of the requested one is enough. Raises StackError if
+    the volume has only other modules.
     """
     if not present:
         return module or DEFAULT_MODULE
@@ -62,8 +63,8 @@ def wanted(module: str, present: dict[int, str | None]) -> str | None:
         f"version {n} of {handle or 'unknown origin'}" for n, handle in present.items()
     )
     raise StackError(
-        f"the volume holds {held}, and nothing of MODULE={module}. To add it as a version: "
-        f"{ADD} {module}; to serve what is there: leave MODULE empty"
+        f"the volume holds {held}, but no version of MODULE={module}. To add one: {ADD} {module}; "
+        "to serve the volume as it is: leave MODULE empty"
     )
 
 
@@ -80,14 +81,15 @@ def export(base: Path, arguments: Sequence[str]) -> NoReturn:
     arguments = with_base(arguments, base)
     if missing := unseen(arguments):
         raise StackError(
-            f"{missing} is not in the container, which sees {os.environ.get('MODULE_DIR', '.')} "
-            "only: set MODULE_DIR to the folder that holds it and name it from there"
+            f"{missing} is not in the container, which can read only "
+            f"{os.environ.get('MODULE_DIR', '.')}: set MODULE_DIR to its folder, and give the path "
+            "relative to that"
         )
     featurewire("export", *arguments)
 
 
 def with_base(arguments: Sequence[str], base: Path) -> list[str]:
-    """The arguments of `featurewire export`, with the model's folder where they name none."""
+    """The arguments of `featurewire export`, with the model's folder if they do not name one."""
     from featurewire_exporter.cli.export import export_parser
 
     complete = [*arguments, str(base)]
@@ -100,14 +102,14 @@ def with_base(arguments: Sequence[str], base: Path) -> list[str]:
 
 
 def unseen(arguments: Sequence[str]) -> str | None:
-    """The local module among the arguments if the container does not hold it."""
+    """The local module among the arguments, if the container does not have it."""
     from featurewire_exporter.cli.export import export_parser
 
     try:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             parsed = export_parser().parse_args(list(arguments))
     except SystemExit:
-        return None  # `featurewire export` says what is wrong
+        return None  # `featurewire export` explains the problem
     local = "://" not in parsed.module and parsed.module != "stand-in"
     if not local or parsed.kind == "slim-checkpoint" or Path(parsed.module).exists():
         return None
@@ -117,7 +119,7 @@ def unseen(arguments: Sequence[str]) -> str | None:
 def prunable(present: Sequence[int], keep: int, named: set[int] | None) -> list[int]:
     """The versions to remove: not among the `keep` highest and not `named` by models.config.
 
-    `named` is None where the config asks for all versions: then there are none.
+    `named` is None if the config serves all versions, and then nothing is removed.
     """
     if named is None:
         return []
@@ -125,7 +127,7 @@ def prunable(present: Sequence[int], keep: int, named: set[int] | None) -> list[
 
 
 def versions_named_by(config: Path, model: str, present: Sequence[int]) -> set[int] | None:
-    """The versions that models.config serves or labels; None: all. Raises StackError."""
+    """The versions that models.config serves or labels, or None for all. Raises StackError."""
     from google.protobuf import text_format
 
     from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
@@ -149,16 +151,16 @@ def versions_named_by(config: Path, model: str, present: Sequence[int]) -> set[i
 
 def prune(base: Path, config: Path, model: str, arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="prune")
-    parser.add_argument("--keep", type=int, default=2, help="the newest so many (default: 2)")
+    parser.add_argument("--keep", type=int, default=2, help="newest versions to keep (default: 2)")
     keep = parser.parse_args(arguments).keep
     if keep < 1:
-        parser.error("--keep is 1 at least")
+        parser.error("--keep must be at least 1")
     present = versions_in(base)
     named = versions_named_by(config, model, present)
     if named is None:
-        raise StackError(f"{config} serves all versions of {model}; name those to keep in it first")
+        raise StackError(f"{config} serves all versions of {model}; first list the ones to keep")
     for number in prunable(present, keep, named):
-        # A server looks for numbers: what is half removed must not be one.
+        # Rename it first, because a server would load a numbered folder that is half removed.
         leaving = base / f"removed-{number}"
         (base / str(number)).rename(leaving)
         shutil.rmtree(leaving)
@@ -167,7 +169,7 @@ def prune(base: Path, config: Path, model: str, arguments: Sequence[str]) -> Non
 
 
 def featurewire(*arguments: str) -> NoReturn:
-    """Become that command, so that its signals and its status are this process's own."""
+    """Replace this process by the command, which then gets its signals and sets its status."""
     sys.stdout.flush()
     if CA_BUNDLE.is_file() and CA_BUNDLE.stat().st_size:
         for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):

@@ -1,13 +1,12 @@
 """Run the Compose stack for real: build, export, serve, embed, search, roll out, scrape, switch.
 
-What is done is what docs/compose.md tells a user to do, with the same commands, on free ports and
-in a project of its own, which is removed at the end. Run by `make test-stack`. Where there is no
-Docker engine it says so and does nothing.
+Runs the commands of docs/compose.md on free ports, in a separate project that is removed at the
+end. `make test-stack` runs it. Without a Docker engine it says so and does nothing.
 
-The module is EfficientNet-Lite0, a small network with learned weights, exported from a local folder
-and, as the second version, from an archive; with `--stand-in` it is the full-size stand-in, which
-takes twice as long. The `cpu` profile runs with the embedded server's image in place of TensorFlow
-Serving's: what changes is the image alone.
+The module is EfficientNet-Lite0, a small network with learned weights. The first version comes from
+a local folder and the second from an archive. With `--stand-in` it is the full-size stand-in, which
+takes twice as long. The `cpu` profile uses the embedded server's image instead of TensorFlow
+Serving's, and is otherwise unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ SLOW = 1800.0  # seconds; only a safeguard
 
 
 class Failed(Exception):
-    """What was expected and what came: one line."""
+    """The expected and the actual result, in one line."""
 
 
 def say(text: str) -> None:
@@ -57,7 +56,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Stack:
-    """The project under test: its settings, and `docker compose` in it."""
+    """The Compose project under test, and its settings."""
 
     def __init__(self, folder: Path, stand_in: bool) -> None:
         self.first, self.second = ("stand-in",) * 2 if stand_in else ("lite0", "./lite0.tar.gz")
@@ -67,7 +66,7 @@ class Stack:
         self.config = folder / "serving_config"
         shutil.copytree(ROOT / "serving_config", self.config)
         for path in (self.config, *self.config.rglob("*")):
-            path.chmod(0o777 if path.is_dir() else 0o666)  # whoever the containers run as
+            path.chmod(0o777 if path.is_dir() else 0o666)  # for any user of the containers
         self.grpc, self.rest, self.prometheus, self.search = free_ports(4)
         self.name = f"featurewire-test-{os.getpid()}"
         self.environment = os.environ | {
@@ -87,7 +86,7 @@ class Stack:
             self.environment.setdefault("CA_BUNDLE", authorities)
 
     def compose(self, *arguments: str, status: int = 0, **environment: str) -> str:
-        """`docker compose ARGUMENTS`; its output. Raises Failed unless it exits with `status`."""
+        """Run `docker compose ARGUMENTS`. Raises Failed unless it exits with `status`."""
         return self.run(["docker", "compose", *arguments], status=status, **environment)
 
     def run(self, command: list[str], *, status: int = 0, **environment: str) -> str:
@@ -108,7 +107,7 @@ class Stack:
         return done.stdout
 
     def embed(self, *options: str) -> int:
-        """Embed the sample photos through the published port; the version that did it."""
+        """Embed the sample photos through the published port; returns the version."""
         import featurewire
 
         server = f"127.0.0.1:{self.grpc}"
@@ -131,19 +130,19 @@ def expect(true: bool, text: str) -> None:
 
 
 def why_not() -> str | None:
-    """Why the stack cannot run here; None: it can."""
+    """Why the stack cannot run here, or None if it can."""
     if shutil.which("docker") is None:
-        return "there is no docker command"
+        return "docker is not installed"
     engine = subprocess.run(["docker", "info"], capture_output=True, text=True)
     if engine.returncode:
-        return "no Docker engine answers"
+        return "the Docker engine does not answer"
     if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
-        return "docker has no Compose v2"
+        return "Compose v2 is not installed"
     base = os.environ.get("PYTHON_IMAGE", "python:3.11-slim")
     for command in (["image", "inspect", base], ["pull", "-q", base]):
         if subprocess.run(["docker", *command], capture_output=True).returncode == 0:
             return None
-    return f"the base image {base} is neither here nor can it be pulled"
+    return f"the base image {base} is missing and cannot be pulled"
 
 
 @contextlib.contextmanager
@@ -164,7 +163,7 @@ def project(stand_in: bool) -> Iterator[Stack]:
 
 
 def prepare(stack: Stack) -> None:
-    """The module, and enough pictures for a rollout to judge by."""
+    """Write the module, and enough pictures for a rollout check."""
     from tests.support.pictures import write_tiles
 
     write_tiles(sorted(PHOTOS.glob("*.jpg")), stack.photos, 72)
@@ -197,18 +196,18 @@ def start(stack: Stack) -> None:
 
 
 def confined(stack: Stack) -> None:
-    """The container is what the compose file says: not root, nothing to write to."""
+    """Check that the container runs without root, capabilities and writable folders."""
     inside = (
         "id -u; grep CapEff /proc/self/status; touch /x 2>&1; touch /models/x 2>&1; touch /tmp/x"
     )
     found = stack.compose("exec", "-T", "serving-embedded", "sh", "-c", inside)
     expect(found.startswith("1000\n"), "user 1000")
     expect("CapEff:\t0000000000000000" in found, "no capabilities")
-    expect(found.count("Read-only file system") == 2, "nothing to write to but /tmp")
+    expect(found.count("Read-only file system") == 2, "only /tmp is writable")
 
 
 def search(stack: Stack) -> None:
-    """The page indexes the photos, and finds a photo that is sent to it."""
+    """Check that the page indexes the photos and finds an uploaded one."""
     stack.compose("--profile", "search", "up", "-d", "--wait", "search")
     address = f"http://127.0.0.1:{stack.search}"
     photos = len(list(stack.photos.iterdir()))
@@ -255,7 +254,7 @@ def prune(stack: Stack) -> None:
 
 
 def prometheus_image(stack: Stack) -> str | None:
-    """An image that Prometheus can be started from here: the pinned one, or one of Debian's."""
+    """An image of Prometheus: the pinned one, or one made from Debian's package."""
     image = next(
         line.partition("=")[2]
         for line in (ROOT / ".env.example").read_text().splitlines()
@@ -276,7 +275,7 @@ def prometheus_image(stack: Stack) -> str | None:
         own = f"{stack.name}-prometheus"
         stack.images.append(own)
         stack.run(["docker", "build", "-q", "-t", own, folder], DOCKER_BUILDKIT="0")
-    say("Prometheus' image cannot be pulled: Debian's own program in an image of ours stands in")
+    say("Prometheus' image cannot be pulled; using an image with Debian's package instead")
     return own
 
 
@@ -302,7 +301,7 @@ def scrape(stack: Stack) -> None:
 
 
 def switch(stack: Stack) -> None:
-    """The profile of TensorFlow Serving on the image of the embedded server, unchanged."""
+    """Run TensorFlow Serving's profile with the embedded server's image."""
     stack.compose("--profile", "embedded", "stop")
     code = stack.run(
         ["docker", "inspect", "--format={{.State.ExitCode}}", f"{stack.name}-serving-embedded-1"]
@@ -310,9 +309,9 @@ def switch(stack: Stack) -> None:
     expect(code.strip() == "0", "the server drains and ends with status 0")
     image = f"{stack.name}-serving-embedded"
     up = ["--profile", "cpu", "up", "-d", "--wait"]
-    if stack.first != stack.second:  # which the volume holds no version of any more
+    if stack.first != stack.second:  # the volume no longer has a version of the first module
         said = stack.compose(*up, status=1, SERVING_CPU_IMAGE=image)
-        expect("exit 1" in said, "the exporter refuses to serve another module in silence")
+        expect("exit 1" in said, "the exporter refuses to serve another module silently")
         stack.environment["MODULE"] = ""
     stack.compose(*up, SERVING_CPU_IMAGE=image)
     running = stack.compose(

@@ -76,7 +76,7 @@ def hub() -> Iterator[str]:
 
 def test_a_hub_with_the_module_is_used_and_anything_else_has_a_reason(stack, hub):
     assert stack.trouble_with_hub(f"{hub}/module") is None
-    assert "something else than a module" in stack.trouble_with_hub(f"{hub}/page")
+    assert "not a module" in stack.trouble_with_hub(f"{hub}/page")
     assert "Not Found" in stack.trouble_with_hub(f"{hub}/absent")
 
 
@@ -96,7 +96,7 @@ def test_without_a_module_named_it_takes_the_real_one_where_it_can(
     monkeypatch.setattr(stack, "trouble_with_hub", lambda: trouble)
     monkeypatch.setattr(stack, "exported", lambda module: module)
     assert stack.prepared("auto") == {"the hub's": stack.HUB}.get(taken, taken)
-    assert ("takes the stand-in" in capsys.readouterr().out) == (trouble is not None)
+    assert ("uses the stand-in" in capsys.readouterr().out) == (trouble is not None)
 
 
 def test_a_real_module_that_was_exported_before_needs_no_hub(stack, monkeypatch, tmp_path):

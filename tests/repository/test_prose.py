@@ -23,7 +23,7 @@ MAX_MARKED_PERCENT = {
     "exporter": 18,
     "rollout": 24,
     "samples": 4,
-    "scripts": 14,
+    "scripts": 4,
     "server": 17,
     "serving_config": 2,
     "tests": 14,
