@@ -6,10 +6,10 @@ from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.decide.plan import STABLE
 from featurewire_rollout.decide.view import FleetView, ReplicaView
 
-__all__ = ["wrong_config"]
+__all__ = ["config_mismatch"]
 
 
-def wrong_config(entry: Entry, fleet: FleetView, name: str) -> str:
+def config_mismatch(entry: Entry, fleet: FleetView, name: str) -> str:
     """One line about replicas that serve what the config cannot have told them; else empty.
 
     A step that was cut off leaves replicas behind the config, never so far behind: what `stable`

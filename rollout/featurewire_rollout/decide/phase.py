@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from featurewire_rollout.decide.config_mismatch import wrong_config
+from featurewire_rollout.decide.config_mismatch import config_mismatch
 from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.decide.plan import (
     LABELS,
@@ -46,7 +46,7 @@ class Status:
 
 def phase_of(entry: Entry | None, fleet: FleetView, *, config: str = "the config") -> Phase:
     """The phase of a rollout. `entry` is None where no config was named; `config` names it."""
-    if entry is not None and (fault := wrong_config(entry, fleet, config)):
+    if entry is not None and (fault := config_mismatch(entry, fleet, config)):
         return Phase(name="wrong config", text=fault, next=())
     return _phase_of(entry, fleet)
 

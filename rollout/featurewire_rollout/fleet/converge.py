@@ -15,7 +15,7 @@ from featurewire_rollout.decide.view import FleetView, ReplicaView
 from featurewire_rollout.errors import FleetError
 from featurewire_rollout.fleet.fleet import UNANSWERED
 
-__all__ = ["LoadError", "Members", "Patience", "gather", "settle"]
+__all__ = ["LoadError", "Members", "Patience", "converge", "gather"]
 
 POLL_SECONDS = 0.2
 RELOAD_AGAIN = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -179,7 +179,7 @@ class _Failures:
         return {address: status for address, status in found.items() if status and status.failed}
 
 
-def settle(
+def converge(
     fleet: Members,
     config: ModelServerConfig,
     goal: Goal,

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from featurewire_rollout.decide.config_mismatch import wrong_config
+from featurewire_rollout.decide.config_mismatch import config_mismatch
 from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.decide.plan import LABELS, Goal
 from featurewire_rollout.decide.view import FleetView
 from featurewire_rollout.errors import FleetError, RefusedError, RolloutError
-from featurewire_rollout.fleet.converge import Members, Patience, Say, gather, settle
+from featurewire_rollout.fleet.converge import Members, Patience, Say, converge, gather
 from featurewire_rollout.steps.audit import Audit, owner
 from featurewire_rollout.store.config_store import ConfigStore
 from featurewire_rollout.store.legal_config import check_base_paths, check_models
@@ -106,7 +106,7 @@ class Reconciler:
         self._check_config(entry, self._fleet.look(labels=_labels(entry)))
 
     def _check_config(self, entry: Entry, fleet: FleetView) -> None:
-        fault = wrong_config(entry, fleet, self._there("this").name)
+        fault = config_mismatch(entry, fleet, self._there("this").name)
         if fault and not self._trust:
             raise RefusedError(f"{fault}; --trust-config goes on anyway")
 
@@ -114,7 +114,7 @@ class Reconciler:
         """Write the config of `goal`, bring every replica to it, and return the new text.
 
         A config after which a server would take no other one is neither written nor sent.
-        `loading`: see `settle`. Raises `ConfigFileError` and `ConflictError`, when nothing was
+        `loading`: see `converge`. Raises `ConfigFileError` and `ConflictError`, when nothing was
         changed, and `FleetError`, when the config says the new state.
         """
         store, new = self._there("this"), text
@@ -129,7 +129,7 @@ class Reconciler:
             store.write(new, expected=text)
             self.note(step="config", versions=list(goal.versions), labels=dict(goal.labels))
         config = parse(new, store.name)
-        settle(self._fleet, config, goal, self._patience, self._say, loading=loading)
+        converge(self._fleet, config, goal, self._patience, self._say, loading=loading)
         return new
 
     def changed(self, text: str) -> bool:
@@ -163,7 +163,7 @@ class Reconciler:
         except RolloutError as error:
             return f"what was there cannot be put back: {error}; `status` says what to type"
         try:
-            settle(self._fleet, parse(before, store.name), goal, self._patience, self._say)
+            converge(self._fleet, parse(before, store.name), goal, self._patience, self._say)
         except FleetError as error:
             return f"the config is as it was, but not every replica has taken it: {error}"
         return f"put back what was there: version {current} is served"

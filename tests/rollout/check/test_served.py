@@ -20,7 +20,7 @@ from featurewire_rollout.cli.check_options import (
     write_outputs,
 )
 from featurewire_rollout.command import rollout
-from tests.rollout.comparing import compared
+from tests.rollout.check.comparing import compared
 from tests.support.pictures import write_tiles
 from tests.support.process import ServerProcess, all_versions
 

@@ -10,7 +10,7 @@ import pytest
 from featurewire_rollout import ConfigFileError, FleetError, Rollout, RolloutConfig
 from featurewire_rollout.store.legal_config import check_base_paths, check_models
 from featurewire_rollout.store.model_config import parse
-from tests.rollout.test_settle import Scripted, shows
+from tests.rollout.scripted import Scripted, shows
 
 OWN = """
   config { name: "m" base_path: "/m" model_platform: "tensorflow"

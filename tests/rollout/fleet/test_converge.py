@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from featurewire import VersionStatus
 from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire_rollout import FleetError, RefusedError, Rollout, RolloutConfig
 from featurewire_rollout.decide.plan import Goal
 from featurewire_rollout.decide.view import FleetView, ReplicaView
 from featurewire_rollout.fleet import converge
 from featurewire_rollout.fleet.fleet import UNANSWERED
+from tests.rollout.scripted import Scripted, shows
 
 GOAL = Goal(versions=(1, 2), labels={"stable": 1}, loaded=(2,))
-
-
-def shows(*states: tuple[int, str], **labels: int) -> ReplicaView:
-    versions = {number: VersionStatus(version=number, state=state) for number, state in states}
-    return ReplicaView(address="a:1", versions=versions, labels=labels)
-
-
-class Scripted:
-    """Shows one view after the other, the last one for ever."""
-
-    def __init__(self, *views: ReplicaView, refusal: str = "") -> None:
-        """`refusal`: what every reload is answered with."""
-        self.views = list(views)
-        self.refusal = refusal
-        self.reloads = 0
-
-    def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView:
-        view = self.views.pop(0) if len(self.views) > 1 else self.views[0]
-        return FleetView(replicas=[view])
-
-    def close(self) -> None:
-        pass
-
-    def reload(self, config: ModelServerConfig, addresses: Sequence[str]) -> dict[str, str]:
-        self.reloads += 1
-        return dict.fromkeys(addresses, self.refusal) if self.refusal else {}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +26,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 def wait_for(fleet: Scripted, seconds: float = 0.2, reload: bool = True) -> FleetView:
     patience = converge.Patience(seconds=seconds, reload=reload)
     config = ModelServerConfig()
-    return converge.settle(fleet, config, GOAL, patience, print, loading=2)
+    return converge.converge(fleet, config, GOAL, patience, print, loading=2)
 
 
 def test_a_replica_that_loads_and_goes_back_reads_another_config() -> None:

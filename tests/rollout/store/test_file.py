@@ -14,7 +14,7 @@ from featurewire_rollout import ConfigFileError, ConflictError
 from featurewire_rollout.store.file import FileStore
 from featurewire_rollout.store.model_config import edit, entry_of, parse
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OTHERS = """# the fleet's
 model_config_list {
   config < name: 'other' base_path: "/o # no comment }" model_platform: "tensorflow"

@@ -6,7 +6,7 @@ import pytest
 
 from featurewire import VersionStatus
 from featurewire_rollout import FleetError, RefusedError, SpaceError
-from featurewire_rollout.decide.config_mismatch import wrong_config
+from featurewire_rollout.decide.config_mismatch import config_mismatch
 from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.decide.phase import phase_of
 from featurewire_rollout.decide.plan import (
@@ -18,8 +18,6 @@ from featurewire_rollout.decide.plan import (
 )
 from featurewire_rollout.decide.spaces import check_space
 from featurewire_rollout.decide.view import FleetView, Manifest, ReplicaView
-from featurewire_rollout.fleet.fleet import addresses_of
-from featurewire_rollout.steps.watch import Probes, WatchConfig, fault_of
 
 
 def entry(*versions: int, **labels: int) -> Entry:
@@ -152,26 +150,6 @@ def test_a_space_named_under_another_scheme_may_be_the_same() -> None:
     assert check_space(spaces((old, new)), 1, 2, accept_new_space=True)
 
 
-def test_a_name_stands_for_all_its_addresses() -> None:
-    def resolve(_host: str, _port: int) -> list[str]:
-        return ["10.0.0.1", "10.0.0.2"]
-
-    assert addresses_of("fleet.example:8500", resolve) == ["10.0.0.1:8500", "10.0.0.2:8500"]
-    assert addresses_of("127.0.0.1:8500", resolve) == ["127.0.0.1:8500"]
-    assert addresses_of("localhost:8500", resolve) == ["localhost:8500"]
-
-
-def test_the_watch_compares_with_the_old_version() -> None:
-    good, slow = Probes(latencies=[0.1] * 50), Probes(latencies=[0.3] * 50)
-    failing = Probes(latencies=[0.1] * 45, errors=["gone"] * 5)
-    config = WatchConfig()
-    assert fault_of(good, good, config) == ""
-    assert fault_of(failing, failing, config) == ""
-    assert "10.0% of the probes failed" in fault_of(failing, good, config)
-    assert "3.0 times" in fault_of(slow, good, config)
-    assert "no probe" in fault_of(Probes(errors=["gone"]), good, config)
-
-
 @pytest.mark.parametrize(
     ("config", "served", "reason"),
     [
@@ -190,8 +168,8 @@ def test_the_watch_compares_with_the_old_version() -> None:
     ],
 )
 def test_a_config_that_the_replicas_do_not_read_is_noticed(config, served, reason: str) -> None:
-    found = wrong_config(config, served, "models.config")
+    found = config_mismatch(config, served, "models.config")
     assert (reason in found) if reason else found == ""
     one_fits = FleetView(replicas=[*served.replicas, *fleet(1, 2, stable=1).replicas])
-    assert wrong_config(PROMOTED, one_fits, "models.config") == ""
+    assert config_mismatch(PROMOTED, one_fits, "models.config") == ""
     assert (phase_of(config, served).name == "wrong config") == bool(reason)

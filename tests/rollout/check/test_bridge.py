@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from featurewire_rollout.check import CheckConfig, Report, Thresholds, to_json
-from tests.rollout.comparing import compared
+from tests.rollout.check.comparing import compared
 from tests.support.models import write_turned_model
 from tests.support.process import ServerProcess, all_versions
 

@@ -16,7 +16,7 @@ from featurewire_rollout.cli.check_options import add_check_options
 from featurewire_rollout.command import rollout_parser
 from tests.support.usage import help_of, options_in
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "rollout-check.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "rollout-check.md"
 
 
 def keys_of(value: object) -> set[str]:
