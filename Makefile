@@ -1,9 +1,9 @@
-# From a fresh clone: `make demo` shows vectors, `make test` runs the fast tests of every area.
+# In a fresh clone, `make demo` shows vectors, and `make test` runs the fast tests of every area.
 # Needs Python 3.11 or later, gcc, make, git and a package index.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTOS ?= samples/photos
-# The real module where the hub can be reached, else the stand-in.
+# auto: the real module if the hub is reachable, else the stand-in.
 MODULE ?= auto
 PORT   ?= 8600
 PYTHONS ?= 3.12 3.13
@@ -38,17 +38,17 @@ test-all: $(VENV)/.installed $(VENV)/.dev ## every test (AFTER=test: without tho
 test-samples: $(VENV)/.installed $(VENV)/.dev ## the tests of samples/
 	@scripts/test_samples.sh $(PYTHON)
 
-test-pythons: ## the fast tests of client, command and server on other Pythons found here
+test-pythons: ## the fast tests of client, command and server on other installed Pythons
 	@scripts/test_pythons.sh $(PYTHONS)
 
-environments: ## what test-samples and test-pythons run in
+environments: ## make the environments of test-samples and test-pythons
 	@scripts/test_samples.sh --install $(PYTHON)
 	@scripts/test_pythons.sh --install $(PYTHONS)
 
-test-stack: $(VENV)/.installed $(VENV)/.dev ## the Compose stack for real, where a Docker engine answers
+test-stack: $(VENV)/.installed $(VENV)/.dev ## start the Compose stack and test it, if Docker is running
 	@scripts/stack_engine.sh $(BIN)/python scripts/stack_test.py
 
-tools: ## what some tests use where it is found: kustomize, schemas, promtool
+tools: ## install optional tools of some tests: kustomize, schemas, promtool
 	@scripts/tools.sh
 
 lint: $(VENV)/.installed $(VENV)/.dev check-protos ## ruff, mypy, commit subjects, generated code
@@ -61,7 +61,7 @@ fix: $(VENV)/.installed $(VENV)/.dev ## fix what ruff can fix, and format the co
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-prose: $(VENV)/.installed $(VENV)/.dev ## check that the English does not get worse
+prose: $(VENV)/.installed $(VENV)/.dev ## check the English of all prose
 	$(BIN)/python -m pytest --quiet --noconftest tests/repository/test_prose.py
 
 coverage: $(VENV)/.installed $(VENV)/.dev ## lines that the tests run, per distribution (TESTS=)
@@ -81,7 +81,7 @@ check-protos: .venv-protos/.installed
 lock: .venv-release/.installed ## write requirements.txt, with hashes (UPGRADE=1: newest versions)
 	@UPGRADE=$(UPGRADE) scripts/lock.sh .venv-release/bin/uv
 
-bench: .venv-bench/.installed ## the speed of everything beside its limit and peers (PARTS=, QUICK=1)
+bench: .venv-bench/.installed ## measure speed, compared with limits and peers (PARTS=, QUICK=1)
 	@.venv-bench/bin/python -m bench $(PARTS) $(if $(QUICK),--quick)
 
 clean: ## remove environments, models and caches
@@ -99,7 +99,7 @@ $(VENV)/.dev: requirements.txt $(VENV)/.installed
 	@$(BIN)/pip $(LOCKED) --quiet -r requirements.txt
 	@touch $@
 
-# The samples need what the project does not, so they have environments of their own.
+# The samples need other packages than the project, so they have separate environments.
 .venv-search/.installed: samples/visual_search/requirements.txt client/pyproject.toml
 	@echo "Creating .venv-search for the sample"
 	@$(PYTHON) -m venv .venv-search

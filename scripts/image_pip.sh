@@ -1,5 +1,5 @@
 #!/bin/sh
-# pip while an image is built: with the authorities of the build secret ca_bundle, if it holds any.
+# pip for image builds; trusts the certificate authorities in the build secret ca_bundle, if it is set.
 ca=/run/secrets/ca_bundle
 [ ! -s "$ca" ] || export PIP_CERT="$ca" SSL_CERT_FILE="$ca"
 exec pip "$@"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Write requirements.txt from requirements.in: one version of each package for all supported Pythons
-# and systems, with the hashes of its files. Keeps the versions that are in the file already, unless
-# UPGRADE is set. Usage: lock.sh UV
+# and systems, with the hashes of its files. Keeps the versions in the file unless UPGRADE is set.
+# Usage: lock.sh UV
 set -eu
 cd "$(dirname "$0")/.."
 "$1" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

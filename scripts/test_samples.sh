@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Run mypy and the tests of samples/ in an environment of their own, for their packages do not agree
-# with the project's. Where these cannot be installed it says so and ends well. With --install first,
-# only makes the environment.
+# Run mypy and the tests of samples/ in a separate environment, because their packages conflict with
+# the project's. If they cannot be installed, say so and succeed. With --install as the first argument,
+# only make the environment.
 set -euo pipefail
 install_only=
 if [ "$1" = --install ]; then
@@ -31,8 +31,8 @@ if ! current; then
     touch "$venv/.installed"
 fi
 [ -z "$install_only" ] || exit 0
-# Beam has types, but not everywhere.
+# Beam is only partly typed.
 MYPYPATH=samples/visual_search:samples/bulk:samples/reindex "$venv/bin/mypy" \
     --allow-untyped-calls samples/visual_search/visual_search samples/bulk samples/reindex
-# Warnings of Ray, Beam and the indexes are not ours to fix.
+# We cannot fix warnings of Ray, Beam and the indexes.
 exec "$venv/bin/python" -m pytest -W default tests/samples

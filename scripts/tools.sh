@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install what some tests use where it is found, into build/tools: kustomize, the schemas of custom
-# resources, and on a CI machine promtool. Tests skip, and say so, without.
+# Install optional tools of some tests into build/tools: kustomize, the schemas of custom resources,
+# and on a CI machine promtool. Without a tool, its tests are skipped with a message.
 set -u
 cd "$(dirname "$0")/.."
 tools=build/tools
