@@ -1,4 +1,4 @@
-"""`make bench` measures what it says, keeps the figures it has, and leaves no server."""
+"""`make bench` writes its figures, keeps old ones of failed parts, and stops every server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def started():
-    """Names of what runs, and of all that ever did."""
+    """Records the contexts that are entered now, and all that were ever entered."""
     return [], []
 
 
@@ -72,13 +72,13 @@ def test_a_part_by_itself_leaves_no_server(started, server):
 
 @pytest.fixture
 def exact():
-    """Pictures that are nothing like each other, each with crops that are it."""
+    """Random pictures, each with crops equal to it."""
     return np.repeat(np.eye(20, dtype=np.float32)[:, np.newaxis], 1 + CROPS, axis=1)
 
 
 def test_the_interval_of_what_is_lost_counts_pictures_not_crops(exact):
     found = exact.copy()
-    found[0, 1:] = found[1, 1:]  # all crops of one picture of 20 find another one
+    found[0, 1:] = found[1, 1:]  # all crops of one of 20 pictures find another picture
     share = 1 / 20
     error = 196 * (share * (1 - share) / 19) ** 0.5
     assert recall_lost(exact, found) == f"5.00 ± {error:.2f} points"

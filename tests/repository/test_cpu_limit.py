@@ -1,4 +1,4 @@
-"""The check that keeps the fast set fast."""
+"""Fast tests fail if they use too much CPU time."""
 
 from __future__ import annotations
 
@@ -68,4 +68,4 @@ def test_only_its_own_processor_time_makes_a_fast_test_fail(tmp_path: Path) -> N
     errors = set(re.findall(r"^ERROR .*::(\w+)", done.stdout, re.MULTILINE))
     assert errors == TOO_MUCH, done.stdout
     assert "8 passed, 4 errors" in done.stdout
-    assert "s of processor time; tests without @pytest.mark.slow may take 0.3 s" in done.stdout
+    assert "s of CPU time; tests without @pytest.mark.slow may take 0.3 s" in done.stdout

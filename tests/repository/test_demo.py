@@ -1,4 +1,4 @@
-"""`make demo` finds out within seconds whether the hub can be reached, and says what it takes."""
+"""`make demo` checks within seconds whether the hub is reachable, and says which module it uses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ process = warm.start([{featurewire!r}, *sys.argv[1:]])
 signal.signal(signal.SIGTERM, lambda *_: process.terminate())
 sys.exit(process.wait())
 """
-"""A `featurewire` that is forked, as other programs of the tests are."""
+"""A `featurewire` command that is forked, like other programs of the tests."""
 DEMO = """
 import sys
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_it_shows_what_the_server_says_of_its_loading(stack, tmp_path, capfd):
 
 @pytest.fixture
 def featurewire(tmp_path: Path) -> Path:
-    """The command, in its own process but without the imports."""
+    """Run the command in a forked process, which saves the imports."""
     real = Path(sys.executable).with_name("featurewire")
     folder = warm.folder_of_fork_servers()
     if folder is None:

@@ -1,4 +1,4 @@
-"""What a user can set or meet is in the documentation."""
+"""Options, public names, statuses and alerts are documented."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMAND_PAGES = [
 
 
 def options_of(parser) -> set[str]:
-    """Long options of a command and of the commands below it."""
+    """Long options of a command and its subcommands."""
     text = help_of(parser)
     return options_in(text).union(*(options_in(help_of(parser, step)) for step in steps_in(text)))
 

@@ -1,4 +1,4 @@
-"""Forked programs behave as programs that `python` starts."""
+"""Forked programs behave like programs started with `python`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_forked_program_can_be_stopped_by_any_signal():
                 process.wait(0.01)
             process.send_signal(number)
             assert process.wait(60) == -number
-            process.send_signal(number)  # it has ended: nothing happens
+            process.send_signal(number)  # no effect after the end
 
 
 def test_a_new_session_is_made_where_it_is_asked_for():
@@ -108,7 +108,7 @@ def test_programs_end_with_the_process_that_started_them():
         "print(child.pid, flush=True); time.sleep(600)"
     )
     root = Path(__file__).resolve().parents[2]
-    # A socket's path is short.
+    # A socket's path must be short.
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", code, folder]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as user:

@@ -1,7 +1,7 @@
-"""The manifests of deploy/kubernetes, rendered by kustomize and held against the schemas.
+"""The manifests of deploy/kubernetes, rendered by kustomize and validated with the schemas.
 
-kustomize and the schemas of custom resources are installed by `make tools`; without them these
-tests skip.
+`make tools` installs kustomize and the schemas of custom resources; without them these tests are
+skipped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CUSTOM = {
     "ScaledObject": "keda/keda.sh/v1alpha1",
     "ServiceMonitor": "prometheus-operator/monitoring.coreos.com/v1",
 }
-"""Resources that are no part of Kubernetes, and where @kubernetes-models has their types."""
+"""Custom resources, and the modules of @kubernetes-models with their types."""
 NEWEST = "1.37"
 
 
@@ -42,7 +42,7 @@ def rendered(folder: str) -> list[dict]:
     """The resources of a kustomization."""
     kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=str(TOOLS / "kubectl"))
     if kubectl is None:
-        pytest.skip("no kubectl, which has kustomize: run `make tools`")
+        pytest.skip("kubectl, which includes kustomize, is not installed: run `make tools`")
     done = subprocess.run(
         [kubectl, "kustomize", str(KUBERNETES / folder)], capture_output=True, text=True
     )
@@ -81,10 +81,10 @@ def test_without_an_image_volume_kubernetes_1_30_will_do():
 
 
 def test_custom_resources_are_valid_to_the_last_field(tmp_path):
-    """Types refuse fields that are not there; the schemas' own validators what values are not."""
+    """Types reject unknown fields, and the schemas' validators reject invalid values."""
     compiler = TOOLS / "node_modules" / ".bin" / "tsc"
     if not compiler.exists():
-        pytest.skip("no schemas of custom resources: run `make tools`")
+        pytest.skip("the schemas of custom resources are not installed: run `make tools`")
     (tmp_path / "node_modules").symlink_to(TOOLS / "node_modules")
     (tmp_path / "package.json").write_text('{"type": "module"}')
     lines, seen = [], set()
@@ -120,7 +120,7 @@ def test_every_pod_is_confined_and_ends_slowly(folder):
             assert {"cpu", "memory", "ephemeral-storage"} <= set(each["resources"][kind])
     pause = container(folder)["lifecycle"]["preStop"]["sleep"]["seconds"]
     age = int(re.search(r"max_connection_age_ms=(\d+)", str(container(folder)["args"]))[1])
-    assert age / 1000 < pause  # clients leave while it still serves
+    assert age / 1000 < pause  # clients leave before it stops
     assert pod["terminationGracePeriodSeconds"] >= pause + 15 + 5  # GRACE_SECONDS of the server
 
 
@@ -141,13 +141,13 @@ def test_every_server_starts_with_flags_and_files_that_there_are(folder):
         name = volumes[mount["name"]].get("configMap", {}).get("name")
         files |= {f"{mount['mountPath']}/{key}" for key in maps.get(name, {})}
         if volumes[mount["name"]].get("emptyDir", {}).get("medium"):
-            files.add(f"{mount['mountPath']}/ssl.config")  # which the init container writes
+            files.add(f"{mount['mountPath']}/ssl.config")  # written by the init container
     assert {value for value in flags(folder).values() if value.startswith("/")} <= files
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_every_pod_has_the_limits_of_the_compose_stack(folder):
-    """Calls in flight, attempts to load a version, and what becomes of freed memory."""
+    """Flags for calls in flight and load attempts, and variables that return freed memory."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["serving-cpu"]
     wanted = dict(flag.split("=", 1) for flag in compose["command"])
     for flag in (
@@ -159,7 +159,7 @@ def test_every_pod_has_the_limits_of_the_compose_stack(folder):
         assert flags(folder)[flag] == wanted[flag]
     environment = {each["name"]: each["value"] for each in container(folder)["env"]}
     assert environment == compose["environment"]
-    # docs/operating.md: what two versions take while a third loads.
+    # docs/operating.md: memory of two versions during the load of a third.
     assert int(container(folder)["resources"]["limits"]["memory"].removesuffix("Gi")) >= 6
 
 
@@ -201,7 +201,7 @@ def test_a_rollout_in_the_cluster_has_only_the_permissions_it_needs():
 
 
 def pods() -> dict[str, dict]:
-    """The pod of every workload, by its folder."""
+    """The pod of every workload, by folder."""
     found = {
         folder: resource["spec"]["template"]["spec"]
         for folder in FOLDERS
@@ -262,7 +262,7 @@ def test_pods_stay_while_prometheus_is_away(folder):
     spec = one(folder, "ScaledObject")["spec"]
     assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
     assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
-    # KEDA falls back only for metrics of this kind.
+    # KEDA supports a fallback only for this type of metric.
     assert {each["metricType"] for each in spec["triggers"]} == {"AverageValue"}
 
 
@@ -292,8 +292,8 @@ def test_the_gpu_overlays_differ_by_what_a_gpu_needs():
 
 
 def test_mutual_tls_from_the_secrets_to_an_embedding(tiny_model, tmp_path):
-    """The rendered pod without Kubernetes: its init container's command on the Secret's files, then
-    the server with the pod's flags, and clients with and without a certificate."""
+    """Run the rendered pod without Kubernetes: the init container's command on the Secret's files,
+    then the server with the pod's flags, and clients with and without a certificate."""
     import trustme
 
     import featurewire

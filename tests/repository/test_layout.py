@@ -1,4 +1,4 @@
-"""The tree keeps the promises that the README and the contract make."""
+"""The layout of the tree matches the README and the contract."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DISTRIBUTIONS = {
 }
 
 PRIVATE = r"featurewire(\._(?!tfs\b)| import _)\w+"
-"""Of the client, all but its messages."""
+"""Private modules of the client, except its messages."""
 
 
 def project(folder: str) -> dict:
@@ -187,7 +187,7 @@ def imports(folder: str) -> dict[str, set[str]]:
 
 
 def circle(graph: Mapping[str, set[str]]) -> str:
-    """Names along a circle of the graph, or nothing."""
+    """Names along a circle of the graph, if there is one."""
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:

@@ -1,4 +1,4 @@
-"""A test's name is a sentence that is read at a glance."""
+"""A test's name is a sentence short enough to read at a glance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 MAX_CHARACTERS = 60
-"""Length of a name after `test_`: with `FAILED` and the file it still fits on a line."""
+"""Maximum length of a name after `test_`, so that it fits on a line with `FAILED` and the file."""
 
 
 def test_a_tests_name_has_at_most_60_characters():

@@ -1,4 +1,4 @@
-"""requirements.txt: what `make` and the images install."""
+"""requirements.txt pins the packages that `make` and the images install."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pinned(text: str) -> dict[str, str]:
 
 
 def required(folder: str) -> Iterator[Requirement]:
-    """What a distribution needs from the package index, extras included."""
+    """Requirements of a distribution from the package index, including extras."""
     project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
     extras = project.get("optional-dependencies", {}).values()
     for line in [*project["dependencies"], *(each for extra in extras for each in extra)]:

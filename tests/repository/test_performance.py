@@ -1,4 +1,4 @@
-"""The generated pages hold what `make bench` measured last, and other pages quote only that."""
+"""The generated pages have the latest figures of `make bench`, and other pages quote only those."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGES = {
 }
 """Text of each page that may quote a figure."""
 QUOTE = re.compile(r"\[([^\]]*\d[^\]]*)\]\([^)\s]*measurements\.md(?:#([\w-]*))?\)")
-"""A link to the page whose text holds a figure: `[1.03](docs/measurements.md#serving)`."""
+"""A link to the page with a figure as its text: `[1.03](docs/measurements.md#serving)`."""
 
 
 SPEED = re.compile(r"\d\s*(?:images/s|GFLOP/s)")
@@ -27,16 +27,16 @@ OTHERS = {
     "docs/operating.md": "what the real TensorFlow Serving answered, compiled from its source",
     "docs/scaling.md": "what python -m bench.scaling measures",
 }
-"""Pages with figures of speed that `make bench` does not measure, and where they come from."""
+"""Pages with figures of speed that `make bench` does not measure, and their sources."""
 
 
 def unlinked_speeds(text: str) -> list[str]:
-    """Figures of speed in `text` that are no quotes."""
+    """Figures of speed in `text` without a link."""
     return SPEED.findall(re.sub(r"\[[^\]]*\]\([^)]*\)", "", text))
 
 
 def wrong_quotes(text: str, page: str) -> list[str]:
-    """Quotes in `text` with a number that the section of `page` that they link to does not have."""
+    """Quotes in `text` whose number is not in the linked section of `page`."""
     sections = {"": page}
     for section in page.split("\n## ")[1:]:
         sections[section.split("\n", 1)[0].lower()] = section

@@ -1,4 +1,4 @@
-"""The calculator of docs/scaling.md: its queueing model against a simulation, and its answers."""
+"""The calculator of docs/scaling.md: its queueing model agrees with a simulation; its messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_latencies_are_those_of_the_simulated_queue(replica, used):
 
 
 def test_batches_of_one_are_the_queue_of_the_textbooks():
-    """M/D/1: no wait with probability 1 - used, and so a latency of the service time."""
+    """In an M/D/1 queue, the wait is 0 with probability 1 - used, so the latency is the service."""
     replica = Replica(fixed=0.0, per_image=0.1, batch=1)
     assert quantiles(replica, 5.0, (0.49,)) == [pytest.approx(0.1)]
     assert quantiles(replica, 5.0, (0.51,))[0] > 0.1

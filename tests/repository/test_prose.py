@@ -1,4 +1,4 @@
-"""The project's English: no area gets worse, and some phrases never reach a user."""
+"""The project's English: no area gets worse, and some phrases never appear in messages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BANNED = {
     r"\b(no|some)body\b": "name who",
     r"\bnames? nothing\b|\bsays? nothing\b": "does not name, does not say",
 }
-"""Phrases that no error text and no `--help` may hold, and what to write instead."""
+"""Phrases that error texts and `--help` must not contain, and replacements."""
 
 DISTRIBUTIONS = ("client", "exporter", "rollout", "server")
 

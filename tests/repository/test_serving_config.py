@@ -1,4 +1,4 @@
-"""The configuration files are what TensorFlow Serving reads, and the stack agrees with itself."""
+"""The configuration files are valid for TensorFlow Serving, and the stack is consistent."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_batching_monitoring_and_tls_files_parse():
         batching = parsed(name, session_bundle_config_pb2.BatchingParameters())
         assert batching.allowed_batch_sizes[-1] == batching.max_batch_size.value
         assert sorted(batching.allowed_batch_sizes) == list(batching.allowed_batch_sizes)
-        # Versions are warmed with batches of this size, and have to be.
+        # The warm-up records of a version have this size, and must fit.
         assert batching.max_batch_size.value >= export_parser().get_default("max_batch_size")
-        # The dashboard shows the queue under the name of the model.
+        # The dashboard looks for the queue under the model's name.
         assert (
             f'name: "{batching.thread_pool_name.value}"' in (CONFIG / "models.config").read_text()
         )
@@ -67,7 +67,7 @@ def flags(service: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("service", SERVERS)
 def test_the_stack_takes_more_calls_than_two_full_batches(service):
-    """TensorFlow Serving refuses calls beyond its threads, and metadata takes a thread too."""
+    """TensorFlow Serving rejects calls beyond its threads; metadata calls also take one."""
     from featurewire_server._tfs.session_bundle_config_pb2 import BatchingParameters
 
     name = Path(flags(service)["--batching_parameters_file"]).name
@@ -77,7 +77,7 @@ def test_the_stack_takes_more_calls_than_two_full_batches(service):
 
 @pytest.mark.parametrize("service", SERVERS)
 def test_the_stack_gives_up_a_broken_version_within_seconds(service):
-    """Well before `featurewire rollout` loses its patience, and no other version waits for it."""
+    """A server gives up long before `featurewire rollout` does, and other versions do not wait."""
     from featurewire_rollout.config import RolloutConfig
 
     given = flags(service)
@@ -88,7 +88,7 @@ def test_the_stack_gives_up_a_broken_version_within_seconds(service):
 
 @pytest.mark.parametrize("service", SERVERS)
 def test_the_stack_has_room_for_a_rollout(service):
-    """docs/operating.md measures what two versions take while a third loads."""
+    """docs/operating.md has the memory of two versions during the load of a third."""
     limit = compose()["services"][service]["deploy"]["resources"]["limits"]["memory"]
     (gigabytes,) = re.fullmatch(r"\$\{SERVING_MEMORY:-(\d+)g\}", limit).groups()
     assert int(gigabytes) >= 6

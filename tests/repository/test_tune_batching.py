@@ -1,4 +1,4 @@
-"""`python -m bench.tune_batching`: what it chooses, and that servers take what it writes."""
+"""`python -m bench.tune_batching`: its choices, and that servers accept its file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_server_is_tuned_and_the_file_written(tmp_path, capsys, monkeypatch):
     options = ["--base-path", str(tmp_path / "model"), "--output", str(output)]
     command = [sys.executable, "-m", "featurewire_server"]
     started = tune_batching.server(command, tmp_path / "model", Parameters(batch=2, largest=2))
-    with started as target:  # one for all measurements: a start takes seconds
+    with started as target:  # one server for all measurements, because a start takes seconds
         monkeypatch.setattr(tune_batching, "server", lambda *_: contextlib.nullcontext(target))
         assert main([*options, "--sizes", "2", "--seconds", "0.2"]) == 0
     assert "images/s" in capsys.readouterr().out

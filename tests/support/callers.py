@@ -1,4 +1,5 @@
-"""Load for tests and benchmarks: clients that ask without end, and a look at what is served."""
+"""Load for tests and benchmarks: clients in endless loops, and an observer of the served
+versions."""
 
 from __future__ import annotations
 
@@ -20,19 +21,19 @@ from tests.support.threads import Background
 
 @dataclass(frozen=True)
 class Answer:
-    """One vector that a caller got. Times are of `time.monotonic`."""
+    """One vector of a caller. Times are `time.monotonic`."""
 
     image: int
-    """Its place among the images."""
+    """Index of its image."""
     version: int
     sent: float
     received: float
     vector: np.ndarray | None
-    """None where it was not kept."""
+    """None if it was not kept."""
 
 
 class Callers(Background):
-    """Threads that ask for vectors until the end: single images by label, and one stream.
+    """Threads that request vectors until the end: single images by label, and streams.
 
     Every call that fails is in `failures`.
     """
@@ -49,9 +50,9 @@ class Callers(Background):
         pause: float = 0.0,
         **options: Any,
     ) -> None:
-        """`labels`: of the callers of single images, None: the newest version. `streams`: callers
-        of `stable` that stream. `keep_every`: of so many vectors one is kept. `pause`: seconds
-        between two images of a caller. `options` are those of `Client`."""
+        """`labels`: one caller of single images per label; None means the newest version.
+        `streams`: number of streams of `stable`. `keep_every`: keep one of this many vectors.
+        `pause`: seconds between two images of a caller. `options`: of `Client`."""
         self.answers: list[Answer] = []
         self.failures: list[str] = []
         self._images = images
@@ -106,7 +107,7 @@ class Callers(Background):
             self._came.notify_all()
 
     def wait(self, count: int, *, version: int | None = None, timeout: float = 60.0) -> None:
-        """Until `count` more answers came, of `version` where one is named."""
+        """Wait for `count` more answers, of `version` if it is given."""
         with self._came:
             start = len(self.answers)
 
@@ -119,7 +120,7 @@ class Callers(Background):
 
 
 class Onlooker(Background):
-    """Looks at all replicas again and again: which versions were AVAILABLE, and who is `stable`."""
+    """Polls all replicas for their AVAILABLE versions and the version that is `stable`."""
 
     def __init__(self, servers: Sequence[str], *, model: str, interval: float = 0.05) -> None:
         self._fleet = Fleet(servers, model=model)
@@ -139,9 +140,9 @@ class Onlooker(Background):
             self._stop.wait(self._interval)
 
     def not_available(self, answers: Sequence[Answer]) -> list[Answer]:
-        """Answers of a version that no look between their request and reply saw AVAILABLE.
+        """Answers of a version that was not AVAILABLE in any poll between request and reply.
 
-        The last look before the request and the first after the reply count, too.
+        The last poll before the request and the first one after the reply also count.
         """
         wrong = []
         for answer in answers:

@@ -1,8 +1,8 @@
-"""Keep the fast set fast: a test that is not `slow` fails when it takes too much processor time.
+"""Keep fast tests fast: a test without the marker `slow` fails if it uses too much CPU time.
 
-Counted are the test's process, the processes that it has waited for, and forked programs, during
-the test and its own fixtures. Fixtures that tests share are not.
-The clock plays no part, so that a busy machine fails no test.
+The time includes the test's process, child processes that have ended, and forked programs, during
+the test and its own fixtures, but not during shared fixtures. Wall-clock time does not matter, so a
+busy machine does not fail a test.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tests.support import warm
 OPTION = "fast_test_cpu_seconds"
 
 FIRST_IMPORT_SECONDS = {"tensorflow": 20.0, "openvino": 5.0, "nncf": 10.0}
-"""What the first test of a process that imports a library may take in addition."""
+"""Additional CPU time for the first test of a process that imports a library."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    text = "processor seconds that a test without the marker `slow` may take"
+    text = "maximum CPU seconds of a test without the marker `slow`"
     parser.addini(OPTION, text, default="10")  # Not in pyproject.toml: --noconftest rejects it.
 
 
@@ -33,26 +33,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def cpu_seconds() -> float:
-    """Processor time so far: of this process, its ended children and its ended programs."""
+    """CPU time until now of this process, its ended children and its ended programs."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = time.process_time()
     return own + children.ru_utime + children.ru_stime + warm.cpu_seconds()
 
 
 class CpuLimit:
-    """Measures one test after the other."""
+    """Measures each test."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._started = 0.0
         self._shared = 0.0
-        """Processor time since the start of the test that is not the test's own."""
+        """CPU time since the start of the test that belongs to shared fixtures."""
         self._mark = 0.0
-        """When the last fixture was torn down."""
+        """CPU time when the last fixture was torn down."""
         self._missing: set[str] = set()
-        """Heavy libraries that were not imported when the test began."""
+        """Heavy libraries that were not imported at the start of the test."""
         self._depth = 0
-        """Number of shared fixtures that are being set up: each may ask for others."""
+        """Number of shared fixtures that are being set up, because they can be nested."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
@@ -92,7 +92,7 @@ class CpuLimit:
             if used > self._limit + sum(FIRST_IMPORT_SECONDS[name] for name in imported):
                 report.outcome = "failed"
                 report.longrepr = (
-                    f"{used:.1f} s of processor time; tests without @pytest.mark.slow may take "
+                    f"{used:.1f} s of CPU time; tests without @pytest.mark.slow may take "
                     f"{self._limit:.1f} s"
                 )
         return report

@@ -1,14 +1,14 @@
-"""A process that has imported the heavy libraries and forks Python programs from there.
+"""A process that imports the heavy libraries once and forks Python programs.
 
-`import tensorflow` takes five seconds of a processor; a fork takes a few milliseconds. The process
-has one thread and has used nothing of what it imported, so that a child is as good as a new
-interpreter: it has its own process id, streams, environment and working directory, ends as
-`python` ends, and can be stopped with any signal.
+`import tensorflow` takes five CPU seconds; a fork takes a few milliseconds. The process has one
+thread and has never used the imported libraries, so a child behaves like a new interpreter: it has
+its own process id, streams, environment and working directory, ends like `python`, and can be
+stopped with any signal.
 
-    python -m tests.support.fork_server SOCKET MODULE... (PACKAGE.* with all that is in it)
+    python -m tests.support.fork_server SOCKET MODULE... (PACKAGE.* imports all of its modules)
 
-Each connection to the UNIX socket SOCKET starts one program; see `warm.py` for the other end. The
-process ends when its last user has disconnected, and kills what it started with SIGKILL.
+Each connection to the UNIX socket SOCKET starts one program; `warm.py` is the other end. When its
+last user has disconnected, the process kills its programs with SIGKILL and ends.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ HEADER = struct.Struct("!I")
 """Length of the JSON document that follows."""
 
 FIRST_USER_SECONDS = 120.0
-"""How long to wait for the first user; it has started this process and is about to connect."""
+"""How long to wait for the first user, the process that started this one."""
 
 REQUEST_SECONDS = 60.0
 
 PEER_CREDENTIALS = (socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-"""What to ask a socket for: process, user and group of the other end."""
+"""Process, user and group of the other end, as returned by SO_PEERCRED."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A Python program to start: what `execve` would be told."""
+    """A Python program to start, like the arguments of `execve`."""
 
     arguments: list[str]
-    """As `python` takes them: `-m MODULE …`, `-c CODE …` or `FILE …`."""
+    """Arguments of `python`: `-m MODULE …`, `-c CODE …` or `FILE …`."""
     environment: dict[str, str]
     folder: str
-    """The working directory."""
+    """Working directory."""
     new_session: bool
     streams: list[int]
     """Descriptors of its standard input, output and error."""
@@ -57,24 +57,24 @@ class Program:
 
 @dataclass
 class Child:
-    """A program that runs."""
+    """A running program."""
 
     pid: int
     pidfd: int
     user: int
-    """Process id of the process that asked for it."""
+    """Process id of the process that started it."""
     connection: socket.socket
 
 
 @dataclass
 class ForkServer:
-    """The loop of the process. `run` returns a program in the child that is to run it."""
+    """The loop of the process. In a child, `run` returns the program to run."""
 
     listener: socket.socket
     users: dict[socket.socket, int] = field(default_factory=dict)
-    """Connections that stay open as long as a process may start programs, with its process id."""
+    """Open connections of users, each with the user's process id."""
     children: dict[int, Child] = field(default_factory=dict)
-    """By the descriptor that becomes readable when the program has ended."""
+    """Running programs, by the descriptor that becomes readable at their end."""
 
     def run(self) -> Program | None:
         with selectors.DefaultSelector() as selector:
@@ -98,7 +98,7 @@ class ForkServer:
         return None
 
     def _accept(self) -> Program | None:
-        """Serve a new connection. Returns a program in the child only."""
+        """Serve a new connection. Returns a program only in the child."""
         connection, _ = self.listener.accept()
         connection.settimeout(REQUEST_SECONDS)
         user, uid, _ = struct.unpack("3i", connection.getsockopt(*PEER_CREDENTIALS))
@@ -128,7 +128,7 @@ class ForkServer:
         return None
 
     def _reap(self, pidfd: int) -> None:
-        """Tell who started a program how it ended, and what it cost."""
+        """Send the exit status and the CPU time of a program to the process that started it."""
         child = self.children.pop(pidfd)
         self._selector.unregister(pidfd)
         _, status, usage = os.wait4(child.pid, 0)
@@ -141,7 +141,7 @@ class ForkServer:
             child.connection.sendall(json.dumps(ended).encode() + b"\n")
 
     def _leave(self, connection: Any) -> None:
-        """A user has ended: so do the programs that it has started."""
+        """End the programs of a user that has ended."""
         user = self.users.pop(connection)
         self._selector.unregister(connection)
         connection.close()
@@ -150,7 +150,7 @@ class ForkServer:
                 os.kill(child.pid, signal.SIGKILL)
 
     def _close_all(self, connection: socket.socket) -> None:
-        """Close, in a child, what belongs to this process."""
+        """Close the sockets of this process in a child."""
         self._selector.close()
         self.listener.close()
         for each in [connection, *self.users]:
@@ -161,7 +161,7 @@ class ForkServer:
 
 
 def _import(name: str) -> None:
-    """Import a module; `name.*` is a package with all that is in it."""
+    """Import a module; `name.*` is a package with all of its modules."""
     module = importlib.import_module(name.removesuffix(".*"))
     if name.endswith(".*"):
         for found in pkgutil.walk_packages(module.__path__, f"{module.__name__}."):
@@ -170,7 +170,7 @@ def _import(name: str) -> None:
 
 
 def receive(connection: socket.socket) -> tuple[Any, list[int]]:
-    """The request of a new connection, and the descriptors that came with it."""
+    """Read the request of a new connection and its descriptors."""
     first, descriptors, _, _ = socket.recv_fds(connection, 65536, 3)
     with contextlib.ExitStack() as stack:
         for descriptor in descriptors:
@@ -189,7 +189,7 @@ def receive(connection: socket.socket) -> tuple[Any, list[int]]:
 
 
 def become(program: Program) -> None:
-    """Run `program` in this process: returns or raises as it does."""
+    """Run `program` in this process; returns or raises like it."""
     if program.new_session:
         os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -230,21 +230,21 @@ def _main_module() -> dict[str, Any]:
 
 
 def main(path: str, modules: list[str]) -> Program | None:
-    """Import `modules` and serve. Returns a program in a child only."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted run ends its users
+    """Import `modules` and serve. Returns a program only in a child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends after its users
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(64)
         for name in modules:
             _import(name)
-        # A library that is set to None, to keep others from importing it, is free again.
+        # Allow libraries again that were set to None to prevent their import.
         for name in [name for name, module in sys.modules.items() if module is None]:
             del sys.modules[name]
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
             print(f"{threads} threads after the imports: a fork may hang", file=sys.stderr)
             return None
-        # A child's garbage collection does not touch, and so copy, what was imported.
+        # Keep garbage collection in children from touching, and so copying, the imported objects.
         gc.collect()
         gc.freeze()
         server = ForkServer(listener)

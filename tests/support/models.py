@@ -1,8 +1,7 @@
-"""Tiny SavedModels with the shape of the published artifact, made in a second.
+"""Tiny SavedModels with the signatures of exported versions, made in a second.
 
-They stand in for the network where a test is about the server or the client:
-`image_bytes` [N] in, `features` [N, dimension] and `status` [N] out. A vector is a
-function of the image's bytes, of its version and of nothing else.
+They replace the network in tests of the server and the client: `image_bytes` [N] in, `features`
+[N, dimension] and `status` [N] out. A vector depends only on the image's bytes and the version.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 def expected_vector(image: bytes, *, dimension: int = 8, version: int = 1):
-    """The row that `write_tiny_model(..., version)` returns for `image`: float32 [dimension]."""
+    """The vector of a version of `write_tiny_model` for `image`: float32 [dimension]."""
     import numpy as np
 
     total = np.float32(sum(image) % 1000)
@@ -34,10 +33,10 @@ def write_tiny_model(
 ) -> Path:
     """Write `base_path/<version>` and return it.
 
-    Images that do not begin as a JPEG get status 2 (`unsupported`) and a NaN row, empty ones
-    status 1. With `fails_on_bad_image` they fail the whole batch, as a plain SavedModel does.
-    `answers`: after so many calls all others fail. `bridge_to`: also gives the vectors of that
-    version, by a bridge.
+    Images that do not start like a JPEG get status 2 (`unsupported`) and a NaN row, and empty ones
+    status 1. With `fails_on_bad_image` they fail the whole batch, as in a plain SavedModel.
+    `answers`: all calls after this many fail. `bridge_to`: also serves the vectors of that version,
+    through a bridge.
     """
     import tensorflow as tf
 
@@ -113,11 +112,10 @@ def write_tiny_model(
 def write_turned_model(
     base_path: Path, version: int, *, bridge_to: int | None = None, turned_as: int | None = None
 ) -> Path:
-    """Write `base_path/<version>` and return it: vectors whose directions tell images apart.
+    """Write `base_path/<version>` and return it: its vectors differ in direction between images.
 
-    Each version turns the 16 numbers of an image in a way of its own, so its vectors are another
-    space; a bridge turns them as the version does that it leads to, or, where it is bad, as version
-    `turned_as` does.
+    Each version rotates the 16 numbers of an image differently, so each has its own vector space. A
+    bridge applies the rotation of version `bridge_to`, or a bad one that of version `turned_as`.
     """
     import tensorflow as tf
 

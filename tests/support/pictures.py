@@ -1,4 +1,4 @@
-"""Pictures by the hundred."""
+"""Hundreds of pictures for tests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import random
 from pathlib import Path
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
-"""Where Debian's `tuxpaint-stamps-default` puts some 800 pictures, in a tree of kinds."""
+"""The folder tree of Debian's `tuxpaint-stamps-default`, with about 800 pictures."""
 NO_STAMPS = "Debian's tuxpaint-stamps-default is not installed"
 
 
 def stamps() -> list[Path]:
-    """The pictures of Debian's `tuxpaint-stamps-default`, by name; none where it is absent."""
+    """The pictures of Debian's `tuxpaint-stamps-default`, by name; empty without the package."""
     return sorted(STAMPS.rglob("*.png"))
 
 
 def on_white(path: Path) -> bytes:
-    """A picture as a JPEG, on a white ground where it is transparent."""
+    """A picture as a JPEG, with white in place of transparency."""
     from PIL import Image
 
     with Image.open(path) as opened:
@@ -29,9 +29,9 @@ def on_white(path: Path) -> bytes:
 def write_tiles(
     photos: list[Path], folder: Path, count: int, *, sides: tuple[float, float] = (0.25, 0.5)
 ) -> Path:
-    """Write `count` JPEGs to `folder`: parts of the photos, each of another place and size.
+    """Write `count` JPEGs to `folder`: crops of the photos with different places and sizes.
 
-    `sides`: the smallest and the largest part of a photo's shorter side.
+    `sides`: smallest and largest size of a crop, as a fraction of the photo's shorter side.
     """
     from PIL import Image
 

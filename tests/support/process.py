@@ -1,4 +1,4 @@
-"""Start a real server process on loopback, wait until it answers, stop it by its own pid."""
+"""Start a real server process on loopback, wait until it answers, and stop it by its pid."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 
 from tests.support import warm
 
-START_TIMEOUT = 180.0  # seconds; ten are usual, with nothing else on the machine
+START_TIMEOUT = 180.0  # seconds; about ten on an idle machine
 STOP_TIMEOUT = 60.0
 
 
 def free_port() -> int:
-    """A TCP port that was free on loopback a moment ago."""
+    """A TCP port that is probably free on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -40,7 +40,7 @@ def wait_for_port(
 
 
 def all_versions(folder: Path, name: str, base_path: Path, labels: str = "") -> Path:
-    """A config file in `folder` for every version of one model; `labels` in text format."""
+    """Write a config file for all versions of one model; `labels` is in text format."""
     config = folder / "models.config"
     config.write_text(
         f'model_config_list {{ config {{ name: "{name}" base_path: "{base_path}" '
@@ -50,10 +50,10 @@ def all_versions(folder: Path, name: str, base_path: Path, labels: str = "") -> 
 
 
 class ServerProcess:
-    """`python -m featurewire_server` with the given flags; its output goes to `log`.
+    """Start `python -m featurewire_server` with these flags; its output goes to `log`.
 
-    In a test run it is forked from a process that has imported TensorFlow. `new_interpreter`
-    starts `python` itself.
+    In a test run it is forked from a process that has imported TensorFlow; with `new_interpreter`
+    it is a new `python` process.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ServerProcess:
         return self.process.pid
 
     def start(self) -> ServerProcess:
-        """Start (or, after `kill`, start again on the same port) and wait until the port opens."""
+        """Start it, after `kill` on the same port again, and wait until the port opens."""
         with self.log.open("ab") as log:
             self.process = warm.start(
                 ["-m", "featurewire_server", f"--port={self.port}", *self._flags],
@@ -98,13 +98,13 @@ class ServerProcess:
         return self
 
     def kill(self) -> None:
-        """As kill -9 does."""
+        """Kill it with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(STOP_TIMEOUT)
 
     def stop(self) -> int:
-        """SIGTERM, then SIGKILL when that is not heeded; returns the exit status."""
+        """Send SIGTERM, then SIGKILL if it does not end; returns the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -119,7 +119,7 @@ class ServerProcess:
 def serving(
     base_path: Path, *flags: str, log: Path, model: str = "tiny"
 ) -> Iterator[ServerProcess]:
-    """A running server of one model, stopped on the way out."""
+    """Run a server of one model, and stop it at the end."""
     server = ServerProcess(
         f"--model_name={model}", f"--model_base_path={base_path}", *flags, log=log
     )

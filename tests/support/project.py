@@ -1,7 +1,7 @@
-"""The project's own environment, seen from that of the samples.
+"""The project's environment, for tests that run in the samples' environment.
 
-The samples need packages that do not agree with the project's, so what tests them runs in an
-environment of its own (`make test-samples`), and servers in the project's, as on another machine.
+The samples' packages conflict with the project's, so their tests run in a separate environment
+(`make test-samples`), and the servers in the project's, as on another machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def project_python() -> str:
 
 
 def in_project(*arguments: str, timeout: float = 250.0) -> None:
-    """Run the project's Python; its output is shown when it fails."""
+    """Run the project's Python; its output is shown if it fails."""
     done = warm.run(
         arguments,
         python=project_python(),

@@ -1,4 +1,4 @@
-"""The stand-in module as tests use it, small or at full size."""
+"""The stand-in module for tests, small or full-size."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class StandIn:
     """A stand-in and its export."""
 
     module: Path
-    """In TF1 Hub format."""
+    """The module in TF1 Hub format."""
     base_path: Path
-    """Holds the export as version 1."""
+    """Base path with the export as version 1."""
     dimension: int
     convolutions: int

@@ -1,4 +1,4 @@
-"""Work on threads of its own until the end of a block."""
+"""Runs functions on threads until the end of a block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ JOIN_SECONDS = 120.0
 
 
 class Background:
-    """A context manager: runs functions on a thread each, which end soon after `_stop` is set."""
+    """Context manager that runs each function on a thread, until `_stop` is set at the end."""
 
     def __init__(self, *runs: Callable[[], object]) -> None:
         self._stop = threading.Event()

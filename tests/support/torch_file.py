@@ -19,11 +19,11 @@ DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Every tensor of the file by its name. Raises `pickle.UnpicklingError` for anything else."""
+    """Every tensor of the file by name. Raises `pickle.UnpicklingError` for any other content."""
     storages: dict[str, np.ndarray] = {}
 
     class Restricted(pickle.Unpickler):
-        """Calls nothing but the two constructors that a dictionary of tensors needs."""
+        """Calls only the two constructors that a dictionary of tensors needs."""
 
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) == ("collections", "OrderedDict"):
@@ -53,7 +53,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 def _tensor(
     storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
 ) -> np.ndarray:
-    """A view of the storage, which is filled after all views are made."""
+    """A view of the storage, whose data are read after all views are made."""
     return np.lib.stride_tricks.as_strided(
         storage[offset:], shape, [step * storage.itemsize for step in strides]
     )

@@ -1,4 +1,4 @@
-"""What a command's `--help` tells."""
+"""Options and subcommands in a command's `--help`."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def options_in(text: str) -> set[str]:
 
 
 def steps_in(text: str) -> list[str]:
-    """The commands below this one that a help text lists."""
+    """The subcommands that a help text lists."""
     return re.findall(r"^    ([a-z]+)(?:  |$)", text, re.M)

@@ -1,4 +1,4 @@
-"""Wait until something is so, by looking, and not for ever."""
+"""Polls a condition until a timeout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
-    """What `condition` returns once that is true; fails after `timeout` seconds."""
+    """The first true value of `condition`; fails after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if found := condition():

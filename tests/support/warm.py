@@ -1,9 +1,8 @@
-"""Start Python programs from a process that has imported the heavy libraries already.
+"""Start Python programs from a process that has already imported the heavy libraries.
 
-`start` and `run` take what `subprocess.Popen` and `subprocess.run` take after `python`, and give
-the same. In a test run, programs are forked from a server that all workers share (see
-`fork_server.py`), which starts in a few milliseconds what takes `python` seconds. Elsewhere, as in
-the benchmarks, they are started with `python`.
+`start` and `run` are like `subprocess.Popen` and `subprocess.run` with `python` as the program. In
+a test run, programs are forked from a server that all workers share (`fork_server.py`), in a few
+milliseconds instead of seconds. Elsewhere, as in the benchmarks, they are started with `python`.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ START_SECONDS = 180.0
 """How long the server may take for its imports, on a busy machine."""
 
 FIXED_AT_START = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONHASHSEED", "PYTHONWARNINGS")
-"""Variables that a forked interpreter cannot take up any more; another value needs a new one."""
+"""Variables that only affect a new interpreter; a program with another value is not forked."""
 
 LONGEST_FOLDER = 80
-"""Bytes of a path in which a UNIX socket, whose address has room for 108, still finds a place."""
+"""Maximum length of a folder's path in bytes, so that a UNIX socket in it fits into 108 bytes."""
 
 Arguments = Sequence[str | bytes | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
 class Imports:
-    """What a server imports before it forks."""
+    """The imports of a fork server."""
 
     name: str
     modules: tuple[str, ...]
-    """`name.*` is a package with all that is in it."""
+    """Modules to import; `name.*` is a package with all of its modules."""
 
 
 TENSORFLOW = Imports(
@@ -66,44 +65,44 @@ TENSORFLOW = Imports(
         "openvino",
     ),
 )
-"""For the exporter and the server."""
+"""Imports for the exporter and the server."""
 
 CLIENT = Imports(
     "client",
     ("featurewire.*", "featurewire_rollout.*"),
 )
-"""For commands that use no TensorFlow."""
+"""Imports for commands without TensorFlow."""
 
 
 @dataclass
 class _Run:
-    """The test run that this process belongs to."""
+    """The test run of this process."""
 
     folder: Path | None = None
-    """Where the servers' sockets are; None: start programs with `python`."""
+    """Folder of the servers' sockets; None: start programs with `python`."""
     users: dict[str, socket.socket] = field(default_factory=dict)
-    """Connections that keep the servers alive, by their socket's name."""
+    """Connections that keep the servers alive, by the socket's name."""
     launched: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    """Servers that this process has started."""
+    """Servers started by this process."""
     cpu_seconds: float = 0.0
-    """Processor time of the forked programs that have ended."""
+    """CPU time of the forked programs that have ended."""
 
 
 _run = _Run()
 
 
 def use_fork_servers(folder: Path) -> None:
-    """From now on, fork programs from the servers of the test run that has the folder `folder`."""
+    """Fork further programs from the servers of the test run with this folder."""
     _run.folder = folder if len(os.fsencode(folder)) < LONGEST_FOLDER else None
 
 
 def folder_of_fork_servers() -> Path | None:
-    """What `use_fork_servers` was given, for another process of the run."""
+    """The argument of `use_fork_servers`, for another process of the run."""
     return _run.folder
 
 
 def leave_fork_servers() -> None:
-    """Let the servers end when no other process of the run uses them."""
+    """Disconnect, so that the servers end when all processes of the run have done this."""
     for connection in _run.users.values():
         connection.close()
     _run.users.clear()
@@ -111,7 +110,7 @@ def leave_fork_servers() -> None:
 
 
 def cpu_seconds() -> float:
-    """Processor time of the forked programs that this process has waited for."""
+    """CPU time of the forked programs that this process has waited for."""
     return _run.cpu_seconds
 
 
@@ -125,7 +124,7 @@ def start(
 ) -> subprocess.Popen[Any] | WarmProcess:
     """Start `python ARGUMENTS`: `-m MODULE …`, `-c CODE …` or `FILE …`.
 
-    `new_interpreter`: start `python` itself, in a test run as elsewhere.
+    `new_interpreter`: start `python` itself, even in a test run.
 
     `options`: `stdin`, `stdout`, `stderr`, `env`, `cwd`, `text` and `start_new_session` of
     `subprocess.Popen`.
@@ -146,7 +145,7 @@ def run(
     check: bool = False,
     **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
-    """Run `python ARGUMENTS` to its end, as `subprocess.run` does."""
+    """Run `python ARGUMENTS` to the end, like `subprocess.run`."""
     if input is not None:
         options["stdin"] = subprocess.PIPE
     if capture_output:
@@ -194,7 +193,7 @@ class WarmProcess:
         with contextlib.ExitStack() as stack:
 
             def theirs(number: int, given: int | IO[Any] | None) -> int:
-                """The descriptor of a stream for the program."""
+                """The program's descriptor of a stream."""
                 if given is None:
                     return number
                 if given == subprocess.DEVNULL:
@@ -217,11 +216,11 @@ class WarmProcess:
         self.pid = int(answer)
 
     def poll(self) -> int | None:
-        """The exit status, None while the program runs."""
+        """The exit status, or None if the program is running."""
         return self._look(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status, as soon as the program has ended."""
+        """Wait for the end; returns the exit status."""
         if self._look(timeout) is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
         assert self.returncode is not None
@@ -241,7 +240,7 @@ class WarmProcess:
         if self.returncode is not None:
             return  # another thread was faster
         content = self._connection.recv(1024)
-        # Without an answer the server was killed, and with it what it started.
+        # No answer means that the server was killed, and its programs with it.
         lost = {"status": -9, "cpu_seconds": 0.0}
         ended: dict[str, Any] = json.loads(content) if content else lost
         _run.cpu_seconds += ended["cpu_seconds"]
@@ -250,7 +249,7 @@ class WarmProcess:
         os.close(self._pidfd)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """Write `input`, read both outputs to their ends and wait."""
+        """Write `input`, read both outputs to the end, and wait."""
         deadline = None if timeout is None else time.monotonic() + timeout
         output: dict[str, Any] = {}
 
@@ -319,7 +318,7 @@ def _send(connection: socket.socket, request: Any, streams: Sequence[int]) -> No
 
 
 def _server(python: str, imports: Imports) -> Path:
-    """The socket of the server that forks `python`, started by the first process that asks."""
+    """The socket of the fork server; the first process that asks starts it."""
     assert _run.folder is not None
     digest = hashlib.sha256(python.encode()).hexdigest()[:8]
     path = _run.folder / f"fork-{imports.name}-{digest}"
@@ -330,7 +329,7 @@ def _server(python: str, imports: Imports) -> Path:
 
 
 def _use(path: Path) -> socket.socket | None:
-    """A connection that keeps the server alive; None: no server, or one that is ending."""
+    """A connection that keeps the server alive; None if there is none, or if it is ending."""
     with contextlib.suppress(OSError):
         connection = _connect(path)
         connection.settimeout(START_SECONDS)
@@ -352,7 +351,7 @@ def _launch(path: Path, python: str, imports: Imports) -> socket.socket:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # OpenBLAS starts threads while numpy is imported, unless it may have only one.
+            # OpenBLAS starts threads during the import of numpy, unless it is limited to one.
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"},
         )
     _run.launched.append(process)
