@@ -1,4 +1,4 @@
-"""Keeps the wanted versions loaded: polls base paths, loads, retries, unloads, hands out runners.
+"""The manager: keeps the versions loaded that its source aspires to, and hands out their runners.
 
 Decisions are in `policy`; this module does what they say with threads. One lock
 guards all records; loading, warming and unloading happen outside of it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from featurewire_server.common.errors import (
 from featurewire_server.common.metrics import Metrics
 from featurewire_server.models import policy
 from featurewire_server.models.servable import Servable, State
-from featurewire_server.models.source import list_versions
+from featurewire_server.models.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -63,23 +63,17 @@ class Manager:
         self._metrics = metrics or Metrics()
         self._changed = threading.Condition()
         self._reloading = threading.Lock()
-        self._polling = threading.Lock()
         self._slots = threading.Semaphore(max(self._config.load_threads, 1))
-        self._models: dict[str, ModelConfig] = {}
+        self._source = Source(self._aspire, self._config.poll_seconds)
         self._labels: dict[str, dict[str, int]] = {}
         self._servables: dict[str, dict[int, Servable]] = {}
         self._server_config: ModelServerConfig | None = None
         self._new: set[str] = set()
         """Models that came with a reload and have not loaded yet."""
-        self._complaints: dict[str, str] = {}
-        """What is wrong with a model's base path."""
-        self._unreadable: set[str] = set()
-        """Models whose base path cannot be read."""
         self.remark = ""
         """What to tell whoever asks for the status of a version that is well: why a config file
         is not in force, for example."""
         self._stopping = False
-        self._poller: threading.Thread | None = None
 
     # --- requests
 
@@ -151,17 +145,17 @@ class Manager:
     def ready(self) -> bool:
         """Whether every model has an AVAILABLE version, and the server is not stopping."""
         with self._changed:
-            return not self._stopping and all(self.available(name) for name in self._models)
+            return not self._stopping and all(map(self.available, self._source.models))
 
     def _nothing_found(self, name: str) -> str:
         text = f"Could not find any versions of model {name}"
-        complaint = self._complaints.get(name) if name in self._models else ""
+        complaint = self._source.complaint(name)
         return f"{text}: {complaint}" if complaint else text
 
     def _status(self, servable: Servable) -> ModelVersionStatus:
         status = servable.status()
         if not status.status.error_code:
-            status.status.error_message = self._complaints.get(servable.name) or self.remark
+            status.status.error_message = self._source.complaint(servable.name) or self.remark
         return status
 
     # --- configuration
@@ -183,11 +177,11 @@ class Manager:
                 self._set_labels(models)
             with self._changed:
                 # One that did not load is new until it has: a second reload fails as the first.
-                self._new = {n for n in models if n in self._new or n not in self._models}
-                self._models = models
+                known = self._source.models
+                self._new = {n for n in models if n in self._new or n not in known}
                 self._server_config = config
                 self._metrics.observe_models(models=models)
-            self.poll()
+            self._source.watch(models)
             self._wait_settled(deadline)
             failed = self._failures()
             if failed:
@@ -243,7 +237,7 @@ class Manager:
                     if servable.aspired and servable.error and servable.state is not State.AVAILABLE
                 ]
                 if not errors and self._without_base_path(name):
-                    errors = [f"{{name: {name}}} due to error: {self._complaints[name]}"]
+                    errors = [f"{{name: {name}}} due to error: {self._source.complaint(name)}"]
                 failed += errors
                 if not errors:
                     self._new.discard(name)
@@ -251,81 +245,36 @@ class Manager:
 
     def _without_base_path(self, name: str) -> bool:
         """Whether no version of a model was ever seen because its base path cannot be read."""
-        return name in self._unreadable and not self._servables.get(name)
+        return self._source.unreadable(name) and not self._servables.get(name)
 
-    # --- the file system
+    # --- aspired versions
 
     def start(self) -> None:
         """Begin to poll the base paths."""
-        self._poller = threading.Thread(target=self._poll_forever, name="poll", daemon=True)
-        self._poller.start()
-
-    def _poll_forever(self) -> None:
-        while self._config.poll_seconds > 0:
-            with self._changed:
-                if self._changed.wait_for(lambda: self._stopping, self._config.poll_seconds):
-                    return
-            try:
-                self.poll()
-            except Exception:  # the poller must outlive whatever one look brings
-                log.exception("polling the base paths failed")
+        self._source.start()
 
     def poll(self) -> None:
         """Look at every base path once, then load and unload what that asks for."""
-        with self._polling:
-            self._poll()
+        self._source.poll()
 
-    def _poll(self) -> None:
+    def _aspire(self, name: str, wanted: Mapping[int, Path]) -> None:
+        """The source's callback: what it does not want is unloaded."""
         with self._changed:
-            models = dict(self._models)
-        for name, model in models.items():
-            try:
-                found = list_versions(model.base_path)
-            except OSError as error:
-                text = f"cannot read the base path {model.base_path}: {error.strerror}"
-                self._unreadable.add(name)
-                self._complain(name, text, logging.ERROR)
-                continue
-            self._unreadable.discard(name)
-            wanted = policy.aspired_versions(model.model_version_policy, found)
-            if wanted:
-                self._complain(name, "")
-            else:
-                self._complain(
-                    name,
-                    f"no wanted version under the base path {model.base_path}; "
-                    "a version is a directory whose name is a number",
-                )
-            with self._changed:
-                if self._models.get(name) is model:
-                    self._aspire(name, {version: found[version] for version in wanted})
-        with self._changed:
-            for name in self._servables.keys() - self._models.keys():
-                self._aspire(name, {})
-
-    def _complain(self, name: str, text: str, level: int = logging.WARNING) -> None:
-        """Log `text` about a model once, and again only after it has changed."""
-        if self._complaints.get(name, "") != text:
-            self._complaints[name] = text
-            if text:
-                log.log(level, "model %s: %s", name, text)
-
-    def _aspire(self, name: str, wanted: dict[int, Path]) -> None:
-        versions = self._servables.setdefault(name, {})
-        for version, path in wanted.items():
-            known = versions.get(version)
-            if known is None or (known.state is State.END and not known.aspired):
-                versions[version] = Servable(name=name, version=version, path=path)
-                self._enter(versions[version], State.START)
-            elif known.state is not State.UNLOADING:  # else: anew, once it has ended
-                known.aspired = True
-        for version, servable in versions.items():
-            if servable.aspired and version not in wanted:
-                servable.aspired = False
-                self._changed.notify_all()  # one that waits for its next attempt gives up
-        if not versions:
-            del self._servables[name]
-        self._act(name)
+            versions = self._servables.setdefault(name, {})
+            for version, path in wanted.items():
+                known = versions.get(version)
+                if known is None or (known.state is State.END and not known.aspired):
+                    versions[version] = Servable(name=name, version=version, path=path)
+                    self._enter(versions[version], State.START)
+                elif known.state is not State.UNLOADING:  # else: anew, once it has ended
+                    known.aspired = True
+            for version, servable in versions.items():
+                if servable.aspired and version not in wanted:
+                    servable.aspired = False
+                    self._changed.notify_all()  # one that waits for its next attempt gives up
+            if not versions:
+                del self._servables[name]
+            self._act(name)
 
     # --- transitions (called with the lock held)
 
@@ -413,6 +362,7 @@ class Manager:
 
     def stop(self) -> None:
         """Load nothing more and stop polling; what is loaded stays usable."""
+        self._source.stop()
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
