@@ -30,7 +30,6 @@ from featurewire_server.models.loading import Loader
 from featurewire_server.models.manager import Manager, ManagerConfig
 from featurewire_server.transport import ports, rest
 from featurewire_server.transport.grpc_server import WORK_CALLS, GrpcConfig, GrpcServer
-from featurewire_server.transport.rest.server import HttpServer
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class Server:
         self._flags = flags
         self._stopping = stop
         self._grpc: GrpcServer | None = None
-        self._rest: HttpServer | None = None
+        self._rest: rest.HttpServer | None = None
         models = configs.model_server_config(flags)
         monitoring = configs.monitoring_config(flags)
         if monitoring.prometheus_config.enable and not flags.rest_api_port:
@@ -200,7 +199,17 @@ class Server:
             if flags.grpc_socket_path:
                 log.info("gRPC API on %s", flags.grpc_socket_path)
             if flags.rest_api_port:
-                self._rest = rest.start(api, flags)
+                self._rest = rest.start(
+                    api,
+                    rest.RestConfig(
+                        port=flags.rest_api_port,
+                        threads=flags.rest_api_num_threads,
+                        timeout_seconds=flags.rest_api_timeout_in_ms / 1000,
+                        cors=flags.rest_api_enable_cors_support,
+                        open_inference=flags.enable_oip,
+                        openai_embeddings=flags.enable_openai_embeddings,
+                    ),
+                )
                 log.info("REST API on port %d", self._rest.port)
         except OSError as error:
             raise StartError(str(error)) from error

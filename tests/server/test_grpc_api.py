@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import math
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -271,15 +270,7 @@ def test_a_scalar_string_keeps_the_zeros_at_its_end(loose: Stub) -> None:
 @pytest.fixture(scope="module")
 def loose_rest(loose: Stub) -> Iterator[Callable]:
     """Status and JSON of a request to the REST API of `loose`; no answers to other origins."""
-    flags = Namespace(
-        rest_api_port=0,
-        rest_api_num_threads=2,
-        rest_api_timeout_in_ms=20_000,
-        rest_api_enable_cors_support=False,
-        enable_oip=False,
-        enable_openai_embeddings=False,
-    )
-    server = rest.start(loose.api, flags)
+    server = rest.start(loose.api, rest.RestConfig(threads=2, timeout_seconds=20))
 
     def call(method: str, path: str, body: str = "") -> tuple[int, object]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)

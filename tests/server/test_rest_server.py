@@ -8,7 +8,6 @@ import json
 import socket
 import threading
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -364,15 +363,7 @@ def test_gets_are_answered_while_every_thread_is_taken(running):
 def test_requests_refused_for_their_size_are_counted():
     metrics = Metrics()
     api = Api(None, admission=Admission(1000), metrics=metrics)
-    flags = Namespace(
-        rest_api_port=0,
-        rest_api_num_threads=1,
-        rest_api_timeout_in_ms=5000,
-        rest_api_enable_cors_support=True,
-        enable_oip=False,
-        enable_openai_embeddings=False,
-    )
-    server = rest.start(api, flags)
+    server = rest.start(api, rest.RestConfig(threads=1, timeout_seconds=5, cors=True))
     post = "POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
 
     def send(size: int, patience: float = 60) -> bytes:

@@ -3,6 +3,6 @@
 Plain HTTP, as TensorFlow Serving's: `--ssl_config_file` secures gRPC only.
 """
 
-from featurewire_server.transport.rest.server import HttpServer, start
+from featurewire_server.transport.rest.server import HttpServer, RestConfig, start
 
-__all__ = ["HttpServer", "start"]
+__all__ = ["HttpServer", "RestConfig", "start"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import socket
+from dataclasses import dataclass
 
 import uvicorn
 
@@ -26,19 +26,37 @@ from featurewire_server.transport.rest.open_inference import OpenInferenceEndpoi
 MAX_BODY_BYTES = 128 << 20
 
 
-def start(api: Api, flags: argparse.Namespace) -> HttpServer:
-    """Serve `api` on `flags.rest_api_port`; the page of its metrics too, if it has one.
+@dataclass(frozen=True, kw_only=True)
+class RestConfig:
+    """Where and how to listen."""
+
+    port: int = 0
+    """0: any free port."""
+    threads: int = 1000
+    """Requests that work at once; the others wait."""
+    timeout_seconds: float = 30.0
+    """For the answer to one request."""
+    cors: bool = False
+    """Whether pages of other origins may ask."""
+    open_inference: bool = False
+    """Answer the Open Inference Protocol as well."""
+    openai_embeddings: bool = False
+    """Answer OpenAI's embeddings requests as well."""
+
+
+def start(api: Api, config: RestConfig) -> HttpServer:
+    """Serve `api`; the page of its metrics too, if it has one.
 
     Raises OSError, naming the port, when it is taken.
     """
     endpoints: list[Endpoint] = []
-    if flags.enable_oip:
+    if config.open_inference:
         endpoints.append(OpenInferenceEndpoint(api, MAX_BODY_BYTES))
-    if flags.enable_openai_embeddings:
+    if config.openai_embeddings:
         endpoints.append(EmbeddingsEndpoint(api, MAX_BODY_BYTES))
     handler = Handler(
         api,
-        cors=flags.rest_api_enable_cors_support,
+        cors=config.cors,
         max_body_bytes=MAX_BODY_BYTES,
         endpoints=endpoints,
     )
@@ -47,11 +65,11 @@ def start(api: Api, flags: argparse.Namespace) -> HttpServer:
         refuse=handler.refuse,
         refusal=handler.refusal,
         admission=api.admission,
-        working=flags.rest_api_num_threads,
-        timeout=flags.rest_api_timeout_in_ms / 1000,
+        working=config.threads,
+        timeout=config.timeout_seconds,
         max_body_bytes=MAX_BODY_BYTES,
     )
-    return HttpServer(listen(flags.rest_api_port), application)
+    return HttpServer(listen(config.port), application)
 
 
 def listen(port: int) -> socket.socket:
