@@ -16,7 +16,7 @@ SHOWN  := $(PYTHON) scripts/pip_progress.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart 0
 
 .PHONY: demo search test test-all test-samples test-pythons environments test-stack tools \
-        lint fix prose coverage protos check-protos lock bench clean help
+        lint fix prose coverage protos check-protos lock metadata dist test-dist bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -81,11 +81,20 @@ check-protos: .venv-protos/.installed
 lock: .venv-release/.installed ## write requirements.txt, with hashes (UPGRADE=1: newest versions)
 	@UPGRADE=$(UPGRADE) scripts/lock.sh .venv-release/bin/uv
 
+metadata: ## write version, authors, links and licence into the distributions, from pyproject.toml
+	@$(PYTHON) scripts/metadata.py
+
+dist: .venv-release/.installed ## wheels and source distributions, in dist/
+	@scripts/dist.sh .venv-release/bin/python
+
+test-dist: dist ## install what is in dist/ into empty environments, and use it
+	@scripts/test_dist.sh 3.11 $(PYTHONS)
+
 bench: .venv-bench/.installed ## measure speed, compared with limits and peers (PARTS=, QUICK=1)
 	@.venv-bench/bin/python -m bench $(PARTS) $(if $(QUICK),--quick)
 
 clean: ## remove environments, models and caches
-	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples .venv-bench .venv-release build
+	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples .venv-bench .venv-release build dist
 
 $(VENV)/.installed: requirements.txt scripts/locked.py $(wildcard */pyproject.toml)
 	@echo "Creating $(VENV) (TensorFlow is a large download; a minute or two)"

@@ -5,15 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-find_python() {
-  local found
-  for found in "$(command -v "python$1" || true)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
-    if [ -x "$found" ] && "$found" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')"; then
-      echo "$found"
-      return
-    fi
-  done
-}
+. scripts/find_python.sh
 
 install_only=
 if [ "${1:-}" = --install ]; then

@@ -1,4 +1,4 @@
-"""requirements.txt pins the packages that `make` and the images install."""
+"""What is published and installed: metadata of the distributions, and requirements.txt."""
 
 from __future__ import annotations
 
@@ -71,3 +71,17 @@ def test_a_name_that_is_not_locked_is_an_error():
     command = [sys.executable, str(ROOT / "scripts" / "locked.py"), "nonesuch"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "locked: requirements.txt has no nonesuch\n")
+
+
+def test_the_distributions_share_version_licence_and_links():
+    command = [sys.executable, str(ROOT / "scripts" / "metadata.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("folder", DISTRIBUTIONS)
+def test_a_dependency_that_broke_before_has_an_upper_bound(folder):
+    bounded = {"grpcio", "grpcio-health-checking", "grpcio-reflection", "protobuf", "uvicorn"}
+    for requirement in required(folder):
+        if requirement.name in bounded:
+            assert "<" in str(requirement.specifier), requirement
