@@ -1,4 +1,4 @@
-"""Tiny modules of every format, made in a moment."""
+"""Tiny modules in every format, made quickly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.exporter.modules import write_tf1_hub_module, write_tf2_module
 
 @pytest.fixture(scope="session")
 def tf1_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A module in TF1 Hub format: 20x24 pixels, 6 floats; in its train variant rows mix."""
+    """A TF1 Hub module: 20x24 pixels, 6 floats. Rows depend on each other in its train variant."""
     return write_tf1_hub_module(tmp_path_factory.mktemp("tf1_hub") / "module")
 
 

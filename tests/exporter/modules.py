@@ -1,4 +1,4 @@
-"""Tiny image-feature-vector modules, one a format."""
+"""Tiny image-feature-vector modules, one per format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_tf2_module(
 ) -> Path:
     """A TF2 SavedModel: convolution, batch norm, residual join, mean. `__call__(images, training)`.
 
-    With `training` its vectors depend on their batch-mates.
+    With `training` its vectors depend on the other images of the batch.
     """
     random = np.random.default_rng(seed)
 
@@ -75,7 +75,7 @@ def write_tf1_hub_module(
     activation: Callable[[tf.Tensor], tf.Tensor] = tf.nn.relu,
     seed: int = 1,
 ) -> Path:
-    """A module as TF1 Hub wrote it, with reference variables and a train variant.
+    """A module in TF1 Hub format, with reference variables and a train variant.
 
     `activation` is applied to the features, and to the images before their convolution.
     """
@@ -91,7 +91,7 @@ def write_tf1_hub_module(
     metas = []
     for variant in tags:
         with tf.Graph().as_default():
-            # Modules of that time leave their size to ImageModuleInfo.
+            # Modules of that time state their size only in ImageModuleInfo.
             images = tf1.placeholder(tf.float32, [None, None, None, 3], name="images")
             weights, beta, mean, variance = (
                 tf1.get_variable(
@@ -134,7 +134,7 @@ def _table() -> tf.lookup.StaticHashTable:
 
 
 def write_tf2_module_with_a_table(directory: Path) -> Path:
-    """A TF2 SavedModel whose vectors depend on a table."""
+    """A TF2 SavedModel whose vectors depend on a lookup table."""
 
     class Module(tf.Module):
         def __init__(self) -> None:
@@ -151,7 +151,7 @@ def write_tf2_module_with_a_table(directory: Path) -> Path:
 
 
 def write_tf1_module_with_a_table(directory: Path) -> Path:
-    """The same as a TensorFlow 1 SavedModel."""
+    """The same module as a TensorFlow 1 SavedModel."""
     with tf.Graph().as_default(), tf1.Session() as session:
         images = tf1.placeholder(tf.float32, [None, *SIZE, 3])
         means = tf.reduce_mean(images, [1, 2])
@@ -166,7 +166,7 @@ def write_tf1_module_with_a_table(directory: Path) -> Path:
 
 
 def run_frozen(network: FrozenNetwork, images: np.ndarray) -> np.ndarray:
-    """What a frozen network gives for float32 `images`."""
+    """The output of a frozen network for float32 `images`."""
     with tf.Graph().as_default(), tf1.Session() as session:
         (output,) = tf.graph_util.import_graph_def(
             network.graph_def, return_elements=[network.output], name=""

@@ -1,4 +1,4 @@
-"""The learned modules know what they see, so that tests of meaning mean something."""
+"""The learned modules recognise photos, so tests with them are meaningful."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests.support.torch_file import read_state_dict
 
-EGYPTIAN_CAT, ESPRESSO = 285, 967  # of ImageNet's 1000 classes
+EGYPTIAN_CAT, ESPRESSO = 285, 967  # indices in ImageNet's 1000 classes
 
 
 @pytest.mark.parametrize(

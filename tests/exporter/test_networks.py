@@ -1,4 +1,4 @@
-"""Every network that a user is likely to bring: the version gives the module's own vectors."""
+"""Exports of common networks give the module's own vectors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from featurewire_exporter.version.artifact import ArtifactSession
 from tests.exporter.modules import run_frozen, write_tf1_hub_module
 
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
-"""Pixels; the other networks of Keras take 32."""
+"""Minimum image size in pixels; the other networks of Keras take 32."""
 CHEAP = ("ConvNeXtTiny", "EfficientNetB0", "MobileNet", "MobileNetV2", "MobileNetV3Small", "VGG16")
-"""Exported at a second size as well."""
+"""Networks to export at a second size as well."""
 BYTES_PER_WEIGHT = 48
-"""What an export takes: the network, its file, its graph, its parts and copies of them."""
+"""Memory of an export: the network, its file, its graph, its parts and copies of them."""
 
 FAMILIES = {
     "ConvNeXt": ("Tiny", "Small", "Base", "Large", "XLarge"),
@@ -38,16 +38,16 @@ FAMILIES = {
     "Xception": ("",),
 }
 KERAS = [family + member for family, members in FAMILIES.items() for member in members]
-"""Listed here, because Keras takes seconds to load, and every run collects these tests."""
+"""A list, because importing Keras takes seconds and every run collects these tests."""
 CASES = [(name, SMALLEST.get(name, 32)) for name in KERAS] + [(name, 96) for name in CHEAP]
 BY_DEFAULT = ("ConvNeXtTiny", "EfficientNetB0", "MobileNet", "ResNet50")
-"""Layer normalisation, swish, ReLU6 and residual joins. All networks take hours, so they run when
-asked for."""
+"""Networks with layer normalisation, swish, ReLU6 and residual joins. All networks take hours, so
+they run only on request."""
 ALL = bool(os.environ.get("FEATUREWIRE_ALL_NETWORKS"))
 
 
 def assert_same_vectors(version: Path, images: np.ndarray, expected: np.ndarray) -> None:
-    """The bounds that hold where vectors are of any scale: each row within a thousandth."""
+    """The limits for vectors of any scale: each row within a thousandth of its length."""
     with ArtifactSession(version) as session:
         vectors = session.run("image_feature_vector", images=images)["default"]
     lengths = np.linalg.norm(expected, axis=1)
@@ -79,7 +79,7 @@ def test_every_network_of_keras_is_tested():
     [case for case in CASES if ALL or (case[0] in BY_DEFAULT and case[1] == 32)],
 )
 def test_a_network_of_keras_gives_the_modules_vectors(tmp_path, name, side):
-    """With random weights, whose features shrink from layer to layer, to 1e-7 and below."""
+    """With random weights, features shrink from layer to layer, to 1e-7 and below."""
     tf.keras.utils.set_random_seed(1)
     network = getattr(tf.keras.applications, name)(
         weights=None, include_top=False, pooling="avg", input_shape=(side, side, 3)
@@ -99,7 +99,7 @@ def test_a_network_of_keras_gives_the_modules_vectors(tmp_path, name, side):
 
 
 def available_bytes() -> int:
-    """Memory that a new process could take."""
+    """Memory that is available to a new process."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 

@@ -1,4 +1,4 @@
-"""What a long command shows while it works, and what of it stays."""
+"""Progress of a long command, and the lines that stay on the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from featurewire_exporter.progress import Progress
 
 
 class Terminal(io.StringIO):
-    """Shows `screen` as a terminal would that knows carriage returns and "clear to the end"."""
+    """The text on a terminal that interprets carriage returns and "clear to the end"."""
 
     def isatty(self) -> bool:
         return True

@@ -21,7 +21,7 @@ from tests.support.torch_file import read_state_dict
 
 IMAGE_SIZE = {"lite0": 224, "lite1": 240, "lite2": 260}
 HALVING = {24, 40, 80, 192} | {48, 88, 208}
-"""Indices of the stages that start with a stride of 2."""
+"""Output channels of the stages that start with a stride of 2."""
 EPSILON = 1e-3
 
 

@@ -1,4 +1,4 @@
-"""Bridges: maps between spaces, what they keep, and how a version serves them."""
+"""Bridges: maps between vector spaces, their retained recall, and versions that serve them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ LOOSE = BridgeConfig(versions=(), images=Path())
 
 
 def spaces(pictures: int, shared: float) -> tuple[Embedded, Embedded]:
-    """Two networks' vectors of 3 views a picture, which depend so much on the same 24 causes."""
+    """Vectors of two networks for 3 views per picture; `shared` sets how similar the networks
+    are."""
     random = np.random.default_rng(0)
 
     def causes() -> np.ndarray:
@@ -76,7 +77,7 @@ def test_retention_is_stated_for_smaller_indexes_as_measured_in_them():
     fitted = next(fit(new[:200].reshape(-1, 64), old[:200].reshape(-1, 96), kinds=["linear"]))
 
     def kept(count: int) -> float:
-        """The mean of indexes of `count` pictures each, which together are the whole one."""
+        """Mean over disjoint indexes of `count` pictures each."""
         starts = range(200, 1000, count)
         parts = [measure(fitted, new, old, np.arange(at, at + count)) for at in starts]
         return float(np.mean([part.at_1 for part in parts]))
@@ -150,7 +151,7 @@ def pictures(photos, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bridged(learned_module, other_learned_module, pictures, tmp_path_factory) -> Path:
-    """A base path: Lite0 as version 1, and Lite1 with a bridge to it as version 2."""
+    """Base path with Lite0 as version 1, and Lite1 with a bridge to it as version 2."""
     base = tmp_path_factory.mktemp("bridged") / "lite"
     assert export([str(learned_module), str(base), "--max-batch-size", "1"]) == 0
     options = ["--max-batch-size", "1", "--bridge-views", "3", "--bridge-min-recall", "0.1,0.3"]

@@ -1,4 +1,4 @@
-"""Whatever is wrong: one line, exit status 1 or 2, nothing left behind."""
+"""Every failure gives one line and exit status 1 or 2, and leaves no files."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_module_of_python_code_is_refused(capsys, tmp_path, flavour):
 
 
 def test_a_saved_module_of_python_code_is_refused_in_another_process(tmp_path):
-    """Loaded elsewhere, its Python code is missing already where the module is tried out."""
+    """The module lacks its Python code in another process, already when the exporter tries it."""
     code = """if True:
         import sys, tensorflow as tf
         class Module(tf.Module):
@@ -183,7 +183,7 @@ def test_a_newline_in_a_name_keeps_the_error_in_one_line(capsys, tmp_path):
 
 @pytest.mark.slow
 def test_a_reader_that_has_gone_costs_no_export(tmp_path, tf2_module):
-    """As in `featurewire export ... | head -1`."""
+    """Like `featurewire export ... | head -1`."""
     read, write = os.pipe()
     os.close(read)
     command = ["-m", "featurewire_exporter", "export", str(tf2_module), str(tmp_path / "m")]
@@ -240,7 +240,7 @@ def run(*argv: str, cwd: Path, **options) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_a_process_prints_nothing_of_tensorflows(tmp_path, tf2_module):
-    """TensorFlow logs to the descriptor while it is imported; a terminal would show it."""
+    """TensorFlow logs to the file descriptor during its import, which a terminal would show."""
     done = run("export", str(tf2_module), "out/m", cwd=tmp_path, new_interpreter=True)
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -360,7 +360,7 @@ def test_verify_notices_a_bit_that_flipped_in_the_weights(
 
 
 def weights_at(graph: bytes) -> int:
-    """Within the largest constant of a graph."""
+    """Truncate the file within the largest constant of the graph."""
     (meta,) = saved_model_pb2.SavedModel.FromString(graph).meta_graphs
     contents = [node.attr["value"].tensor.tensor_content for node in meta.graph_def.node]
     return graph.find(max(contents, key=len)) + 8

@@ -1,4 +1,4 @@
-"""Folding keeps the function, removes what can be removed, and leaves alone what it must."""
+"""Folding keeps the function, folds known structures, and leaves all others unchanged."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_arithmetic_with_constants_becomes_one_bias(build):
 
 
 KEPT = {
-    # Zero padding comes after the shift: moving the shift behind it would be wrong at the border.
+    # Zero padding follows the shift, so moving the shift after it would be wrong at the border.
     "a shift before zero padding": (lambda x: conv(x - 1.0) + values(5), {"AddV2", "Sub"}),
     "a norm of the batch": (
         lambda x: tf1.nn.fused_batch_norm(conv(x), tf.ones([5]), tf.zeros([5]))[0],
@@ -176,7 +176,7 @@ def _residual(biases: np.ndarray):
 
 @pytest.mark.parametrize("biases", [values(8), np.zeros(8, np.float32)], ids=["trained", "zero"])
 def test_a_residual_join_runs_as_one_operation(biases):
-    """With biases of zero, too, which TensorFlow's constant folder would drop."""
+    """Also with biases of zero, which TensorFlow's constant folder would drop."""
     optimised: list[str] = []
     network = _residual(biases)
     folded = fold(network)
@@ -184,7 +184,7 @@ def test_a_residual_join_runs_as_one_operation(biases):
 
     np.testing.assert_allclose(result, run(network, images()), rtol=1e-4, atol=1e-5)
     if not any("Mkl" in op for op in optimised):
-        pytest.skip("TensorFlow runs without oneDNN here, which alone fuses joins")
+        pytest.skip("TensorFlow runs without oneDNN, and only oneDNN fuses joins")
     assert not {"Add", "AddV2", "Relu", "Mul", "BiasAdd"} & set(optimised)
 
 
@@ -196,7 +196,7 @@ def test_a_bias_of_zeros_leaves_small_features_alone(scale):
 
 
 def test_swish_into_a_convolution_is_folded():
-    """Its gradient leaves an `IdentityN`, whose attribute T is a list of types."""
+    """The gradient adds an `IdentityN`, whose attribute T is a list of types."""
     network = network_of(lambda x: pooled(norm(conv(tf.nn.silu(conv(x, 3))), 5)))
     folded = fold(network)
 
@@ -224,6 +224,6 @@ def test_the_network_is_fused_convolutions_and_no_addition(stand_in):
     run(folded, np.zeros([1, 299, 299, 3], np.float32), optimised=optimised)
     counts = Counter(optimised)
     if not any("Mkl" in op for op in optimised):
-        pytest.skip("TensorFlow runs without oneDNN here, which alone fuses joins")
+        pytest.skip("TensorFlow runs without oneDNN, and only oneDNN fuses joins")
     assert counts["_MklNativeFusedConv2D"] == stand_in.convolutions
     assert not {"AddV2", "Relu", "Mul", "BiasAdd"} & set(counts)

@@ -1,4 +1,4 @@
-"""A quantised network beside the float one: measured, refused, published."""
+"""8-bit networks: measured, refused, and published next to the float network."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from featurewire_exporter.version.artifact import ArtifactSession
 from tests.support.pictures import on_white, stamps, write_tiles
 
 LOW = "0.9,0.5"
-"""What a network of six floats reaches."""
+"""Limits that a network with six floats reaches."""
 LUCK = {"max_recall_loss": 0.5, "min_float32_recall_at_1": 0.0}
-"""A crop finds its picture by luck among vectors of six floats."""
+"""With vectors of six floats, a crop finds its picture only by chance."""
 LENIENT = Int8Config.__init__.__kwdefaults__ | LUCK
 
 
@@ -42,7 +42,7 @@ def version(tf2_module, tmp_path_factory):
 
 
 def vectors(noise: float) -> np.ndarray:
-    """float32 [30, 3, 16]: pictures with two crops near each."""
+    """float32 [30, 3, 16]: pictures, each with two similar crops."""
     random = np.random.default_rng(0)
     found = random.normal(size=(30, 1, 16)) + 0.1 * random.normal(size=(30, 3, 16))
     return (found + noise * random.normal(size=found.shape)).astype(np.float32)
@@ -264,5 +264,5 @@ def test_a_learned_network_is_as_good_in_8_bits_as_its_manifest_says(
 
 
 def _others(near):
-    """The ten nearest of each picture but itself."""
+    """The ten nearest neighbours of each picture, without itself."""
     return [[other for other in row if other != own][:10] for own, row in enumerate(near)]

@@ -1,4 +1,4 @@
-"""What accuracy control is told, and what it does with it."""
+"""The metric that accuracy control gets, and the layers that it moves back to float."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.support.learned import write_learned_module
 PICTURES = 30
 CONFIG = Int8Config()
 BLOCKS = 5
-"""Of Lite0; the cut network has 15 convolutions."""
+"""Number of blocks of Lite0 to keep; the network then has 15 convolutions."""
 
 
 def network(noise: float):
-    """Images to vectors of their 48 values, with noise."""
+    """Turns images into vectors of their 48 values plus noise."""
 
     def run(images):
         flat = images.reshape(len(images), -1)
@@ -73,7 +73,7 @@ def test_a_few_pictures_are_told_apart_by_their_cosine(judge):
 
 
 def cut(weights: dict[str, np.ndarray]) -> None:
-    """Leave the first blocks of Lite0 and as much of its head as takes what they give."""
+    """Keep the first blocks of Lite0, and the part of its head that fits their output."""
     last = weights[f"_blocks.{BLOCKS - 1}._project_conv.weight"]
     for name in [*weights]:
         block = re.match(r"_blocks\.(\d+)\.", name)
@@ -83,7 +83,7 @@ def cut(weights: dict[str, np.ndarray]) -> None:
 
 
 def in_float(model) -> int:
-    """Convolutions whose input is not quantised."""
+    """Number of convolutions with a float input."""
     return sum(
         node.input_value(0).get_node().get_type_name() != "FakeQuantize"
         for node in convolutions(model)
@@ -113,7 +113,7 @@ def test_layers_go_back_to_float_until_the_accuracy_gate_passes(photos, tmp_path
     before = quantise.Quantiser(model, images[36:], judge).quantise(controlled)
     measured = judge.measure(openvino_network.compiled(before))
 
-    # Half of what the cosine has lost is asked back.
+    # Require half of the loss in cosine back.
     config = Int8Config(
         min_cosine=(1 + measured.cosine) / 2, min_overlap_at_10=0.1, max_recall_loss=1.0
     )
@@ -125,6 +125,6 @@ def test_layers_go_back_to_float_until_the_accuracy_gate_passes(photos, tmp_path
     assert in_float(before) < in_float(after) < in_float(model)
     assert "Below the gate by" in said[0]
     assert capfd.readouterr().out == ""
-    # NNCF has left the stack that signals are handled on: without it the process ends here.
+    # NNCF must keep the stack for signal handlers; without it the process ends here.
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Weights on a grid, chosen by what a layer gives."""
+"""Weights are rounded so that a layer's output changes least."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEVEN_BITS = quantise.Setting(name="7 bits", overflow_fix=True)
 
 
 def correlated(groups: int, inputs: int) -> np.ndarray:
-    """Readings of inputs that go together: float64 [groups, 4000, inputs]."""
+    """Samples of correlated inputs: float64 [groups, 4000, inputs]."""
     random = np.random.default_rng(0)
     common = random.normal(size=(groups, 4000, 3)) @ random.normal(size=(groups, 3, inputs))
     return common + 0.1 * random.normal(size=common.shape)
@@ -33,7 +33,7 @@ def weights_of(groups: int, inputs: int) -> np.ndarray:
 
 
 def nearest(weights: np.ndarray, steps: float) -> np.ndarray:
-    """Each weight rounded by itself, as NNCF's symmetric quantiser does."""
+    """Round each weight to the nearest level, like NNCF's symmetric quantiser."""
     scale = np.abs(weights).max(axis=2, keepdims=True) / steps
     return np.round(weights / scale) * scale
 
@@ -89,7 +89,7 @@ def test_inputs_and_channels_of_zeros_can_be_rounded():
 
 @pytest.fixture(scope="module")
 def model():
-    """Convolutions with strides, dilation, groups and both ways to pad."""
+    """Convolutions with strides, dilation, groups and both kinds of padding."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -119,7 +119,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    """float32 [24, SIDE, SIDE, 3], smooth as pictures are, each of another brightness."""
+    """float32 [24, SIDE, SIDE, 3]: smooth images with different brightness."""
     random = np.random.default_rng(3)
     rows = np.cumsum(random.normal(size=(24, SIDE, SIDE, 3)), axis=1)
     found = np.cumsum(rows, axis=2)
@@ -129,7 +129,7 @@ def images():
 
 
 def test_what_a_layer_reads_is_what_it_multiplies(model, images):
-    """Each place that is looked at gives, times the weights, what the layer gives somewhere."""
+    """Each sampled patch times the weights equals the layer's output at some position."""
     import openvino as ov
 
     probed = model.clone()
@@ -168,7 +168,7 @@ def test_nncf_keeps_the_levels(model, images, quantiser, setting):
         [scale] = scales
         given = constant.data * scale
         meant = before.input_value(1).get_node().data
-        # The last level of 7 bits is half a step below the largest weight.
+        # The highest level of 7 bits is half a step below the largest weight.
         tolerance = scale * (0.5 if setting.overflow_fix else 0) + 1e-6
         assert (np.abs(given - meant) <= tolerance).all()
         assert np.isclose(given, meant, atol=1e-6).mean() > 0.9

@@ -1,4 +1,4 @@
-"""Ctrl-C after networks have come and gone, which may take the thread's stack for signals away."""
+"""Ctrl-C works after networks were destroyed, which may free the thread's signal stack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files made by going through what headers can say: thousands, each of a few bytes or of zeros."""
+"""Thousands of small files with all combinations of header fields."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def _segment(code: int, content: bytes) -> bytes:
 
 
 def frame(code: int, height: int, width: int, sampling: Sampling, precision: int = 8) -> bytes:
-    """A frame header of as many components as samplings."""
+    """A frame header with one component per sampling."""
     parts = [bytes([at + 1, h << 4 | v, 0]) for at, (h, v) in enumerate(sampling)]
     head = struct.pack(">BHHB", precision, height, width, len(sampling))
     return _segment(code, head + b"".join(parts))
 
 
 def scan(components: Sequence[int], first: int, last: int, bits: int, data: bytes) -> bytes:
-    """A scan with its data. Tables are all number 0."""
+    """A scan with its data. All tables have the number 0."""
     named = b"".join(bytes([each, 0]) for each in components)
     return _segment(0xDA, bytes([len(components)]) + named + bytes([first, last, bits])) + data
 
 
-# One code of one bit for both kinds of table: no coefficients.
+# One code of one bit in both kinds of table, so there are no coefficients.
 TABLES = _segment(0xDB, b"\0" + b"\1" * 64)
 TABLES += b"".join(_segment(0xC4, bytes([kind, 1]) + bytes(15) + b"\0") for kind in (0, 0x10))
 
@@ -66,7 +66,7 @@ def _frames(side: int) -> Iterator[tuple[str, bytes]]:
         if (precision == 12 and sampling is not _SAMPLINGS[0]) or (restarts and shape[0] == 1):
             continue
         height, width = shape
-        if count == 4:  # each of their pixels counts as 4/3
+        if count == 4:  # a pixel counts as 4/3
             height, width = (height * 3 // 4, width) if height > 1 else (1, width * 3 // 4)
         head = b"\xff\xd8" + TABLES + (_segment(0xDD, b"\0\1") if restarts else b"")
         head += frame(code, height, width, sampling[:count], precision)
@@ -80,7 +80,7 @@ def _frames(side: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _scripts(side: int) -> Iterator[tuple[str, bytes]]:
-    """Progressive files: one scan of each kind, as often as the bound allows and beyond."""
+    """Progressive files with one kind of scan, repeated up to the limit and beyond."""
     for code, count, sampling in itertools.product(FRAMES, (1, 3, 4), _SAMPLINGS[:4]):
         height = side * 3 // 4 if count == 4 else side
         head = b"\xff\xd8" + TABLES + frame(code, height, side, sampling[:count])
@@ -132,7 +132,7 @@ def _pngs(side: int) -> Iterator[tuple[str, bytes]]:
         for bits, interlaced, (width, height), kind in itertools.product(
             depths, (0, 1), shapes, range(6)
         ):
-            if bits == 16:  # each of their pixels counts as two
+            if bits == 16:  # a pixel counts as two
                 height, width = (height // 2, width) if height > 1 else (1, width // 2)
             row = (width * bits * channels[colours] + 7) // 8
             rows = height * (2 if interlaced else 1) + 8

@@ -1,4 +1,4 @@
-"""Files that are made to cost: every kind of part of every format, as often as it fits."""
+"""Files that are expensive to decode: every kind of part of every format, as often as it fits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ END = chunk(b"IEND", b"")
 
 @functools.cache
 def zeros(count: int, *, most: int = 1 << 31) -> bytes:
-    """`count` zeros as a zlib stream; or as many of them as take `most` bytes, without its end."""
+    """`count` zeros as a zlib stream, truncated to `most` bytes if given."""
     packer = zlib.compressobj(9)
     block, parts, length = bytes(1 << 20), [], 0
     while count > 0 and length < most:
@@ -86,7 +86,7 @@ def _png(side: int, size: int) -> Iterator[tuple[str, bytes]]:
     yield "PNG of chunks in turn", start(1, 1) + mixed + one + END
     uneven = b"".join(chunk(b"teXt", bytes(at % 7)) for at in range(min(size // 15, 6000)))
     yield "PNG of uneven chunks", start(1, 1) + uneven + one + END
-    # A stream of blocks that hold a table of codes and nothing else.
+    # A stream of blocks that contain only a table of codes.
     packer = zlib.compressobj(9)
     blocks = packer.compress(bytes(1000)) + packer.flush(zlib.Z_FULL_FLUSH)
     blocks += b"\0\0\0\xff\xff" * ((size - 1000) // 5)
@@ -100,11 +100,11 @@ def _encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes
 
 
 def with_scans(jpeg: bytes, which: int, times: int) -> bytes:
-    """A JPEG with one of its scans repeated behind the last one."""
+    """A JPEG with one of its scans repeated after the last one."""
     starts = [at for at in range(len(jpeg)) if jpeg.startswith(b"\xff\xda\0", at)]
     ends = [*starts[1:], len(jpeg) - 2]
     scan = jpeg[starts[which] : ends[which]]
-    # Tables that stand between two scans belong to the next one.
+    # Tables between two scans belong to the second one.
     scan = scan[: scan.index(b"\xff\xc4")] if b"\xff\xc4" in scan else scan
     return jpeg[:-2] + scan * times + jpeg[-2:]
 
@@ -148,7 +148,7 @@ def _jpeg(side: int, size: int) -> Iterator[tuple[str, bytes]]:
 
 
 def component_scans(jpeg: bytes) -> int:
-    """The scans of a JPEG, each as often as it has components."""
+    """Number of scans of a JPEG, counting each once per component."""
     starts = [at for at in range(len(jpeg)) if jpeg.startswith(b"\xff\xda\0", at)]
     return sum(jpeg[at + 4] for at in starts)
 
@@ -159,7 +159,7 @@ def _first_scan(jpeg: bytes) -> bytes:
 
 
 def _separate(jpeg: bytes) -> bytes:
-    """The header with three scans of one component each, that hold next to nothing."""
+    """The header with three almost empty scans of one component each."""
     scan = jpeg.index(b"\xff\xda\0")
     parts = b"".join(
         b"\xff\xda\0\x08\x01" + bytes([at, 0x11 if at > 1 else 0, 0, 63, 0]) + b"\0" * 8

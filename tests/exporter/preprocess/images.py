@@ -1,4 +1,4 @@
-"""Images for the tests of preprocessing: real encodings, and headers that lie."""
+"""Images for the tests of preprocessing: real encodings, and false headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ tf1 = tf.compat.v1
 
 OK, EMPTY, UNSUPPORTED, TOO_LARGE, CORRUPT = range(5)
 
-# A graph takes a second or two to build: files use these wherever any settings will do.
+# Building a graph takes a second or two, so tests share these settings if possible.
 CONFIG = PreprocessConfig(height=48, width=64)
 WEBP_CONFIG = PreprocessConfig(height=61, width=97, max_pixels=1 << 22, webp=True)
 
@@ -29,14 +29,14 @@ Result = tuple[np.ndarray, np.ndarray]
 
 @functools.cache
 def served(config: PreprocessConfig) -> Callable[[list[bytes]], Result]:
-    """The graph, written as a SavedModel and run as TensorFlow Serving does: in a TF1 Session."""
+    """The graph as a SavedModel in a TF1 Session, as in TensorFlow Serving."""
     session, inputs, fetches = _loaded(config)
     run = session.make_callable(fetches, [inputs])
     return lambda batch: tuple(run(np.array(batch, object)))
 
 
 def served_by_one_thread(config: PreprocessConfig) -> Callable[[list[bytes]], Result]:
-    """The same graph, in a session that has no other thread."""
+    """The same graph in a session with a single thread."""
     loaded, inputs, fetches = _loaded(config)
     options = tf1.ConfigProto(
         inter_op_parallelism_threads=1,
@@ -48,7 +48,7 @@ def served_by_one_thread(config: PreprocessConfig) -> Callable[[list[bytes]], Re
 
 
 def served_graph(config: PreprocessConfig) -> tf.compat.v1.GraphDef:
-    """The same graph, to be looked at."""
+    """The same graph, for inspection."""
     return _loaded(config)[0].graph.as_graph_def()
 
 
@@ -74,7 +74,7 @@ def _loaded(config: PreprocessConfig) -> tuple[tf.compat.v1.Session, str, list[s
 
 
 def photo(width: int = 97, height: int = 61, seed: int = 1) -> Image.Image:
-    """A picture with a different corner everywhere: soft shapes, and some grain."""
+    """A picture with soft shapes and some noise, in which all corners differ."""
     random = np.random.default_rng(seed)
     shapes = Image.fromarray(random.integers(0, 256, (5, 7, 3), dtype=np.uint8))
     smooth = np.asarray(shapes.resize((width, height), Image.Resampling.BICUBIC), np.int16)
@@ -95,18 +95,18 @@ def resized(
     method: str = "bilinear",
     **more: bool,
 ) -> np.ndarray:
-    """What `tf.image.resize` makes of uint8 pixels, in [0, 1]."""
+    """The result of `tf.image.resize` for uint8 pixels, in [0, 1]."""
     more = {"antialias": True} | more
     values = tf.image.resize(np.asarray(pixels), [height, width], method, **more)
     return np.clip(np.asarray(values, np.float32) / 255, 0, 1)
 
 
 TIFF_TYPES = {"SHORT": (3, "H"), "LONG": (4, "I"), "SSHORT": (8, "h"), "SLONG": (9, "i")}
-"""Numbers of the types that an orientation may have, and how `struct` calls them."""
+"""TIFF type numbers that an orientation may have, with the format of `struct`."""
 
 
 def exif(orientation: int, order: str = "<", *, before: int = 2, kind: str = "SHORT") -> bytes:
-    """A TIFF block with the tag as this type, after `before` others, and one more behind it."""
+    """A TIFF block with the tag in this type, after `before` others and before another one."""
     number, form = TIFF_TYPES[kind]
     value = struct.pack(order + form, orientation).ljust(4, b"\0")
     seven, five = (struct.pack(order + "HH", each, 0) for each in (7, 5))
@@ -120,7 +120,7 @@ def exif(orientation: int, order: str = "<", *, before: int = 2, kind: str = "SH
 
 
 def with_exif(jpeg: bytes, block: bytes, *, after_jfif: bool = True) -> bytes:
-    """A JPEG with an EXIF segment: behind the JFIF segment, or in front of it."""
+    """A JPEG with an EXIF segment after or before its JFIF segment."""
     segment = b"Exif\0\0" + block
     segment = b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
     at = 2 + (2 + int.from_bytes(jpeg[4:6], "big") if after_jfif else 0)
@@ -128,7 +128,7 @@ def with_exif(jpeg: bytes, block: bytes, *, after_jfif: bool = True) -> bytes:
 
 
 def stored_as(image: Image.Image, orientation: int) -> Image.Image:
-    """How a camera stores `image` that gives it this orientation."""
+    """`image` as a camera would store it with this orientation."""
     transpose = Image.Transpose
     undo = {
         2: transpose.FLIP_LEFT_RIGHT,
@@ -148,7 +148,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """Some 100 bytes."""
+    """A file of about 100 bytes."""
     start = b"\x89PNG\r\n\x1a\n"
     start += png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return start + png_chunk(b"IDAT", zlib.compress(b"\0" * 99)) + png_chunk(b"IEND", b"")
@@ -174,7 +174,7 @@ def bmp_claiming(width: int, height: int) -> bytes:
 
 
 def webp_claiming(width: int, height: int) -> bytes:
-    """An extended WebP file; its canvas is at most 2^24 on a side."""
+    """An extended WebP file; the sides of its canvas are at most 2^24."""
     data = bytearray(encode(photo().convert("RGBA"), "WEBP", exif=b"II*\0\x08\0\0\0\0\0"))
     data[24:27] = (width - 1).to_bytes(3, "little")
     data[27:30] = (height - 1).to_bytes(3, "little")

@@ -1,8 +1,8 @@
-"""`python -m tests.exporter.preprocess.measure_hostile`: what hostile files cost the served graph.
+"""`python -m tests.exporter.preprocess.measure_hostile`: cost of hostile files in the served graph.
 
-Prints a line of JSON for each file: name, bytes, status, CPU seconds of the process, and MiB that
-its memory grew by at its highest. `--side` and `--bytes` are the version's limits. `--headers` goes
-through what headers can say instead: more than ten thousand files.
+Prints a line of JSON per file: name, bytes, status, CPU seconds, and the peak growth of memory in
+MiB. `--side` and `--bytes` are the version's limits. `--headers` uses more than ten thousand files
+with combinations of header fields instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-# Set before the process has started: memory that is given back counts as given back.
+# Set it before the process starts, so that freed memory is returned to the system.
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_ARENA_MAX": "2"}
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--bytes", type=int, default=32 << 20)
-    parser.add_argument("--only", default="", help="files whose names begin with this")
+    parser.add_argument("--only", default="", help="only files with this prefix")
     parser.add_argument("--headers", action="store_true", help="the files of hostile_headers")
     args = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in _ENVIRONMENT.items()):
@@ -52,7 +52,7 @@ def main() -> None:
 
 def _cost(run, data: bytes) -> tuple[float, float, int]:
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # what counts as the highest begins anew
+        file.write("5")  # reset the peak
     before, started = _kibibytes("VmRSS"), time.process_time()
     _, status = run([data])
     spent = time.process_time() - started

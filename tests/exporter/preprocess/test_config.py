@@ -1,4 +1,4 @@
-"""The settings: checked, complete in the manifest, and light to import."""
+"""The settings are checked, complete in the manifest, and fast to import."""
 
 from __future__ import annotations
 

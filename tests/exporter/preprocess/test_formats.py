@@ -1,4 +1,4 @@
-"""Every kind of file: the pixels are those that another decoder reads."""
+"""Every kind of file gives the same pixels as another decoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.exporter.preprocess.images import (
     served,
 )
 
-# Of the size that WEBP_CONFIG asks for, so that decoded pixels are seen as they are.
+# The size in WEBP_CONFIG, so that decoded pixels are not resized.
 PHOTO = photo()
 
 
@@ -54,7 +54,7 @@ JPEGS = {
 def test_jpeg(kind: str) -> None:
     image = JPEGS[kind]
     difference = np.abs(pixels(image).astype(int) - pillow(image))
-    # TensorFlow's own decode rounds differently, and spreads colour differently over pixels.
+    # TensorFlow's own decode rounds differently, and upsamples colour differently.
     assert difference.mean() < 2
     if kind != "CMYK":
         np.testing.assert_array_equal(pixels(image), tf.io.decode_jpeg(image, channels=3))
@@ -91,7 +91,7 @@ def test_jpeg_with_cmyk_in_adobes_other_colour_space() -> None:
 
 
 def without_adobe(image: bytes) -> bytes:
-    """A CMYK JPEG without the segment in which Adobe says that it is inverted."""
+    """A CMYK JPEG without Adobe's segment, which marks it as inverted."""
     at = image.index(b"\xff\xee\0\x0eAdobe")
     return image[:at] + image[at + 16 :]
 
@@ -103,7 +103,7 @@ def test_cmyk_without_adobes_segment_is_inverted_too(
 ) -> None:
     marked = encode(photo(*size).convert("CMYK"), quality=95, progressive=progressive)
     bare = without_adobe(marked)
-    named = bare[:2] + b"\xff\xee\0\x0cAdobe\0\x64\0\0\0" + bare[2:]  # too short to count
+    named = bare[:2] + b"\xff\xee\0\x0cAdobe\0\x64\0\0\0" + bare[2:]  # too short to be valid
     grey = without_adobe(encode(Image.new("CMYK", size, (128,) * 4)))
     images, status = served(CONFIG)([marked, bare, named, grey])
 
@@ -113,7 +113,7 @@ def test_cmyk_without_adobes_segment_is_inverted_too(
     cut = bare[: len(bare) // 2] + b"\xff\xd9"
     assert served(CONFIG)([cut])[1].tolist() == [CORRUPT]
     if size == (97, 61):
-        # Pillow and browsers take every CMYK JPEG for an inverted one.
+        # Pillow and browsers treat every CMYK JPEG as inverted.
         assert np.abs(pixels(bare).astype(int) - pillow(bare)).mean() < 2
 
 

@@ -1,4 +1,4 @@
-"""Whatever the bytes: no error, a status for every row, and an unharmed batch-mate."""
+"""Random bytes give a status per row, never an error, and do not affect other rows."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ ANYTHING = settings(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A real file, a few bytes of which are others, are gone, or are there twice."""
+    """A real file with a few bytes changed, removed or repeated."""
     data = bytearray(draw(st.sampled_from(FILES)))
-    # Headers are where most can be done: half of the changes are made there.
+    # Make half of the changes in the header, where they have the most effect.
     near, anywhere = st.integers(0, min(len(data), 700) - 1), st.integers(0, len(data) - 1)
     for at, value in draw(st.lists(st.tuples(near | anywhere, st.integers(0, 255)), max_size=8)):
         data[at] = value

@@ -1,4 +1,4 @@
-"""What is refused because of its header, before any pixel is decoded."""
+"""Files that are refused by their header, before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_header_that_claims_too_many_pixels_is_too_large(kind: str) -> None:
     batch = [claim(60_000, 60_000), claim(9_000, 8_000), claim(1_200, 65_000)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert served(CONFIG)(batch)[1].tolist() == [TOO_LARGE] * 3
-    # 60000 x 60000 pixels would be 10 GB; kilobytes are counted here.
+    # 60000 x 60000 pixels would take 10 GB; the limit here is in kilobytes.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
@@ -69,7 +69,7 @@ def test_limits_are_inclusive() -> None:
     config = PreprocessConfig(height=48, width=64, max_pixels=2001, max_image_bytes=9000)
     kinds = ("JPEG", "PNG", "GIF", "BMP")
     batch = [encode(photo(69, 29), kind) for kind in kinds]
-    # Trailing bytes are no part of an image, but they are sent.
+    # Trailing bytes are not part of the image, but they count because they are sent.
     padded = [image.ljust(9000, b"\0") for image in batch]
     assert served(config)(batch + padded)[1].tolist() == [OK] * 8
     larger = [encode(photo(1001, 2), kind) for kind in kinds]
@@ -89,7 +89,7 @@ def test_the_thumbnail_inside_a_jpeg_is_not_what_is_measured() -> None:
 
 def test_a_jpeg_cannot_hide_its_size_behind_stray_bytes() -> None:
     good = encode(photo())
-    # libjpeg passes over them, and so does the guard.
+    # libjpeg skips them, and so does the check.
     for stray in (b"\0" * 30, b"\xff\xff\xff", b"\xff\0\xc0\xff\0"):
         image = good[:20] + stray + good[20:]
         bomb = jpeg_claiming(60_000, 60_000)
@@ -97,7 +97,7 @@ def test_a_jpeg_cannot_hide_its_size_behind_stray_bytes() -> None:
         assert served(CONFIG)([image, bomb])[1].tolist() == [OK, TOO_LARGE]
     small, large = jpeg_claiming(8, 8), jpeg_claiming(60_000, 60_000)
     at, end = (small.index(marker) for marker in (b"\xff\xc0", b"\xff\xc4"))
-    # Two frame headers: whichever the decoder takes, nothing is decoded on the other's word.
+    # With two frame headers, the check must not rely on one and the decoder on the other.
     both = large[:at] + small[at:end] + large[at:]
     assert served(CONFIG)([both])[1][0] in (CORRUPT, TOO_LARGE)
 

@@ -1,4 +1,4 @@
-"""No small file costs a fortune, and what looks hostile but is sound is decoded."""
+"""No small file is expensive, and unusual but intact files are decoded."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_no_file_costs_more_than_a_bounded_time_and_memory() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     files = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(files) > 500
-    # Several times what was ever seen, and a small part of what such files can cost unguarded:
+    # Several times the highest measurement, and a small part of the cost without the checks:
     # 5 seconds and 2 GiB for 83 bytes.
     assert [file for file in files if file["seconds"] > 4] == []
     assert [file for file in files if file["mebibytes"] > 200] == []
@@ -63,7 +63,7 @@ def test_a_png_chunk_beyond_the_end_of_the_file_is_corrupt(kind: bytes) -> None:
     lies = [chunk(kind, b"a\0b", claims=length) for length in (4, 0x3FFFFFFF, 0x7FFFFFFF)]
     batch = [start(1, 1) + lie + pixels + END for lie in lies]
     batch += [start(1, 1) + pixels + lie + END for lie in lies]
-    # A length that swallows what follows, up to the end of the file.
+    # A length that covers the rest of the file.
     batch.append(start(1, 1) + pixels + chunk(kind, b"a\0b", claims=3 + 12))
     assert served(CONFIG)([*batch, start(1, 1) + pixels + END])[1].tolist() == [CORRUPT] * 7 + [OK]
 
@@ -108,13 +108,13 @@ def test_a_png_is_decoded_unless_an_unknown_chunk_must_be_known() -> None:
 
 def test_a_png_with_more_packed_than_its_pixels_can_need_is_corrupt() -> None:
     tail = start(1, 1) + chunk(b"IDAT", zeros(100_000_000)) + END
-    # Of one bit a pixel: a byte a pixel is eight times what it can need.
+    # With one bit per pixel, a byte per pixel is eight times the maximum.
     noise = zlib.compress(np.random.default_rng(0).bytes(640 * 640), 0)
     bits = start(640, 640, bits=1, colours=0) + chunk(b"IDAT", noise) + END
     assert served(CONFIG)([tail, bits])[1].tolist() == [CORRUPT, CORRUPT]
 
 
-# Adam7: the first column and row of each pass, and how far apart they are.
+# Adam7: first column and row of each pass, and their distances.
 PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
 PASSES.append((0, 1, 1, 2))
 
@@ -154,7 +154,7 @@ def test_a_jpeg_of_too_many_scans_for_its_pixels_is_too_large(mode: str) -> None
     config = PreprocessConfig(height=48, width=64, max_pixels=limit)
     batch = [with_scans(picture, -1, times) for times in (0, 32 - scans, 33 - scans, 5000)]
     assert served(config)(batch)[1].tolist() == [OK, OK, TOO_LARGE, TOO_LARGE]
-    # A picture far from the limit may have more.
+    # A picture far below the limit may have more.
     batch = [with_scans(picture, -1, times) for times in (512 - scans, 513 - scans)]
     assert served(CONFIG)(batch)[1].tolist() == [OK, TOO_LARGE]
 
@@ -197,7 +197,7 @@ def test_a_scan_counts_once_for_each_of_its_components() -> None:
 def test_scans_of_one_component_each_count_as_well() -> None:
     picture, grey = encode(PHOTO, subsampling=0), encode(PHOTO.convert("L"))
     scan = picture.index(b"\xff\xda\0")
-    # Of the same tables. Without data, the other two components say that there is no colour.
+    # With the same tables. Without data, the other two components are grey.
     one = grey[grey.index(b"\xff\xda\0") : -2]
     two, three = (b"\xff\xda\0\x08\x01" + at + b"\x11\0\x3f\0" + bytes(8) for at in (b"\2", b"\3"))
     config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
@@ -240,7 +240,7 @@ def test_only_frames_with_huffman_codes_of_8_bits_are_decoded() -> None:
         if code == 0xC2:
             scans = scan([1], 0, 0, 0, bytes(9)) + scan([1], 1, 63, 0, bytes(9))
         batch = [head + scans + b"\xff\xd9"]
-        # A second frame, before the scan or after it, never decides what is decoded.
+        # A second frame, before or after the scan, never changes the result.
         more = frame(0xC0, 16, 16, [(1, 1)])
         batch += [head + more + scans + b"\xff\xd9", head + scans + more + b"\xff\xd9"]
         batch.append(b"\xff\xd8" + TABLES + frame(code, 16, 16, [(1, 1)], 12) + scans + b"\xff\xd9")
@@ -263,7 +263,7 @@ def test_a_jpeg_whose_height_comes_after_its_scan_is_corrupt() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_header_makes_a_file_cost_more() -> None:
-    """23,000 files: every frame, marker, depth and size of code, in combinations."""
+    """23,000 files with combinations of every frame, marker, depth and code size."""
     command = [sys.executable, "-m", "tests.exporter.preprocess.measure_hostile", "--headers"]
     command += ["--side", "256", "--bytes", "5000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
@@ -329,7 +329,7 @@ def test_a_progressive_jpeg_without_all_its_scans_is_corrupt() -> None:
     starts = [at for at in range(len(whole)) if whole.startswith(b"\xff\xda\0", at)]
     batch = [whole[:at] + b"\xff\xd9" for at in starts[1:]]
     assert served(CONFIG)([*batch, whole])[1].tolist() == [CORRUPT] * len(batch) + [OK]
-    # Cut inside the last scan, the lower part lacks the last bit of its fine detail.
+    # If it is truncated inside the last scan, the lower part lacks its last bit of fine detail.
     image, _ = served(CONFIG)([whole])
     late = whole[: starts[-1] + 60] + b"\xff\xd9"
     rows, status = served(CONFIG)([late])

@@ -1,4 +1,4 @@
-"""EXIF orientation: however a camera stored it, the upright picture is seen."""
+"""EXIF orientation: the network sees the upright picture, however a camera stored it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_all_eight_values_in_both_byte_orders_give_the_upright_jpeg(order: str) 
         batch.append(with_exif(stored, exif(value, order), after_jfif=False))
     expected = resized(PHOTO, 48, 64)
     for row in pixels(*batch):
-        # Two encodings of one picture differ a little, two pictures a lot.
+        # Two encodings of one picture differ slightly, two pictures strongly.
         assert np.abs(row - expected).mean() < 0.01
 
 

@@ -1,4 +1,4 @@
-"""Batches: what each row says, and that no row has to do with another."""
+"""Batches: the status of each row, and the independence of rows."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_every_op_is_placed_on_the_cpu_and_is_as_old_as_promised(webp: bool) -> 
     for function in definition.library.function:
         nodes += function.node_def
     assert len(nodes) > 300
-    # What a function returns is handed on by nodes that have no device of their own.
+    # Nodes that pass on a function's results do not have a device.
     elsewhere = {node.op for node in nodes if not node.device.endswith("CPU:0")}
     assert elsewhere <= {"Identity", "NoOp"}
     assert ("DecodeWebP" in {node.op for node in nodes}) == webp

@@ -1,4 +1,4 @@
-"""The gate: what differs from its module is not published."""
+"""The parity gate: a version that differs from its module is not published."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_vector_of_another_length_fails_at_any_scale(precision, scale):
     limit = {"float32": 1e-3}.get(precision, 0.1)
 
     assert not compare(theirs * np.float32(1 + 1.2 * limit), theirs, precision=precision).passed
-    if scale < 1e-1:  # at 1 the absolute bound is the narrower one
+    if scale < 1e-1:  # at 1 the absolute limit is stricter
         assert compare(theirs * np.float32(1 + 0.8 * limit), theirs, precision=precision).passed
 
 
@@ -98,7 +98,7 @@ def test_another_shape_is_another_module():
 def test_a_network_that_came_out_wrong_is_not_published(
     tmp_path, tf2_module, monkeypatch, capsys, precision
 ):
-    """An error in folding: the network of another module of the same shape."""
+    """Simulate an error in folding with the network of another module of the same shape."""
     from featurewire_exporter.graph.freeze import freeze
     from featurewire_exporter.source.module import load_module
     from tests.exporter.modules import write_tf2_module
@@ -180,7 +180,7 @@ def test_features_far_below_one_keep_their_direction(tmp_path, scale):
 
 
 def _write_rescaling_module(directory) -> str:
-    """It expects pixels from 0 to 255, as many of Keras' networks do."""
+    """The module expects pixels from 0 to 255, like many networks of Keras."""
     random = np.random.default_rng(0)
     kernel = random.normal(size=[3, 3, 3, 8]).astype(np.float32)
     bias = random.normal(size=[8]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Pictures of a folder, and views of them."""
+"""Pictures in a folder, and views of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search finds, of vectors whose answers are known."""
+"""Recall of searches in vectors with known answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loopback HTTP server that answers as the hub does, well and badly."""
+"""A loopback HTTP server that imitates the hub, with and without faults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 
 def archive_of(directory: Path, *, mode: Literal["w:gz", "w"] = "w:gz") -> bytes:
-    """A module as the hub packs it: members relative to `./`."""
+    """A module packed like the hub's archives: members relative to `./`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
         archive.add(directory, arcname="./")
@@ -23,7 +23,7 @@ def archive_of(directory: Path, *, mode: Literal["w:gz", "w"] = "w:gz") -> bytes
 
 
 def archive_with(member: str, content: bytes = b"x", **fields) -> bytes:
-    """An archive of one member with any name and type."""
+    """An archive with one member of any name and type."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         info = tarfile.TarInfo(member)
@@ -35,13 +35,13 @@ def archive_with(member: str, content: bytes = b"x", **fields) -> bytes:
 
 
 class Hub:
-    """What the server knows: answers by path, and the requests it got."""
+    """The state of the server: answers by path, and received requests."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.archives: dict[str, bytes] = {}
         self.aliases: dict[str, str] = {}
-        """Paths that are answered as another one is."""
+        """Paths with the same answer as another path."""
         self.requests: list[str] = []
         self.release = threading.Event()
 
@@ -53,9 +53,9 @@ class Hub:
 
 @contextmanager
 def running_hub() -> Iterator[Hub]:
-    """Paths below `/moved` redirect, `/slow` trickles, `/broken` closes half-way with a length,
-    `/chunked` half-way without, `/silent` sends nothing more after its headers, and `/held` waits
-    for `release` there."""
+    """Paths below `/moved` redirect, and `/slow` sends slowly. `/broken` closes half-way with a
+    length, `/chunked` half-way without one. `/silent` sends only headers, and `/held` then waits
+    for `release`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""Fetching modules: from a server that answers as the hub does, from archives, from folders."""
+"""Fetching modules from an imitation of the hub, from archives and from folders."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_module_is_whole_after_a_transfer_that_broke_off(hub, tf1_module, tmp_
 
 
 def test_a_transfer_that_breaks_off_between_members_is_noticed(hub, tf1_module, tmp_path):
-    """Its part of the archive reads as a whole one: only the missing end tells."""
+    """The received part of the archive looks complete; only its end is missing."""
     whole = archive_of(tf1_module)
     tar = gzip.decompress(whole)
     with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
@@ -136,7 +136,7 @@ FETCH = """if True:
 
 @contextmanager
 def fetching(handle: str, tmp_path: Path, cache: Path) -> Iterator[subprocess.Popen]:
-    """Another process, which is in the middle of a download."""
+    """Another process in the middle of a download."""
     argv = [sys.executable, "-c", FETCH, handle, str(tmp_path)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -333,7 +333,8 @@ def test_a_checkpoint_hints_at_the_option_for_it(tmp_path, name):
 
 
 def test_a_bucket_is_read_through_tensorflows_file_system(monkeypatch, tmp_path):
-    """No bucket can be reached in a test: what is checked is that `gs://` goes there."""
+    """Tests cannot reach a bucket, so this checks only that `gs://` uses TensorFlow's file
+    system."""
     asked = []
 
     def exists(path: str) -> bool:

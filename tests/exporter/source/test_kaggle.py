@@ -1,4 +1,4 @@
-"""Handles that lead to a page of Kaggle, fetched by kagglehub from a loopback server."""
+"""Handles of Kaggle pages, fetched by kagglehub from a loopback server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ FETCH = """if True:
 
 @pytest.fixture
 def proxy(tf1_module) -> Iterator[str]:
-    """An HTTP proxy that is tfhub.dev, which has moved, and Kaggle, with its API on localhost."""
+    """An HTTP proxy that imitates tfhub.dev, which redirects, and Kaggle, with its API on
+    localhost."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""Reading modules: every format, nothing assumed, one line for what is none."""
+"""Reading modules in every format, with one line for folders that are not modules."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_inference_variant_is_taken_whatever_the_order(tmp_path, pixels, ord
 
 
 def test_the_train_variant_would_mix_batch_mates(tf1_module, pixels):
-    """So that the test above can fail."""
+    """Prove that the test above can fail."""
     train = tf.saved_model.load(str(tf1_module), tags=["train"]).signatures["default"]
 
     together = train(tf.constant(pixels))["default"][:1]
@@ -87,7 +87,7 @@ def test_a_savedmodel_that_is_not_callable_is_read_by_its_signature(tmp_path):
 
 
 def test_a_tensorflow_1_savedmodel_is_read_by_its_signature(tmp_path, pixels):
-    """As `simple_save` wrote it: the tag `serve`, reference variables, no tfhub_module.pb."""
+    """Written by `simple_save`: the tag `serve`, reference variables, no tfhub_module.pb."""
     tf1 = tf.compat.v1
     with tf.Graph().as_default(), tf1.Session() as session:
         images = tf1.placeholder(tf.float32, [None, *SIZE, 3])
@@ -118,8 +118,8 @@ def test_another_size_than_the_modules_own_is_refused(tf2_module, tf1_module):
 
 
 def _with_signatures(directory: Path, *names: str, dtype: tf.DType = tf.float32) -> str:
-    """A module without `__call__`; each signature gives the means of the colours times its place,
-    and one named `words` takes strings."""
+    """A module without `__call__`. Each signature returns the colours' means times its position,
+    and the one named `words` takes strings."""
     module = tf.Module()
 
     def signature(place: int):
@@ -324,7 +324,7 @@ AUGMENTATIONS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_a_keras_layer_that_augments_is_refused_by_name(tmp_path, name):
-    """Keras' own export leaves these layers at work."""
+    """Keras' own export keeps these layers active."""
     _keras_model(AUGMENTATIONS[name](name)).export(str(tmp_path / "m"), verbose=False)
 
     with pytest.raises(ModuleError, match=rf"its layer {name}\S* \(.*training=False\)") as caught:
@@ -349,7 +349,7 @@ def test_a_keras_model_saved_for_inference_is_frozen_with_such_layers(tmp_path, 
 
 
 def _counting_module(*, used: bool):
-    """A module that counts its calls, and whose vectors depend on the count where it is used."""
+    """A module that counts its calls; with `used`, its vectors depend on the count."""
 
     class Module(tf.Module):
         def __init__(self) -> None:
@@ -371,7 +371,7 @@ def test_a_variable_that_no_vector_depends_on_may_change(tmp_path):
 
     network = freeze(load_module(str(tmp_path / "m")))
     assert not [node.op for node in network.graph_def.node if node.op.startswith("Assign")]
-    # The graph can be imported, which one that assigns to a constant cannot.
+    # The graph can be imported; a graph that assigns to a constant cannot.
     np.testing.assert_allclose(run_frozen(network, np.ones([2, 8, 8, 3])), 1)
 
 
@@ -383,7 +383,7 @@ def test_a_variable_that_changes_the_vectors_is_refused(tmp_path):
 
 
 def test_a_layer_that_draws_with_a_counted_seed_is_refused_by_name(tmp_path):
-    """As Keras' layers that augment do it."""
+    """Draw random numbers like Keras' augmentation layers."""
 
     class Module(tf.Module):
         def __init__(self) -> None:
@@ -404,7 +404,7 @@ def test_a_layer_that_draws_with_a_counted_seed_is_refused_by_name(tmp_path):
 
 
 def test_random_numbers_in_a_branch_that_is_never_taken_do_no_harm(tmp_path):
-    """As dropout leaves them in networks that ask while they run whether they are trained."""
+    """Random operations of dropout, in networks that check at run time whether they are trained."""
     training = tf.Variable(False)
 
     class Module(tf.Module):

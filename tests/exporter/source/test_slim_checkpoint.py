@@ -1,4 +1,4 @@
-"""TF-Slim checkpoints: the heads are ignored, everything else is accounted for by name."""
+"""TF-Slim checkpoints: heads are ignored, and all other variables must match by name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def refusal(checkpoint: str, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def checkpoint(stand_in_module, tmp_path_factory) -> str:
-    """The stand-in's weights as TF-Slim's training saves them: with heads and a step."""
+    """The stand-in's weights in TF-Slim's training format, with heads and a step."""
     reader = tf.train.load_checkpoint(str(stand_in_module / "variables" / "variables"))
     tensors = {name: reader.get_tensor(name) for name in variable_shapes()}
     tensors |= zeros(HEADS) | {"global_step": np.array(7, np.int64)}
@@ -87,7 +87,7 @@ def test_missing_and_surplus_variables_are_named(tmp_path):
 
 
 def test_a_checkpoint_of_one_file_is_read(stand_in_module, tmp_path):
-    """As TensorFlow wrote them before 2017 (its first format)."""
+    """A checkpoint in TensorFlow's first format, from before 2017."""
     reader = tf.train.load_checkpoint(str(stand_in_module / "variables" / "variables"))
     values = {name: reader.get_tensor(name) for name in variable_shapes()}
     path = str(tmp_path / "inception_resnet_v2_2016_08_30.ckpt")

@@ -174,13 +174,13 @@ def test_it_is_the_network_of_keras_with_the_same_weights(module, images):
 
 
 def _scopes_with_norm(values) -> list[str]:
-    """Scopes of normalised convolutions in the order of their making."""
+    """Scopes of normalised convolutions in the order of their creation."""
     scopes = [name.rsplit("/", 1)[0] for name in variable_shapes() if name.endswith("/weights")]
     return [scope for scope in scopes if f"{scope}/BatchNorm/beta" in values]
 
 
 def _numbered(layer) -> tuple[int, int]:
-    """Keras numbers unnamed layers as it makes them."""
+    """Keras numbers unnamed layers in the order of their creation."""
     if layer.name == "conv_7b":
         return (1, 0)
     match = re.fullmatch(r"conv2d(?:_(\d+))?", layer.name)

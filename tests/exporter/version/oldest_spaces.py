@@ -1,8 +1,8 @@
-"""Run by another TensorFlow, with the exporter and the tests on its path: name vector spaces.
+"""Compute vector spaces in another TensorFlow, with the exporter and the tests on its path.
 
 usage: oldest_spaces.py SCRATCH_DIR MODULE_DIR...
 
-Prints a JSON object: the space of each module by its folder, and under `written` those of modules
+Prints a JSON object: the space of each module by folder, and under `written` the spaces of modules
 that this TensorFlow writes.
 """
 

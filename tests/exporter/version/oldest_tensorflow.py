@@ -1,8 +1,8 @@
-"""Run by the oldest TensorFlow: load versions as TensorFlow Serving does, and embed images.
+"""Load versions like TensorFlow Serving in the oldest TensorFlow, and embed images.
 
 usage: oldest_tensorflow.py VERSION_DIR IMAGE_DIR
 
-Prints a JSON list: for each file of IMAGE_DIR its status and vector. No import of ours.
+Prints a JSON list: status and vector of each file in IMAGE_DIR. Imports nothing of this project.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The published SavedModel, run in a TF1 Session as TensorFlow Serving runs it."""
+"""The published SavedModel in a TF1 Session, as in TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def test_the_learned_module_exports_at_its_own_size_and_dimension(
 
 
 def test_a_network_hurt_by_bfloat16_keeps_float32_activations(tmp_path, capsys, learned_module):
-    """EfficientNet-Lite0 ends at a cosine of 0.997 where everything is cast."""
+    """EfficientNet-Lite0 has a cosine of 0.997 if everything is cast."""
     arguments = [str(learned_module), str(tmp_path / "m"), "--precision", "bfloat16", "--json"]
     assert export(arguments) == 0
     manifest = json.loads(capsys.readouterr().out)["manifest"]

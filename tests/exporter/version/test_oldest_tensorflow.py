@@ -1,4 +1,4 @@
-"""A published version loads and gives the same vectors in the oldest TensorFlow it names."""
+"""A published version gives the same vectors in the oldest TensorFlow that it supports."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def oldest_python(tmp_path_factory) -> str:
-    """An interpreter with TensorFlow `OLDEST` and what reads modules, from the package index.
+    """An interpreter with TensorFlow `OLDEST` and the exporter's requirements, from the index.
 
-    `FEATUREWIRE_OLDEST_PYTHON` names one that is there already.
+    `FEATUREWIRE_OLDEST_PYTHON` gives an existing one.
     """
     if given := os.environ.get("FEATUREWIRE_OLDEST_PYTHON"):
         return given
@@ -100,7 +100,7 @@ def test_a_version_with_webp_needs_a_newer_tensorflow_and_says_so(
 
 
 def spaces(python: str, scratch: Path, *modules: Path) -> dict:
-    """What `oldest_spaces` prints under this interpreter."""
+    """The output of `oldest_spaces` in this interpreter."""
     scratch.mkdir()
     done = subprocess.run(
         [python, "-m", SPACES, str(scratch), *map(str, modules)],
@@ -129,6 +129,6 @@ def test_the_oldest_tensorflow_gives_modules_the_same_spaces(
     assert ours["tensorflow"] != theirs["tensorflow"]
     assert theirs["spaces"] == ours["spaces"]
     assert len(set(ours["spaces"].values())) == len(modules)
-    # The same code writes the same module, whichever TensorFlow runs it.
+    # The same code writes the same module in every TensorFlow.
     assert theirs["written"] == ours["written"]
     assert ours["written"]["tf2"] == ours["written"]["signed"] == ours["spaces"][str(tf2_module)]

@@ -1,4 +1,4 @@
-"""A version appears complete or not at all: killed, raced, or on a full disk."""
+"""A version appears complete or not at all, after a kill, a race or a full disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from featurewire_exporter.errors import PublishError
 from featurewire_exporter.version.publish import STAGING_PREFIX, Staging, next_version
 from tests.support import warm
 
-# A stand-in for the exporter that takes no second: it fills a version, and says where it is.
+# A fast imitation of the exporter, which writes a version and prints its path.
 EXPORTER = """
 import sys, time
 from pathlib import Path
@@ -149,7 +149,7 @@ def test_what_is_being_written_is_hidden_from_tensorflow_serving(tmp_path):
 
 
 def test_a_published_version_can_be_read_by_other_users(tmp_path):
-    """TensorFlow Serving's container runs as another user than the exporter."""
+    """TensorFlow Serving's container runs as a different user."""
     previous = os.umask(0o022)
     try:
         with Staging(tmp_path) as staging:
@@ -175,7 +175,7 @@ def test_a_killed_exporter_publishes_nothing_and_the_next_cleans_up(tmp_path, po
 
 
 def test_a_kill_at_any_moment_leaves_whole_versions_only(tmp_path):
-    """Killed after a delay that grows, from before the start to after the end."""
+    """Kill it after growing delays, from before the start to after the end."""
     seen = set()
     for step in range(12):
         base = tmp_path / str(step)
@@ -263,7 +263,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, tf2_module, caps
 
 
 def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module):
-    """The same where nothing can be mounted: the kernel refuses files above a limit."""
+    """Without mounting a file system: the kernel refuses files above a limit."""
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
@@ -282,7 +282,7 @@ def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module):
 
 @pytest.mark.slow
 def test_a_killed_export_leaves_no_version_and_the_next_cleans_up(tmp_path, tf2_module):
-    """The real command, killed while it writes the version."""
+    """Kill the real command during the write of the version."""
     base = tmp_path / "model"
     process = warm.start(
         ["-m", "featurewire_exporter", "export", str(tf2_module), str(base)],

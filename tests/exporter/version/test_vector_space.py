@@ -1,4 +1,4 @@
-"""What the name of a vector space covers, and what it does not."""
+"""Changes that the name of a vector space covers, and changes that it ignores."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def plain(images: tf.Tensor) -> tf.Tensor:
 
 
 def in_a_function(build: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """`build` as a function that the graph calls."""
+    """`build` as a function in the graph."""
     return tf.function(build, autograph=False)
 
 
 def conditional(images: tf.Tensor, *, above: float = 0.5, swapped: bool = False) -> tf.Tensor:
-    """Scaled by one constant for bright images and by another for dark ones."""
+    """Features scaled by one constant for bright images and another for dark ones."""
     values = (2.0, 3.0) if not swapped else (3.0, 2.0)
     bright = tf.reduce_mean(images) > above
     branches = [lambda: tf.constant(values[0]), lambda: tf.constant(values[1])]
@@ -231,7 +231,7 @@ def test_a_module_behind_exchanged_channels_is_another_space(
     names = {vector_space(network, settings) for network in networks}
     assert {scheme_of(name) for name in names} == {"graph-1"}
     assert len(names) == 2
-    # The older scheme, under which published versions keep their names, took both for one.
+    # The older scheme, which published versions keep, gives both the same name.
     older = {vector_space(network, settings, scheme="weights-1") for network in networks}
     assert {scheme_of(name) for name in older} == {"weights-1"}
     assert len(older) == 1
