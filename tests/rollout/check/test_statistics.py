@@ -60,7 +60,8 @@ def jittered(rows, chance, scale=3e-3):
     return rows * (1 + scale * chance.standard_normal(rows.shape))
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [20, 100])
 def test_a_version_compared_with_itself_rarely_fails(count):
     outcomes = []
     for number in range(COMPARISONS):
@@ -73,7 +74,8 @@ def test_a_version_compared_with_itself_rarely_fails(count):
         assert outcomes.count("pass") >= 0.9 * COMPARISONS
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [10, 60])
 def test_a_version_exactly_at_a_limit_rarely_fails(count):
     """The hardest case that must still not fail: latency, and a share of images that change."""
     limits = Thresholds()

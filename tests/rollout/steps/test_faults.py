@@ -129,10 +129,10 @@ def other_op(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
-        ("variables/variables.data-00000-of-00001", cut),
-        ("variables/variables.index", Path.unlink),
+        pytest.param("variables/variables.data-00000-of-00001", cut, marks=pytest.mark.slow),
+        pytest.param("variables/variables.index", Path.unlink, marks=pytest.mark.slow),
         ("saved_model.pb", cut),
-        ("saved_model.pb", other_op),
+        pytest.param("saved_model.pb", other_op, marks=pytest.mark.slow),
     ],
 )
 def test_a_version_that_is_broken_ends_in_the_old_state(
