@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import warm
-from tests.support.shared import folder_of_the_run, once_for_all_workers
+from tests.support.process import all_versions
+from tests.support.shared import (
+    SharedServer,
+    folder_of_the_run,
+    once_for_all_workers,
+    server_for_all_workers,
+)
 from tests.support.stand_in import StandIn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,6 +177,23 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def published_manifest(published: Path) -> dict:
     return json.loads((published / "1" / "assets.extra" / "featurewire.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def tiny_server(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
+) -> Iterator[SharedServer]:
+    """`featurewire serve` with versions 1 and 2 of the model `tiny`, shared by all workers."""
+    import featurewire
+
+    def flags(folder: Path) -> list[str]:
+        return [f"--model_config_file={all_versions(folder, 'tiny', tiny_model)}"]
+
+    with server_for_all_workers(tmp_path_factory, "tiny", flags) as server:
+        with featurewire.Client(server.target, model="tiny", version=1) as client:
+            client.wait_until_ready(60)
+            client.with_options(version=2).wait_until_ready(60)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,11 @@ from typing import Any
 import featurewire
 from featurewire_rollout.check import CheckConfig, Report, Source, compare
 from tests.support.process import ServerProcess
+from tests.support.shared import SharedServer
 
 
 def compared(
-    server: ServerProcess,
+    server: ServerProcess | SharedServer,
     images: Path,
     stable: Mapping[str, Any],
     canary: Mapping[str, Any],

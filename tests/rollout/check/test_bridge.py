@@ -11,7 +11,8 @@ import pytest
 from featurewire_rollout.check import CheckConfig, Report, Thresholds, to_json
 from tests.rollout.check.comparing import compared
 from tests.support.models import write_turned_model
-from tests.support.process import ServerProcess, all_versions
+from tests.support.process import all_versions
+from tests.support.shared import SharedServer, server_for_all_workers
 
 IMAGES = 90
 LATENCY_APART = Thresholds(max_latency_ratio=1000.0)
@@ -27,20 +28,21 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory) -> Iterator[SharedServer]:
     """Version 2 has an exact bridge to 1; that of version 3 turns vectors elsewhere."""
-    folder = tmp_path_factory.mktemp("served")
-    base = folder / "turned"
-    write_turned_model(base, 1)
-    write_turned_model(base, 2, bridge_to=1)
-    write_turned_model(base, 3, bridge_to=1, turned_as=4)
-    config = all_versions(folder, "turned", base)
-    server = ServerProcess(f"--model_config_file={config}", log=folder / "log").start()
-    yield server
-    server.stop()
+
+    def flags(folder: Path) -> list[str]:
+        base = folder / "turned"
+        write_turned_model(base, 1)
+        write_turned_model(base, 2, bridge_to=1)
+        write_turned_model(base, 3, bridge_to=1, turned_as=4)
+        return [f"--model_config_file={all_versions(folder, 'turned', base)}"]
+
+    with server_for_all_workers(tmp_path_factory, "turned", flags) as server:
+        yield server
 
 
-def check(server: ServerProcess, images: Path, version: int) -> Report:
+def check(server: SharedServer, images: Path, version: int) -> Report:
     stable, canary = ({"model": "turned", "version": each} for each in (1, version))
     return compared(server, images, stable, canary, CheckConfig(thresholds=LATENCY_APART))
 
