@@ -1,4 +1,4 @@
-"""The commands against `featurewire serve`: the whole product, with a tiny model."""
+"""The commands with `featurewire serve`: the whole product, with a tiny model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One server process with the stand-in, small or full-size, and a client of it."""
+"""A server process with the small or full-size stand-in, and a client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODEL = "inception_resnet_v2"
 
 @pytest.fixture(scope="session")
 def service(stand_in: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
-    """`featurewire serve` with batching, as the Compose stack starts it."""
+    """`featurewire serve` with batching, as in the Compose stack."""
     flags = [
         f"--model_name={MODEL}",
         f"--model_base_path={stand_in.base_path}",
