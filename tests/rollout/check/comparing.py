@@ -1,4 +1,4 @@
-"""Two versions behind one server, compared as `rollout check` does."""
+"""Compares two versions on one server like `rollout check`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def compared(
     canary: Mapping[str, Any],
     config: CheckConfig,
 ) -> Report:
-    """Compare two versions. `stable` and `canary` are the options of their clients."""
+    """Compare two versions. `stable` and `canary` are their clients' options."""
     with (
         featurewire.Client(server.target, **stable) as old,
         featurewire.Client(server.target, **canary) as new,
