@@ -1,4 +1,4 @@
-"""The building blocks of other distributions' commands."""
+"""What commands of other distributions are made from."""
 
 from __future__ import annotations
 

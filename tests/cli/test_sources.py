@@ -1,4 +1,4 @@
-"""The files that a user's paths select."""
+"""Which files are meant by the paths that a user gives."""
 
 from __future__ import annotations
 

@@ -88,11 +88,6 @@ class Server:
 
 PHASES = [REFRESH * number / 7 for number in range(7)]
 """Seconds on the clock by which streams look, at the beginning: nothing may hang on it."""
-FEW_PHASES = [
-    PHASES[0],
-    PHASES[3],
-    *(pytest.param(phase, marks=pytest.mark.slow) for phase in PHASES[1:3] + PHASES[4:]),
-]
 
 
 def own(count, phase, **config):
@@ -109,8 +104,6 @@ def best(server, streams, seconds):
     return rate, min(flying for rates, flying in found if sum(rates) >= 0.97 * rate)
 
 
-SLOW_SERVERS = {"twenty workers", "twenty workers, requests of all sizes", "merges sixteen"}
-"""Their simulation takes seconds of a processor."""
 SERVERS: dict[str, tuple[dict[str, Any], int]] = {
     "one worker": ({}, 240),
     "one worker, a long way": ({"gap": 0.02}, 240),
@@ -125,12 +118,7 @@ SERVERS: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-def of_server(name, *about):
-    """A case about a server, slow if its simulation is."""
-    return pytest.param(name, *about, marks=[pytest.mark.slow] * (name in SLOW_SERVERS))
-
-
-@pytest.mark.parametrize("name", [of_server(name) for name in SERVERS])
+@pytest.mark.parametrize("name", SERVERS)
 def test_a_lone_stream_is_as_fast_as_the_best_fixed_window(name):
     settings, seconds = SERVERS[name]
     rate, fewest = best(Server(**settings), 1, seconds)
@@ -144,14 +132,14 @@ def test_a_lone_stream_is_as_fast_as_the_best_fixed_window(name):
 @pytest.mark.parametrize(
     ("name", "alike"),
     [
-        of_server("one worker", 1.5),
-        of_server("two workers", 1.5),
-        of_server("twenty workers", 1.5),
-        of_server("merges two, no gain", 1.5),
-        of_server("merges four, a third faster", 1.5),
+        ("one worker", 1.5),
+        ("two workers", 1.5),
+        ("twenty workers", 1.5),
+        ("merges two, no gain", 1.5),
+        ("merges four, a third faster", 1.5),
         # All that is in flight goes as one batch: whose requests they are changes nothing that a
         # stream could see.
-        of_server("merges sixteen", 3.0),
+        ("merges sixteen", 3.0),
     ],
 )
 def test_streams_beside_each_other_share_alike(name, alike, streams):
@@ -172,7 +160,7 @@ def test_the_window_leaves_what_a_full_queue_refuses(phase):
     assert rate >= 0.9 * 4 * 16 / 0.1
 
 
-@pytest.mark.parametrize("phase", FEW_PHASES)
+@pytest.mark.parametrize("phase", PHASES)
 def test_the_window_follows_a_server_that_grows(phase):
     def grow(server):
         server.workers = 24
@@ -182,7 +170,7 @@ def test_the_window_follows_a_server_that_grows(phase):
     assert rate >= 0.9 * 24 * 16 / 0.105
 
 
-@pytest.mark.parametrize("phase", FEW_PHASES)
+@pytest.mark.parametrize("phase", PHASES)
 def test_the_window_goes_back_when_others_have_come(phase):
     server, windows = Server(workers=20), own(2, phase)
     server.run(windows, seconds=60, starts=(0, 61))

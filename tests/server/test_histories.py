@@ -14,14 +14,12 @@ import itertools
 import math
 import os
 import random
-from collections import deque
 
 import grpc
 import pytest
 
 from featurewire_server.batching.batch import Batch
 from featurewire_server.batching.config import BatchingConfig
-from featurewire_server.batching.policy import POLICY
 from featurewire_server.batching.queue import Queue
 from featurewire_server.batching.schedule import Schedule
 from featurewire_server.batching.task import Task, Terms
@@ -37,7 +35,10 @@ CONFIGS = [
     ),
     BatchingConfig(max_batch_size=32, timeout=0.05, max_enqueued_batches=10**6),
 ]
+SOME_ROWS = (1, 2, 3, 5, 8, 13, 32)
 NOISE = 0.3
+SETTLES_SECONDS, SETTLES_BATCHES = 2.0, 3
+"""After so long and so many batches of their normal time nobody is refused for what was before."""
 
 
 class History:
@@ -125,27 +126,23 @@ class History:
     def expect_answers(self) -> None:
         """Call with twice the time that is needed; soon all calls are answered."""
         machine, pick = self.machine, self.random
-        longest = max(self.alone(queue, max(self.rows)) for queue in self.queues)
-        began = machine.now
-        settles = max(2.0, 3 * (1 + NOISE) * longest * len(self.queues))
-        ends_at = began + 2 * settles + 8 * longest
+        longest = (1 + NOISE) * max(self.alone(queue, max(self.rows)) for queue in self.queues)
+        needed_batches = SETTLES_BATCHES * len(self.queues)
+        settled_at = machine.now + max(SETTLES_SECONDS, needed_batches * longest)
+        batches = len(machine.batches)
         expected: list[Task] = []
-        offered: dict[tuple[Queue, int], float] = {}
-        while machine.now < ends_at and len(expected) < 4:
+        while len(expected) < 4:
             queue, rows = pick.choice(self.queues), pick.choice((1, *self.rows))
             turns = machine.waiting * longest * (len(self.queues) - 1)  # of those who come later
-            needs = (1 + NOISE) * (machine.work() + turns + longest)
+            needs = (1 + NOISE) * machine.work() + turns + longest
             # Each is a caller of its own, so that nobody who comes later goes first.
             task = self.call(
                 queue, timeout=2 * needs + self.config.timeout, rows=rows, caller=object()
             )
-            size = queue.padded(min(rows, queue.largest))
-            last_as_slow = 3 * machine.fastest(queue, size)
-            settled_at = machine.now + max(settles, last_as_slow)
-            if machine.now >= offered.setdefault((queue, rows), settled_at):
+            measured = len(machine.batches) - machine.schedule.running - batches
+            if machine.now >= settled_at and measured >= needed_batches:
                 expected.append(task)
-            pause = max(pick.uniform(0.2, 1.2) * longest, (ends_at - began) / 12)
-            machine.run(machine.now + pause)
+            machine.run(machine.now + max(pick.uniform(0.2, 1.2) * longest, SETTLES_SECONDS / 4))
         machine.run(machine.now + 3600.0)
         answered = dict(machine.answered)
         for task in expected:
@@ -161,9 +158,6 @@ class Checked(Machine):
         super().__init__(schedule, seconds)
         self.history: History
         self.abnormal: set[Batch] = set()
-        self.idle_tasks: set[Task] = set()
-        self.recent: dict[Queue, deque] = {}
-        self._sizes: set[tuple[Queue, int]] = set()
 
     @property
     def running(self) -> set[Batch]:
@@ -193,8 +187,6 @@ class Checked(Machine):
 
     def add(self, queue: Queue, task: Task) -> bool:
         idle = not self.schedule.running and not self.schedule.waiting
-        if idle:
-            self.idle_tasks.add(task)
         task.outputs.add_done_callback(lambda _: self._ended(queue, task))
         admitted = super().add(queue, task)
         if idle and not admitted:
@@ -204,22 +196,12 @@ class Checked(Machine):
 
     def _ended(self, queue: Queue, task: Task) -> None:
         error = task.outputs.exception()
-        if not isinstance(error, ServingError) or error.reason != "time":
-            return
-        assert task not in self.idle_tasks, "an estimate drops a call of an idle server"
-        rows = min(task.left, queue.largest)
-        assert self.now + self.fastest(queue, rows) > task.deadline, "dropped without need"
-
-    def fastest(self, queue: Queue, rows: int) -> float:
-        """Seconds of a batch by the fastest of the last ones."""
-        recent = self.recent.get(queue, ())
-        if len(recent) < POLICY.recent_batches:
-            return 0.0
-        return min(each * min(1.0, rows / size) for size, each in recent)
+        dropped = isinstance(error, ServingError) and error.reason == "time"
+        assert not dropped, "an admitted call is dropped before its deadline"
 
     def started(self, batch: Batch) -> None:
         queue = batch.queue
-        expected = queue.estimate.proven(batch.size)
+        expected = queue.seconds(batch.size)
         start = self.now + self.schedule._running.left(self.now) - expected
         for piece in batch.pieces:
             deadline = piece.task.deadline
@@ -229,15 +211,11 @@ class Checked(Machine):
         assert 0 < batch.rows <= max(queue.largest, batch.pieces[0].rows)
 
     def ended(self, batch: Batch) -> None:
-        key = batch.queue, batch.size
-        counted = batch.queue.estimate._known_at.get(batch.size) == self.now
-        if key in self._sizes or counted:
-            recent = self.recent.setdefault(batch.queue, deque(maxlen=3 * POLICY.recent_batches))
-            recent.append((batch.size, batch.spent))
-        self._sizes.add(key)
-        sizes = [batch.queue.estimate.expected(rows) for rows in range(1, 40, 3)]
-        pairs = itertools.pairwise(sizes)
-        assert all(low <= high * (1 + 1e-9) for low, high in pairs), "more rows take less time"
+        estimate = batch.queue.estimate
+        sizes = [(estimate.expected(rows), estimate.least(rows, -math.inf)) for rows in SOME_ROWS]
+        for (low, least_low), (high, least_high) in itertools.pairwise(sizes):
+            assert low <= high * (1 + 1e-9), "more rows take less time"
+            assert least_low <= least_high * (1 + 1e-9), "more rows take less time"
 
     def why(self, task: Task) -> str:
         errors = [error.message for each, error in self.refused if each is task]

@@ -7,7 +7,7 @@ import pytest
 from featurewire_server.batching.batch import Batch
 from featurewire_server.batching.config import BatchingConfig
 from featurewire_server.batching.queue import Queue
-from featurewire_server.batching.schedule import Running
+from featurewire_server.batching.running import Running
 
 
 def new_batch(*, side_by_side: bool, seconds: float | None = 2.0) -> Batch:

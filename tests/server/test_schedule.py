@@ -78,7 +78,8 @@ def test_a_task_waits_for_one_batch_of_each_other_queue(arrivals, bulk, split, t
         schedule.add(queues[number], waiting[-1], now)
         others.setdefault(queues[number], Counter())
         start()
-    while running:
+    while running or schedule.waiting:
+        now = now if schedule.wake_at == math.inf else schedule.wake_at
         end()
     assert not others
     assert all(not task.left for task in waiting)
@@ -246,17 +247,24 @@ def test_a_batch_fits_the_deadlines_of_what_is_in_it() -> None:
     assert batch.size == 8
 
 
-def test_a_hopeless_task_is_dropped_when_a_batch_is_formed() -> None:
+def test_a_task_is_dropped_when_its_deadline_has_passed_and_not_before() -> None:
     queue, schedule = new_queue(), Schedule(threads=1)
     schedule.add(queue, new_task(rows=16), 0.0)
     running = schedule.next(0.0)
-    hopeless, other = new_task(timeout=3.1), new_task()
-    for task in (hopeless, other):
+    late, nearly_late, other = new_task(timeout=3.1), new_task(timeout=3.3), new_task()
+    for task in (late, nearly_late, other):
         schedule.add(queue, task, 0.0)
-    schedule.finished(running, 3.0)  # it took longer than it should
-    assert schedule.next(3.0).pieces[0].task is other
-    with pytest.raises(ServingError, match=r"needs about 0\.22 s .* had 0\.1 s left") as caught:
-        hopeless.outputs.result(0)
+    schedule.finished(running, 3.2)  # it took longer than it should
+    assert [piece.task for piece in schedule.next(3.2).pieces] == [nearly_late, other]
+    assert not schedule.waiting
+
+
+def test_a_refusal_says_how_long_an_answer_takes_and_how_long_the_call_had() -> None:
+    queue, schedule = new_queue(), Schedule(threads=1)
+    schedule.add(queue, new_task(rows=16), 0.0)
+    schedule.next(0.0)
+    with pytest.raises(ServingError, match=r"needs about 3\.0 s .* had 2\.0 s left") as caught:
+        schedule.add(queue, new_task(timeout=2.0), 0.0)
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert caught.value.reason == "time"
 
@@ -431,7 +439,6 @@ def test_nobody_is_late_for_waiting_for_a_closed_loop() -> None:
     end = 20.0 + SUBLINEAR[1]
     patience = POLICY.handover_seconds / 2
     task = new_task(20.1, timeout=end - 20.1 + queue.needed(1) + patience)
-    task.probe = True  # no refusal: what is tested comes later
     queue.lines[False].add(task)
     schedule._queues[queue] = None
     schedule.finished(running, end)

@@ -29,11 +29,11 @@ class BatchingConfig:
     split: bool = False
     """Let a task larger than a batch that runs, or than the room in one, run in several."""
     merge: bool = True
-    """False: no batching, each task runs by itself."""
+    """False: without batching, every task is a batch."""
 
     @classmethod
     def unbatched(cls) -> BatchingConfig:
-        """Each task by itself, of any size, as many as come."""
+        """Every task is a batch of any size, with no limit on the queue."""
         return cls(max_batch_size=1 << 31, max_enqueued_batches=1 << 31, merge=False)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The numbers that the schedule goes by."""
+"""The constants of the schedule."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Every tuning constant of the package, with its unit and the reason for its value."""
+    """All tuning constants of this package, with their units and the reasons for their values."""
 
     margin: float = 0.2
     """Fraction by which a batch may take longer than expected. A promise that is not kept costs
     more than a refusal, and the batch that overlaps this one slows it down."""
     recent_batches: int = 3
-    """Batches of one size whose times count. With the median of three, one that was held up changes
-    nothing, and a machine that has changed is known after two."""
+    """Number of batches whose times count. With the median of three, one delayed batch changes
+    nothing, and two batches show that the machine has changed."""
     recent_seconds: float = 2.0
-    """For this long, or for the time of `recent_batches` if that is longer, a measurement may
-    refuse calls without being repeated, and a refusal means overload. Nobody should be refused for
-    longer on hearsay."""
+    """Age of the measurements that may refuse a call, in addition to the last `recent_batches`: a
+    disturbance is soon forgotten. Also how long a queue counts as overloaded after a refusal."""
     handover_seconds: float = 0.02
     """How early the next batch starts before the running one ends, which is time to decode a batch.
-    Callers of a closed loop come back within this time after it has ended."""
+    Callers in a closed loop come back within this time."""
     bulk_share: float = 0.2
-    """Fraction of the time that bulk gets while interactive tasks wait as well."""
+    """Fraction of the time for bulk if interactive tasks are waiting also."""
     bulk_seconds: float = 1.3
     """Longest batch of bulk while interactive calls come: a caller then waits for 0.7 s on
     average, and batches are still large enough to be fast."""
@@ -33,10 +32,6 @@ class Policy:
     idle_queues: int = 64
     """Queues of a version that keep their measurements while nothing waits in them. Callers make a
     queue per set of outputs, and must not fill the memory with them."""
-
-    def recent(self, batch_seconds: float) -> float:
-        """Seconds for which a measurement of such a batch counts."""
-        return max(self.recent_seconds, self.recent_batches * batch_seconds)
 
 
 POLICY = Policy()

@@ -90,7 +90,7 @@ class BatchScheduler:
 
 
 class Runner:
-    """An engine behind queues; its fields are guarded by the scheduler's condition."""
+    """An engine and its queues. The scheduler's condition guards the fields."""
 
     def __init__(
         self,
@@ -140,9 +140,9 @@ class Runner:
 
     @contextmanager
     def _queued(self, key: Key, task: Task) -> Iterator[None]:
-        """Let a task wait in its queue, from where it goes when its caller does.
+        """Add a task to its queue, and remove it if its caller leaves.
 
-        Its rows count among those in flight meanwhile: what a fleet is scaled by.
+        In the meantime its rows count as in flight, a metric for scaling a fleet.
         """
         scheduler = self._scheduler
         self._metrics.observe_rows_inflight(model=self._name, change=task.rows)
@@ -213,7 +213,7 @@ class Runner:
         return batch.size - (refused_rows(values) if self._independent else 0)
 
     def close(self) -> None:
-        """Wait for the batch that runs for callers who have left, then free the engine."""
+        """Wait until running batches have ended, then free the engine."""
         with self._scheduler.changed:
             for queue in self.queues.values():
                 self._scheduler.schedule.forget(queue)
@@ -235,5 +235,5 @@ def _patience(batch: Batch) -> Patience:
 
 
 def _key(signature_name: str, outputs: Sequence[str]) -> Key:
-    # Sorted, so that no order of a caller's makes a queue of its own, here or in the engine.
+    # Sorted, so that a different order of outputs does not need another queue.
     return signature_name, tuple(sorted(set(outputs)))

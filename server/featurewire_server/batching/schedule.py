@@ -1,6 +1,6 @@
-"""What runs next: the policy over all queues of all versions. No threads, no clock, no engine.
+"""Decides which batch runs next, over all queues of all versions, without threads or a clock.
 
-docs/server.md describes the policy under "Who goes first" and "Overload".
+docs/server.md describes the policy under "Scheduling" and "Overload".
 """
 
 from __future__ import annotations
@@ -8,86 +8,35 @@ from __future__ import annotations
 import math
 
 from featurewire_server.batching import forming
-from featurewire_server.batching.admission import admit, too_little_time
-from featurewire_server.batching.batch import Batch
+from featurewire_server.batching.admission import admit
+from featurewire_server.batching.batch import Batch, Piece
 from featurewire_server.batching.policy import POLICY
 from featurewire_server.batching.queue import Line, Queue
+from featurewire_server.batching.running import Running
 from featurewire_server.batching.task import Task, TaskTooLarge
 
 ROUNDING = 1e-6
 """Seconds by which sums of times may differ."""
 
-Turn = tuple[Queue, Line]
-
-
-class Running:
-    """Batches that share the machine.
-
-    Each is charged with the time for which it has the machine to itself: engines compute batches
-    side by side, each with its part of the machine, or one after the other. Either way all have
-    ended when what is left of each has passed.
-    """
-
-    def __init__(self) -> None:
-        self._batches: dict[Batch, None] = {}
-        self._charged_at = 0.0
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def count(self, *, merge: bool) -> int:
-        """Batches with batching, or without."""
-        return sum(batch.queue.config.merge == merge for batch in self._batches)
-
-    def interactive_rows(self, queue: Queue) -> int:
-        batches = (batch for batch in self._batches if batch.queue is queue and not batch.bulk)
-        return sum(batch.rows for batch in batches)
-
-    def start(self, batch: Batch, now: float) -> None:
-        self._charge(now)
-        self._batches[batch] = None
-
-    def end(self, batch: Batch, now: float) -> None:
-        """`batch.spent` then says what it took by itself."""
-        self._charge(now)
-        del self._batches[batch]
-
-    def left(self, now: float) -> float:
-        """Seconds until all that runs has ended, as far as it is known by now."""
-        self._charge(now)
-        expected = (
-            (batch.queue.estimate.proven(batch.size), batch.spent) for batch in self._batches
-        )
-        return sum(max(seconds - spent, 0.0) for seconds, spent in expected)
-
-    def _charge(self, now: float) -> None:
-        computing = self._computing()
-        for batch in computing:
-            batch.spent += (now - self._charged_at) / len(computing)
-        self._charged_at = now
-
-    def _computing(self) -> list[Batch]:
-        """Of those that compute one after the other, the others decode or wait."""
-        first = next((batch for batch in self._batches if not batch.queue.side_by_side), None)
-        return [batch for batch in self._batches if batch is first or batch.queue.side_by_side]
-
 
 class Schedule:
-    """Holds what waits and what runs. `now` is in seconds, of any clock, and never goes back."""
+    """The waiting tasks and the running batches. `now`: seconds of any monotonic clock."""
 
     def __init__(self, *, threads: int, unbatched: int = 1) -> None:
-        """`threads`: batches that run at once; `unbatched`: tasks without batching in addition."""
+        """`threads`: batches that run at once; `unbatched`: additional tasks without batching."""
         self._most = {True: threads, False: unbatched}
         self._queues: dict[Queue, None] = {}
-        """Those in which something waits."""
+        """Queues with waiting tasks."""
         self._running = Running()
-        self._count = 0
-        """All tasks that came and all batches that started."""
+        self._batches = 0
+        """Number of batches that have started."""
+        self._ended_at: list[float] = []
+        """When the last batches ended."""
         self._deficit = 0.0
-        """Seconds of its share that bulk has not had."""
+        """Seconds that bulk is owed of its share (deficit round robin)."""
         self._interactive_at = -math.inf
         self.wake_at = math.inf
-        """When to ask `next` again though nothing has happened; set by it."""
+        """When to call `next` again if nothing happens before; set by `next`."""
 
     @property
     def running(self) -> int:
@@ -98,57 +47,68 @@ class Schedule:
         return bool(self._queues)
 
     def add(self, queue: Queue, task: Task, now: float) -> None:
-        """Let a task wait.
+        """Add a task to its queue.
 
-        Raises INVALID_ARGUMENT for a task too large, RESOURCE_EXHAUSTED where it cannot be
-        answered in time, UNAVAILABLE where its queue is full.
+        Raises INVALID_ARGUMENT for a task larger than a batch, RESOURCE_EXHAUSTED if its answer
+        would be late, UNAVAILABLE if its queue is full.
         """
         if task.rows > queue.config.max_batch_size:
             raise TaskTooLarge(task.rows, queue.config.max_batch_size)
-        self._admit(queue, task, now)
+        self.check(queue, task, now)
         queue.make_room(task)
-        self._count += 1
-        task.order = self._count
+        queue.lines[task.bulk].add(task)
+        self._queues[queue] = None
         if not task.bulk:
             self._interactive_at = now
             queue.loop.came(task.rows, now)
-        queue.lines[task.bulk].add(task)
-        self._queues[queue] = None
 
     def check(self, queue: Queue, task: Task, now: float) -> None:
-        """Raise RESOURCE_EXHAUSTED if a task like `task`, which is announced, would be refused."""
-        self._admit(queue, task, now, announced=True)
+        """Raise RESOURCE_EXHAUSTED if `task` would be refused now."""
+        since = self._since(now)
+        busy = self._running.left(now, since) if self._running else None
+        admit(queue, task, self._queues, busy=busy, now=now, since=since)
 
-    def _admit(self, queue: Queue, task: Task, now: float, *, announced: bool = False) -> None:
-        busy = self._running.left(now) if self._running else None
-        admit(queue, task, self._queues, busy=busy, now=now, announced=announced)
+    def _since(self, now: float) -> float:
+        """The earliest end of the batches that may refuse a call.
+
+        The last three batches always count, or three per queue if several take turns.
+        """
+        recent = POLICY.recent_batches * max(len(self._queues), 1)
+        ended_at = self._ended_at[-recent:]
+        return min([now - POLICY.recent_seconds, *ended_at[:1]])
 
     def remove(self, queue: Queue, task: Task) -> None:
-        """Nobody waits for it any more."""
+        """Remove a task whose caller has left."""
         queue.lines[task.bulk].remove(task)
         self._tidy(queue)
 
     def forget(self, queue: Queue) -> None:
-        """A queue whose version goes."""
+        """Remove all tasks of a queue whose version is unloaded."""
         for line in queue.lines.values():
             for task in list(line.tasks):
                 line.remove(task)
         self._tidy(queue)
 
     def next(self, now: float) -> Batch | None:
-        """The batch to start now, which then counts as running; None: see `wake_at`."""
+        """The batch that starts now, or None until `wake_at`."""
         self.wake_at = math.inf
-        while (turn := self._whose_turn(now)) is not None:
-            batch = self._form(*turn, now)
-            if batch is not None:
-                self._start(batch, now)
-                return batch
+        while (line := self._whose_turn(now)) is not None:
+            start = now + self._running.left(now)
+            pieces = forming.choose(
+                line, most=self._most_rows(line, now), now=now, start=start, since=self._since(now)
+            )
+            for task in [task for task in line.tasks if not task.alive(now)]:
+                line.remove(task)
+            if pieces:
+                return self._start(line, pieces, now)
+            self._tidy(line.queue)
         return None
 
     def finished(self, batch: Batch, now: float, *, computed: int | None = None) -> None:
-        """A batch has run; its time counts for `computed` rows (None: for all of them)."""
+        """A batch has ended. `computed`: rows that its time was spent on (None: all)."""
         rows = batch.size if computed is None else computed
         self._running.end(batch, now)
+        self._ended_at = [*self._ended_at[-63:], now]
         if not batch.bulk:
             batch.queue.loop.ended(batch.rows, now)
         if rows and batch.spent > 0:
@@ -164,132 +124,98 @@ class Schedule:
     def _bulk_waits(self) -> bool:
         return any(queue.lines[True] for queue in self._queues)
 
-    def _whose_turn(self, now: float) -> Turn | None:
-        """The line of which a batch starts now."""
-        turn = self._first(self._due(now))
-        if turn is None:
+    def _whose_turn(self, now: float) -> Line | None:
+        """The line whose next batch starts now."""
+        line = self._first(self._due(now), now)
+        if line is None:
             return None
-        queue, line = turn
-        # A short batch need not wait for what runs: it delays nobody.
-        if queue.seconds(min(line.rows, queue.largest)) <= POLICY.handover_seconds:
-            return turn
+        # A short batch starts at once, because its delay is not noticed.
+        short = line.queue.seconds(min(line.rows, line.queue.largest)) <= POLICY.handover_seconds
         early = self._running.left(now) - POLICY.handover_seconds
-        if early <= ROUNDING:
-            return turn
+        if short or early <= ROUNDING:
+            return line
         self.wake_at = min(self.wake_at, now + early)
         return None
 
-    def _due(self, now: float) -> list[Turn]:
-        """Lines of which a batch may start."""
+    def _due(self, now: float) -> list[Line]:
+        """Lines whose next batch may start."""
         found = []
         for queue in self._queues:
             merge = queue.config.merge
             if self._running.count(merge=merge) >= self._most[merge]:
                 continue
-            for line in queue.lines.values():
-                at = self._due_at(queue, line, now) if line else math.inf
+            for line in filter(None, queue.lines.values()):
+                at = self._due_at(line, now)
                 if at <= now + ROUNDING:
-                    found.append((queue, line))
+                    found.append(line)
                 else:
                     self.wake_at = min(self.wake_at, at)
         return found
 
-    def _due_at(self, queue: Queue, line: Line, now: float) -> float:
-        """When the next batch of a line may start; infinite while it waits for one to end."""
+    def _due_at(self, line: Line, now: float) -> float:
+        """When a line's next batch may start; infinity until a running batch ends."""
+        queue = line.queue
         if not queue.config.merge or line.rows >= queue.largest:
             return now
-        at = max(line.oldest.enqueued + queue.config.timeout, self._back_at(queue, line))
+        at = max(line.tasks[0].enqueued + queue.config.timeout, self._back_at(line))
         if at <= now:
             return now
-        # To wait makes nobody late.
+        # It must not wait past a deadline.
         ends = (task.deadline for task in line.tasks if task.deadline is not None)
         return min(at, min(ends, default=math.inf) - queue.needed(line.rows) - ROUNDING)
 
-    def _back_at(self, queue: Queue, line: Line) -> float:
-        """Until when a batch waits for callers of a closed loop, who call again once answered.
+    def _back_at(self, line: Line) -> float:
+        """How long a batch waits for the callers of a closed loop.
 
-        Two small batches that take turns take longer than one of both. So a batch waits for the
-        running one of its queue and then for its callers, if that saves a tenth of the time, and
-        for no longer than it saves.
+        One batch of all callers takes less time than two small batches that alternate. So a batch
+        waits for the running one of its queue, and then for its callers, if that saves a tenth.
         """
-        # Bulk would start in the meantime; side by side, each batch has its part of the machine.
-        if line.bulk or queue.side_by_side or not queue.loop.usual or self._bulk_waits:
+        queue, loop = line.queue, line.queue.loop
+        # Waiting bulk would start in the meantime; batches side by side share the machine anyway.
+        if line.bulk or queue.side_by_side or not loop.usual or self._bulk_waits:
             return -math.inf
         running = self._running.interactive_rows(queue)
-        others = running or queue.loop.missing
+        others = running or loop.missing
+        if not others or line.rows + others > queue.largest:
+            return -math.inf
         together = queue.seconds(line.rows + others)
         saved = queue.seconds(line.rows) + queue.seconds(others) - together
-        if line.rows + others > queue.largest or saved < POLICY.margin / 2 * together:
+        if saved < POLICY.margin / 2 * together or together <= POLICY.handover_seconds:
             return -math.inf
-        if together <= POLICY.handover_seconds:
-            return -math.inf
-        return math.inf if running else queue.loop.ended_at + min(saved, POLICY.handover_seconds)
+        return math.inf if running else loop.ended_at + min(saved, POLICY.handover_seconds)
 
-    def _first(self, turns: list[Turn]) -> Turn | None:
-        """The class whose turn it is, and in it the line whose last batch is longest ago."""
-        firsts = {
-            bulk: min(lines, key=lambda turn: (turn[1].served, turn[1].oldest.order))
-            for bulk in (False, True)
-            if (lines := [turn for turn in turns if turn[1].bulk is bulk])
-        }
-        bulk = firsts.get(True)
-        if bulk is not None and self._deficit > 0 and self._deficit >= _bulk_cost(*bulk):
-            return bulk
-        return firsts.get(False, bulk)
+    def _first(self, lines: list[Line], now: float) -> Line | None:
+        """The next line: first by class, then by when its last batch started."""
+        lines.sort(key=lambda line: line.served)
+        interactive = next((line for line in lines if not line.bulk), None)
+        bulk = next((line for line in lines if line.bulk), None)
+        if bulk is None or interactive is None:
+            return interactive or bulk
+        rows = min(bulk.rows, self._most_rows(bulk, now))
+        return bulk if 0 < self._deficit >= bulk.queue.seconds(rows) else interactive
 
-    def _form(self, queue: Queue, line: Line, now: float) -> Batch | None:
-        """Take the first batch of a line; None if nobody in it could be answered any more."""
-        pieces, hopeless = forming.choose(
-            queue,
-            line,
-            most=self._most_rows(queue, line, now),
-            now=now,
-            start=now + self._running.left(now),
-            alone=not self._running,
-        )
-        for task in hopeless:
-            self._drop(queue, task, now)
-        if not pieces:
-            return None
+    def _most_rows(self, line: Line, now: float) -> int:
+        """Maximum rows of the next batch: few for bulk if there were interactive calls lately."""
+        queue, sizes = line.queue, line.queue.sizes()
+        if line.bulk and now - self._interactive_at <= POLICY.interactive_seconds:
+            most = POLICY.bulk_seconds if queue.seconds(1) else -1.0
+            sizes = tuple(size for size in sizes if queue.seconds(size) <= most) or sizes[:1]
+        if queue.pads and self._running:  # rows beyond a full size wait, at no cost
+            sizes = tuple(size for size in sizes if size <= line.rows) or sizes
+        return sizes[-1]
+
+    def _start(self, line: Line, pieces: list[Piece], now: float) -> Batch:
         for piece in pieces:
             line.take(piece.task, piece.rows)
-        batch = Batch(queue, pieces=pieces, bulk=line.bulk)
-        batch.size = queue.padded(batch.rows)
-        return batch
-
-    def _drop(self, queue: Queue, task: Task, now: float) -> None:
-        self.remove(queue, task)
-        if task.alive(now) and task.deadline is not None:
-            queue.refused_at = now
-            needs = queue.needed(min(task.left, queue.largest))
-            task.fail(too_little_time(needs, task.deadline - now, retry_after=needs))
-
-    def _most_rows(self, queue: Queue, line: Line, now: float) -> int:
-        """Rows of the largest batch now."""
-        if not line.bulk or now - self._interactive_at > POLICY.interactive_seconds:
-            return queue.largest
-        return _short_rows(queue)
-
-    def _start(self, batch: Batch, now: float) -> None:
-        cost = batch.queue.seconds(batch.size)
+        batch = Batch(line.queue, pieces=pieces, bulk=line.bulk)
+        batch.size = line.queue.padded(batch.rows)
+        cost = line.queue.seconds(batch.size)
         if batch.bulk:
             self._deficit = max(self._deficit - cost, 0.0)
         elif self._bulk_waits:
             self._deficit += cost * POLICY.bulk_share / (1 - POLICY.bulk_share)
-        self._count += 1
-        batch.queue.lines[batch.bulk].served = self._count
+        self._batches += 1
+        line.served = self._batches
         self._running.start(batch, now)
-        self._tidy(batch.queue)
-
-
-def _bulk_cost(queue: Queue, line: Line) -> float:
-    """Seconds of the next batch of bulk while interactive calls come."""
-    return queue.seconds(min(line.rows, _short_rows(queue)))
-
-
-def _short_rows(queue: Queue) -> int:
-    """Rows of a batch of bulk while interactive calls come; few while nothing is measured."""
-    sizes = queue.sizes()
-    if not queue.seconds(1):
-        return sizes[0]
-    return max((s for s in sizes if queue.seconds(s) <= POLICY.bulk_seconds), default=sizes[0])
+        self._tidy(line.queue)
+        return batch

@@ -1,4 +1,4 @@
-"""One request's rows, which wait for an answer."""
+"""The rows of one request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from featurewire_server.common.errors import ServingError, from_exception
 
 
 class TaskTooLarge(ServingError):
-    """A task that no batch can take, however empty."""
+    """The task is larger than the largest batch."""
 
     def __init__(self, rows: int, largest: int) -> None:
         super().__init__(
@@ -27,18 +27,18 @@ class TaskTooLarge(ServingError):
 
 @dataclass(kw_only=True)
 class Terms:
-    """What the order of requests goes by."""
+    """The properties of a request that its order depends on."""
 
     deadline: float | None = None
-    """In seconds of `time.monotonic()`; None: none."""
+    """Seconds of `time.monotonic()`, or None."""
     caller: object = None
-    """Whatever tells one connection from another."""
+    """Identifies the connection."""
     bulk: bool = False
-    """Whether nobody waits for the answer; see `schedule`."""
+    """Whether the call is bulk, not interactive."""
 
 
 class Task:
-    """One request's inputs; its caller waits for `outputs`, and cancels them when it leaves."""
+    """The inputs of a request. Its caller waits for `outputs`, or cancels that future."""
 
     def __init__(
         self,
@@ -55,10 +55,8 @@ class Task:
         self.bulk = terms.bulk
         self.enqueued = time.monotonic() if enqueued is None else enqueued
         self.outputs: Future[dict[str, np.ndarray]] = Future()
-        self.order = 0
-        """Its place among all arrivals; set by the schedule."""
-        self.probe = False
-        """Whether it was admitted regardless of the estimate, and so is never dropped by one."""
+        self.turn = 0
+        """Its round of the round robin; set by its line."""
         self.taken = 0
         """Rows that batches have taken."""
         self._lock = threading.Lock()
@@ -67,11 +65,11 @@ class Task:
 
     @property
     def left(self) -> int:
-        """Rows that wait."""
+        """Number of waiting rows."""
         return self.rows - self.taken
 
     def alive(self, now: float) -> bool:
-        """Whether somebody still waits for it."""
+        """Whether its caller is still waiting."""
         return not self.outputs.done() and (self.deadline is None or self.deadline > now)
 
     def deliver(self, start: int, values: dict[str, np.ndarray], rows: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support import warm
+import subprocess
+import sys
 
 START = """
 import os, signal, time
@@ -36,7 +37,9 @@ def wait_for(interrupt, *args):
 
 
 def said(code: str) -> str:
-    child = warm.run(["-c", START + code], capture_output=True, text=True, timeout=120)
+    child = subprocess.run(
+        [sys.executable, "-c", START + code], capture_output=True, text=True, timeout=120
+    )
     assert child.returncode == 0, child.stderr
     return child.stdout
 

@@ -1,4 +1,4 @@
-"""Compares two versions on one server like `rollout check`."""
+"""Two versions behind one server, compared as `rollout check` does."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any
 import featurewire
 from featurewire_rollout.check import CheckConfig, Report, Source, compare
 from tests.support.process import ServerProcess
-from tests.support.shared import SharedServer
 
 
 def compared(
-    server: ServerProcess | SharedServer,
+    server: ServerProcess,
     images: Path,
     stable: Mapping[str, Any],
     canary: Mapping[str, Any],
     config: CheckConfig,
 ) -> Report:
-    """Compare two versions. `stable` and `canary` are their clients' options."""
+    """Compare two versions. `stable` and `canary` are the options of their clients."""
     with (
         featurewire.Client(server.target, **stable) as old,
         featurewire.Client(server.target, **canary) as new,

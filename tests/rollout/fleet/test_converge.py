@@ -1,4 +1,4 @@
-"""Waiting for replicas, decided from the views of scripted ones."""
+"""Waiting for replicas, decided on what scripted ones show."""
 
 from __future__ import annotations
 

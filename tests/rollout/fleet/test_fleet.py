@@ -1,4 +1,4 @@
-"""A name that resolves to several replicas."""
+"""The replicas behind a name."""
 
 from __future__ import annotations
 

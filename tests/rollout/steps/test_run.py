@@ -1,4 +1,4 @@
-"""`run` ends in one of its two states, whatever happens."""
+"""`run`: in which of its two states it ends, whatever comes between."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def report(
 
 @dataclass
 class Steps:
-    """Stores the config, and fails at one step."""
+    """Keeps the config, and fails at one step."""
 
     at: Entry = REST
     found: Any = field(default_factory=lambda: report(0, "same"))
