@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurewire._errors import ResponseError
@@ -22,6 +22,7 @@ sizes = st.integers(0, 40) | st.sampled_from([127, 128, 16383, 16384, 70_000])
 images = st.lists(sizes.map(lambda size: b"\xab" * size), max_size=20)
 
 
+@settings(max_examples=40)
 @given(
     images,
     st.text(min_size=1, max_size=200),

@@ -156,7 +156,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(st.dictionaries(st.text(), VALUES), st.sampled_from([None, 1]))
 def test_a_large_document_is_read_as_the_standard_parser_reads_it(value, indent):
     assert document.parse(json.dumps(value, indent=indent).encode() + LARGE) == value
@@ -193,7 +193,7 @@ TEXTS = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(objects(TEXTS))
 def test_a_small_document_is_read_as_a_large_one(text):
     assert repr(document.parse(text.encode())) == repr(document.parse(text.encode() + LARGE))
