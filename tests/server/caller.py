@@ -1,7 +1,7 @@
-"""gRPC calls from a process of their own.
+"""gRPC calls from a separate process.
 
-A synchronous client beside an asyncio server in one process shares its poll threads, which the
-users of neither do. `python -m tests.server.caller SOCKET` makes calls for a test as it is told.
+A synchronous client in the same process would share poll threads with an asyncio server, unlike in
+real use. `python -m tests.server.caller SOCKET` makes the calls that a test requests.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.support.waiting import wait_until
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),  # a channel a test, not shared by address
+    ("grpc.use_local_subchannel_pool", 1),  # one channel per test, not shared by address
 ]
 
 
 class Failed(grpc.RpcError):
-    """How a call has failed, fit to be sent to another process."""
+    """Error of a call, in a form that can be sent to another process."""
 
     def code(self) -> grpc.StatusCode:
         return self.args[0]
@@ -40,7 +40,7 @@ class Failed(grpc.RpcError):
 
 
 class Call:
-    """A call that is under way; `end` ends the messages that it sends."""
+    """A running call; `end` ends its request messages."""
 
     def __init__(self, call: Any, end: Callable[[], None] = lambda: None) -> None:
         self._call = call
@@ -86,7 +86,8 @@ class Channel:
         return Call(call.future(request, timeout=timeout, metadata=metadata))
 
     def open(self, path: str, *messages: bytes, ends: bool = False) -> Call:
-        """A stream that sends `messages`, then nothing until it is cancelled unless it `ends`."""
+        """A stream that sends `messages` and then ends if `ends`, or waits until it is
+        cancelled."""
         end = threading.Event()
 
         def sent() -> Iterator[bytes]:
@@ -101,7 +102,7 @@ class Channel:
 
 
 class Caller(BaseManager):
-    """`Channel(target)` opens a channel in the other process."""
+    """Opens channels in the other process."""
 
     Channel: Callable[..., Channel]
 
@@ -116,7 +117,7 @@ Caller.register(
 
 @functools.cache
 def caller() -> Caller:
-    """The other process; it ends with this one."""
+    """The other process, which ends with this one."""
     address = str(Path(tempfile.mkdtemp(prefix="caller-"), "socket"))
     command = [sys.executable, "-m", "tests.server.caller", address]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
@@ -128,7 +129,7 @@ def caller() -> Caller:
         assert process.poll() is None, "the process that makes calls has ended"
         try:
             found.connect()
-        except (FileNotFoundError, ConnectionRefusedError):  # it does not listen yet
+        except (FileNotFoundError, ConnectionRefusedError):  # the process does not listen yet
             return False
         return True
 
@@ -143,6 +144,6 @@ if __name__ == "__main__":
         os._exit(0)
 
     threading.Thread(target=end_with_the_tests, daemon=True).start()
-    from tests.server.caller import Caller  # not __main__, so that what is pickled has its name
+    from tests.server.caller import Caller  # pickled objects need this name
 
     Caller(sys.argv[1], authkey=b"tests").get_server().serve_forever()

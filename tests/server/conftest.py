@@ -1,4 +1,4 @@
-"""Models and servers that the server's tests share."""
+"""Models and servers shared by the server's tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="session")
 def tiny(tiny_model: Path) -> Iterator[Stub]:
-    """The tiny model, versions 1 and 2, in a server of this process; not to be reconfigured."""
+    """Versions 1 and 2 of the tiny model, in a server of this process; do not reconfigure it."""
     policy = "model_version_policy { all {} }"
     label = "version_labels { key: 'stable' value: 1 }"
     with served(config(model("tiny", tiny_model))) as stub:
         stub.reload(config(model("tiny", tiny_model, policy)))
         wait_until(lambda: stub.states() == {2: "AVAILABLE", 1: "AVAILABLE"})
-        # A label can be given only to a version that is AVAILABLE.
+        # Only an AVAILABLE version can get a label.
         stub.reload(config(model("tiny", tiny_model, f"{policy} {label}")))
         yield stub
 

@@ -1,4 +1,4 @@
-"""A line between a client and a server that can be held up."""
+"""A connection between a client and a server that a test can stall."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class SlowLine:
-    """Forwards one connection to `port`; what the server says waits while `open` is clear."""
+    """Forwards one connection to `port`; the server's data wait while `open` is clear."""
 
     def __init__(self, port: int) -> None:
         self.open = threading.Event()
@@ -34,7 +34,7 @@ class SlowLine:
                 if gate is not None:
                     gate.wait()
                 sink.sendall(data)
-        # Half of the line: what still comes the other way must arrive.
+        # Close only one direction, because the other may still have data.
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 

@@ -1,4 +1,4 @@
-"""Artifacts as the exporter makes them, around a network small enough for a test."""
+"""Versions in the exporter's format, with a network small enough for a test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIMENSION = 24
 
 
 def small_network(seed: int) -> FrozenNetwork:
-    """Two convolutions and the mean over all pixels."""
+    """A network of two convolutions and the mean over all pixels."""
     random = np.random.default_rng(seed)
     with tf.Graph().as_default() as graph:
         images = tf.compat.v1.placeholder(tf.float32, [None, SIZE, SIZE, 3], name="in")

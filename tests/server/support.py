@@ -1,4 +1,4 @@
-"""A server inside the test's process, a client outside of it, and engines to put in it."""
+"""A server in the test's process, a client in another one, and fake engines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TIMEOUT = 60.0  # seconds
 
 
 def config(*models: str) -> ModelServerConfig:
-    """A config of `model_config_list { config { … } … }` from the models' text format."""
+    """A `model_config_list` with a `config` for each text in `models`."""
     from google.protobuf import text_format
 
     inner = " ".join(f'config {{ model_platform: "tensorflow" {model} }}' for model in models)
@@ -78,7 +78,7 @@ def predict_request(model_spec: ModelSpec | None = None, **inputs: Any) -> Predi
 
 
 class Started:
-    """A call that is under way, and the kind of its answer; None: bytes."""
+    """A running call, and the type of its answer; None means bytes."""
 
     def __init__(self, call: Call, response) -> None:
         self._call = call
@@ -93,7 +93,7 @@ class Started:
 
 
 class Stub:
-    """Every RPC as a method over one channel of the caller's process."""
+    """Every RPC as a method, over one channel of the caller's process."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -130,7 +130,7 @@ class Stub:
         return self.call(MODEL + "GetModelStatus", request, GetModelStatusResponse)
 
     def states(self, name: str = "tiny") -> dict[int, str]:
-        """Version to the name of its state."""
+        """The name of each version's state."""
         from featurewire_server.models.servable import State
 
         found = self.status(spec(name)).model_version_status
@@ -161,8 +161,8 @@ def served(
     engine: EngineConfig | None = None,
     check_method_names: bool = False,
 ) -> Iterator[Stub]:
-    """A server in this process, with `first` loaded, and a client in another; `load` replaces the
-    real loader."""
+    """A server in this process with the config `first`, and a client in another process. `load`
+    replaces the real loader."""
     scheduler = BatchScheduler(batching.threads, unbatched=1) if batching else unbatched()
     made = Manager(
         load
@@ -201,25 +201,25 @@ def served(
 
 @functools.cache
 def unbatched() -> BatchScheduler:
-    """Runs requests by themselves, many at once."""
+    """Runs requests without batching, many at once."""
     return BatchScheduler(0, unbatched=16)
 
 
 def direct(engine: Engine) -> Runner:
-    """A runner that runs each request by itself."""
+    """A runner without batching."""
     return Runner("m", engine, None, unbatched())
 
 
 STAYING = re.compile(r"event-loop|worker_\d+|batch-\d+|compute_\d+|poll|.*\(_poll_wrapper\)")
-"""Threads of servers, not of calls."""
+"""Names of threads that belong to servers, not to calls."""
 CALLS = re.compile(r"rpc_task|.*HandleExceptions.*|Application.*|.*run_asgi.*")
-"""Tasks of calls, by their names or by those of their coroutines."""
+"""Tasks of calls, by their own name or their coroutine's."""
 
 
 @contextlib.contextmanager
 def leaves_nothing() -> Iterator[list[Callable[[], int]]]:
-    """For a server that runs and stops in the block, whatever its callers do: afterwards what the
-    functions on the list count is zero, no task of a call is left and no thread has been added."""
+    """Check for leaks after a block in which a server runs and stops: all counts of the functions
+    on the yielded list are zero, no task of a call is left, and no thread was added."""
     before = {*threading.enumerate()}
     counts: list[Callable[[], int]] = []
     yield counts
@@ -244,7 +244,7 @@ def leaves_nothing() -> Iterator[list[Callable[[], int]]]:
 
 
 class FakeEngine:
-    """Doubles `x`; a test can hold it, make it fail and see what it was given."""
+    """An engine that doubles `x`. A test can hold it, make it fail and see its inputs."""
 
     name = "fake"
     precision = "float32"
@@ -290,7 +290,7 @@ class FakeEngine:
 
 
 def code_and_text(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
-    """How an RPC that must fail fails."""
+    """The error of an RPC that must fail."""
     try:
         call()
     except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-"""The memory bound covers answers: a small request may ask for a large one."""
+"""The memory limit covers answers, because a small request may have a large answer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_answer_over_the_limit_is_refused_before_it_is_computed(made) -> None
 
 def test_what_counts_is_the_answer_not_the_rows(made) -> None:
     assert len(call(made, "preprocess", 90).outputs["status"].int_val) == 90
-    # A thousand vectors are smaller than a hundred pictures.
+    # A thousand vectors take less memory than a hundred pictures.
     assert len(call(made, "serving_default", 1000).outputs["status"].int_val) == 1000
     wait_until(lambda: made.api.admission.held == 0)
 

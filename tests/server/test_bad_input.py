@@ -1,4 +1,4 @@
-"""Whatever comes in, the right code goes out, and the next request is served."""
+"""Every bad input gets the right code, and the next request is answered."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ METHODS = [
 
 @pytest.fixture(scope="module")
 def server(tiny_model: Path, tmp_path_factory) -> Iterator[ServerProcess]:
-    """A real process, because what is attacked here is a process."""
+    """A real process, because these tests attack a process."""
     log = tmp_path_factory.mktemp("attacked") / "log"
     with serving(tiny_model, "--enable_batching", "--max_inflight_bytes=50000000", log=log) as made:
         yield made
@@ -71,7 +71,7 @@ def stub(server: ServerProcess) -> Iterator[Stub]:
 
 @pytest.fixture(autouse=True)
 def still_serves(request) -> Iterator[None]:
-    """After every test that used the process, a good request gets a good answer."""
+    """Check after every test with the process that it answers a good request."""
     yield
     if "server" in request.fixturenames:
         with stub_for(request.getfixturevalue("server").target) as made:
@@ -79,7 +79,7 @@ def still_serves(request) -> Iterator[None]:
 
 
 def code_of(stub: Stub, path: str, request) -> grpc.StatusCode:
-    """OK, or the code of the error."""
+    """The code of a call: OK, or the error's."""
     call = stub.start(path, request, None)
     return call.code()
 
@@ -158,7 +158,7 @@ def test_any_predict_request_is_answered_or_refused(
 
 
 def resident(server: ServerProcess) -> int:
-    """The most bytes that the server has ever held in memory."""
+    """Peak memory of the server in bytes."""
     status = Path(f"/proc/{server.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
@@ -178,7 +178,7 @@ def test_a_thousand_silent_connections_do_not_keep_others_out(server) -> None:
         for number in range(1000):
             idle.append(socket.create_connection(("127.0.0.1", server.port), TIMEOUT))
             if number % 2:
-                idle[-1].sendall(b"PRI * HTTP/2.0\r\n")  # half of a preface
+                idle[-1].sendall(b"PRI * HTTP/2.0\r\n")  # an incomplete preface
         with stub_for(server.target) as made:
             assert made.embed().shape == (1, 8)
     finally:
@@ -209,7 +209,7 @@ def test_garbage_on_the_port_ends_that_connection_only(server, garbage: bytes) -
 
 
 def test_calls_that_are_reset_at_once_are_refused_in_the_end(server) -> None:
-    """HTTP/2 rapid reset: a connection has a bounded number of calls, those reset included."""
+    """HTTP/2 rapid reset: the limit on a connection's calls includes reset calls."""
     fields = {
         b":method": b"POST",
         b":scheme": b"http",

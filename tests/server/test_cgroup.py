@@ -1,4 +1,4 @@
-"""Limits of a container count, whichever version of control groups sets them."""
+"""Limits of a container count, in both versions of control groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 def tree(root: Path, own: str, files: dict[str, str]) -> Path:
-    """A file system in which /proc/self/cgroup says `own`."""
+    """A file system in which /proc/self/cgroup contains `own`."""
     for name, text in ({"proc/self/cgroup": own} | files).items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ V1 = "5:memory:/docker/a\n4:cpu,cpuacct:/docker/a\n0::/\n"
         ("0::/\n", {"cpu.max": "10000 100000\n"}, 1, None),
         ("0::/\n", {"cpu.max": "9900000 100000\n"}, 8, None),
         ("0::/\n", {"cpu.max": "nonsense"}, 8, None),
-        # A limit of the pod holds for its container, too.
+        # A limit of the pod also applies to its container.
         (
             "0::/pod/box\n",
             {"pod/box/cpu.max": "max 100000", "pod/cpu.max": "300000 100000"}
@@ -50,7 +50,7 @@ V1 = "5:memory:/docker/a\n4:cpu,cpuacct:/docker/a\n0::/\n"
             3,
             700 * MIB,
         ),
-        # The host's name of the group, of which the container shows only the inside.
+        # The group's name on the host, whose parents the container cannot see.
         ("0::/host/box\n", {"cpu.max": "400000 100000"}, 4, None),
         ("0::/../../other\n", {"cpu.max": "400000 100000"}, 4, None),
         (
@@ -131,7 +131,7 @@ def test_the_limits_of_a_real_group_are_read(quota: str) -> None:
         command = [sys.executable, "-c", f"{joins}; {READ}"]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
+        pytest.skip(f"cannot make a control group: {error}")
     finally:
         for folder in made:
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""The model config file while it is watched: what is wrong with it changes nothing, and is said."""
+"""A mistake in a polled config file changes nothing and is reported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def manager(base_path):
 
 
 def message(manager: Manager) -> str:
-    """What the status of the one version of `m` says besides that it is AVAILABLE."""
+    """The error message in the status of the AVAILABLE version of `m`."""
     (status,) = manager.statuses(spec("m"))
     assert (status.state, status.status.error_code) == (30, 0)
     return status.status.error_message

@@ -1,4 +1,4 @@
-"""/v1/embeddings on a real server: the forms that it takes and refuses."""
+"""/v1/embeddings on a real server: the forms that it accepts and refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any SavedModel runs as TensorFlow Serving runs it: TF1 and TF2, tables, assets, all dtypes."""
+"""Any SavedModel runs like in TensorFlow Serving: TF1 and TF2, tables, assets, all dtypes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def strings(*values: bytes) -> np.ndarray:
 
 
 def write_tf1_model(path: Path, *, tags=("serve",)) -> Path:
-    """A TF1 SavedModel with a variable, a vocabulary asset and a table that an init op fills."""
+    """A TF1 SavedModel with a variable, a vocabulary asset, and a table filled by an init op."""
     v1 = tf.compat.v1
     path.parent.mkdir(parents=True, exist_ok=True)
     vocabulary = path.parent / "words.txt"

@@ -1,4 +1,4 @@
-"""Flags are read as tensorflow_model_server reads them, and documented with their defaults."""
+"""Flags are parsed like in tensorflow_model_server, and documented with their defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work ends when nobody waits for it any more, however long it would have taken."""
+"""Work ends when all of its callers have gone, however long it would have taken."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FOREVER, ONCE = np.array([[0.0]], np.float32), np.array([[1.0]], np.float32)
 
 @pytest.fixture(scope="module")
 def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Adds its input to a sum until that reaches 1: of 0 it never ends."""
+    """Adds its input to a sum until that reaches 1; with input 0 it never ends."""
 
     class Model(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
@@ -73,7 +73,7 @@ def test_endless_work_leaves_the_server_free_for_others(
     endless_model: Path, batching: BatchingConfig | None
 ) -> None:
     with served(config(model("m", endless_model)), batching=batching) as stub:
-        threads = 20 if batching is None else 4  # more than there are to run batches
+        threads = 20 if batching is None else 4  # more than the threads that run batches
 
         def endless() -> None:
             code_and_text(lambda: stub.predict(predict_request(spec("m"), x=FOREVER), timeout=1.0))

@@ -1,4 +1,4 @@
-"""What clients of TensorFlow Serving see over gRPC: answers, codes and texts."""
+"""The gRPC API as seen by clients of TensorFlow Serving: answers, codes and texts."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_wrong_requests_get_the_code_and_text_of_tensorflow_serving(
 
 @pytest.fixture(scope="module")
 def loose(tmp_path_factory) -> Iterator[Stub]:
-    """Signatures that say more, less and other than their graph asks for; see `write_loose`."""
+    """Signatures that differ from their graph; see `write_loose`."""
     base = tmp_path_factory.mktemp("loose")
     write_loose(base / "1")
     with served(config(model("loose", base))) as stub:
@@ -252,7 +252,7 @@ def test_a_wrong_dtype_is_named_by_the_place_of_its_tensor(loose: Stub) -> None:
     two = spec("loose", signature="two")
     good = {"a": np.ones((1, 1), np.float32), "b": np.array(1, np.int32)}
     assert loose.predict(predict_request(two, **good)).outputs["y"].float_val == [3]
-    # A session sorts its feeds: `n:0` comes before `x:0`.
+    # A session sorts its feeds, so `n:0` comes before `x:0`.
     for alias, text in (
         ("a", "Expects arg[1] to be float but int32 is provided"),
         ("b", "Expects arg[0] to be int32 but float is provided"),
@@ -269,7 +269,7 @@ def test_a_scalar_string_keeps_the_zeros_at_its_end(loose: Stub) -> None:
 
 @pytest.fixture(scope="module")
 def loose_rest(loose: Stub) -> Iterator[Callable]:
-    """Status and JSON of a request to the REST API of `loose`; no answers to other origins."""
+    """Status and JSON of a request to the REST API of `loose`."""
     server = rest.start(loose.api, rest.RestConfig(threads=2, timeout_seconds=20))
 
     def call(method: str, path: str, body: str = "") -> tuple[int, object]:
@@ -316,7 +316,7 @@ def test_status_lists_versions_newest_first(tiny: Stub) -> None:
 
 def test_status_is_of_one_version_or_of_all(tiny: Stub) -> None:
     assert [s.version for s in tiny.status(spec(version=1)).model_version_status] == [1]
-    for label in ("stable", "none"):  # labels choose nothing here
+    for label in ("stable", "none"):  # labels are ignored here
         versions = [s.version for s in tiny.status(spec(label=label)).model_version_status]
         assert versions == [2, 1]
 

@@ -1,4 +1,4 @@
-"""Calls that wait, that never send their message, and that must not hold up others."""
+"""Calls that wait or never send their message must not block others."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def request(size: int = 4):
 
 
 class HalfOpen:
-    """Calls that have sent their headers and send nothing more until the end of the block."""
+    """Calls that send only their headers until the end of the block."""
 
     def __init__(self, made: Stub) -> None:
         self._made = made
@@ -84,7 +84,7 @@ def healthy(made: Stub) -> bool:
 
 
 def told(watch) -> int:
-    """The next status that a watch of the health is told."""
+    """The next status in a watch of the health service."""
     return HealthCheckResponse.FromString(watch.next()).status
 
 
@@ -170,7 +170,7 @@ def test_watchers_do_not_take_the_places_of_those_who_check(serve, monkeypatch) 
 def test_watchers_who_leave_do_not_bring_the_server_to_a_stand(serve) -> None:
     with serve(grpc_config={"health": True}) as made:
         watches = []
-        for number in range(300):  # some go while others come
+        for number in range(300):  # some end while others start
             watches.append(made.open(WATCH, ASKED))
             if number % 3:
                 watches.pop(0).cancel()
@@ -241,7 +241,7 @@ def test_open_health_and_reflection_streams_do_not_hold_up_the_stop(serve, engin
         threading.Timer(0.5, engine.gate.set).start()
         began = time.monotonic()
         made.server.stop(60)
-        assert time.monotonic() - began < 30  # not the grace of a minute
+        assert time.monotonic() - began < 30  # well below the grace of a minute
         assert working.code() is Code.OK
         half.__exit__()
 
@@ -254,7 +254,7 @@ def test_a_call_without_a_message_does_not_hold_up_the_stop(serve, monkeypatch) 
         wait_until(lambda: made.server.open_calls == 4)
         began = time.monotonic()
         made.server.stop(60)
-        assert time.monotonic() - began < 30  # not the grace of a minute
+        assert time.monotonic() - began < 30  # well below the grace of a minute
 
 
 def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(
@@ -263,7 +263,7 @@ def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(
     monkeypatch.setattr(grpc_server, "LAST_WORDS", 0.05)
     engine.gate.clear()
     with serve() as made, slow_line(made.port) as line, stub_for(f"127.0.0.1:{line.port}") as slow:
-        # More than the buffers of the sockets between them take.
+        # More than fits into the buffers of the sockets.
         call = slow.start(PREDICT, request(24_000_000), None, timeout=60)
         wait_until(lambda: engine.running)
         line.open.clear()
@@ -273,7 +273,7 @@ def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(
         stopping.start()
         stopping.join(0.3)
         assert stopping.is_alive()
-        assert made.api.admission.held >= 24_000_000  # the answer, until it has been sent
+        assert made.api.admission.held >= 24_000_000  # until the answer has been sent
         line.open.set()
         assert call.code() is Code.OK
         stopping.join(TIMEOUT)
@@ -287,7 +287,7 @@ def test_what_admission_refuses_is_counted(serve, engine) -> None:
         made.api.metrics.observe_request = lambda **labels: seen.append(labels)
         first = made.start(PREDICT, request(400_000), None)
         wait_until(lambda: engine.running == 1)
-        # Half of the limit is for the first request, most of the rest for its answer.
+        # The first request takes half of the limit, and its answer most of the rest.
         assert made.start(PREDICT, request(700_000), None).code() is Code.RESOURCE_EXHAUSTED
         engine.gate.set()
         assert first.code() is Code.OK
@@ -356,7 +356,7 @@ def test_calls_that_wait_hold_no_thread(serve, engine) -> None:
         more = [made.start(PREDICT, request(), None, timeout=100) for _ in range(200)]
         wait_until(lambda: made.server.open_calls == 221)
         threads = [thread.name for thread in threading.enumerate()]
-        # The test's own half-open calls take a thread each.
+        # Each of the test's own half-open calls takes a thread.
         own = sum(name.startswith("Thread-") for name in threads)
         assert threading.active_count() - own <= before
         engine.gate.set()

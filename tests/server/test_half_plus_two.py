@@ -1,7 +1,7 @@
-"""What TensorFlow Serving's own test of its server asks, of a real process with the same models.
+"""TensorFlow Serving's own test of its server, for a real process with the same models.
 
-The models are half plus two, of TensorFlow 1 and 2, and what `tf.saved_model.save` and Keras write.
-TensorFlow Lite, the profiler and operations of TensorFlow Text are left out: they are not served.
+The models are half plus two in TensorFlow 1 and 2, and models of `tf.saved_model.save` and Keras.
+TensorFlow Lite, the profiler and TensorFlow Text are omitted because this server lacks them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FEATURES = {"x": tf.io.FixedLenFeature([1], tf.float32)}
 
 
 def write_tf1(path: Path, summand: float = 2) -> None:
-    """x / 2 + `summand` for floats and for examples, in a graph of TensorFlow 1."""
+    """x / 2 + `summand` for floats and examples, in a TensorFlow 1 graph."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         serialized = v1.placeholder(tf.string, [None], name="serialized")
@@ -59,7 +59,7 @@ def write_tf1(path: Path, summand: float = 2) -> None:
 
 
 class HalfPlusTwo(tf.Module):
-    """The same of TensorFlow 2: each signature is a function, with an input of its own."""
+    """The same in TensorFlow 2, where each signature is a function with its own input."""
 
     @tf.function(input_signature=[tf.TensorSpec(None, tf.float32)])
     def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -85,7 +85,7 @@ def write_tf2(path: Path) -> None:
 
 
 def write_variables(path: Path) -> None:
-    """3 * 2 * x of two variables, and another signature that gives 2."""
+    """3 * 2 * x with two variables, and another signature that returns 2."""
     root = tf.Module()
     root.v1, root.v2 = tf.Variable(3.0), tf.Variable(2.0)
     one = [tf.TensorSpec(None, tf.float32)]
@@ -97,7 +97,7 @@ def write_variables(path: Path) -> None:
 
 
 def write_keras(path: Path, strategy: tf.distribute.Strategy | None = None) -> None:
-    """Half plus two as layers: trained on one device, or with `strategy`."""
+    """Half plus two as Keras layers, trained on one device or with `strategy`."""
     with strategy.scope() if strategy else contextlib.nullcontext():
         inputs = tf.keras.layers.Input(dtype="float32", shape=(1,), name="x")
         dense = tf.keras.layers.Dense(1, name="y")
@@ -118,7 +118,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 
 @dataclass
 class Half:
-    """A server of all models, and its REST port, UNIX socket and config file."""
+    """A server with all models, a REST port, a UNIX socket and a config file."""
 
     stub: Stub
     rest_port: int
@@ -138,7 +138,7 @@ class Half:
         return text
 
     def models(self) -> set[str]:
-        """Those of which the status is known."""
+        """The models whose status is known."""
         return {name for name in WRITERS if self._serves(name)}
 
     def _serves(self, name: str) -> bool:
@@ -184,7 +184,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Half]:
 
 
 def y(stub: Stub, name: str, x: object = 2.0, signature: str = "") -> list[float]:
-    """The output for the float32 `x`; the answer names its version and signature."""
+    """The output for the float32 `x`; checks the version and signature in the answer."""
     request = predict_request(spec(name, signature=signature), x=np.array(x, np.float32))
     answer = stub.predict(request)
     assert answer.model_spec.version.value == VERSION
@@ -338,7 +338,7 @@ def test_a_config_file_is_read_once_unless_it_is_polled(half: Half, tmp_path: Pa
         stub = stack.enter_context(stub_for(server.target))
         wait_until(lambda: stub.states("three") == {VERSION: "AVAILABLE"})
         config.write_text(config_text(tmp_path, ("three", "tf1")))
-        # The new version shows that the server has looked at its files since.
+        # The new version proves that the server has polled its files since.
         write_tf1(tmp_path / "three.new", 3)
         (tmp_path / "three.new").rename(tmp_path / "three" / str(VERSION + 1))
         wait_until(lambda: stub.states("three").get(VERSION + 1) == "AVAILABLE")

@@ -1,4 +1,4 @@
-"""Classify, Regress and MultiInference, for SavedModels that have signatures for them."""
+"""Classify, Regress and MultiInference, for SavedModels with such signatures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory, tiny_model: Path) -> Iterator[Stub]:
-    """Half plus two: `regress` gives x / 2 + 2, `classify` two classes with it as the score."""
+    """Half plus two: `regress` returns x / 2 + 2, and `classify` two classes with this score."""
     base = tmp_path_factory.mktemp("half")
     write_half_plus_two(base / "1")
     with served(config(model("half", base), model("tiny", tiny_model))) as made:

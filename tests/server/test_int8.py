@@ -1,4 +1,4 @@
-"""The engine with the network in 8 bits that lies beside a version's float one."""
+"""The engine with the 8-bit network of a version."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NETWORK = "assets.extra/int8.xml"
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    """With another network in the place of the quantised one, so that it shows which one runs."""
+    """A version with a different network as the 8-bit one, to show which network runs."""
     path = write_split_model(tmp_path)
     other = small_network(seed=1)
     frozen = tmp_path / "network.pb"

@@ -1,4 +1,5 @@
-"""A version that loads while others answer: the same answers, without their lock or threads."""
+"""A version that loads during service gives the same answers, without taking the others' lock or
+threads."""
 
 from __future__ import annotations
 
@@ -109,7 +110,7 @@ def test_a_process_that_dies_is_a_failed_load(
 def test_what_fails_in_the_process_is_said(version: Path, tmp_path: Path) -> None:
     split = suitable_split(version, OPENVINO)
     taken = tmp_path / "taken"
-    taken.touch()  # no folder to write to
+    taken.touch()  # a file, so the folder cannot be made
     with pytest.raises(ServingError, match=r"Could not load .*taken") as caught:
         engine_openvino_child.take_apart(version, ("serve",), split, taken)
     assert caught.value.code is grpc.StatusCode.INTERNAL

@@ -1,4 +1,4 @@
-"""Versions that come, fail, are replaced and go, with engines that tests hold in their hands."""
+"""Versions load, fail, are replaced and unloaded, with engines that tests control."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def states(manager: Manager, name: str = "m") -> dict[int, str]:
 
 
 def serves(manager: Manager, name: str = "m") -> int | None:
-    """The version that answers, if one does."""
+    """The version that answers, or None."""
     try:
         with manager.use(spec(name)) as servable:
             return servable.version
@@ -145,7 +145,7 @@ def test_a_failed_version_that_is_published_again_is_loaded(make, loads: Loads, 
     wait_until(lambda: states(manager).get(2) == "END")
     shutil.rmtree(tmp_path / "2")
     add(tmp_path, 3)
-    wait_until(lambda: serves(manager) == 3)  # it has looked since version 2 was removed
+    wait_until(lambda: serves(manager) == 3)  # proves a poll after the removal of version 2
     del loads.failures[2]
     shutil.rmtree(tmp_path / "3")
     add(tmp_path, 2)
@@ -215,7 +215,7 @@ def test_an_illegal_config_changes_nothing(make, tmp_path) -> None:
 def test_a_mistaken_config_does_not_keep_out_the_next(
     make, tmp_path: Path, mistake: str, reason: str
 ) -> None:
-    """TensorFlow Serving takes no config after one of these."""
+    """TensorFlow Serving accepts no config after one of these."""
     base = add(tmp_path, 1, 2)
     manager = make()
     manager.reload(config(model("m", base)))

@@ -1,4 +1,4 @@
-"""What the process does with memory that was freed."""
+"""The process returns freed memory to the system."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print(resident() - before)
 
 
 def growth(how: str) -> int:
-    """Bytes that a process holds after it has freed 200 blocks of 1 MiB."""
+    """Growth of a process in bytes after it has freed 200 blocks of 1 MiB."""
     command = [sys.executable, "-c", PROGRAM, how]
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": ""})
     assert done.returncode == 0, done.stderr
@@ -40,4 +40,4 @@ def growth(how: str) -> int:
 
 def test_large_blocks_go_back_to_the_system() -> None:
     assert growth("returned") < 20 << 20
-    assert growth("kept") > 100 << 20  # what the C library does by itself
+    assert growth("kept") > 100 << 20  # the C library's default

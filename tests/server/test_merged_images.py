@@ -1,4 +1,4 @@
-"""Requests that the server merges into one batch share nothing: a bad image is its own alone."""
+"""Requests in one batch are independent: a bad image fails alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_bad_images_of_others_do_not_matter_in_a_merged_batch(
     write_split_model(tmp_path)
     good = [photo.read_bytes() for photo in photos[:3]]
     requests = [image for pair in zip(good, BAD, strict=True) for image in pair]
-    # Batches wait for six rows, far longer than six requests take to arrive.
+    # Batches wait for six rows, far longer than the arrival of six requests takes.
     batching = BatchingConfig(max_batch_size=6, timeout=10.0, allowed_sizes=(1, 2, 6))
     sizes: list[int] = []
 

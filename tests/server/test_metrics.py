@@ -1,4 +1,4 @@
-"""The metrics page: TensorFlow Serving's names, in text that Prometheus reads."""
+"""The metrics page has TensorFlow Serving's names, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINE = re.compile(
 
 
 def page_of(observed: Metrics) -> dict[str, float]:
-    """Samples by name and labels; fails on a line that the text format does not allow."""
+    """Samples by name and labels; fails on invalid lines."""
     samples = {}
     for line in observed.page().decode().splitlines():
         assert LINE.fullmatch(line), line
@@ -140,7 +140,7 @@ def test_versions_that_come_and_go_leave_nothing_on_the_page():
             observed.observe_state(model="m", version=version, state=state)
     assert not any("version" in name or "model_path" in name for name in page_of(observed))
     observed.observe_state(model="m", version=1500, state="LOADING")
-    observed.observe_state(model="m", version=1500, state="END")  # given up, never loaded
+    observed.observe_state(model="m", version=1500, state="END")  # failed, never loaded
     series = [name for name in page_of(observed) if "version" in name]
     assert series == ['featurewire_server_version_state{model_name="m",version="1500",state="END"}']
 
@@ -157,7 +157,7 @@ def test_every_configured_model_has_a_count_of_versions():
     assert counts() == {"m": 0, "n": 0}
     for version in (1, 2):
         observed.observe_state(model="m", version=version, state="AVAILABLE")
-    observed.observe_state(model="n", version=1, state="END")  # it was given up
+    observed.observe_state(model="n", version=1, state="END")  # it failed to load
     assert counts() == {"m": 2, "n": 0}
     for state in ("UNLOADING", "END"):
         observed.observe_state(model="m", version=1, state=state)
@@ -180,7 +180,7 @@ def test_invented_model_names_cannot_fill_the_memory(monkeypatch):
     for number in range(150):
         observe_request(observed, model=f"m{number}", code=grpc.StatusCode.NOT_FOUND)
     counts = [v for k, v in page_of(observed).items() if k.startswith(":tensorflow:serving:")]
-    assert len(counts) == 101  # and one for all others
+    assert len(counts) == 101  # including one for all others
     assert sum(counts) == 150
 
 

@@ -183,7 +183,7 @@ def test_a_request_that_contradicts_itself_is_refused(endpoints):
 
 
 def test_a_tensor_of_countless_strings_is_refused_for_its_memory(endpoints):
-    raw = b"\0\0\0\0" * (2 << 20)  # 8 MiB that would become millions of strings
+    raw = b"\0\0\0\0" * (2 << 20)  # 8 MiB that would decode to millions of strings
     request = oip.ModelInferRequest(model_name="tiny", raw_input_contents=[raw])
     request.inputs.add(name="image_bytes", datatype="BYTES", shape=[2 << 20])
     assert (

@@ -1,4 +1,4 @@
-"""The OpenVINO engine against the TensorFlow engine, on artifacts as the exporter makes them."""
+"""The OpenVINO engine agrees with the TensorFlow engine, on versions in the exporter's format."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def openvino(artifact):
 
 @pytest.fixture(scope="module")
 def images(photos: list[Path]) -> np.ndarray:
-    """Photos, with bad images among them."""
+    """Photos and bad images."""
     rows: list[bytes] = [photo.read_bytes() for photo in photos]
     for at, data in BAD.items():
         rows.insert(at, data)
@@ -86,7 +86,7 @@ def test_every_signature_gives_what_tensorflow_gives(tensorflow, openvino, image
         assert found.keys() == expected.keys()
         for alias, array in expected.items():
             assert found[alias].dtype == array.dtype
-            if name == "manifest":  # says which engine runs
+            if name == "manifest":  # differs between engines
                 assert b'"engine": "openvino"' in found[alias][0]
             elif array.dtype == object:
                 assert found[alias].tolist() == array.tolist()
@@ -105,13 +105,13 @@ def test_bad_images_are_rows_of_nan_with_their_status(openvino, images):
 
 @pytest.mark.parametrize("shape", [(), (3, 1), (1, 1, 1)])
 def test_both_engines_let_the_session_decide_about_shapes(tensorflow, openvino, images, shape):
-    """The graph wants a list; the signature is not asked."""
+    """The graph requires a list; the signature is not checked."""
     odd = np.resize(np.array(images, object), shape)
     for engine in (tensorflow, openvino):
         with pytest.raises(ServingError) as caught:
             engine.run("serving_default", {"image_bytes": odd}, ["features"])
         assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
-    for engine in (tensorflow, openvino):  # and both go on
+    for engine in (tensorflow, openvino):  # both continue
         assert engine.run("serving_default", {"image_bytes": images}, ["status"])
 
 
@@ -144,10 +144,10 @@ def test_work_without_waiting_callers_is_not_computed(openvino, images, monkeypa
     files = {"image_bytes": images}
     for seconds, signature, values, output, expected in (
         ([0.0], "image_feature_vector", rows, "default", []),
-        # The callers leave after the first of the pieces 16, 16, 4 and 1.
+        # The callers leave after the first piece of 16, 16, 4 and 1.
         ([math.inf, 0.0], "image_feature_vector", rows, "default", [16]),
         ([0.0], "serving_default", files, "features", []),
-        # They leave between decoding and computing.
+        # They leave between decoding and compute.
         ([60.0, 0.0], "serving_default", files, "features", []),
     ):
         answers = iter(seconds)
@@ -156,7 +156,7 @@ def test_work_without_waiting_callers_is_not_computed(openvino, images, monkeypa
         assert computed == expected
         assert next(answers, None) is None
         computed.clear()
-    # Others are still answered.
+    # Other callers are still answered.
     assert openvino.run("serving_default", files, ["features"], lambda: math.inf)
     assert sum(computed) == len(images) - len(BAD)
 

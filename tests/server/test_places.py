@@ -1,4 +1,4 @@
-"""A bounded number of places, of which no caller can take all."""
+"""A limited number of places, of which a caller cannot take all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def takes(places: Places, caller: object) -> bool:
 
 
 def take_all(places: Places, caller: object) -> int:
-    """How many places `caller` gets."""
+    """Number of places that `caller` gets."""
     count = 0
     while takes(places, caller):
         count += 1
@@ -37,7 +37,7 @@ def test_a_single_caller_gets_at_most_half_of_the_places() -> None:
 @pytest.mark.parametrize("greedy", [2, 3, 9])
 def test_callers_get_equal_shares_and_a_new_one_finds_a_place(greedy: int) -> None:
     places, held = Places(100), [0] * greedy
-    for _ in range(200):  # each in turn has an answer, and takes what it can get
+    for _ in range(200):  # each in turn gets an answer, and takes all places that it can
         for number in range(greedy):
             if held[number]:
                 places.leave(number)

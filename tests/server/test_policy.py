@@ -1,4 +1,4 @@
-"""Which versions are wanted and what happens next, without threads or files."""
+"""Requested versions and the next actions, decided without threads or files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server process from the outside: its start, its addresses, its files and its end."""
+"""The server process from the outside: start, addresses, files and shutdown."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ REFLECTED = {
 
 
 def run(*flags: str) -> subprocess.CompletedProcess:
-    """A server that is expected to end by itself."""
+    """Run a server that ends without a signal."""
     return warm.run(
         ["-m", "featurewire_server", *flags], capture_output=True, text=True, timeout=120
     )
@@ -76,7 +76,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture(scope="module")
 def everything(tiny_model: Path, tmp_path_factory, authority) -> Iterator[ServerProcess]:
-    """One server with every way in: mutual TLS, a UNIX socket, health and reflection."""
+    """A server with every interface: mutual TLS, a UNIX socket, health and reflection."""
     folder = tmp_path_factory.mktemp("everything")
     certificate = authority.issue_cert("localhost")
     key = certificate.private_key_pem.bytes().decode()
@@ -177,11 +177,11 @@ def test_a_socket_is_taken_over_and_outlives_its_first_server(
         with stub_for(f"unix:{socket_path}") as old, contextlib.ExitStack() as stack:
             assert old.states() == {2: "AVAILABLE"}
             stack.enter_context(serving(tiny_model, *flags, log=tmp_path / "second"))
-            assert old.states() == {2: "AVAILABLE"}  # its connection is still the first server's
+            assert old.states() == {2: "AVAILABLE"}  # its connection still goes to the first server
             assert first.stop() == 0
             with stub_for(f"unix:{socket_path}") as new:
                 assert new.states() == {2: "AVAILABLE"}
-        assert not socket_path.exists()  # the second one has gone, too
+        assert not socket_path.exists()  # the second one has also ended
 
 
 def test_calls_that_race_with_the_end_of_the_server_are_unavailable(
@@ -382,7 +382,7 @@ def test_a_signal_lets_requests_in_flight_finish(tmp_path: Path, number: int) ->
 
 @pytest.mark.slow
 def test_idle_connections_leave_files_for_decoding(tmp_path: Path) -> None:
-    """TensorFlow opens a file to decode an image, and aborts the process where it cannot."""
+    """TensorFlow opens a file to decode an image, and aborts the process if it cannot."""
     write_split_model(tmp_path / "m")
     limited = tmp_path / "python"
     limited.write_text(f'#!/bin/sh\nulimit -n 64\nexec {sys.executable} "$@"\n')
@@ -395,13 +395,13 @@ def test_idle_connections_leave_files_for_decoding(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(server.stop)
         client = stack.enter_context(featurewire.Client(server.target, model="m", timeout=60))
-        assert client.status().versions[0].available  # it has its connection
+        assert client.status().versions[0].available  # it is connected
 
         def one_more_is_closed() -> bool:
             idle = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
             idle.settimeout(0.2)
             try:
-                # The server greets whom it takes.
+                # The server greets the connections that it accepts.
                 return idle.recv(1) == b""
             except TimeoutError:
                 return False
@@ -424,16 +424,16 @@ def test_requests_that_wait_for_a_thread_stay_with_their_callers(tmp_path: Path)
         before = resident(server.pid)
         calls = [stub.start(PREDICTION + "Predict", request, None) for stub in stubs * 30]
         wait_until((tmp_path / "slow-started").exists)
-        # Once this is answered, everything sent before it has arrived or is being held back.
+        # After this answer, everything sent before it has arrived or is held back.
         assert [stub.states("slow") for stub in stubs]
-        # 64 of the 300 megabytes are received, 64 KiB of each of the others.
+        # The server receives 64 of the 300 messages of a megabyte, and 64 KiB of each other one.
         assert resident(server.pid) - before < 150_000_000
         (tmp_path / "slow-finish").touch()
         assert {call.code() for call in calls} == {grpc.StatusCode.OK}
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process holds."""
+    """Memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
@@ -450,7 +450,7 @@ def slow_model(base: Path) -> Path:
     def serve(x):
         write = tf.io.write_file(f"{base}-started", b"")
         with tf.control_dependencies([write]):
-            # The pattern depends on the count, or the optimiser would look only once.
+            # The pattern depends on the count; otherwise the optimiser would check only once.
             end = tf.while_loop(
                 lambda _count, found: found == 0,
                 lambda count, _found: (count + 1, tf.size(tf.io.matching_files(pattern(count)))),

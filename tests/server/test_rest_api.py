@@ -1,4 +1,4 @@
-"""The REST API of a real server process, as clients of TensorFlow Serving use it."""
+"""The REST API of a real server process, as used by clients of TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_a_gzip_bomb_is_refused(rest):
         (
             "POST",
             PREDICT,
-            b'{"signature_name": "x"}',  # the name is judged before the keys
+            b'{"signature_name": "x"}',  # the name is checked before the keys
             400,
             'Serving signature name: "x" not found in signature def',
         ),

@@ -1,4 +1,4 @@
-"""JSON to tensors and back, against what TensorFlow Serving documents."""
+"""Conversion between JSON and tensors, as TensorFlow Serving documents it."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_types_without_a_json_form_are_unimplemented():
 
 
 LARGE = b" " * document.LARGE_BYTES
-"""After a document, makes it one that other threads get their turn beside."""
+"""Padding that makes a document large enough to be parsed in steps, so other threads can run."""
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -180,7 +180,7 @@ def test_a_large_document_is_refused_if_a_small_one_would_be(around, text):
 
 @st.composite
 def objects(draw, inner):
-    """JSON objects in which keys may come twice, and strings hold what separates members."""
+    """JSON objects with duplicate keys, and with strings that contain separators."""
     pairs = draw(st.lists(st.tuples(st.sampled_from(["a", "b:c", ":", '"', "\\"]), inner)))
     return "{" + ",".join(f"{json.dumps(key)}:{value}" for key, value in pairs) + "}"
 
@@ -276,7 +276,7 @@ def test_floats_are_written_as_tensorflow_serving_writes_them(value, text):
 @settings(deadline=None)
 @given(hnp.arrays(np.uint32, 200))
 def test_a_float_has_six_digits_if_they_are_enough_else_nine(bits):
-    decimals = bits.astype(np.float32) / np.float32(1000)  # many of few digits
+    decimals = bits.astype(np.float32) / np.float32(1000)  # many with few digits
     for array in (bits.view(np.float32), decimals):
         (answer,) = json.loads(
             encode.predict({"y": tensors.encode(array)}, rows=False), parse_float=str

@@ -1,4 +1,4 @@
-"""The HTTP server itself: its handler is the test's, its sockets are real."""
+"""The HTTP server itself, with a fake handler and real sockets."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ class Running:
         return socket.create_connection(("127.0.0.1", self.http.port), timeout=60)
 
     def send(self, data: bytes) -> bytes:
-        """All that comes back for `data` until the server closes or, after an answer, is silent."""
+        """The reply to `data`, until the server closes the connection or pauses after an answer."""
         with self.socket() as sock:
             sock.sendall(data)
             return read_all(sock)
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """What comes until the connection ends or half a second is silent after the first piece."""
+    """Read until the connection ends, or until a pause of half a second after the first piece."""
     received = b""
     try:
         while chunk := sock.recv(65536):
@@ -81,7 +81,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def one_answer(sock: socket.socket) -> bytes:
-    """One answer whole, however many pieces it comes in."""
+    """Read one complete answer."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += sock.recv(1000) or b"\r\n\r\n"
@@ -135,7 +135,7 @@ def test_http_1_0_keeps_a_connection_when_the_client_asks(running):
             assert b"\r\nConnection: keep-alive\r\n" in answer
             assert answer.endswith(b"GET " + path + b" 0")
         sock.sendall(b"POST /3 HTTP/1.0\r\nContent-Length: 2\r\n\r\nab")
-        answer = read_all(sock)  # to the end of the connection
+        answer = read_all(sock)  # until the end of the connection
         assert b"\r\nConnection: close\r\n" in answer
         assert answer.endswith(b"POST /3 2")
 
@@ -218,7 +218,7 @@ def test_small_bodies_fit_by_the_dozen_under_a_small_limit(running):
 def test_bodies_leave_half_of_the_memory_limit_to_grpc(running):
     half = running.admission.limit // 2
     sockets = [running.socket() for _ in range(4)]
-    for sock in sockets:  # they never send the last byte of their body
+    for sock in sockets:  # they never send a complete body
         sock.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {MIB}\r\n\r\n".encode())
         sock.sendall(bytes(MIB - 1))
     until(lambda: running.admission.held >= half - 4)
@@ -246,7 +246,7 @@ def test_announcing_a_large_body_holds_no_memory(running):
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),  # TLS to a plain port
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),  # a TLS handshake
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
@@ -290,7 +290,7 @@ def test_a_client_that_leaves_cancels_its_request(running):
 
 
 def connected(running: Running, count: int) -> list[socket.socket]:
-    """Connections that have had an answer, which says that the server has accepted them."""
+    """Connections with an answer, which proves that the server has accepted them."""
     sockets = [running.socket() for _ in range(count)]
     for sock in sockets:
         sock.sendall(b"GET /k HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -303,7 +303,7 @@ def test_the_longest_idle_connection_makes_room_for_a_new_one(running, monkeypat
     monkeypatch.setattr(rest_connection, "IDLE_SECONDS", 0)
     first, second, busy = connected(running, 3)
     busy.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab")
-    first.sendall(b"GET /again HTTP/1.1\r\nHost: x\r\n\r\n")  # now the second is idle longest
+    first.sendall(b"GET /again HTTP/1.1\r\nHost: x\r\n\r\n")  # now `second` is idle longest
     assert one_answer(first).endswith(b"GET /again 0")
     with running.socket() as extra:
         extra.sendall(b"GET /e HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -324,9 +324,7 @@ def test_without_an_idle_connection_a_new_one_is_told_so(running, monkeypatch):
     body.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab")
     until(lambda: running.admission.held == 3)
     head.sendall(b"GET / HT")
-    monkeypatch.setattr(
-        rest_connection, "IDLE_SECONDS", 3600
-    )  # `fresh` has had its answer just now
+    monkeypatch.setattr(rest_connection, "IDLE_SECONDS", 3600)  # `fresh` has just had its answer
     for _ in range(3):
         received = running.send(b"GET /no HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 503 " in received

@@ -1,4 +1,4 @@
-"""TensorProto to and from numpy: equal to TensorFlow's own codec, and strict with liars."""
+"""TensorProto to and from numpy: equal to TensorFlow's codec, and strict with invalid input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def equal(one: np.ndarray, other: np.ndarray) -> bool:
-    """Equal values; NaN equals NaN, whatever its bits."""
+    """Whether values are equal, with every NaN equal to every other."""
     if one.dtype == ml_dtypes.bfloat16:
         one, other = one.astype("f4"), other.astype("f4")
     return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
@@ -170,7 +170,7 @@ def test_tensors_are_read_as_tensorflow_reads_them(kind: tensors.ElementType, da
         values = st.binary(max_size=3)
     made = proto(kind.number, shape, **{kind.field: data.draw(st.lists(values, max_size=6))})
     if data.draw(st.booleans()):
-        # Lengths of strings are small numbers, and a bool is 0 or 1.
+        # Lengths of strings must be small, and a bool 0 or 1.
         lengths = st.just(b"\0" * 3 + b"\1x")
         bools = st.just(b"\0\1\2")
         made.tensor_content = data.draw(st.binary(max_size=40) | lengths | bools)
@@ -238,7 +238,7 @@ def test_one_value_with_a_shape_is_a_constant_as_in_tensorflow() -> None:
 )
 def test_any_tensor_is_an_array_of_its_shape_or_an_invalid_argument(made: TensorProto) -> None:
     array = None
-    with contextlib.suppress(ServingError):  # nothing else may come out
+    with contextlib.suppress(ServingError):  # the only allowed error
         array = tensors.decode("x", made)
     if array is not None:
         assert array.shape == tuple(dim.size for dim in made.tensor_shape.dim)

@@ -1,4 +1,4 @@
-"""Warm-up records are replayed before a version answers, and what is wrong with them is said."""
+"""Warm-up records are replayed before a version answers, and their faults are reported."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_records(version: Path, *records: bytes) -> Path:
 
 
 class Recorder(FakeEngine):
-    """Answers as the tiny model, and remembers how many rows it was asked for."""
+    """Answers like the tiny model, and records the number of rows."""
 
     def __init__(self, real) -> None:
         super().__init__()
