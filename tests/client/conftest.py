@@ -1,4 +1,5 @@
-"""One suite for both clients: `connect` makes a `Client`, or an `AsyncClient` made to look it."""
+"""One suite for both clients: `connect` makes a `Client`, or an `AsyncClient` that looks like
+one."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ import pytest
 
 import featurewire
 
-BOUND = 60.0  # seconds that anything here may take
+BOUND = 60.0  # seconds; time limit of every call here
 
 
 class Blocking:
-    """An `AsyncClient` in an event loop of its own thread, with the methods of `Client`."""
+    """An `AsyncClient` with an event loop on another thread, and the methods of `Client`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._loop = asyncio.new_event_loop()
@@ -76,7 +77,7 @@ class Blocking:
 
 @pytest.fixture(params=["sync", "async"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Call it as `Client(…)`; what it made is closed after the test."""
+    """A function like `Client(…)`, whose clients are closed after the test."""
     made: list[Any] = []
 
     def make(target: str, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Do something in a forked child, and learn how it ended."""
+"""Runs a function in a forked child, and returns its result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.client.misbehaving import eventually
 
 
 def in_a_fork(action: Callable[[], object]) -> str:
-    """What `action()` returned or raised in a forked child; fails when the child hangs."""
+    """The result or error of `action()` in a forked child; fails if the child hangs."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Servers that go wrong on purpose: a gRPC server with scripted replies, and bare sockets."""
+"""Servers with deliberate faults: a gRPC server with scripted replies, and bare sockets."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ JPEG = b"\xff\xd8\xff"
 
 
 def image(number: int) -> bytes:
-    """A good image, unlike any other number's."""
+    """A good image, different for each number."""
     return JPEG + number.to_bytes(4, "big")
 
 
 def vector_of(data: bytes, version: int = 1) -> np.ndarray:
-    """What the server answers for an image: float32 [DIMENSION]."""
+    """The server's vector for an image: float32 [DIMENSION]."""
     number = int.from_bytes(data[3:7], "big")
     return np.arange(DIMENSION, dtype=np.float32) + np.float32(number) + np.float32(version) / 10
 
@@ -50,7 +50,7 @@ def reply_to(
     content: bool = False,
     shape: list[int] | None = None,
 ) -> predict_pb2.PredictResponse:
-    """A reply, right unless told otherwise."""
+    """A reply, correct by default."""
     reply = predict_pb2.PredictResponse()
     reply.model_spec.name = MODEL
     reply.model_spec.version.value = version
@@ -95,7 +95,7 @@ Predict = Callable[[list[bytes], grpc.ServicerContext], "predict_pb2.PredictResp
 
 
 class Misbehaving:
-    """A server in this process; `predict` decides what a request of these images gets."""
+    """A server in this process; `predict` computes the reply to a request."""
 
     def __init__(
         self,
@@ -113,12 +113,12 @@ class Misbehaving:
         self.states: list[tuple[int, int]] = [(1, 30)]
         self.labels = {"stable"}
         self.signatures: tuple[str, ...] = ("serving_default",)
-        """That metadata lists, all alike."""
+        """Names of the signatures in the metadata, all with the same tensors."""
         self.outputs = outputs
         self.input_name = input_name
         self.metadata = metadata
         self.dimension = dimension
-        """As the signature has it; -1: any."""
+        """Dimension in the signature; -1: any."""
         self.requests: list[predict_pb2.PredictRequest] = []
         self.call_metadata: list[dict[str, str | bytes]] = []
         self.compressed: list[str] = []
@@ -222,7 +222,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
 
 class Sockets:
-    """Accepts connections and gives each to `handle` on a thread of its own."""
+    """Accepts connections, and runs `handle` for each on a new thread."""
 
     def __init__(self, handle: Callable[[socket.socket], None]) -> None:
         self._handle = handle
@@ -267,7 +267,7 @@ class Sockets:
 
 
 def http_server() -> Sockets:
-    """Answers whatever comes as a web server does."""
+    """Answers every input like a web server."""
 
     def handle(connection: socket.socket) -> None:
         connection.recv(4096)
@@ -281,7 +281,7 @@ def http_server() -> Sockets:
 
 
 def silent_server() -> Sockets:
-    """Accepts, reads, and never says a word."""
+    """Accepts connections, reads, and never answers."""
 
     def handle(connection: socket.socket) -> None:
         while connection.recv(65536):
@@ -291,9 +291,9 @@ def silent_server() -> Sockets:
 
 
 def cutting_proxy(port: int, *, reply_bytes: Callable[[int], int | None]) -> Sockets:
-    """Passes bytes to `port` and back, and cuts a connection in the middle of what comes back.
+    """Forwards bytes to `port` and back, and cuts connections in the middle of a reply.
 
-    `reply_bytes(n)` says after how many bytes the n-th connection (from 1) is cut; None: never.
+    `reply_bytes(n)`: bytes after which the n-th connection (from 1) is cut; None: never.
     """
     counter, lock = [0], threading.Lock()
 
@@ -315,9 +315,9 @@ def cutting_proxy(port: int, *, reply_bytes: Callable[[int], int | None]) -> Soc
 
 
 def muting_proxy(port: int, muted: threading.Event) -> Sockets:
-    """Passes bytes to `port` and back until `muted` is set; then swallows all, and closes nothing.
+    """Forwards bytes to `port` and back until `muted` is set; then drops all, and closes nothing.
 
-    What a host that lost its power looks like.
+    This is how a host without power looks.
     """
 
     def handle(connection: socket.socket) -> None:
@@ -340,7 +340,8 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 @contextlib.contextmanager
 def eventually(seconds: float = 10.0) -> Iterator[Callable[[Callable[[], bool]], None]]:
-    """A bounded poll: `until(condition)` returns when it holds and fails when it never does."""
+    """A poll with a timeout: `until(condition)` returns when it is true, and fails if it never
+    is."""
     deadline = time.monotonic() + seconds
 
     def until(condition: Callable[[], bool]) -> None:

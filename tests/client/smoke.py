@@ -1,6 +1,6 @@
-"""The client's main paths in one short run, for an environment that has nothing but its needs.
+"""Runs the client's main paths, in an environment with only the client's requirements.
 
-Run as a script; prints `ok` and the versions of what it ran on.
+Run it as a script; it prints `ok` and the versions of the requirements.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What both clients do against a server that behaves."""
+"""Both clients with a server that works correctly."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_both_clients_have_the_same_surface():
                 theirs.kind,
                 theirs.default,
             ), name
-            if (name, ours.name) != ("stream", "images"):  # may also be an async iterable
+            if (name, ours.name) != ("stream", "images"):  # may also be async
                 assert ours.annotation == theirs.annotation
     constructors = [featurewire.Client.__init__, featurewire.AsyncClient.__init__]
     assert inspect.signature(constructors[0]) == inspect.signature(constructors[1])
@@ -212,7 +212,7 @@ def test_a_stream_that_is_left_early_stops_reading_and_sending(connect, server):
     with eventually() as until:
         until(lambda: client.stats().in_flight == 0)
     assert read[0] == before
-    client.embed(image(1))  # the client goes on
+    client.embed(image(1))  # the client still works
 
 
 def test_an_iterable_that_raises_ends_the_stream_after_what_was_read(connect, server):
@@ -257,7 +257,7 @@ def test_a_slow_source_gets_results_before_a_request_is_full(server):
     def source():
         for number in range(3):
             yield image(number)
-            with eventually(20) as until:  # sent while the source is still waiting
+            with eventually(20) as until:  # sent although the source is still waiting
                 until(partial(received_more_than, number))
             sent.append(number)
 
@@ -341,7 +341,7 @@ def test_a_server_without_metadata_is_asked_with_the_usual_names(connect):
 
 
 def bad_images_fail_all(images, context):
-    """As a plain SavedModel does that decodes without isolating."""
+    """Fail the whole request for a bad image, like a plain SavedModel."""
     if any(not each.startswith(b"\xff\xd8\xff") for each in images):
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Unknown image file format.")
     return reply_to(images, status=False)
@@ -359,7 +359,7 @@ def test_one_bad_image_fails_alone_if_the_server_fails_whole_batches(connect):
         for number in (0, 6, 8, 39):
             assert np.array_equal(results[number].embedding.vector, vector_of(image(number)))
         assert list(client.embed_batch(images).errors) == [7, 31]
-        # Three requests, two of them halved four times, then the bad one alone; all twice.
+        # Three requests, two of them bisected in four steps, then the bad image alone; all twice.
         assert len(server.requests) == 2 * (3 + 2 * 4 * 2 + 2)
         with pytest.raises(featurewire.ImageError) as caught:
             client.embed(b"not an image")
@@ -368,7 +368,7 @@ def test_one_bad_image_fails_alone_if_the_server_fails_whole_batches(connect):
 
 
 class Merging:
-    """As a batching server that does not isolate: what comes together fails together."""
+    """Like a batching server of a plain SavedModel: requests in one batch fail together."""
 
     def __init__(self) -> None:
         self._lock, self.merged = threading.Lock(), 0
@@ -434,7 +434,7 @@ def test_good_images_of_other_threads_are_not_rejected():
 
 
 def test_a_refusal_that_cannot_be_settled_is_unknown(connect):
-    """Another call of the client stays in flight for as long as this one may take."""
+    """Another call of the client stays in flight until this one's timeout."""
     gate = threading.Event()
 
     def predict(images, context):
@@ -517,7 +517,7 @@ def test_metadata_token_and_interceptors_travel_with_every_call(server):
         client.embed(image(1))
         client.embed(image(1))
     assert [each["authorization"] for each in server.call_metadata] == [
-        "Bearer second",  # the first went with the question for the signature
+        "Bearer second",  # the first one was sent with the metadata request
         "Bearer third",
     ]
     assert server.call_metadata[0]["x-team"] == "search"
@@ -559,7 +559,7 @@ def test_stats_count_what_happened(connect, server):
     list(client.stream([image(number) for number in range(19)] + [b""]))
     stats = client.stats()
     assert (stats.images, stats.image_errors, stats.retries, stats.failures) == (20, 1, 0, 0)
-    assert stats.requests == 3  # the signature, and two times ten images
+    assert stats.requests == 3  # the metadata, and two requests of ten images
     assert stats.in_flight == 0
     assert stats.bytes_sent > 19 * len(image(0))
     assert stats.bytes_received > 20 * DIMENSION * 4

@@ -1,8 +1,8 @@
-"""The parts that decide without I/O: window, backoff, budget, rotation, errors, configuration."""
+"""Parts without I/O: window, backoff, budget, rotation, errors, configuration."""
 
 from __future__ import annotations
 
-# Arguments of a wrong type or name are refused with a helpful text.
+# Some tests pass arguments with a wrong type or name, which mypy would report.
 # mypy: disable-error-code="arg-type, call-arg, dict-item, list-item"
 import copy
 import dataclasses
@@ -51,7 +51,7 @@ def test_servers_take_turns_and_one_that_fails_rests():
     rotation.failed(0, 6.0)
     rotation.failed(2, 6.0)
     rotation.failed(1, 6.0)
-    assert rotation.pick(6.0) in {0, 2}  # all rest: the shortest rest first
+    assert rotation.pick(6.0) in {0, 2}  # all servers rest, so take the one with the shortest rest
     rotation.succeeded(1)
     assert {rotation.pick(6.1) for _ in range(4)} == {1}
 

@@ -1,4 +1,4 @@
-"""What can be set and what can go wrong is on the client's page."""
+"""The client's page documents every setting, error and method."""
 
 from __future__ import annotations
 

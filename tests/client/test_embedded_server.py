@@ -1,4 +1,4 @@
-"""Both clients against `featurewire serve` in a process of its own, with tiny SavedModels."""
+"""Both clients with `featurewire serve` in a separate process, with tiny SavedModels."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_servers_rest_port_says_that_it_is_no_grpc_port(connect, server, res
 
 @pytest.fixture(scope="module")
 def plain_model(tmp_path_factory):
-    """No status, no manifest, and a bad image fails its whole batch."""
+    """A model without status and manifest, in which a bad image fails its whole batch."""
     base_path = tmp_path_factory.mktemp("plain")
     write_tiny_model(base_path, with_status=False, with_manifest=False, fails_on_bad_image=True)
     return base_path
@@ -146,7 +146,7 @@ def test_every_image_yields_one_result_through_the_servers_death(connect, server
 
 
 def test_threads_behind_a_batching_server_get_no_good_image_rejected(plain_server):
-    """A plain SavedModel: what the server merges with a bad image fails together."""
+    """With a plain SavedModel, all requests in a batch with a bad image fail."""
     wrong, reasons, barrier = [], set(), threading.Barrier(16, timeout=READY)
 
     def work(client, thread):
@@ -192,7 +192,7 @@ def test_with_two_servers_a_stopped_one_costs_one_call_and_comes_back(connect, s
                 client.embed(image(number))
             except featurewire.DeadlineExceededError:
                 failed += 1
-        # The stream, too: what hangs goes to the other server.
+        # A stream also moves its stalled requests to the other server.
         results = list(client.stream(map(image, range(100))))
     finally:
         os.kill(other.pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Both clients against servers that go wrong."""
+"""Both clients with faulty servers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ QUEUE_FULL = (
 
 
 def check_complete(results, count: int, version: int = 1) -> None:
-    """Every image has exactly one result, in order, with the vector of its own bytes."""
+    """Check that every image has one result, in order, with the right vector."""
     results = list(results)
     assert [result.key for result in results] == list(range(count))
     for number, result in enumerate(results):
@@ -105,7 +105,7 @@ def test_attempts_are_bounded(connect):
 
 
 def pushing_back(times: int, milliseconds: str):
-    """Send the first `times` requests away with gRPC's retry push-back, answer the others."""
+    """Reject the first `times` requests with gRPC's retry push-back, and answer the others."""
     counter = itertools.count()
 
     def predict(images, context):
@@ -127,7 +127,7 @@ def test_a_push_back_is_waited_for(connect):
     error = featurewire.OverloadedError("busy")
     error.retry_after = 0.3
     waits = [wait_before_retry(QUICK, 1, error) for _ in range(200)]
-    assert 0.3 <= min(waits) < max(waits) <= 0.45  # the policy alone waits 0.01 s
+    assert 0.3 <= min(waits) < max(waits) <= 0.45  # without push-back it waits 0.01 s
 
 
 @pytest.mark.parametrize("milliseconds", ["60000", "-1", "soon"])
@@ -181,7 +181,7 @@ def test_the_timeout_covers_all_attempts_together(connect, monkeypatch):
         client = connect(server.target, retry=retry)
         with pytest.raises(featurewire.OverloadedError, match=r"attempts? in"):
             client.embed(image(1), timeout=1.35)
-        # The wait that would have gone past the end was not begun.
+        # A wait beyond the timeout was not started.
         assert 1 <= len(server.requests) <= 3
 
 
@@ -322,7 +322,7 @@ def test_a_pinned_version_answered_by_another_is_a_response_error(connect):
 
 
 def test_a_huge_reply_is_read(connect):
-    dimension = 3_000_000  # 12 MB, three times gRPC's own limit
+    dimension = 3_000_000  # 12 MB, three times gRPC's default limit
     with Misbehaving(
         lambda images, _context: reply_to(images, dimension=dimension, content=True),
         dimension=dimension,
@@ -369,7 +369,8 @@ def test_an_unknown_status_is_an_image_error_with_its_number(connect):
 def test_connections_cut_in_mid_reply_lose_and_repeat_nothing(connect):
     with (
         Misbehaving() as server,
-        # The first six connections die inside a reply, each a little later than the one before.
+        # The first six connections are cut inside a reply, each a little later than the previous
+        # one.
         cutting_proxy(
             server.port, reply_bytes=lambda number: 900 * number if number <= 6 else None
         ) as proxy,
@@ -389,9 +390,9 @@ def test_connections_cut_in_mid_reply_lose_and_repeat_nothing(connect):
 )
 def test_a_stream_backs_off_from_a_full_server_and_loses_nothing(connect, refusal):
     def most_held(seconds: float, **limits: Any) -> int:
-        """Calls that wait for an answer at once, after sixteen were refused.
+        """Maximum number of concurrent calls, after sixteen calls were rejected.
 
-        They wait until they are sixteen again, or for `seconds`.
+        Calls wait until sixteen are in flight again, or for `seconds`.
         """
         changed, refused, held, opened = threading.Condition(), [0], [0], [False]
 
@@ -453,7 +454,7 @@ def test_an_outage_is_probed_not_amplified(connect):
         threading.Timer(1.0, down.clear).start()
         check_complete(itertools.chain(first, results), 500)
         refused = len(server.requests) - before - 450
-        assert refused < 16 + 60  # those in flight, then one at a time
+        assert refused < 16 + 60  # the ones in flight, then one at a time
 
 
 def test_patience_ends_a_stream_whose_server_stays_away(connect):
@@ -476,7 +477,7 @@ def test_patience_ends_a_stream_whose_server_stays_away(connect):
 
 
 def test_a_server_that_dies_before_its_first_reply_is_waited_for(connect):
-    """It had answered: the stream asks for the signature's tensors first."""
+    """The server has answered before, because the stream first asks for the signature's tensors."""
     away = threading.Event()
 
     def predict(images, context):
@@ -489,7 +490,7 @@ def test_a_server_that_dies_before_its_first_reply_is_waited_for(connect):
 
     back_at: list[float] = []
     with Misbehaving(predict) as server:
-        # Its five attempts alone would be through in a fifth of a second.
+        # Five attempts without `patience` would end in a fifth of a second.
         client = connect(server.target, retry=QUICK, stream=StreamConfig(images_per_request=2))
         check_complete(client.stream(image(number) for number in range(20)), 20)
 
@@ -577,7 +578,7 @@ def test_addresses_of_one_target_share_the_work(connect):
     with Misbehaving() as one, Misbehaving() as two:
         client = connect(f"ipv4:{one.target},{two.target}")
         client.embed(image(1))
-        with eventually() as until:  # both connections are there
+        with eventually() as until:  # both connections exist
 
             def both() -> bool:
                 client.embed(image(2))
@@ -754,7 +755,7 @@ def test_a_server_that_hangs_is_rested(connect, caplog):
         assert f"{two.target} rests for" not in caplog.text
         hangs.clear()
         gate.set()
-        with eventually(20) as until:  # it is tried again
+        with eventually(20) as until:  # the client retries it
             before = len(one.requests)
 
             def answered() -> bool:

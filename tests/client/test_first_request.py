@@ -1,4 +1,4 @@
-"""A stream retries its first request and its first question as docs/client.md says."""
+"""A stream retries its first request and its metadata request, as docs/client.md says."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.waiting import wait_until
 class Paused(Misbehaving):
     """Does not answer the first calls of a kind.
 
-    It refuses them as TensorFlow Serving refuses a call whose time is over, which takes no time.
-    With `held` it says nothing at all until the caller has gone or the server is released.
+    It rejects them at once, like TensorFlow Serving after a deadline. With `held` it does not
+    answer at all until the caller has gone or the server is released.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Paused(Misbehaving):
         self._code, self._held = code, held
         self._released = threading.Event()
         self.time_remaining: list[float] = []
-        """Seconds that each Predict request left to the server."""
+        """Remaining time of each Predict request in seconds."""
 
     def release(self) -> None:
         self._released.set()
@@ -95,7 +95,7 @@ def test_a_first_question_waits_for_a_server_that_is_gone(connect):
     retry = RetryConfig(max_attempts=2, initial_backoff=0.01, max_backoff=0.02)
     with Paused(questions=9, code="UNAVAILABLE") as server:
         client = connect(server.target, retry=retry)
-        client.status()  # it has answered: from now on `patience` decides
+        client.status()  # after the first answer, `patience` applies
         check_complete(client.stream(map(image, range(40))), 40)
 
 

@@ -1,4 +1,4 @@
-"""What counts as an image, and what a user is told of what does not."""
+"""Accepted types of images, and the errors for other types."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_path_that_no_file_can_have_is_that_images_error_alone(connect, server
 def test_a_file_too_large_to_be_an_image_is_not_read(connect, server, tmp_path):
     path = tmp_path / "disk.img"
     with path.open("wb") as file:
-        file.truncate((256 << 20) + 1)  # takes no room
+        file.truncate((256 << 20) + 1)  # a sparse file
     client = connect(server.target)
     for error in (
         client.embed_batch([path]).errors[0],
@@ -87,7 +87,7 @@ def test_a_mistake_is_told_what_to_do(connect, server, wrong, advice):
     with pytest.raises(TypeError, match=advice):
         client.embed_batch([image(1), wrong])
     results = client.stream([image(1), ("key", wrong)])
-    assert next(results).error is None  # what came before it is delivered
+    assert next(results).error is None  # earlier images are delivered
     with pytest.raises(TypeError, match=f"item 1: .*{advice}"):
         next(results)
 

@@ -1,4 +1,4 @@
-"""A reply laid out as the one before gives what taking it apart gives, and no other does."""
+"""The fast path for replies with the same layout as the last one gives the parser's result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a manifest says, whichever release wrote it and whatever became of its files."""
+"""Reading manifests of every release, and checking the files of versions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ABOUT: dict[str, Any] = {
 
 
 def publish(version: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Write a version whose graph holds the manifest, and seal it with digests."""
+    """Write a version with the manifest in its graph, and with digests."""
     (version / "assets.extra").mkdir(parents=True)
     (version / "variables").mkdir()
     (version / "variables" / "weights").write_bytes(b"weights")

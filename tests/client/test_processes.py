@@ -1,4 +1,4 @@
-"""Forks, imports and neighbours: what needs a process of its own."""
+"""Forks, imports and other libraries: tests that need a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(code: str, *arguments: str, timeout: float = 120) -> str:
-    """Run code in a fresh interpreter; returns what it printed."""
+    """Run code in a new interpreter; returns its output."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         capture_output=True,
@@ -293,7 +293,7 @@ def test_the_hint_to_the_allocator_may_find_no_memory():
 
 
 def test_an_interrupt_in_a_stream_ends_the_with_block(server):
-    """It may hit gRPC where it leaves a call that its own `close` waits for: so several times."""
+    """Repeat it, because the interrupt must hit the moment between a call and gRPC's `close`."""
     said = run(
         """
         import itertools, os, random, signal, sys, threading

@@ -1,4 +1,4 @@
-"""Proxies of the environment: which calls go through one, and what an error says of it."""
+"""Proxies in the environment: the calls that use them, and the errors that name them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.process import free_port
 NEVER = RetryConfig(max_attempts=1)
 VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy")
 ELSEWHERE = "features.invalid:8500"
-"""A host that only the proxy knows."""
+"""A host name that only the proxy resolves."""
 
 
 class Proxy:
-    """An HTTP proxy that leads every CONNECT to one port, or refuses it."""
+    """An HTTP proxy that connects every CONNECT to one port, or refuses it."""
 
     def __init__(self, port: int | None = None) -> None:
         self.asked: list[str] = []

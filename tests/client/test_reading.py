@@ -1,4 +1,4 @@
-"""Sources that wait, that are slow, or that never come."""
+"""Sources that wait, are slow, or never return."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_pipe_and_a_directory_are_no_images(connect, server, tmp_path):
 
 
 class Slow:
-    """A path whose disk does not answer until it is told to."""
+    """A path whose disk does not answer until the test releases it."""
 
     def __init__(self, gate: threading.Event) -> None:
         self._gate = gate
@@ -152,7 +152,7 @@ def test_a_stream_that_is_left_while_its_source_waits_ends(connect, server):
 
 
 def test_patience_does_not_count_the_time_of_the_consumer():
-    """Of a stream by hand, whose clock says what the test says."""
+    """Drive a stream by hand, with a clock that the test sets."""
     settings = Settings("localhost:1", model=MODEL, retry=RetryConfig(max_attempts=1))
     names = Names(signature="s", input="image_bytes", output="features", status="status")
     stream = Stream(
@@ -168,10 +168,10 @@ def test_patience_does_not_count_the_time_of_the_consumer():
     stream.failed(second, gone, 1.0)
     stream.excuse(1000.0)
     (again,) = stream.due(1008.0)
-    stream.failed(again, gone, 1010.0)  # nine seconds of trouble
+    stream.failed(again, gone, 1010.0)  # after nine seconds of failures
     stream.raise_error()
     (again,) = stream.due(1011.5)
-    stream.failed(again, gone, 1012.0)  # eleven
+    stream.failed(again, gone, 1012.0)  # after eleven
     with pytest.raises(featurewire.ServerUnavailableError):
         stream.raise_error()
 

@@ -1,4 +1,4 @@
-"""Examples of docs/client.md and the README, run and typed as they are printed."""
+"""Examples of docs/client.md and the README run and pass type checks as printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates and authorities that are replaced under a client that runs."""
+"""Certificates and authorities that change during the life of a client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = RetryConfig(initial_backoff=0.01, max_backoff=0.05)
 
 
 class Rotating:
-    """An authority and a client's certificate in files, as a mounted secret holds them."""
+    """Files with an authority and a client's certificate, like a mounted secret."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,14 +40,14 @@ class Rotating:
         self.write(*(names or self.issued))
 
     def write(self, *names: str) -> None:
-        """Replace the files by a rename, as Kubernetes does."""
+        """Replace the files by a rename, like Kubernetes."""
         for name in names:
             new = self.folder / f"{name}.new"
             new.write_bytes(self.issued[name])
             os.replace(new, self.folder / f"{name}.pem")
 
     def server(self, port: int = 0, **kwargs) -> Misbehaving:
-        """Make a server that shows and demands certificates of the authority."""
+        """Make a server that presents and requires certificates of the authority."""
         shown = self.authority.issue_cert("localhost")
         theirs = credentials(shown, clients=self.authority)
         return Misbehaving(credentials=theirs, port=port, **kwargs)
@@ -94,7 +94,7 @@ def test_a_rotation_leaves_calls_in_flight_alone(connect, files):
         held = threading.Thread(target=lambda: answers.append(client.embed(image(7)).version))
         held.start()
         assert reached.wait(20)
-        # The same authority, another certificate: the server takes both.
+        # The same authority with another certificate, so the server accepts both.
         fresh = files.authority.issue_cert("client.example")
         files.issued["cert"] = fresh.cert_chain_pems[0].bytes()
         files.issued["key"] = fresh.private_key_pem.bytes()
@@ -111,7 +111,7 @@ def test_files_half_way_through_a_rotation_change_nothing(connect, files, caplog
     with files.server() as server:
         client = connect(server.target, tls=files.tls, retry=QUICK)
         assert works(client)
-        files.rotate("cert")  # its key has not come yet
+        files.rotate("cert")  # its key has not been replaced yet
         assert works(client)
         assert "is not the one of the certificate" in caplog.text
         (files.folder / "ca.pem").write_bytes(b"-----BEGIN CERT")

@@ -1,4 +1,4 @@
-"""Names of vector spaces that were made under different schemes are not said to differ."""
+"""Messages do not claim that vector spaces named under different schemes differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream's decisions, step by step and without a server."""
+"""Decisions of the stream, step by step and without a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = Names(signature="serving_default", input="image_bytes", output="features
 
 
 def stream_of(count: int, **config):
-    """A stream of one image a request that has been given `count` images, at time 0."""
+    """A stream with one image per request and `count` images, at time 0."""
     retry = RetryConfig(initial_backoff=1.0, max_backoff=4.0)
     connection = Connection(Settings("127.0.0.1:1", model="tiny", retry=retry))
     codec = Codec(model_spec("tiny"), NAMES)
@@ -37,7 +37,7 @@ def answer(stream, attempt, now: float, number: int) -> None:
 
 
 def stream_that_was_answered():
-    """A stream of two images, one request at a time; the first one has its result."""
+    """A stream of two images, one request at a time, after the first result."""
     stream = stream_of(2, initial_in_flight=1, max_in_flight=1)
     [attempt] = stream.due(0.5)
     answer(stream, attempt, 0.9, 0)
@@ -57,13 +57,13 @@ def test_in_an_outage_one_request_at_a_time_is_sent_and_nothing_spins():
     assert 3.0 <= probe_at <= 3.0 + 1.0
     probes = stream.due(probe_at)
     assert len(probes) == 1
-    assert stream.wake_at() == math.inf  # for the probe's outcome, not for those behind it
+    assert stream.wake_at() == math.inf  # it waits for the probe's outcome
     assert stream.due(probe_at + 100) == []
     stream.failed(probes[0], ServerUnavailableError("still gone"), 110.0)
     assert stream.wake_at() >= 110.0
     [probe] = stream.due(stream.wake_at())
     answer(stream, probe, 120.0, 1)
-    assert len(stream.due(120.0)) > 1  # it is back: all at once, up to the window
+    assert len(stream.due(120.0)) > 1  # the server is back, so send all, up to the window
 
 
 def test_a_retry_that_waits_for_its_turn_wakes_nobody():
@@ -71,7 +71,7 @@ def test_a_retry_that_waits_for_its_turn_wakes_nobody():
     one, two = stream.due(0.5)
     answer(stream, one, 1.0, 0)
     [three] = stream.due(1.0)
-    stream.failed(two, OverloadedError("full"), 2.0)  # the window is one request now
+    stream.failed(two, OverloadedError("full"), 2.0)  # this reduces the window to one request
     assert three.call.in_flight
     assert stream.wake_at() == math.inf
     assert stream.due(100.0) == []
@@ -108,7 +108,7 @@ def test_deadlines_in_an_outage_do_not_use_up_the_attempts():
         [attempt] = stream.due(now)
         stream.failed(attempt, ServerUnavailableError("gone"), now)
         now = stream.wake_at() + 0.001
-    for _ in range(20):  # it is back, and warming
+    for _ in range(20):  # the server is back, and warming up
         [attempt] = stream.due(now)
         stream.failed(attempt, DeadlineExceededError("slow"), now)
         now = stream.wake_at() + 0.001

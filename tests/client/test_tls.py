@@ -1,4 +1,4 @@
-"""TLS and mutual TLS against a server with a certificate of our own authority."""
+"""TLS and mutual TLS with a server whose certificate has a private authority."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_failures_of_tls_say_tls_and_what_to_set(connect, server, mutual, author
 
 
 def test_tls_is_named_where_another_address_refuses(connect, server, mutual, authority):
-    """The second address of a name refuses connections; gRPC tells of one address alone."""
+    """The second address of a name refuses connections; gRPC reports only one address."""
     with Misbehaving() as plain:
         for name, (target, tls, _) in failures(server, mutual, authority, plain).items():
             if tls is None:

@@ -1,4 +1,4 @@
-"""OpenTelemetry's gRPC instrumentation, as docs/client.md shows it."""
+"""OpenTelemetry's gRPC instrumentation works as in docs/client.md."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 @pytest.fixture(scope="module")
 def exporter():
-    """The process's tracing: the blocking instrumentor takes no other."""
+    """The process's global tracing, because the blocking instrumentor accepts no other."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
@@ -38,7 +38,7 @@ def spans(exporter):
 
 
 def check(spans, server: Misbehaving) -> None:
-    """Each Predict is a span, and the server was told of its trace."""
+    """Check that each Predict is a span and sends its trace to the server."""
     predicts = [span for span in spans() if span.name == PREDICT]
     assert len(predicts) == len(server.call_metadata) == 2
     for span, metadata in zip(predicts, server.call_metadata, strict=True):

@@ -1,4 +1,4 @@
-"""The oldest versions that the client declares, in an environment of their own, and the newest."""
+"""The client works with the oldest and the newest versions of its requirements."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_client_depends_on_three_packages():
 @pytest.mark.slow
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="no wheels of the oldest NumPy")
 def test_the_oldest_declared_versions_work(tmp_path):
-    """Also: the wheel holds what it needs, and installs by itself."""
+    """The wheel is also complete and installs alone."""
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True, timeout=120
     )

@@ -1,4 +1,4 @@
-"""Versions, labels, vector spaces, views of a client, and what a client says of itself."""
+"""Versions, labels, vector spaces, views of a client, and its repr."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.client.misbehaving import Misbehaving, image, reply_to, vector_of
 
 SPACES = {1: "old", 2: "new", 3: "newest"}
 BRIDGE = "bridge_old"
-"""A signature of version 3, which has a bridge to version 1's space."""
+"""The signature of version 3 with a bridge to version 1's space."""
 
 
 def manifest(version: int) -> predict_pb2.PredictResponse:
@@ -41,7 +41,7 @@ def manifest(version: int) -> predict_pb2.PredictResponse:
 
 
 class Versions(Misbehaving):
-    """Serves versions with manifests; `stable` is the one that a label, or nothing, means."""
+    """Serves versions with manifests; `stable` is the version of the label, and the default."""
 
     def __init__(self) -> None:
         super().__init__(self.answer)
@@ -78,7 +78,7 @@ class Versions(Misbehaving):
         return reply.SerializeToString()
 
     def answer(self, images, context, version=1, bridged=False):
-        """A bridge gives what version 1 gives, as its vectors tell the two spaces apart."""
+        """Check that the bridge gives version 1's vectors, which differ from the native ones."""
         reply = reply_to(images, version=1 if bridged else version)
         reply.model_spec.version.value = version
         return reply
@@ -181,7 +181,7 @@ def test_a_signature_that_is_a_bridge_is_no_other_space(connect, server):
 
 
 def test_a_label_moves_under_calls_that_want_one_space(connect, server):
-    """To the version with a bridge, and back to the one without: what is known fits neither."""
+    """It moves to the version with a bridge and back, so cached metadata is wrong each time."""
     client = connect(server.target, label="stable", vector_space="old")
     for version in (1, 3, 1, 3):
         server.stable = version
@@ -198,7 +198,7 @@ def test_a_label_moves_under_calls_that_want_one_space(connect, server):
 
 
 def test_a_label_moves_under_a_stream_that_wants_one_space(connect, server):
-    """On each replica in turn, with requests in flight, and the other version is unloaded."""
+    """Move it on each replica in turn, with requests in flight, and unload the other version."""
     with Versions() as second:
         replicas: tuple[Any, ...] = (server, second)
         moves = iter([(0, 3), (1, 3), (0, 1), (1, 1), (0, 3), (1, 3)])
@@ -280,13 +280,13 @@ def test_a_retired_pinned_version_raises_after_all_earlier_results(connect, serv
         consume()
     assert keys == list(range(len(keys)))
     assert len(keys) > 100
-    # Several were on their way when the version went: those before the first that failed are given.
+    # Several requests were in flight at the unload; results before the first failure are delivered.
     answered = {data for each in server.requests for data in each.inputs["image_bytes"].string_val}
     assert len(keys) == next(number for number in range(10_000) if image(number) not in answered)
 
 
 def test_what_was_sent_before_a_failure_is_delivered_first(connect):
-    """The reply to the first request comes after the refusal of the second."""
+    """The reply to the first request arrives after the rejection of the second."""
     refused = threading.Event()
 
     def predict(images, context):

@@ -1,4 +1,4 @@
-"""The window of a stream, in a simulation of servers and of the streams that share one."""
+"""The window of a stream, in a simulation of servers and their streams."""
 
 import heapq
 import itertools
@@ -20,10 +20,11 @@ class Fixed:
 
 
 class Server:
-    """`workers` that each merge up to `merge` requests and take `base` + `each` a request, seconds.
+    """A simulated server. Each of `workers` merges up to `merge` requests, and takes `base` +
+    `each` seconds per request.
 
-    Requests are served in their order; one that finds `queue` others waiting is refused. Between a
-    reply and the arrival of the next request a client takes `gap`. No time passes.
+    Requests are served in order, and rejected if `queue` others are waiting. A client's next
+    request arrives `gap` seconds after a reply. Time is simulated.
     """
 
     def __init__(
@@ -33,9 +34,9 @@ class Server:
         self.gap, self.jitter, self.queue = gap, jitter, queue
 
     def run(self, windows, *, seconds, starts=(0, 30, 60), at=None):
-        """Images a second of each stream, and all requests in flight, in the second half.
+        """Images per second of each stream, and all requests in flight, in the second half.
 
-        `at`: a time, and what to call then with the server.
+        `at`: a time, and a function to call at that time with the server.
         """
         random_, number = random.Random(1), itertools.count()
         events: list[Any] = []
@@ -87,7 +88,7 @@ class Server:
 
 
 PHASES = [REFRESH * number / 7 for number in range(7)]
-"""Seconds on the clock by which streams look, at the beginning: nothing may hang on it."""
+"""Clock times at the start, because results must not depend on the clock's value."""
 
 
 def own(count, phase, **config):
@@ -95,7 +96,7 @@ def own(count, phase, **config):
 
 
 def best(server, streams, seconds):
-    """The best rate of fixed numbers in flight, and the fewest in flight within 3 % of it."""
+    """The best rate of a fixed number in flight, and the smallest number within 3 % of it."""
     found = [
         server.run([Fixed(limit) for _ in range(streams)], seconds=seconds)
         for limit in (1, 2, 3, 4, 6, 8, 12, 24, 32)
@@ -137,8 +138,7 @@ def test_a_lone_stream_is_as_fast_as_the_best_fixed_window(name):
         ("twenty workers", 1.5),
         ("merges two, no gain", 1.5),
         ("merges four, a third faster", 1.5),
-        # All that is in flight goes as one batch: whose requests they are changes nothing that a
-        # stream could see.
+        # All requests in flight form one batch, so a stream cannot notice whose requests they are.
         ("merges sixteen", 3.0),
     ],
 )

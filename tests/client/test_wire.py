@@ -1,4 +1,4 @@
-"""The hand-made wire format against the generated classes."""
+"""The hand-written wire format agrees with the generated classes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_reply_cut_off_anywhere_is_never_a_wrong_vector(seed, data):
         rows = read_predict_reply(reply[:cut], **TENSORS, count=3)
     except ResponseError:
         return
-    # The outputs came before the cut: only the version may be missing.
+    # The outputs precede the cut, so only the version may be missing.
     assert np.array_equal(rows.vectors, vectors)
 
 

@@ -1,4 +1,4 @@
-"""The recipes of docs/client.md for servers of web applications and workers, in real processes."""
+"""The recipes of docs/client.md for web servers and workers, in real processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def server():
 
 
 def recipe(heading: str, server: Misbehaving, position: int = 0) -> str:
-    """Return an example of the page, with this server's address filled in."""
+    """An example of the page, with this server's address."""
     text = examples(heading)[position]
     assert '"localhost:8500"' in text
     return text.replace("localhost:8500", server.target)
@@ -43,7 +43,7 @@ def recipe(heading: str, server: Misbehaving, position: int = 0) -> str:
 
 @contextlib.contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[Path]:
-    """`python -m ARGUMENTS` in this folder; gives the file that its output goes to."""
+    """Run `python -m ARGUMENTS` in this folder; yields the file with its output."""
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -63,7 +63,7 @@ def running(folder: Path, *arguments: str) -> Iterator[Path]:
 
 
 def post(url: str, data: bytes | None = None) -> tuple[int, bytes]:
-    """Status and body; (0, b"") while nothing listens."""
+    """Status and body of an answer, or (0, b"") if there is no server."""
     try:
         with urllib.request.urlopen(url, data, timeout=30) as reply:
             return reply.status, reply.read()
@@ -129,7 +129,7 @@ def test_gevent_greenlets_wait_at_the_same_time(tmp_path):
     everybody, opened = threading.Barrier(8), threading.Event()
 
     def all_at_once(images, _context):
-        """The first eight calls get no answer before all of them are there."""
+        """The first eight calls are answered only when all of them have arrived."""
         if not opened.is_set():
             everybody.wait(20)
             opened.set()
