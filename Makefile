@@ -15,8 +15,8 @@ OURS   := client exporter rollout server
 SHOWN  := $(PYTHON) scripts/pip_progress.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart 0
 
-.PHONY: demo search test test-all test-samples test-pythons environments test-stack tools \
-        lint fix prose coverage protos check-protos lock metadata dist test-dist bench clean help
+.PHONY: demo search test test-all test-samples test-protocols test-pythons environments \
+        test-stack tools lint fix prose coverage protos check-protos lock metadata dist test-dist bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,10 +38,16 @@ test-all: $(VENV)/.installed $(VENV)/.dev ## every test (AFTER=test: without tho
 test-samples: $(VENV)/.installed $(VENV)/.dev ## the tests of samples/
 	@scripts/test_samples.sh $(PYTHON)
 
+# tritonclient and kserve register different messages under the same names: one process per client.
+test-protocols: $(VENV)/.installed .venv-protocols/.installed ## tritonclient, kserve and openai against the server
+	.venv-protocols/bin/python -m pytest -W default tests/protocols/test_tritonclient.py
+	.venv-protocols/bin/python -m pytest -W default tests/protocols/test_kserve.py \
+	    tests/protocols/test_openai.py
+
 test-pythons: ## the fast tests of client, command and server on other installed Pythons
 	@scripts/test_pythons.sh $(PYTHONS)
 
-environments: ## make the environments of test-samples and test-pythons
+environments: .venv-protocols/.installed ## make the environments of test-samples, -protocols and -pythons
 	@scripts/test_samples.sh --install $(PYTHON)
 	@scripts/test_pythons.sh --install $(PYTHONS)
 
@@ -94,7 +100,7 @@ bench: .venv-bench/.installed ## measure speed, compared with limits and peers (
 	@.venv-bench/bin/python -m bench $(PARTS) $(if $(QUICK),--quick)
 
 clean: ## remove environments, models and caches
-	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples .venv-bench .venv-release build dist
+	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples .venv-protocols .venv-bench .venv-release build dist
 
 $(VENV)/.installed: requirements.txt scripts/locked.py $(wildcard */pyproject.toml)
 	@echo "Creating $(VENV) (TensorFlow is a large download; a minute or two)"
@@ -120,6 +126,12 @@ $(VENV)/.dev: requirements.txt $(VENV)/.installed
 	@$(PYTHON) -m venv .venv-bench
 	@$(SHOWN) .venv-bench/bin/pip install --disable-pip-version-check -r $< \
 	    -e ./client -e ./exporter -e ./server[openvino] -e ./rollout
+	@touch $@
+
+.venv-protocols/.installed: tests/protocols/requirements.txt
+	@echo "Creating .venv-protocols (tritonclient, kserve, openai; a minute)"
+	@$(PYTHON) -m venv .venv-protocols
+	@.venv-protocols/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # The oldest supported generator: its output also runs on newer protobuf runtimes.
