@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from tests.support import warm
+from tests.support.process import all_versions
+from tests.support.shared import (
+    SharedServer,
+    folder_of_the_run,
+    once_for_all_workers,
+    server_for_all_workers,
+)
 from tests.support.stand_in import StandIn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,34 +62,12 @@ def photos() -> list[Path]:
     return sorted((ROOT / "samples" / "photos").glob("*.jpg"))
 
 
-def folder_of_the_run(factory: pytest.TempPathFactory) -> Path:
-    """A temporary folder that all workers of the run share."""
-    base = factory.getbasetemp()
-    # Each xdist worker has a folder of its own inside the run's.
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
 @pytest.fixture(scope="session", autouse=True)
 def fork_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let tests start programs in milliseconds: see `tests/support/warm.py`."""
     warm.use_fork_servers(folder_of_the_run(tmp_path_factory))
     yield
     warm.leave_fork_servers()
-
-
-def once_for_all_workers(
-    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
-) -> Path:
-    """`make(folder)` in the first test process that asks; the others wait for it."""
-    shared = folder_of_the_run(factory)
-    folder = shared / name
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            making = shared / f"{name}.making"
-            making.mkdir()
-            make(making)
-            making.rename(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -193,6 +177,23 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def published_manifest(published: Path) -> dict:
     return json.loads((published / "1" / "assets.extra" / "featurewire.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def tiny_server(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
+) -> Iterator[SharedServer]:
+    """`featurewire serve` with versions 1 and 2 of the model `tiny`, shared by all workers."""
+    import featurewire
+
+    def flags(folder: Path) -> list[str]:
+        return [f"--model_config_file={all_versions(folder, 'tiny', tiny_model)}"]
+
+    with server_for_all_workers(tmp_path_factory, "tiny", flags) as server:
+        with featurewire.Client(server.target, model="tiny", version=1) as client:
+            client.wait_until_ready(60)
+            client.with_options(version=2).wait_until_ready(60)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The command as a process of its own, and servers for it to talk to."""
+"""The command as a separate process, and servers for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ TIMEOUT = 120  # seconds
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Run `featurewire ARGUMENTS` in `tmp_path` to its end; `before` is a command that runs it."""
+    """Run `featurewire ARGUMENTS` in `tmp_path` to the end, optionally through the command
+    `before`."""
 
     def run(*arguments: object, **options) -> subprocess.CompletedProcess:
         options.setdefault("cwd", tmp_path)
@@ -39,7 +40,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 
 def bare_environment() -> dict[str, str]:
-    """Without the variables that fill options of the command."""
+    """Remove the variables that set options of the command."""
     return {name: text for name, text in os.environ.items() if not name.startswith("FEATUREWIRE_")}
 
 
@@ -55,13 +56,13 @@ def server() -> Iterator[FakeServing]:
 
 
 def jpeg(number: int) -> bytes:
-    """Bytes that the fake server takes for an image, different for each number."""
+    """Bytes that the fake server accepts as an image, different for each number."""
     return b"\xff\xd8\xff" + b"image %d" % number
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of 12 images below two folders, none alike."""
+    """A folder with 12 different images in two subfolders."""
     for number in range(12):
         path = tmp_path / "photos" / ("a" if number < 6 else "b/c") / f"{number:02}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)

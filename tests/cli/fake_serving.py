@@ -1,4 +1,4 @@
-"""A TensorFlow Serving look-alike inside the test: its version, pace and faults can be changed."""
+"""A fake TensorFlow Serving inside the test, with adjustable version, speed and faults."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DIMENSION = 8
 
 
 def vector_of(image: bytes, version: int = 1) -> np.ndarray:
-    """What the server answers for an image: float32 [DIMENSION]."""
+    """The server's vector for an image: float32 [DIMENSION]."""
     digest = hashlib.sha256(image).digest()
     return np.frombuffer(digest, "<u4").astype(np.float32) / np.float32(2**32) + version
 
@@ -44,7 +44,7 @@ class Version:
 
 @dataclass
 class FakeServing:
-    """Serves `model`; `current` is the version that a request without one gets."""
+    """Serves `model`; `current` is the version for requests that do not name one."""
 
     model: str = "tiny"
     current: int = 1
@@ -52,12 +52,12 @@ class FakeServing:
     labels: dict[str, int] = field(default_factory=dict)
     seconds_per_image: float = 0.0
     seen: Counter = field(default_factory=Counter)
-    """How often each image (by its bytes) was answered."""
+    """Number of answers per image, by its bytes."""
     predict_error: tuple[grpc.StatusCode, str] | None = None
     max_rows: int = 1 << 30
     knows_metadata: bool = True
     after_a_look: Callable[[], object] = lambda: None
-    """Called once the status was told."""
+    """Called after each answer to a status request."""
     port: int = 0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`featurewire embed` as a process, against a server that answers as TensorFlow Serving does."""
+"""`featurewire embed` as a process, with a fake TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_a_link_as_output_stays_a_link(embed, tmp_path):
 
 
 def with_room_for(size: int) -> list[str]:
-    """A command that runs another one, whose files stay below so many bytes."""
+    """A command that runs another one with a limit on the size of its files."""
     code = (
         "import os, resource, sys; "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
@@ -285,7 +285,7 @@ def with_room_for(size: int) -> list[str]:
 
 @pytest.mark.usefixtures("images")
 def test_a_disk_that_is_full_at_the_end_costs_no_row(embed, tmp_path):
-    """A .parquet file is written from the journal when all is done."""
+    """A .parquet file is written from the journal at the end."""
     assert embed("photos/a", "--output", "size.parquet").returncode == 0
     room = (tmp_path / "size.parquet").stat().st_size - 1
     shown = embed("photos/a", "--output", "out.parquet", before=with_room_for(room))
@@ -517,7 +517,7 @@ class TestWhatIsWrong:
 def test_a_file_that_never_gives_its_bytes_ends_with_the_timeout(
     server, tmp_path, monkeypatch, capsys
 ):
-    """In this process, so that the disk can be made to hang."""
+    """Runs in this process, so that reading can be made to hang."""
     gate, read = threading.Event(), source.read_file
 
     def read_file(path):

@@ -1,4 +1,4 @@
-"""`FEATUREWIRE_SERVER` and its like: defaults of the command, and of nothing else."""
+"""`FEATUREWIRE_SERVER` and the like set defaults of the commands only."""
 
 from __future__ import annotations
 

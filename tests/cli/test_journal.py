@@ -1,4 +1,4 @@
-"""What is in a file after a kill at any moment, for each kind of output."""
+"""Files are complete or can be resumed after a kill at any moment, for each kind of output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BARE = Origin(model="tiny", version=1, vector_space=None)
 KINDS = [".npy", ".jsonl", ".parquet"]
 
 opened: list[Output] = []
-"""Outputs of the running test. A process that ends releases its files; a test has to do it."""
+"""Outputs of the running test, which must release them, as the end of a process would."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def append(output: Output, *numbers: int) -> Output:
 
 
 def begin(path: Path, *numbers: int) -> None:
-    """What a killed run leaves."""
+    """Leave the files of a killed run."""
     append(output_at(path), *numbers).leave()
 
 
@@ -62,7 +62,7 @@ def loaded(output: Output) -> list[str]:
 
 
 def rows_of(path: Path) -> list[tuple[str, list[float]]]:
-    """Paths and vectors of a published file, read without our code."""
+    """Paths and vectors of a published file, read without this project's code."""
     if path.suffix == ".npy":
         index = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
         assert [entry["row"] for entry in index] == list(range(len(index)))

@@ -1,4 +1,4 @@
-"""`featurewire` itself: what it lists, what it says of mistakes, what a bad plug-in may not do."""
+"""`featurewire` itself: its list of commands, its messages, and bad plug-ins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.cli.conftest import FEATUREWIRE
 
 
 def plug_in(folder: Path, name: str, source: str) -> dict[str, str]:
-    """Install a distribution with the subcommand `name`; the environment that finds it."""
+    """Install a distribution with the subcommand `name`; returns the environment that finds it."""
     (folder / f"{name}_plug.py").write_text(source)
     info = folder / f"{name}_plug-1.0.dist-info"
     info.mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_an_unknown_option_is_wrong_usage(command):
 
 @pytest.fixture
 def client_alone(tmp_path: Path) -> dict[str, str]:
-    """An environment in which only the client's own entry points are installed."""
+    """An environment with only the client's own entry points."""
     root = Path(__file__).resolve().parents[2] / "client"
     info = tmp_path / "alone" / "featurewire-0.1.0.dist-info"
     info.mkdir(parents=True)
@@ -172,7 +172,7 @@ def test_how_a_command_ends_becomes_an_exit_status_and_one_line(
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
 def test_no_file_takes_the_place_of_a_closed_stream(command, tmp_path, closed):
-    """What a library writes to standard error would come into it."""
+    """A library's output on standard error would mix with it."""
     source = (
         "import os\ndef plugged(argv):\n"
         "    with open('opened', 'w') as file:\n"

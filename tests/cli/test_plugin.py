@@ -1,4 +1,4 @@
-"""What commands of other distributions are made from."""
+"""The building blocks of other distributions' commands."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def wait_for_rows(journal: Path, rows: int, process: subprocess.Popen | WarmProc
 
 
 def rows_in(journal: Path) -> list[str]:
-    """The paths of the whole rows, read without our code."""
+    """The paths of the complete rows, read without this project's code."""
     head, _, data = journal.read_bytes().partition(b"\n")
     size = 4 * json.loads(head)["dimension"] if head.endswith(b"}") else 0
     paths = []
@@ -65,7 +65,7 @@ def rows_in(journal: Path) -> list[str]:
 
 
 def images_in(journal: Path) -> list[bytes]:
-    """What is in the journal, as the images that were sent for it."""
+    """The images of the rows in the journal."""
     return [jpeg(int(Path(path).stem)) for path in rows_in(journal)]
 
 
@@ -150,7 +150,7 @@ def test_a_second_run_into_the_same_output_is_refused(many, server, command):
     server.seconds_per_image = 0.01
     process = begin(many, server, "out.npy")
     wait_for_rows(many / "out.npy.partial", 5, process)
-    server.seconds_per_image = 0.2  # it is not through before the second one has begun
+    server.seconds_per_image = 0.2  # slow enough to overlap with the second one
     shown = command(
         *("embed", "photos", "--output", "out.npy", "--resume"),
         *("--server", server.target, "--model", "tiny"),

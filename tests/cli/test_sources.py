@@ -1,4 +1,4 @@
-"""Which files are meant by the paths that a user gives."""
+"""The files that a user's paths select."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_wait_ends_with_its_time(status, server):
     assert "tiny is not AVAILABLE" in shown.stderr
 
 
-# In the next two a look that outlives the wait would run into the command's own time limit.
+# In the next two tests, a query longer than the wait would exceed the command's time limit.
 
 
 def test_wait_ends_with_its_time_when_nothing_answers(command):
@@ -195,7 +195,7 @@ def test_a_look_at_a_silent_server_ends_by_itself(monkeypatch):
 
 def test_wait_does_not_wait_for_what_the_server_has_given_up(status, server):
     server.versions = {1: Version(state=END, error_code=3, error_message="broken")}
-    # The command's own time limit would fail the test, were the wait kept up.
+    # If the command kept waiting, its time limit would fail the test.
     shown = status("--wait", "600")
     assert shown.returncode == 1
     assert "broken" in shown.stdout

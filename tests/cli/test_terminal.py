@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, nothing but the end elsewhere."""
+"""Progress: a bar on a terminal, and only the summary elsewhere."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_durations(seconds, text):
 
 
 def on_a_terminal(arguments: list[str], **options) -> tuple[int, str]:
-    """Run the command with standard error on a pseudo-terminal; its status and what it showed."""
+    """Run the command with standard error on a pseudo-terminal; returns its status and the text."""
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [FEATUREWIRE, *arguments], stdin=subprocess.DEVNULL, stderr=child, **options
@@ -100,7 +100,7 @@ def on_a_terminal(arguments: list[str], **options) -> tuple[int, str]:
         try:
             while data := os.read(parent, 4096):
                 shown.append(data)
-        except OSError:  # Linux: the last writer is gone
+        except OSError:  # on Linux, after the last writer has closed it
             pass
 
     reader = threading.Thread(target=drain)
@@ -125,7 +125,7 @@ def test_on_a_terminal_a_bar_runs_and_is_gone_at_the_end(arguments, tmp_path):
     assert status == 1
     assert "/100  " in shown
     assert " images/s" in shown
-    # What stays on the screen: the text after the last return to the line's start.
+    # The text that stays on the screen follows the last carriage return of each line.
     lines = [text.rsplit("\r", 1)[-1].replace("\x1b[K", "") for text in shown.split("\r\n")]
     assert lines[0] == "featurewire embed: 007.jpg: unsupported" or lines[0].startswith(
         "featurewire embed: 007.jpg: unsupported:"

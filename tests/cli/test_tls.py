@@ -1,4 +1,4 @@
-"""Both commands over TLS, mutual TLS and with a token: a server that insists on them."""
+"""Both commands with a server that requires TLS, mutual TLS or a token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.fake_serving import FakeServing
 
 
 class Insisting(FakeServing):
-    """Answers only calls that carry the token."""
+    """Answers only calls with the token."""
 
     def _resolve(self, spec, context):
         if ("authorization", "Bearer secret") not in context.invocation_metadata():
@@ -99,7 +99,7 @@ def test_a_proxy_of_the_environment_is_named(command):
         environment={"http_proxy": "http://127.0.0.1:1", "https_proxy": "", "no_proxy": ""},
     )
     assert shown.returncode == 1
-    # An empty value of a variable that comes first means no proxy.
+    # An empty variable of higher precedence turns the proxy off.
     assert "proxy" not in shown.stderr
     shown = command(
         *("status", "--server", "features.invalid:8500", "--model", "tiny", "--timeout", "5"),

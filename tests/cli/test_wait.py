@@ -1,4 +1,4 @@
-"""`featurewire embed --wait`: a job that is started together with its server."""
+"""`featurewire embed --wait`: a job that starts together with its server."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_version_that_was_asked_for_is_waited_for(embed, server):
 
 def test_what_the_server_has_given_up_is_not_waited_for(embed, server):
     server.versions = {1: Version(state=50, error_code=3, error_message="broken")}
-    # The command's own time limit would fail the test, were the wait kept up.
+    # If the command kept waiting, its time limit would fail the test.
     shown = embed("--wait", "600")
     assert shown.returncode == 1
     assert "version 1 is END (INVALID_ARGUMENT: broken)" in shown.stderr

@@ -1,4 +1,4 @@
-"""What the library advises in the names of its arguments, the command says in its options."""
+"""The command rewrites the library's arguments in messages as its own options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featurewire.plugin.wording import in_options
 
 LIBRARY = Path(featurewire.__file__).parent
 UNREACHABLE = re.compile(
-    # Settings that no option sets.
+    # Settings without an option.
     r"^(RetryConfig|StreamConfig|ChannelConfig|retry|channel|stream|tls|TLSConfig)\b.*"
     r"(expected|is above)"
     r"|ChannelConfig\((metadata|load_balancing|options)\b"
@@ -23,9 +23,9 @@ UNREACHABLE = re.compile(
 
 
 def texts_of(tree: ast.AST) -> Iterator[str]:
-    """All texts but docstrings; `{}` for what is filled in."""
+    """All texts except docstrings, with `{}` for inserted values."""
     inside: set[int] = set()
-    for node in ast.walk(tree):  # outer nodes come before what is in them
+    for node in ast.walk(tree):  # outer nodes come first
         if id(node) in inside:
             continue
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):

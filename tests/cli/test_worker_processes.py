@@ -1,4 +1,4 @@
-"""The example for Spark and Ray, on processes alone: each makes a client and keeps it."""
+"""The example for Spark and Ray, in plain processes: each makes a client and keeps it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.fake_serving import vector_of
 
 
 def work(part: list[str], target: str) -> tuple[int, int, list]:
-    """What an engine's worker does with one partition: its process, clients made, rows."""
+    """Process one partition like an engine's worker; returns process id, clients made and rows."""
     rows = list(embed_part(part, target, "tiny", 1))
     return os.getpid(), client_of_this_process.cache_info().misses, rows
 

@@ -15,7 +15,8 @@ import pytest
 import featurewire
 from featurewire import RetryConfig, StreamConfig
 from tests.support.models import JPEG_MAGIC, expected_vector, write_tiny_model
-from tests.support.process import free_port, serving, wait_for_port
+from tests.support.process import serving
+from tests.support.shared import server_for_all_workers
 
 READY = 60.0
 
@@ -24,22 +25,8 @@ def image(number: int) -> bytes:
     return JPEG_MAGIC + number.to_bytes(4, "big")
 
 
-@pytest.fixture(scope="module")
-def rest_port():
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def server(tiny_model, rest_port, tmp_path_factory):
-    log = tmp_path_factory.mktemp("served") / "server.log"
-    with serving(tiny_model, f"--rest_api_port={rest_port}", log=log) as server:
-        with featurewire.Client(server.target, model="tiny") as client:
-            client.wait_until_ready(READY)
-        yield server
-
-
-def test_vectors_reasons_and_version(connect, server):
-    client = connect(server.target)
+def test_vectors_reasons_and_version(connect, tiny_server):
+    client = connect(tiny_server.target)
     batch = client.embed_batch([image(1), b"", b"text", image(2)])
     assert batch.version == 2
     assert np.array_equal(batch.vectors[0], expected_vector(image(1), version=2))
@@ -50,15 +37,15 @@ def test_vectors_reasons_and_version(connect, server):
     }
 
 
-def test_a_stream_in_order(connect, server):
-    results = list(connect(server.target).stream(image(number) for number in range(500)))
+def test_a_stream_in_order(connect, tiny_server):
+    results = list(connect(tiny_server.target).stream(image(number) for number in range(500)))
     assert [result.key for result in results] == list(range(500))
     for number, result in enumerate(results):
         assert np.array_equal(result.unwrap().vector, expected_vector(image(number), version=2))
 
 
-def test_status_metadata_and_manifest(connect, server):
-    client = connect(server.target)
+def test_status_metadata_and_manifest(connect, tiny_server):
+    client = connect(tiny_server.target)
     assert client.status().available
     metadata = client.metadata()
     assert metadata.version == 2
@@ -68,7 +55,7 @@ def test_status_metadata_and_manifest(connect, server):
     assert signature.outputs["features"].shape == (-1, 8)
 
 
-def test_wrong_names_say_what_is_wrong(connect, server):
+def test_wrong_names_say_what_is_wrong(connect, tiny_server):
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"model": "no_such"}, "no_such"),
         ({"version": 9}, "9"),
@@ -76,41 +63,54 @@ def test_wrong_names_say_what_is_wrong(connect, server):
     ]
     for arguments, words in wrong:
         with pytest.raises(featurewire.ModelNotFoundError, match=words):
-            connect(server.target, **arguments).embed(image(1))
+            connect(tiny_server.target, **arguments).embed(image(1))
     with pytest.raises(featurewire.ConfigError, match="serving_default"):
-        connect(server.target, signature="nope").embed(image(1))
+        connect(tiny_server.target, signature="nope").embed(image(1))
     with pytest.raises(featurewire.ModelNotFoundError):
-        connect(server.target, model="no_such").status()
+        connect(tiny_server.target, model="no_such").status()
 
 
-def test_the_servers_rest_port_says_that_it_is_no_grpc_port(connect, server, rest_port):
-    wait_for_port(rest_port, server.process, READY)
-    client = connect(f"127.0.0.1:{rest_port}", retry=RetryConfig(max_attempts=1), timeout=60)
+def test_the_servers_rest_port_says_that_it_is_no_grpc_port(connect, tiny_server):
+    port = f"127.0.0.1:{tiny_server.rest_port}"
+    client = connect(port, retry=RetryConfig(max_attempts=1), timeout=60)
     with pytest.raises(featurewire.ServerUnavailableError, match="8500"):
         client.embed(image(1))
 
 
 @pytest.fixture(scope="module")
-def plain_model(tmp_path_factory):
+def plain_server(tmp_path_factory):
     """A model without status and manifest, in which a bad image fails its whole batch."""
-    base_path = tmp_path_factory.mktemp("plain")
-    write_tiny_model(base_path, with_status=False, with_manifest=False, fails_on_bad_image=True)
-    return base_path
 
+    def flags(folder):
+        models, parameters = folder / "models", folder / "batching.config"
+        write_tiny_model(models, with_status=False, with_manifest=False, fails_on_bad_image=True)
+        parameters.write_text(
+            "max_batch_size { value: 64 } batch_timeout_micros { value: 20000 }\n"
+            "max_enqueued_batches { value: 1000 } num_batch_threads { value: 2 }\n"
+        )
+        model = ["--model_name=tiny", f"--model_base_path={models}"]
+        return [*model, "--enable_batching", f"--batching_parameters_file={parameters}"]
 
-@pytest.fixture(scope="module")
-def plain_server(plain_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plain")
-    parameters = folder / "batching.config"
-    parameters.write_text(
-        "max_batch_size { value: 64 } batch_timeout_micros { value: 20000 }\n"
-        "max_enqueued_batches { value: 1000 } num_batch_threads { value: 2 }\n"
-    )
-    flags = ["--enable_batching", f"--batching_parameters_file={parameters}"]
-    with serving(plain_model, *flags, log=folder / "server.log") as server:
+    with server_for_all_workers(tmp_path_factory, "plain", flags) as server:
         with featurewire.Client(server.target, model="tiny") as client:
             client.wait_until_ready(READY)
         yield server
+
+
+@pytest.fixture(scope="module")
+def killable(tiny_model, tmp_path_factory):
+    with serving(tiny_model, log=tmp_path_factory.mktemp("own") / "server.log") as server:
+        yield server
+
+
+@pytest.fixture
+def own_server(killable):
+    """A server that the test may kill."""
+    if killable.process.poll() is not None:
+        killable.start()
+    with featurewire.Client(killable.target, model="tiny") as client:
+        client.wait_until_ready(READY)
+    return killable
 
 
 def test_a_bad_image_fails_alone_on_a_plain_saved_model(connect, plain_server):
@@ -125,16 +125,16 @@ def test_a_bad_image_fails_alone_on_a_plain_saved_model(connect, plain_server):
     assert np.array_equal(results[12].embedding.vector, expected_vector(image(12)))
 
 
-def test_every_image_yields_one_result_through_the_servers_death(connect, server):
+def test_every_image_yields_one_result_through_the_servers_death(connect, own_server):
     client = connect(
-        server.target,
+        own_server.target,
         stream=StreamConfig(images_per_request=4, patience=100),
         retry=RetryConfig(max_backoff=0.5),
     )
     results = client.stream(image(number) for number in range(6000))
     first = [next(results) for _ in range(300)]
-    server.kill()
-    restart = threading.Thread(target=server.start)
+    own_server.kill()
+    restart = threading.Thread(target=own_server.start)
     restart.start()
     keys = []
     for result in itertools.chain(first, results):
@@ -172,19 +172,13 @@ def test_threads_behind_a_batching_server_get_no_good_image_rejected(plain_serve
     assert not wrong
 
 
-@pytest.fixture(scope="module")
-def other(tiny_model, tmp_path_factory):
-    with serving(tiny_model, log=tmp_path_factory.mktemp("other") / "server.log") as other:
-        with featurewire.Client(other.target, model="tiny") as client:
-            client.wait_until_ready(READY)
-        yield other
-
-
-def test_with_two_servers_a_stopped_one_costs_one_call_and_comes_back(connect, server, other):
-    client = connect(f"{other.target},{server.target}", timeout=4)
+def test_with_two_servers_a_stopped_one_costs_one_call_and_comes_back(
+    connect, tiny_server, own_server
+):
+    client = connect(f"{own_server.target},{tiny_server.target}", timeout=4)
     for number in range(4):
         client.embed(image(number))
-    os.kill(other.pid, signal.SIGSTOP)
+    os.kill(own_server.pid, signal.SIGSTOP)
     try:
         failed = 0
         for number in range(8):
@@ -195,20 +189,20 @@ def test_with_two_servers_a_stopped_one_costs_one_call_and_comes_back(connect, s
         # A stream also moves its stalled requests to the other server.
         results = list(client.stream(map(image, range(100))))
     finally:
-        os.kill(other.pid, signal.SIGCONT)
+        os.kill(own_server.pid, signal.SIGCONT)
     assert failed <= 1
     assert all(result.error is None for result in results)
 
 
-def test_with_two_servers_a_stream_does_not_notice_the_death_of_one(server, other):
+def test_with_two_servers_a_stream_does_not_notice_the_death_of_one(tiny_server, own_server):
     with featurewire.Client(
-        f"{other.target},{server.target}",
+        f"{own_server.target},{tiny_server.target}",
         model="tiny",
         stream=StreamConfig(images_per_request=4),
     ) as client:
         results = client.stream(image(number) for number in range(3000))
         first = [next(results) for _ in range(300)]
-        other.kill()
+        own_server.kill()
         keys = [each.key for each in itertools.chain(first, results) if not each.error]
         assert keys == list(range(3000))
 

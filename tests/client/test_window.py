@@ -89,6 +89,11 @@ class Server:
 
 PHASES = [REFRESH * number / 7 for number in range(7)]
 """Clock times at the start, because results must not depend on the clock's value."""
+FEW_PHASES = [
+    PHASES[0],
+    PHASES[3],
+    *(pytest.param(phase, marks=pytest.mark.slow) for phase in PHASES[1:3] + PHASES[4:]),
+]
 
 
 def own(count, phase, **config):
@@ -105,6 +110,8 @@ def best(server, streams, seconds):
     return rate, min(flying for rates, flying in found if sum(rates) >= 0.97 * rate)
 
 
+SLOW_SERVERS = {"twenty workers", "twenty workers, requests of all sizes", "merges sixteen"}
+"""Servers whose simulation takes seconds of CPU time."""
 SERVERS: dict[str, tuple[dict[str, Any], int]] = {
     "one worker": ({}, 240),
     "one worker, a long way": ({"gap": 0.02}, 240),
@@ -119,7 +126,12 @@ SERVERS: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", SERVERS)
+def of_server(name, *about):
+    """A case about a server, slow if its simulation is."""
+    return pytest.param(name, *about, marks=[pytest.mark.slow] * (name in SLOW_SERVERS))
+
+
+@pytest.mark.parametrize("name", [of_server(name) for name in SERVERS])
 def test_a_lone_stream_is_as_fast_as_the_best_fixed_window(name):
     settings, seconds = SERVERS[name]
     rate, fewest = best(Server(**settings), 1, seconds)
@@ -133,13 +145,13 @@ def test_a_lone_stream_is_as_fast_as_the_best_fixed_window(name):
 @pytest.mark.parametrize(
     ("name", "alike"),
     [
-        ("one worker", 1.5),
-        ("two workers", 1.5),
-        ("twenty workers", 1.5),
-        ("merges two, no gain", 1.5),
-        ("merges four, a third faster", 1.5),
+        of_server("one worker", 1.5),
+        of_server("two workers", 1.5),
+        of_server("twenty workers", 1.5),
+        of_server("merges two, no gain", 1.5),
+        of_server("merges four, a third faster", 1.5),
         # All requests in flight form one batch, so a stream cannot notice whose requests they are.
-        ("merges sixteen", 3.0),
+        of_server("merges sixteen", 3.0),
     ],
 )
 def test_streams_beside_each_other_share_alike(name, alike, streams):
@@ -160,7 +172,7 @@ def test_the_window_leaves_what_a_full_queue_refuses(phase):
     assert rate >= 0.9 * 4 * 16 / 0.1
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", FEW_PHASES)
 def test_the_window_follows_a_server_that_grows(phase):
     def grow(server):
         server.workers = 24
@@ -170,7 +182,7 @@ def test_the_window_follows_a_server_that_grows(phase):
     assert rate >= 0.9 * 24 * 16 / 0.105
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", FEW_PHASES)
 def test_the_window_goes_back_when_others_have_come(phase):
     server, windows = Server(workers=20), own(2, phase)
     server.run(windows, seconds=60, starts=(0, 61))

@@ -1,4 +1,4 @@
-"""No name is looked up but those that somebody configured, and nothing is written to `~`."""
+"""Commands look up only configured names, and write nothing to the home folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOCAL = {"name -", "name localhost", "name 127.0.0.1", "name ::", "name ::1", "n
 
 @dataclass(frozen=True)
 class Watch:
-    """What processes started with `environment` look up and leave in their home folder."""
+    """Records the DNS lookups and the home folder of processes started with `environment`."""
 
     environment: dict[str, str]
     log: Path
@@ -54,7 +54,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def watch(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watch:
     for name in ("KERAS_HOME", "TF_CPP_MIN_LOG_LEVEL", "CI", "TFHUB_CACHE_DIR"):
-        monkeypatch.delenv(name, raising=False)  # a user has none of them
+        monkeypatch.delenv(name, raising=False)  # users do not set these
     for name in [name for name in os.environ if name.startswith("XDG_")]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
@@ -93,7 +93,7 @@ def test_a_server_says_only_what_is_its_own(watch: Watch, tmp_path: Path, engine
             *("--server", server.target, "--output", output),
         )
         assert ended.returncode == 0, ended.stderr
-        first.rename(first.with_name("2"))  # loads beside the first one, in a process of its own
+        first.rename(first.with_name("2"))  # loads next to the first one, in a second process
         with Client(server.target, model="m") as client:
             wait_until(lambda: client.embed(photo).version == 2)
     finally:

@@ -1,4 +1,4 @@
-"""From a module to vectors: the network, a real server process, real photos."""
+"""The whole path from a module to vectors: the network, a real server process, real photos."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def images(photos: list[Path]) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def pixels(images: dict[str, bytes], stand_in: StandIn) -> np.ndarray:
-    """What the published version makes of the photos: float32 [N, 299, 299, 3] in [0, 1]."""
+    """Pixels of the photos in the published version: float32 [N, 299, 299, 3] in [0, 1]."""
     from featurewire_exporter.version.artifact import ArtifactSession
 
     with ArtifactSession(stand_in.base_path / "1") as session:
@@ -44,7 +44,7 @@ def pixels(images: dict[str, bytes], stand_in: StandIn) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def module_vectors(stand_in: StandIn, pixels: np.ndarray) -> np.ndarray:
-    """What the module computes from those pixels: float32 [N, dimension]."""
+    """The module's vectors of these pixels: float32 [N, dimension]."""
     import tensorflow as tf
 
     module = tf.saved_model.load(str(stand_in.module), tags=[])
@@ -54,7 +54,7 @@ def module_vectors(stand_in: StandIn, pixels: np.ndarray) -> np.ndarray:
 def test_pixels_equal_those_of_another_decoder(images, pixels):
     import tensorflow as tf
 
-    # The photos are small enough that no JPEG of them is decoded at a reduced scale.
+    # No JPEG is decoded at a reduced scale, because the photos are small.
     for data, made in zip(images.values(), pixels, strict=True):
         decoded = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float32) / 255
         resized = tf.image.resize(decoded, [299, 299], antialias=True).numpy()
@@ -86,7 +86,7 @@ def test_a_vector_does_not_depend_on_its_batch_mates(client, images):
     reordered = client.embed_batch([first, *reversed(others[4:7])]).vectors[0]
     assert np.abs(among - alone).max() <= 1e-5
     assert np.abs(reordered - alone).max() <= 1e-5
-    # The vectors must differ between photos, or the lines above would prove nothing.
+    # The vectors of different photos must differ; otherwise the lines above prove nothing.
     assert np.abs(client.embed(others[-1]).vector - alone).max() > 1e-3
 
 

@@ -107,6 +107,7 @@ def test_a_real_module_that_was_exported_before_needs_no_hub(stack, monkeypatch,
     assert stack.prepared("auto") == stack.HUB
 
 
+@pytest.mark.slow
 def test_it_shows_what_the_server_says_of_its_loading(stack, tmp_path, capfd):
     write_tiny_model(tmp_path, 1)
     with stack.serving(tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from tests.support import warm
 from tests.support.waiting import wait_until
 
+ROOT = Path(__file__).resolve().parents[2]
 BARE = warm.Imports("bare", ())
 
 
@@ -99,21 +103,59 @@ def test_processor_time_of_forked_programs_is_counted():
     assert warm.cpu_seconds() - before >= 0.2
 
 
+USER = """
+import sys, time
+from pathlib import Path
+from tests.support import warm
+warm.use_fork_servers(Path(sys.argv[1]))
+code = "import time; time.sleep(600)"
+child = warm.start(["-c", code], imports=warm.Imports("bare", ()), whole_run="whole" in sys.argv)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def user(folder: str, *arguments: str) -> Iterator[tuple[subprocess.Popen, int]]:
+    """A process of a run, and a program that it has started."""
+    command = [sys.executable, "-c", USER, folder, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            yield process, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 def test_programs_end_with_the_process_that_started_them():
-    code = (
-        "import sys, time; from pathlib import Path; from tests.support import warm\n"
-        "warm.use_fork_servers(Path(sys.argv[1]))\n"
-        "child = warm.start(['-c', 'import time; time.sleep(600)'], "
-        "imports=warm.Imports('bare', ()))\n"
-        "print(child.pid, flush=True); time.sleep(600)"
-    )
-    root = Path(__file__).resolve().parents[2]
     # A socket's path must be short.
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", code, folder]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as user:
-            pid = int(user.stdout.readline())
-            assert Path(f"/proc/{pid}").exists()
-            user.kill()
-        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        with user(folder) as (process, pid):
+            assert is_alive(pid)
+            process.kill()
+        wait_until(lambda: not is_alive(pid))
         wait_until(lambda: not any(path.is_socket() for path in Path(folder).iterdir()))
+
+
+def test_a_program_of_the_whole_run_ends_with_its_last_process():
+    with tempfile.TemporaryDirectory() as folder, user(folder) as (_, own):
+        with user(folder, "whole") as (first, pid):
+            first.kill()
+            first.wait()
+            with user(folder) as (_, later):  # the server has seen that the first one is gone
+                assert is_alive(later)
+                assert is_alive(pid)
+        assert is_alive(own)
+        assert is_alive(pid)
+    wait_until(lambda: not is_alive(pid) and not is_alive(own))
+
+
+def test_no_program_outlives_the_server_that_has_forked_it():
+    with tempfile.TemporaryDirectory() as folder, user(folder, "whole") as (_, pid):
+        status = Path(f"/proc/{pid}/status").read_text()
+        server = int(re.search(r"^PPid:\s+(\d+)", status, re.MULTILINE)[1])
+        os.kill(server, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid))

@@ -1,4 +1,4 @@
-"""A loopback HTTPS server that answers about ConfigMaps and Leases as the API server does."""
+"""A loopback HTTPS server that imitates the API server for ConfigMaps and Leases."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Refusal(Exception):
 
 
 class ApiServer:
-    """Objects by (resource, namespace, name); a context manager."""
+    """Context manager for a server of objects by (resource, namespace, name)."""
 
     def __init__(self, folder: Path) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -46,10 +46,10 @@ class ApiServer:
         """(verb, resource)"""
         self.token = TOKEN
         self.faults: list[Callable[[str, str], str | None]] = []
-        """Each is asked at a request (verb, resource) until it gives a word, and is used up:
-        `503`, `drop` (no answer), `lose` (done, and the answer is lost)."""
+        """Faults. Each function gets every request (verb, resource) until it returns a fault once:
+        `503`, `drop` (no answer) or `lose` (the request is done, but its answer is lost)."""
         self.before: dict[str, Callable[[], None]] = {}
-        """Done once, before the next request of a verb (`patch configmaps`) is handled."""
+        """Actions to run once, before the next request of a kind such as `patch configmaps`."""
         self.calls: list[tuple[str, str]] = []
         self._version = 100
         self._lock = threading.RLock()
@@ -72,14 +72,14 @@ class ApiServer:
             self._store((resource, namespace, name), made)
 
     def change(self, name: str, key: str, text: str) -> None:
-        """As another operator does."""
+        """Change an object like another operator."""
         with self._lock:
             found = self.objects[("configmaps", "ml", name)]
             found["data"][key] = text
             self._store(("configmaps", "ml", name), found)
 
     def kubeconfig(self, path: Path, *, token: str = TOKEN) -> Path:
-        """A file that leads here, as `kubectl config` writes it."""
+        """Write a kubeconfig file for this server."""
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -105,7 +105,7 @@ class ApiServer:
         self.objects[at] = content
 
     def answer(self, method: str, path: str, body: Any, token: str) -> dict[str, Any]:
-        """The object, or a `Refusal`."""
+        """Return the object, or raise a `Refusal`."""
         if token.lower() != f"bearer {self.token}".lower():
             raise Refusal(401, "Unauthorized", "Unauthorized")
         match = PATHS.match(path)
@@ -214,7 +214,7 @@ class ApiServer:
 
 
 def _merged(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """RFC 7386, which is what a strategic merge does with maps: None removes."""
+    """Merge as in RFC 7386, like a strategic merge of maps: None removes a key."""
     made = dict(old)
     for key, value in change.items():
         if value is None:

@@ -1,9 +1,8 @@
-"""`featurewire rollout` in processes that kill themselves, as kill -9 does, at a step of their own.
+"""`featurewire rollout` in processes that kill themselves with SIGKILL at a given point.
 
-The commands are forked from a process that has imported everything and has used nothing yet, which
-spares each of them a second. Points at which a command can be cut off are before each of its
-dealings with the world: reading the config, writing the new one, putting it in place of the old
-one, looking at the replicas, having them reload, and the audit.
+The commands are forked from a process that has already imported everything, which saves each of
+them a second. The points are before each external action: reading the config, writing the new one,
+replacing the old one, querying the replicas, reloading them, and the audit.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Commands:
-    """Runs commands, one at a time. A context manager."""
+    """Context manager that runs commands, one at a time."""
 
     def __init__(self, log: Path) -> None:
-        """`log` gets what the last command printed."""
+        """`log` gets the output of the last command."""
         self.log = log
         self._zygote: subprocess.Popen[str] | None = None
 
@@ -48,15 +47,15 @@ class Commands:
     def run(
         self, argv: Sequence[str], *, kill_at: int = 0, largest_file: int = 0
     ) -> tuple[int, list[str]]:
-        """The exit status (-9: killed) and the points that were passed.
+        """Run a command; returns its exit status (-9: killed) and the points that it passed.
 
-        `kill_at`: of which point it kills itself, the first is 1. `largest_file`: bytes; beyond
-        that a write fails.
+        `kill_at`: number of the point at which it kills itself, from 1. `largest_file`: maximum
+        size of a file in bytes; larger writes fail.
         """
         return self.start(argv, kill_at=kill_at, largest_file=largest_file)()
 
     def start(self, argv: Sequence[str], *, kill_at: int = 0, largest_file: int = 0) -> Any:
-        """The same without waiting: call what is returned for the result."""
+        """Start a command; returns a function that waits and returns the result of `run`."""
         assert self._zygote is not None
         assert self._zygote.stdin is not None
         task = {
@@ -113,7 +112,7 @@ def _run(task: dict[str, Any], points: int) -> None:
 
 
 def _watch(kill_at: int, points: int) -> None:
-    """Name each point, and kill this process at one of them."""
+    """Print each point, and kill this process at one of them."""
     from featurewire_rollout.fleet import converge
     from featurewire_rollout.fleet.fleet import Fleet
     from featurewire_rollout.steps.audit import Audit
@@ -123,7 +122,7 @@ def _watch(kill_at: int, points: int) -> None:
     converge.POLL_SECONDS, converge.STALE_SECONDS = 0.02, 0.5
     count = 0
     polled: set[str] = set()
-    """Looks since the last step: however often they are repeated, they count once."""
+    """Queries since the last step; repeated ones count once."""
 
     def point(name: str) -> None:
         nonlocal count

@@ -1,4 +1,4 @@
-"""A fleet that shows what a test says."""
+"""A fleet with views scripted by the test."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def shows(*states: tuple[int, str], **labels: int) -> ReplicaView:
 
 
 class Scripted:
-    """Shows one view after the other, the last one for ever."""
+    """Shows one view after another, then the last one forever."""
 
     def __init__(self, *views: ReplicaView, refusal: str = "") -> None:
-        """`refusal`: what every reload is answered with."""
+        """`refusal`: the error of every reload."""
         self.views = list(views)
         self.refusal = refusal
         self.reloads = 0

@@ -1,4 +1,4 @@
-"""Real servers that read one config, and rollouts of them."""
+"""Real servers that read one config, and their rollouts."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ LABELS = """
 
 
 class Stack:
-    """Two servers, or so many, that read one config, and a rollout of them."""
+    """A number of servers that read one config, by default two, and their rollouts."""
 
     def __init__(
         self, folder: Path, models: Path, *, replicas: int = 2, labelled: bool = False
     ) -> None:
-        """`labelled`: at rest, as after a rollout."""
+        """`labelled`: with the labels of a completed rollout."""
         self.base = folder / "models"
         self.base.mkdir()
         self.models = models
@@ -57,7 +57,7 @@ class Stack:
 
     @contextmanager
     def running(self, tls: TLSConfig | None = None) -> Iterator[Stack]:
-        """Start the servers, wait for the model in the way a client would, stop them in the end."""
+        """Start the servers, wait for the model like a client, and stop them at the end."""
         try:
             for server in self.servers:
                 server.start()
@@ -72,11 +72,11 @@ class Stack:
 
     @property
     def target(self) -> str:
-        """All of them, as a client takes it."""
+        """All servers as a client's target."""
         return ",".join(server.target for server in self.servers)
 
     def options(self) -> list[str]:
-        """The config, the servers and the model, as the command takes them."""
+        """The command's options for the config, the servers and the model."""
         servers = [f"--server={server.target}" for server in self.servers]
         return [f"--config={self.config}", *servers, "--model=tiny"]
 

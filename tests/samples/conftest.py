@@ -1,4 +1,4 @@
-"""A server with learned weights and with two vector spaces, for the samples."""
+"""Servers and photos for the samples: one model with learned weights, one with two spaces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLES = ROOT / "samples"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Jobs of Ray and Beam, indexes and browsers take their time."""
+    """Jobs of Ray and Beam, indexes and browsers are slow."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.slow)
@@ -41,7 +41,7 @@ class Server(ServerProcess):
         self.folder = folder
 
     def label(self, stable: int) -> None:
-        """Point `stable` of `tiny` to a version, as a rollout does."""
+        """Point the label `stable` of `tiny` to a version, like a rollout."""
         text = f"""model_config_list {{
           config {{ name: "lite0" base_path: "{self.folder / "lite0"}"
             model_platform: "tensorflow" }}
@@ -88,7 +88,7 @@ def server(models: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def tiles(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty parts of the sample photos in two folders, and a file that is no photo."""
+    """Sixty crops of the sample photos in two folders, and a file that is not a photo."""
     from tests.support.pictures import write_tiles
 
     folder = write_tiles(photos, tmp_path_factory.mktemp("tiles"), 60)
@@ -101,7 +101,7 @@ def tiles(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def some_photos(photos: list[Path], tmp_path: Path) -> Path:
-    """A folder of one's own with the sample photos."""
+    """A writable folder with the sample photos."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for photo in photos:

@@ -1,4 +1,4 @@
-"""The visual search as its users run it: processes, an HTTP port, folders."""
+"""Runs the visual search like its users: as processes, with an HTTP port and folders."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.support.process import STOP_TIMEOUT, free_port, wait_for_port
 from tests.support.waiting import wait_until
 
 FOLDER = Path(__file__).resolve().parents[2] / "samples" / "visual_search"
-TIMEOUT = 90.0  # seconds; a few are usual
+TIMEOUT = 90.0  # seconds; usually a few
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen:
-    """`python -m visual_search …`."""
+    """Start `python -m visual_search …`."""
     command = [sys.executable, "-m", "visual_search", *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=FOLDER, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **options
@@ -28,7 +28,7 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen:
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    """Its exit status and what it printed."""
+    """Run a command; returns its exit status and output."""
     process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     output, _ = process.communicate(timeout=TIMEOUT)
     return process.returncode, output
@@ -36,7 +36,7 @@ def run(*arguments: object) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def page(photos: Path, index: Path, target: str, *arguments: str) -> Iterator[httpx.Client]:
-    """The running service, as an HTTP client of it."""
+    """Run the service; yields an HTTP client."""
     port = free_port()
     where = ("--photos", photos, "--index", index, "--server", target, "--port", port)
     process = start("serve", *where, *arguments)
@@ -54,7 +54,7 @@ def status(client: httpx.Client) -> dict[str, Any]:
 
 
 def wait_until_indexed(client: httpx.Client, count: int) -> dict[str, Any]:
-    """Until `count` photos have vectors and the run has ended."""
+    """Wait until `count` photos have vectors and the run has ended."""
 
     def indexed() -> dict[str, Any] | None:
         answer = status(client)
@@ -65,7 +65,7 @@ def wait_until_indexed(client: httpx.Client, count: int) -> dict[str, Any]:
 
 
 def rows(index: Path) -> list[dict[str, Any]]:
-    """All rows of the table that is searched."""
+    """All rows of the current table."""
     import json
 
     import lancedb

@@ -1,4 +1,4 @@
-"""Bulk jobs on the local runners of Ray Data and Apache Beam, and the death of a worker."""
+"""Bulk jobs on the local runners of Ray Data and Apache Beam survive the death of a worker."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ENGINES = {
     "ray": ("ray_job.py", "ray::MapWorker(Map(Embedder)).submit"),
     "apache_beam": ("beam_job.py", "sdk_worker_main"),
 }
-"""Each engine's job, and what the command line of its workers holds (Ray: of a busy one)."""
+"""Job of each engine, and a text in the command line of its workers (for Ray, of busy ones)."""
 
 
 def _if_installed(name: str) -> Any:
-    """Skipped before anything is set up for it."""
+    """A parameter that is skipped before its fixtures are set up."""
     return pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=WHY))
 
 
@@ -38,7 +38,7 @@ def engine(request) -> str:
 
 
 class Run:
-    """A job in a process of its own."""
+    """A job in a separate process."""
 
     def __init__(self, engine: str, photos: Path, output: Path, target: str) -> None:
         job, self._worker = ENGINES[engine]
@@ -55,7 +55,7 @@ class Run:
             )
 
     def parts(self) -> dict[str, int]:
-        """The finished shards, and when each was written."""
+        """Modification times of the finished shards, by name."""
         return {path.name: path.stat().st_mtime_ns for path in self.output.glob("part-*")}
 
     def workers(self) -> list[int]:
@@ -85,7 +85,7 @@ def _command(pid: int) -> str:
 def _descendants(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # it may have ended
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(path.parent.name))
     found, new = [], [pid]
@@ -106,7 +106,7 @@ def test_a_dead_worker_costs_no_photo_and_none_is_written_twice(engine, tiles, s
     run = Run(engine, tiles, output, server.target)
     try:
         wait_until(lambda: run.parts() or run.process.poll() is not None, TIMEOUT)
-        server.process.send_signal(signal.SIGSTOP)  # what is in flight stays there
+        server.process.send_signal(signal.SIGSTOP)  # so that calls stay in flight
         try:
             before = run.parts()
             wait_until(run.workers, TIMEOUT)
@@ -114,7 +114,7 @@ def test_a_dead_worker_costs_no_photo_and_none_is_written_twice(engine, tiles, s
         finally:
             server.process.send_signal(signal.SIGCONT)
         if run.end():
-            # Beam's local runner gives the job up with its worker: the next run goes on.
+            # Beam's local runner fails the job with its worker, and the next run continues.
             assert engine == "apache_beam", run.log.read_text()
             run = Run(engine, tiles, output, server.target)
             assert run.end() == 0, run.log.read_text()
@@ -127,7 +127,7 @@ def test_a_dead_worker_costs_no_photo_and_none_is_written_twice(engine, tiles, s
     assert {row["version"] for row in found} == {1}
     assert len({row["vector_space"] for row in found}) == 1
     after = run.parts()
-    assert {name: after[name] for name in before} == before  # nothing finished was done again
+    assert {name: after[name] for name in before} == before  # finished shards were not repeated
     assert len(before) < len(after) == 16
     again = Run(engine, tiles, output, server.target)
     assert again.end() == 0, again.log.read_text()

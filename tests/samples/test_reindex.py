@@ -1,4 +1,4 @@
-"""An index that is embedded again while it is searched and written to: killed, then switched."""
+"""Re-embedding an index that is in use: it survives kills and switches atomically."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.support.project import in_project  # noqa: E402
 
 OLD, NEW = "turned-1", "turned-2"
 ROWS = 3000
-"""Of the test that kills: so many that no run ends before it is killed."""
+"""Rows for the test with kills: enough that no run ends before its kill."""
 FEW = 1200
 
 
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base path: version 2 has a bridge to the space of version 1."""
+    """Base path in which version 2 has a bridge to the space of version 1."""
     folder = tmp_path_factory.mktemp("models") / "turned"
     in_project(
         "-c",
@@ -69,7 +69,7 @@ def write_image(folder: Path, number: int) -> str:
 def check_rows(
     index: Any, space: str, images: Path, client: featurewire.Client, every: int = 1
 ) -> None:
-    """Every image once, and its row (of so many one) is the image's vector in that space."""
+    """Check that every image has one row, and (for every n-th row) that its vector is right."""
     names = index.names(space)
     assert sorted(names) == sorted(set(names))
     native = client.with_options(vector_space=space)
@@ -99,7 +99,7 @@ def test_ten_random_kills_lose_no_row_and_write_none_twice(backfill, replicas):
 
 
 def test_a_model_change_under_load_fails_nothing_and_mixes_no_spaces(backfill, replicas):
-    """Two replicas, a writer, readers: rollout with a bridge, backfill, switch, retirement."""
+    """Two replicas, a writer and readers: rollout with a bridge, backfill, switch, retirement."""
     images, index = backfill.images, backfill.index()
     names = [write_image(images, number) for number in range(FEW)]
 
@@ -128,7 +128,7 @@ def test_a_model_change_under_load_fails_nothing_and_mixes_no_spaces(backfill, r
         assert traffic.failures == []
         assert {each.rank for each in traffic.searches} == {1}
         assert index.current() == NEW
-        # What was written until the switch is in both tables, what came later in the new one.
+        # Rows from before the switch are in both tables, later ones only in the new one.
         assert sorted(index.names(NEW)) == names
         assert set(index.names(OLD)) < set(names)
         for space in (OLD, NEW):

@@ -1,4 +1,4 @@
-"""The page of the visual search in a real browser: Chromium, without a window."""
+"""The page of the visual search in a real browser, headless Chromium."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.samples.searching import page, wait_until_indexed  # noqa: E402
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
 
 DROP = """([bytes, name]) => {
     const data = new DataTransfer();
@@ -29,7 +29,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Chromium's own sandbox does not start for root, as whom tests in containers often run.
+        # Chromium's own sandbox does not start for root, and tests in containers often run as root.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -44,7 +44,7 @@ def site(tiles, server, tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, site):
-    """The page with its first photos, and every address that it asked for."""
+    """The page with its first photos, and every address that it requested."""
     tab = browser.new_page()
     tab.set_default_timeout(30_000)
     asked, wrong = [], []
@@ -74,7 +74,7 @@ def test_a_dropped_photo_shows_its_neighbours_with_their_similarity(opened, tile
     assert values[0] == pytest.approx(1.0, abs=2e-3)
     assert tab.locator(".photo").first.get_attribute("data-path") == "0030.jpg"
     assert tab.locator("#asked-name").inner_text() == "mine.jpg"
-    # Nothing is loaded from elsewhere.
+    # The page loads nothing from other sites.
     here = tab.url.rstrip("/")
     assert [url for url in asked if not url.startswith((here, "data:", f"blob:{here}"))] == []
 

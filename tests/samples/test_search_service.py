@@ -29,7 +29,7 @@ TINY = ("--model", "tiny", "--label", "stable")
 
 @pytest.fixture(scope="module")
 def indexed(tiles, server, tmp_path_factory):
-    """The service over the tiles, when all are in the index, and the index's folder."""
+    """The service after indexing all tiles, and the index's folder."""
     index = tmp_path_factory.mktemp("index")
     with page(tiles, index, server.target, *LITE0) as client:
         wait_until_indexed(client, 60)
@@ -56,7 +56,7 @@ def test_a_photo_and_a_part_of_it_find_the_photo(indexed, tiles, photos):
     assert first["path"] == "0030.jpg"
     assert first["similarity"] == pytest.approx(1.0, abs=1e-3)
     assert second["similarity"] < first["similarity"]
-    # Tiles of photo k have the numbers k, k + 6, k + 12, …: the cat's are nearest to the cat.
+    # Tiles of photo k have the numbers k, k + 6, k + 12, …; the cat's are nearest to the cat.
     cat = [photo.stem for photo in photos].index("cat")
     whole = client.post("/api/search?count=3", content=photos[cat].read_bytes()).json()
     numbers = [int(each["path"][-8:-4]) for each in whole["neighbours"]]

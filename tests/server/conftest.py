@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,28 @@ import pytest
 
 from tests.server.endpoints import Endpoints, open_endpoints
 from tests.server.support import Stub, config, model, served
+from tests.support.shared import once_for_all_workers
 from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="session")
+def split_base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version 1 as the exporter makes it, around a small network: see `split_model.py`.
+
+    All workers share it: copy it to change it.
+    """
+    from tests.server.split_model import write_split_model
+
+    def make(folder: Path) -> None:
+        write_split_model(folder)
+
+    return once_for_all_workers(tmp_path_factory, "split-model", make)
+
+
+@pytest.fixture
+def split_version(split_base_path: Path, tmp_path: Path) -> Path:
+    """A copy of that version, to be changed: `tmp_path/1`."""
+    return Path(shutil.copytree(split_base_path / "1", tmp_path / "1"))
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
 import pytest
 
 from featurewire._tfs import types_pb2
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from featurewire_server.messages.predict import output_bytes
-from tests.server.split_model import SIZE, write_split_model
+from tests.server.split_model import SIZE
 from tests.server.support import (
     code_and_text,
     config,
@@ -24,10 +26,8 @@ LIMIT = 100 * ROW
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory):
-    base_path = tmp_path_factory.mktemp("split")
-    write_split_model(base_path)
-    with served(config(model("m", base_path)), limit=LIMIT) as made:
+def made(split_base_path: Path):
+    with served(config(model("m", split_base_path)), limit=LIMIT) as made:
         yield made
 
 

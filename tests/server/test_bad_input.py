@@ -163,6 +163,7 @@ def resident(server: ServerProcess) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
+@pytest.mark.slow
 def test_a_request_of_a_gigabyte_is_refused_without_taking_it_in(stub, server) -> None:
     before = resident(server)
     code = code_of(stub, PREDICTION + "Predict", bytes(1_000_000_000))

@@ -25,9 +25,9 @@ NETWORK = "assets.extra/int8.xml"
 
 
 @pytest.fixture
-def artifact(tmp_path: Path) -> Path:
+def artifact(split_version: Path, tmp_path: Path) -> Path:
     """A version with a different network as the 8-bit one, to show which network runs."""
-    path = write_split_model(tmp_path)
+    path = split_version
     other = small_network(seed=1)
     frozen = tmp_path / "network.pb"
     graph = other.graph_def
@@ -76,9 +76,9 @@ def test_it_never_runs_unasked(artifact):
 
 
 @pytest.mark.parametrize("engine", ["openvino", "auto"])
-def test_a_version_without_one_is_not_served_in_float_instead(tmp_path, engine):
-    path = write_split_model(tmp_path)
-    assert "export it with --int8" in refusal(path, EngineConfig(engine=engine, int8=True))
+def test_a_version_without_one_is_not_served_in_float_instead(split_base_path, engine):
+    config = EngineConfig(engine=engine, int8=True)
+    assert "export it with --int8" in refusal(split_base_path / "1", config)
 
 
 def test_a_changed_network_is_refused(artifact):

@@ -31,9 +31,9 @@ from tests.support.process import free_port
 OPENVINO = EngineConfig(engine="openvino")
 
 
-@pytest.fixture(scope="module")
-def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_split_model(tmp_path_factory.mktemp("beside"))
+@pytest.fixture
+def version(split_base_path: Path) -> Path:
+    return split_base_path / "1"
 
 
 def features(run, photos: list[Path]) -> np.ndarray:

@@ -10,16 +10,14 @@ from featurewire_server.engines.engine import endless
 from featurewire_server.engines.load import load_engine
 from featurewire_server.messages import tensors
 from featurewire_server.models import loading
-from tests.server.split_model import write_split_model
 from tests.server.support import PREDICTION, config, model, predict_request, served, spec
 
 BAD = [b"", b"no image", b"\xff\xd8\xff\xe0 cut short"]
 
 
 def test_bad_images_of_others_do_not_matter_in_a_merged_batch(
-    tmp_path, photos, monkeypatch
+    split_base_path, photos, monkeypatch
 ) -> None:
-    write_split_model(tmp_path)
     good = [photo.read_bytes() for photo in photos[:3]]
     requests = [image for pair in zip(good, BAD, strict=True) for image in pair]
     # Batches wait for six rows, far longer than the arrival of six requests takes.
@@ -38,7 +36,7 @@ def test_bad_images_of_others_do_not_matter_in_a_merged_batch(
         return engine
 
     monkeypatch.setattr(loading, "load_engine", load_recorded)
-    with served(config(model("m", tmp_path)), batching=batching) as made:
+    with served(config(model("m", split_base_path)), batching=batching) as made:
         alone = made.embed(spec("m"), good + good)
         sizes.clear()
         calls = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import json
 import socket
@@ -23,7 +22,7 @@ from featurewire_server.messages import tensors
 from tests.server.support import stub_for
 from tests.server.test_inference import write_half_plus_two
 from tests.support.models import expected_vector
-from tests.support.process import ServerProcess, free_port, wait_for_port
+from tests.support.shared import SharedServer, server_for_all_workers
 
 JPEG = b"\xff\xd8\xff\x00\x01"
 PREDICT = "/v1/models/tiny:predict"
@@ -34,9 +33,9 @@ def b64(image: bytes) -> dict[str, str]:
 
 
 class Rest:
-    def __init__(self, server: ServerProcess, port: int) -> None:
+    def __init__(self, server: SharedServer) -> None:
         self.server = server
-        self.port = port
+        self.port = server.rest_port
 
     def request(self, method: str, path: str, body: object = None, **headers: str):
         """Status, JSON (or text) and headers of an answer, whether it is an error or not."""
@@ -64,32 +63,28 @@ class Rest:
 @pytest.fixture(scope="module")
 def rest(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
     """Versions 1 and 2 of a tiny model, the first labelled `stable`; and half plus two."""
-    folder = tmp_path_factory.mktemp("rest")
-    write_half_plus_two(folder / "half" / "1")
-    models = folder / "models.config"
-    models.write_text(
-        'model_config_list { config { name: "tiny" model_platform: "tensorflow" '
-        f'base_path: "{tiny_model}" model_version_policy {{ all {{}} }} '
-        'version_labels { key: "stable" value: 1 } } '
-        f'config {{ name: "half" model_platform: "tensorflow" base_path: "{folder}/half" }} }}'
-    )
-    monitoring = folder / "monitoring.config"
-    monitoring.write_text('prometheus_config { enable: true path: "/my/metrics" }')
-    port = free_port()
-    server = ServerProcess(
-        f"--model_config_file={models}",
-        f"--monitoring_config_file={monitoring}",
-        f"--rest_api_port={port}",
-        "--rest_api_enable_cors_support",
-        "--allow_version_labels_for_unavailable_models",
-        "--engine=tensorflow",
-        log=folder / "server.log",
-    )
-    with contextlib.ExitStack() as stack:
-        stack.callback(lambda: server.process and server.stop())
-        server.start()
-        wait_for_port(port, server.process, 30)
-        yield Rest(server, port)
+
+    def flags(folder: Path) -> list[str]:
+        write_half_plus_two(folder / "half" / "1")
+        models = folder / "models.config"
+        models.write_text(
+            'model_config_list { config { name: "tiny" model_platform: "tensorflow" '
+            f'base_path: "{tiny_model}" model_version_policy {{ all {{}} }} '
+            'version_labels { key: "stable" value: 1 } } '
+            f'config {{ name: "half" model_platform: "tensorflow" base_path: "{folder}/half" }} }}'
+        )
+        monitoring = folder / "monitoring.config"
+        monitoring.write_text('prometheus_config { enable: true path: "/my/metrics" }')
+        return [
+            f"--model_config_file={models}",
+            f"--monitoring_config_file={monitoring}",
+            "--rest_api_enable_cors_support",
+            "--allow_version_labels_for_unavailable_models",
+            "--engine=tensorflow",
+        ]
+
+    with server_for_all_workers(tmp_path_factory, "rest", flags) as server:
+        yield Rest(server)
 
 
 def test_status_shows_every_version_with_its_state(rest):
@@ -197,7 +192,7 @@ def test_a_body_of_a_windows_client_with_a_byte_order_mark(rest):
 
 
 def test_a_gzip_bomb_is_refused(rest):
-    bomb = gzip.compress(bytes(300 << 20), 9)
+    bomb = gzip.compress(bytes(300 << 20), 1)
     status, answer, _ = rest.request("POST", PREDICT, bomb, **{"Content-Encoding": "gzip"})
     assert status == 400
     assert "unpacks to over" in answer["error"]

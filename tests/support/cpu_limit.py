@@ -93,6 +93,6 @@ class CpuLimit:
                 report.outcome = "failed"
                 report.longrepr = (
                     f"{used:.1f} s of CPU time; tests without @pytest.mark.slow may take "
-                    f"{self._limit:.1f} s"
+                    f"{self._limit:g} s"
                 )
         return report

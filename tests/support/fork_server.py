@@ -7,13 +7,15 @@ stopped with any signal.
 
     python -m tests.support.fork_server SOCKET MODULE... (PACKAGE.* imports all of its modules)
 
-Each connection to the UNIX socket SOCKET starts one program; `warm.py` is the other end. When its
-last user has disconnected, the process kills its programs with SIGKILL and ends.
+Each connection to the UNIX socket SOCKET starts one program; `warm.py` is the other end. A program
+ends with the process that started it or, if it is for the whole run, with the last user. When its
+last user has disconnected, this process ends too; no program outlives it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -25,6 +27,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,12 @@ FIRST_USER_SECONDS = 120.0
 """How long to wait for the first user, the process that started this one."""
 
 REQUEST_SECONDS = 60.0
+
+STOP_SECONDS = 20.0
+"""Time for a program of the whole run to end after SIGTERM."""
+
+SET_PARENT_DEATH_SIGNAL = 1
+"""`PR_SET_PDEATHSIG` of prctl(2)."""
 
 PEER_CREDENTIALS = (socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
 """Process, user and group of the other end, as returned by SO_PEERCRED."""
@@ -62,7 +71,7 @@ class Child:
     pid: int
     pidfd: int
     user: int
-    """Process id of the process that started it."""
+    """Process id of the process that started it; 0 if it is for the whole run."""
     connection: socket.socket
 
 
@@ -114,14 +123,19 @@ class ForkServer:
             self._selector.register(connection, selectors.EVENT_READ)
             connection.sendall(b"ready\n")
             return None
+        whole_run = request.pop("whole_run")
+        server = os.getpid()
         pid = os.fork()
         if not pid:
+            ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+            if os.getppid() != server:
+                os._exit(1)  # it ended before the call
             self._close_all(connection)
             return Program(**request, streams=streams)
         for descriptor in streams:
             os.close(descriptor)
         pidfd = os.pidfd_open(pid)
-        self.children[pidfd] = Child(pid, pidfd, user, connection)
+        self.children[pidfd] = Child(pid, pidfd, 0 if whole_run else user, connection)
         self._selector.register(pidfd, selectors.EVENT_READ)
         with contextlib.suppress(OSError):
             socket.send_fds(connection, [f"{pid}\n".encode()], [pidfd])
@@ -148,6 +162,21 @@ class ForkServer:
         for child in self.children.values():
             if child.user == user:
                 os.kill(child.pid, signal.SIGKILL)
+
+    def stop_all(self) -> None:
+        """Kill the remaining programs; those of the whole run get SIGTERM and time to end."""
+        for child in self.children.values():
+            os.kill(child.pid, signal.SIGKILL if child.user else signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        with selectors.DefaultSelector() as selector:
+            for pidfd in self.children:
+                selector.register(pidfd, selectors.EVENT_READ)
+            while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    selector.unregister(key.fd)
+                    os.waitpid(self.children.pop(key.fd).pid, 0)
+        for child in self.children.values():
+            os.kill(child.pid, signal.SIGKILL)
 
     def _close_all(self, connection: socket.socket) -> None:
         """Close the sockets of this process in a child."""
@@ -251,9 +280,7 @@ def main(path: str, modules: list[str]) -> Program | None:
         program = server.run()
         if program is None:
             Path(path).unlink(missing_ok=True)
-            for child in server.children.values():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL)
+            server.stop_all()
     return program
 
 

@@ -53,7 +53,7 @@ class ServerProcess:
     """Start `python -m featurewire_server` with these flags; its output goes to `log`.
 
     In a test run it is forked from a process that has imported TensorFlow; with `new_interpreter`
-    it is a new `python` process.
+    it is a new `python` process. With `whole_run` a forked server runs until the test run ends.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class ServerProcess:
         environment: dict[str, str] | None = None,
         python: str = sys.executable,
         new_interpreter: bool = False,
+        whole_run: bool = False,
     ) -> None:
         self.port = port or free_port()
         self.target = f"127.0.0.1:{self.port}"
@@ -72,6 +73,7 @@ class ServerProcess:
         self._environment = environment or os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
         self._python = python
         self._new_interpreter = new_interpreter
+        self._whole_run = whole_run
         self.process: subprocess.Popen[Any] | warm.WarmProcess | None = None
 
     @property
@@ -86,6 +88,7 @@ class ServerProcess:
                 ["-m", "featurewire_server", f"--port={self.port}", *self._flags],
                 python=self._python,
                 new_interpreter=self._new_interpreter,
+                whole_run=self._whole_run,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,

@@ -120,11 +120,13 @@ def start(
     imports: Imports = TENSORFLOW,
     python: str = sys.executable,
     new_interpreter: bool = False,
+    whole_run: bool = False,
     **options: Any,
 ) -> subprocess.Popen[Any] | WarmProcess:
     """Start `python ARGUMENTS`: `-m MODULE …`, `-c CODE …` or `FILE …`.
 
     `new_interpreter`: start `python` itself, even in a test run.
+    `whole_run`: a forked program runs until the test run ends, even after this process.
 
     `options`: `stdin`, `stdout`, `stderr`, `env`, `cwd`, `text` and `start_new_session` of
     `subprocess.Popen`.
@@ -133,7 +135,7 @@ def start(
     cold = new_interpreter or _run.folder is None
     if cold or any(environment.get(name) != os.environ.get(name) for name in FIXED_AT_START):
         return subprocess.Popen([python, *arguments], **options)
-    return WarmProcess(_server(python, imports), arguments, **options)
+    return WarmProcess(_server(python, imports), arguments, whole_run=whole_run, **options)
 
 
 def run(
@@ -177,6 +179,7 @@ class WarmProcess:
         cwd: str | os.PathLike[str] | None = None,
         text: bool = False,
         start_new_session: bool = False,
+        whole_run: bool = False,
     ) -> None:
         self.args = [os.fsdecode(argument) for argument in arguments]
         self.returncode: int | None = None
@@ -189,6 +192,7 @@ class WarmProcess:
             "environment": dict(os.environ if env is None else env),
             "folder": os.path.abspath(cwd or "."),
             "new_session": start_new_session,
+            "whole_run": whole_run,
         }
         with contextlib.ExitStack() as stack:
 

@@ -146,12 +146,14 @@ def measure(
     hard = photos.hard_images(module.image_size)
     with ArtifactSession(directory) as session:
         ours = session.run("image_feature_vector", images=images)["default"]
-        served = session.run("serving_default", image_bytes=encoded)["features"]
-        pixels = session.run("preprocess", image_bytes=encoded)["images"]
+        served, preprocessed = session.run_together(
+            ["serving_default", "preprocess"], image_bytes=encoded
+        )
         if precision != "float32":
             ours_hard = session.run("image_feature_vector", images=hard)["default"]
-    theirs = module(np.concatenate([images, pixels]))
-    measured = compare(np.concatenate([ours, served]), theirs, precision=precision)
+    theirs = module(np.concatenate([images, preprocessed["images"]]))
+    ours = np.concatenate([ours, served["features"]])
+    measured = compare(ours, theirs, precision=precision)
     # All but the noise, which is the last of the probes.
     of_photos = np.delete(theirs, len(images) - 1, axis=0)
     measured = replace(measured, photo_cosine=_least_cosine(of_photos))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,20 @@ class ArtifactSession:
         self.signatures = meta.signature_def
 
     def run(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
-        definition = self.signatures[signature]
-        outputs = {key: info.name for key, info in definition.outputs.items()}
-        feeds = {definition.inputs[key].name: value for key, value in inputs.items()}
+        (outputs,) = self.run_together([signature], **inputs)
+        return outputs
+
+    def run_together(self, signatures: Sequence[str], **inputs: Any) -> list[dict[str, np.ndarray]]:
+        """Outputs of each of `signatures` for the same inputs, from one run.
+
+        TensorFlow prepares the graph once for each set of outputs, in a second or more.
+        """
+        definitions = [self.signatures[signature] for signature in signatures]
+        outputs = [
+            {key: info.name for key, info in definition.outputs.items()}
+            for definition in definitions
+        ]
+        feeds = {definitions[0].inputs[key].name: value for key, value in inputs.items()}
         return self._session.run(outputs, feeds)
 
     def __enter__(self) -> ArtifactSession:

@@ -72,6 +72,7 @@ def test_a_bridge_between_similar_networks_keeps_the_stated_retention():
     assert bridge.compared.keys() == set(KINDS)
 
 
+@pytest.mark.slow
 def test_retention_is_stated_for_smaller_indexes_as_measured_in_them():
     new, old = (each.vectors for each in spaces(1000, shared=0.7))
     fitted = next(fit(new[:200].reshape(-1, 64), old[:200].reshape(-1, 96), kinds=["linear"]))
@@ -88,7 +89,9 @@ def test_retention_is_stated_for_smaller_indexes_as_measured_in_them():
         assert share == pytest.approx(kept(size), abs=0.03)
 
 
-@pytest.mark.parametrize("shared", [0.55, 0.6, 0.7])
+@pytest.mark.parametrize(
+    "shared", [0.6, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.55, 0.7))]
+)
 def test_retention_in_a_larger_index_is_estimated(shared):
     new, old = (each.vectors for each in spaces(1000, shared=shared))
     fitted = next(fit(new[:200].reshape(-1, 64), old[:200].reshape(-1, 96), kinds=["linear"]))

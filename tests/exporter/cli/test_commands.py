@@ -323,6 +323,7 @@ def test_verify_fails_for_another_module_with_the_numbers(capsys, tiny_version, 
     assert re.fullmatch(r"featurewire verify: .*max abs difference [\d.e+-]+.*\n", error)
 
 
+@pytest.mark.slow
 def test_verify_fails_for_a_module_of_another_dimension(capsys, tiny_version, tmp_path):
 
     other = write_tf2_module(tmp_path / "other", dimension=7)

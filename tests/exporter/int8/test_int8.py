@@ -81,6 +81,7 @@ def test_the_version_holds_the_network_and_says_what_was_measured(version, capsy
     assert "int8" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_network_gives_vectors_of_the_same_space(version):
     import openvino as ov
 
@@ -191,6 +192,7 @@ def test_pictures_that_float32_cannot_tell_apart_are_refused(tf2_module, tmp_pat
     assert "Quantising" not in said
 
 
+@pytest.mark.slow
 def test_an_index_that_holds_only_the_ten_nearest_is_no_test(tiny_version):
     found = Found(source="some pictures", encoded=[photos.jpeg(30, 40, seed=0)] * 2)
     with pytest.raises(ExportError, match="too few of some pictures decode"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.support import warm
 
 START = """
 import os, signal, time
@@ -37,9 +36,7 @@ def wait_for(interrupt, *args):
 
 
 def said(code: str) -> str:
-    child = subprocess.run(
-        [sys.executable, "-c", START + code], capture_output=True, text=True, timeout=120
-    )
+    child = warm.run(["-c", START + code], capture_output=True, text=True, timeout=120)
     assert child.returncode == 0, child.stderr
     return child.stdout
 

@@ -40,6 +40,8 @@ from tests.exporter.preprocess.images import (
 
 ROOT = Path(__file__).resolve().parents[3]
 PHOTO = photo(200, 150)
+JUST_ENOUGH = PreprocessConfig(height=48, width=64, max_pixels=200 * 150, webp=True)
+"""Allows `PHOTO` and nothing larger."""
 
 
 @pytest.mark.slow
@@ -148,20 +150,18 @@ def test_a_png_that_is_packed_badly_is_decoded(
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_a_jpeg_of_too_many_scans_for_its_pixels_is_too_large(mode: str) -> None:
-    picture = encode(PHOTO.convert(mode), progressive=True)
+    # Four components count for a third more than three.
+    size = (150, 150) if mode == "CMYK" else (200, 150)
+    picture = encode(photo(*size).convert(mode), progressive=True)
     scans = component_scans(picture)
-    limit = 200 * 150 * (4 if mode == "CMYK" else 3) // 3
-    config = PreprocessConfig(height=48, width=64, max_pixels=limit)
     batch = [with_scans(picture, -1, times) for times in (0, 32 - scans, 33 - scans, 5000)]
-    assert served(config)(batch)[1].tolist() == [OK, OK, TOO_LARGE, TOO_LARGE]
+    assert served(JUST_ENOUGH)(batch)[1].tolist() == [OK, OK, TOO_LARGE, TOO_LARGE]
     # A picture far below the limit may have more.
     batch = [with_scans(picture, -1, times) for times in (512 - scans, 513 - scans)]
     assert served(CONFIG)(batch)[1].tolist() == [OK, TOO_LARGE]
 
 
 def test_a_pixel_counts_by_what_its_decoding_takes() -> None:
-    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150, webp=True)
-
     def deep(width: int, height: int) -> bytes:
         pixels = np.zeros((height, width), np.uint16)
         return encode(Image.fromarray(pixels), "PNG")
@@ -179,19 +179,18 @@ def test_a_pixel_counts_by_what_its_decoding_takes() -> None:
     allowed += [encode(PHOTO, kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")]
     beyond = [deep(151, 100), cmyk(151, 150), seen_through(151, 150)]
     beyond += [seen_through(151, 150, lossless=True)]
-    assert served(config)(allowed)[1].tolist() == [OK] * 9
-    assert served(config)(beyond)[1].tolist() == [TOO_LARGE] * 4
-    assert served(config)(beyond[1:2])[1].tolist() == [TOO_LARGE]
+    assert served(JUST_ENOUGH)(allowed)[1].tolist() == [OK] * 9
+    assert served(JUST_ENOUGH)(beyond)[1].tolist() == [TOO_LARGE] * 4
+    assert served(JUST_ENOUGH)(beyond[1:2])[1].tolist() == [TOO_LARGE]
 
 
 def test_a_scan_counts_once_for_each_of_its_components() -> None:
     picture = encode(PHOTO, progressive=True)
     first = picture.index(b"\xff\xda\0")
     assert picture[first + 4] == 3
-    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
     batch = [with_scans(picture, 0, times) for times in (6, 7)]
     assert component_scans(picture) == 14
-    assert served(config)(batch)[1].tolist() == [OK, TOO_LARGE]
+    assert served(JUST_ENOUGH)(batch)[1].tolist() == [OK, TOO_LARGE]
 
 
 def test_scans_of_one_component_each_count_as_well() -> None:
@@ -200,10 +199,9 @@ def test_scans_of_one_component_each_count_as_well() -> None:
     # With the same tables. Without data, the other two components are grey.
     one = grey[grey.index(b"\xff\xda\0") : -2]
     two, three = (b"\xff\xda\0\x08\x01" + at + b"\x11\0\x3f\0" + bytes(8) for at in (b"\2", b"\3"))
-    config = PreprocessConfig(height=48, width=64, max_pixels=200 * 150)
     batch = [picture[:scan] + scans + b"\xff\xd9" for scans in (one + two + three, one + two)]
     batch += [picture[:scan] + one * times + two + three + b"\xff\xd9" for times in (30, 31)]
-    assert served(config)(batch)[1].tolist() == [OK, CORRUPT, OK, TOO_LARGE]
+    assert served(JUST_ENOUGH)(batch)[1].tolist() == [OK, CORRUPT, OK, TOO_LARGE]
 
 
 # 16x16 pixels of one colour, by cjpeg -arithmetic and cjpeg -arithmetic -progressive.

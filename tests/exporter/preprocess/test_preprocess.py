@@ -79,6 +79,7 @@ def test_values_are_rgb_from_0_to_1() -> None:
     np.testing.assert_allclose(images[0], np.broadcast_to([1, 0, 0.2], (48, 64, 3)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_runs_in_a_function_and_eagerly_as_in_a_session() -> None:
     expected = served(CONFIG)(MIXED)
     preprocess = build_preprocess(CONFIG)

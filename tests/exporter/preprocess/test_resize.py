@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,11 +11,27 @@ import tensorflow as tf
 from featurewire_exporter.preprocess import RESIZE_METHODS, PreprocessConfig
 from tests.exporter.preprocess.images import CONFIG, encode, photo, resized, served
 
+METHODS = [
+    method if method in ("bilinear", "bicubic") else pytest.param(method, marks=pytest.mark.slow)
+    for method in RESIZE_METHODS
+]
+"""Each has a graph of its own, which takes seconds to build."""
 SIZES = [(97, 61), (61, 97), (30, 20), (64, 48), (640, 7), (1, 1), (300, 300)]
 
 
-@pytest.mark.parametrize("antialias", [True, False])
-@pytest.mark.parametrize("method", RESIZE_METHODS)
+@pytest.mark.parametrize(
+    ("method", "antialias"),
+    [
+        ("bilinear", True),
+        ("bilinear", False),
+        ("bicubic", True),
+        *(
+            pytest.param(method, antialias, marks=pytest.mark.slow)
+            for method, antialias in itertools.product(RESIZE_METHODS, [True, False])
+            if method != "bilinear" and (method, antialias) != ("bicubic", True)
+        ),
+    ],
+)
 def test_equal_to_tensorflows_own_resize(method: str, antialias: bool) -> None:
     config = PreprocessConfig(height=48, width=64, resize_method=method, antialias=antialias)
     pictures = [photo(*size) for size in SIZES]
@@ -25,7 +43,12 @@ def test_equal_to_tensorflows_own_resize(method: str, antialias: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "share"), [("bilinear", 0.875), ("area", 0.875), ("bicubic", 0.01)]
+    ("method", "share"),
+    [
+        ("bilinear", 0.875),
+        pytest.param("area", 0.875, marks=pytest.mark.slow),
+        pytest.param("bicubic", 0.01, marks=pytest.mark.slow),
+    ],
 )
 def test_a_central_crop_comes_first(method: str, share: float) -> None:
     config = PreprocessConfig(height=48, width=64, resize_method=method, central_crop=share)
@@ -36,7 +59,7 @@ def test_a_central_crop_comes_first(method: str, share: float) -> None:
         np.testing.assert_allclose(row, resized(cropped, 48, 64, method), atol=2e-5)
 
 
-@pytest.mark.parametrize("method", RESIZE_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [(400, 304), (523, 411), (1101, 777), (64, 1600), (1600, 1200)])
 def test_a_jpeg_of_any_size_has_the_pixels_of_its_full_decode(
     method: str, size: tuple[int, int]

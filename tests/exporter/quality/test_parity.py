@@ -164,8 +164,9 @@ def _write_module(directory, build) -> str:
 
 @pytest.mark.parametrize(
     "scale",
-    [1e-8, pytest.param(1e-4, marks=pytest.mark.slow), pytest.param(1e-16, marks=pytest.mark.slow)],
+    [1e-4, 1e-8, 1e-16],
 )
+@pytest.mark.slow
 def test_features_far_below_one_keep_their_direction(tmp_path, scale):
     kernel = np.random.default_rng(0).normal(size=[3, 3, 3, 8]).astype(np.float32)
 
@@ -192,7 +193,13 @@ def _write_rescaling_module(directory) -> str:
     return _write_module(directory, build)
 
 
-@pytest.mark.parametrize(("options", "warned"), [([], True), (["--input-range", "0,255"], False)])
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ([], True),
+        pytest.param(["--input-range", "0,255"], False, marks=pytest.mark.slow),
+    ],
+)
 def test_pixels_of_the_wrong_range_are_warned_of(tmp_path, capsys, options, warned):
     module = _write_rescaling_module(tmp_path / "module")
     assert export([module, str(tmp_path / "m"), *options]) == 0
@@ -225,6 +232,7 @@ def test_a_learned_network_is_warned_of_in_the_wrong_range_only(
     assert ("nearly one vector" in capsys.readouterr().err) == warned
 
 
+@pytest.mark.slow
 def test_a_module_of_zeros_gives_one_vector_to_all_photos(tmp_path, capsys):
     module = _write_module(tmp_path / "module", lambda x: tf.reduce_mean(x, [1, 2]) * 0.0)
 

@@ -97,8 +97,9 @@ def test_decoding_stays_on_the_cpu(tiny_version):
 
 
 def test_features_are_the_module_on_the_preprocessed_pixels(session, tf2_module, good):
-    served = session.run("serving_default", image_bytes=strings(*good))
-    pixels = session.run("preprocess", image_bytes=strings(*good))
+    served, pixels = session.run_together(
+        ["serving_default", "preprocess"], image_bytes=strings(*good)
+    )
 
     assert served["status"].tolist() == pixels["status"].tolist() == [0, 0, 0]
     assert served["features"].dtype == np.float32
@@ -226,6 +227,7 @@ def test_exporting_twice_gives_one_vector_space_and_the_same_vectors(
         )
 
 
+@pytest.mark.slow
 def test_every_preprocessing_setting_is_in_manifest_and_vector_space(
     tmp_path, tf2_module, tiny_version
 ):

@@ -252,6 +252,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(mount)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, tf2_module, capsys):
     from featurewire_exporter.commands import export
 

@@ -1,4 +1,4 @@
-"""Two versions behind one server, compared as `rollout check` does."""
+"""Compares two versions on one server like `rollout check`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import featurewire
 from featurewire_rollout.check import CheckConfig, Report, Source, compare
 from tests.support.process import ServerProcess
+from tests.support.shared import SharedServer
 
 
 def compared(
-    server: ServerProcess,
+    server: ServerProcess | SharedServer,
     images: Path,
     stable: Mapping[str, Any],
     canary: Mapping[str, Any],
     config: CheckConfig,
 ) -> Report:
-    """Compare two versions. `stable` and `canary` are the options of their clients."""
+    """Compare two versions. `stable` and `canary` are their clients' options."""
     with (
         featurewire.Client(server.target, **stable) as old,
         featurewire.Client(server.target, **canary) as new,

@@ -1,4 +1,4 @@
-"""`check` sends its images through the bridge of the version on trial."""
+"""`check` sends its images through the canary's bridge."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from featurewire_rollout.check import CheckConfig, Report, Thresholds, to_json
 from tests.rollout.check.comparing import compared
 from tests.support.models import write_turned_model
-from tests.support.process import ServerProcess, all_versions
+from tests.support.process import all_versions
+from tests.support.shared import SharedServer, server_for_all_workers
 
 IMAGES = 90
 LATENCY_APART = Thresholds(max_latency_ratio=1000.0)
-"""A busy machine must not fail a version."""
+"""Allow any latency, so that a busy machine does not fail a version."""
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +28,21 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[ServerProcess]:
-    """Version 2 has an exact bridge to 1; that of version 3 turns vectors elsewhere."""
-    folder = tmp_path_factory.mktemp("served")
-    base = folder / "turned"
-    write_turned_model(base, 1)
-    write_turned_model(base, 2, bridge_to=1)
-    write_turned_model(base, 3, bridge_to=1, turned_as=4)
-    config = all_versions(folder, "turned", base)
-    server = ServerProcess(f"--model_config_file={config}", log=folder / "log").start()
-    yield server
-    server.stop()
+def server(tmp_path_factory) -> Iterator[SharedServer]:
+    """Version 2 has an exact bridge to version 1, and version 3 a wrong one."""
+
+    def flags(folder: Path) -> list[str]:
+        base = folder / "turned"
+        write_turned_model(base, 1)
+        write_turned_model(base, 2, bridge_to=1)
+        write_turned_model(base, 3, bridge_to=1, turned_as=4)
+        return [f"--model_config_file={all_versions(folder, 'turned', base)}"]
+
+    with server_for_all_workers(tmp_path_factory, "turned", flags) as server:
+        yield server
 
 
-def check(server: ServerProcess, images: Path, version: int) -> Report:
+def check(server: SharedServer, images: Path, version: int) -> Report:
     stable, canary = ({"model": "turned", "version": each} for each in (1, version))
     return compared(server, images, stable, canary, CheckConfig(thresholds=LATENCY_APART))
 
@@ -54,7 +56,7 @@ def test_bridged_vectors_are_compared_with_those_of_the_old_version(server, imag
         "(here: overlap@10 1.00, recall@1 1.00, recall@10 1.00)"
     )
     assert (measures["bridge_overlap_at_10"], measures["bridge_loss"]) == (1, 0)
-    assert measures["overlap_at_10"] > 0.9  # a turn keeps neighbours, but not in stable's index
+    assert measures["overlap_at_10"] > 0.9  # a rotation keeps neighbours, but not in stable's index
     assert found["bridged"]["vector_space"] == "turned-2"
     assert found["bridged"]["errors"] == 0
 

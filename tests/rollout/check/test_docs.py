@@ -1,4 +1,4 @@
-"""The page on `check` names what there is to set and to read."""
+"""The page about `check` documents every option and every key of the report."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_every_key_of_the_report_is_documented():
     text = PAGE.read_text()
     keys = keys_of({key: value for key, value in report.items() if key != "thresholds"})
     found = keys | {"thresholds"} | {each["name"] for each in report["measures"]}
-    shares = {f"p{each}" for each in (25, 50, 75)}  # between the two that are named
+    shares = {f"p{each}" for each in (25, 50, 75)}  # the page names p5 and p95
     assert sorted(key for key in found - shares if f"`{key}`" not in text) == []
 
 
 def test_the_pipeline_examples_are_yaml_that_calls_check():
-    """As a Job that Kubernetes takes and a webhook, with options that `check` takes."""
+    """A valid Kubernetes Job and a webhook, with valid options of `check`."""
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     template, webhook = (yaml.safe_load(each) for each in blocks)
     assert (template["apiVersion"], template["kind"]) == (
@@ -61,7 +61,7 @@ def test_the_pipeline_examples_are_yaml_that_calls_check():
         "AnalysisTemplate",
     )
     (metric,) = template["spec"]["metrics"]
-    assert metric["failureLimit"] == 0  # the first exit status that is not 0 ends the rollout
+    assert metric["failureLimit"] == 0  # the first exit status other than 0 ends the rollout
     spec = metric["provider"]["job"]["spec"]
     assert spec["backoffLimit"] == 0
     pod = spec["template"]["spec"]

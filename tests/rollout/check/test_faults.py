@@ -1,4 +1,4 @@
-"""Versions that were made worse on purpose fail the check: a learned network, real pictures."""
+"""Versions with deliberate faults fail the check, with a learned network and real pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = IMAGE_SIZE["lite0"]
 
 
 def strongest_filter() -> int:
-    """Of the first convolution: the one whose output is largest, judged by its weights."""
+    """The filter of the first convolution with the largest weights."""
     weights = read_weights("lite0")
     scale = np.abs(weights["_bn0.weight"]) / np.sqrt(weights["_bn0.running_var"] + 1e-3)
     return int((np.abs(weights["_conv_stem.weight"]).sum(axis=(1, 2, 3)) * scale).argmax())
@@ -24,7 +24,7 @@ def strongest_filter() -> int:
 
 @pytest.fixture(scope="module")
 def vectors(photos: list[Path], learned_module: Path, tmp_path_factory) -> dict[str, np.ndarray]:
-    """What each version makes of the same pictures, `[60, 1280]`."""
+    """The vectors of the same pictures by version, `[60, 1280]`."""
     import tensorflow as tf
 
     from featurewire_exporter.preprocess import PreprocessConfig, build_preprocess

@@ -1,4 +1,4 @@
-"""Two versions of a learned network behind a real server, compared with real pictures."""
+"""Two versions of a learned network on a real server, compared with real pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def images(photos, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(learned_module, tmp_path_factory) -> Iterator[ServerProcess]:
-    """Version 1 as exported, version 2 without a look at EXIF tags, 3 as 1 once more."""
+    """Version 1 is a plain export, version 2 ignores EXIF tags, and version 3 equals version 1."""
     from featurewire_exporter.commands import export
 
     folder = tmp_path_factory.mktemp("served")

@@ -1,4 +1,4 @@
-"""`check` errs no more often than it says, and no less than its images allow."""
+"""The error rates and intervals of `check` are as stated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPARISONS = 200
 
 
 def vectors(chance, count: int, dimension: int = 48):
-    """Rows in loose clusters, as vectors of photos are."""
+    """Rows in loose clusters, like vectors of photos."""
     centres = chance.standard_normal((8, dimension))
     return centres[chance.integers(8, size=count)] + 0.7 * chance.standard_normal(
         (count, dimension)
@@ -24,7 +24,7 @@ def vectors(chance, count: int, dimension: int = 48):
 
 
 def pairs(stable, canary, chance, *, crops=True, slower=1.0, errors=(), manifests=(None, None)):
-    """Both sides' crops are near their images; latencies scatter, with a long tail."""
+    """Crops of both versions are near their images; latencies vary, with a long tail."""
 
     def side(name, version, rows, factor, manifest):
         noise = np.random.default_rng(5).standard_normal(rows.shape)
@@ -56,11 +56,12 @@ def outcome(made, seed) -> str:
 
 
 def jittered(rows, chance, scale=3e-3):
-    """What bfloat16 does to a vector: about three digits stay."""
+    """Round a vector like bfloat16, to about three digits."""
     return rows * (1 + scale * chance.standard_normal(rows.shape))
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [20, 100])
 def test_a_version_compared_with_itself_rarely_fails(count):
     outcomes = []
     for number in range(COMPARISONS):
@@ -73,17 +74,19 @@ def test_a_version_compared_with_itself_rarely_fails(count):
         assert outcomes.count("pass") >= 0.9 * COMPARISONS
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [10, 60])
 def test_a_version_exactly_at_a_limit_rarely_fails(count):
-    """The hardest case that must still not fail: latency, and a share of images that change."""
+    """The hardest case that must not fail: latency and a share of changed images on their
+    limits."""
     limits = Thresholds()
     failed = 0
     for number in range(COMPARISONS):
         chance = np.random.default_rng(1000 + number)
         rows = vectors(chance, count)
         changed = jittered(rows, chance)
-        # Of all images 5 % are turned away from their old vector: the 5th percentile is on its
-        # limit, whatever is drawn.
+        # The vectors of 5 % of all images are rotated, so the 5th percentile is on its limit in
+        # every draw.
         far = chance.random(count) < 0.05
         changed[far] += (
             0.25
@@ -100,7 +103,7 @@ def test_a_version_exactly_at_a_limit_rarely_fails(count):
     "count", [8, *(pytest.param(count, marks=pytest.mark.slow) for count in (60, 200))]
 )
 def test_intervals_cover_the_true_value_as_often_as_they_say(count):
-    """A skewed value's mean, its median and its 5th percentile; 400 samples each."""
+    """Mean, median and 5th percentile of a skewed value, with 400 samples each."""
     missed = np.zeros(6)
     truths = {"mean": 1.0, 0.5: np.log(2), 0.05: -np.log(0.95)}
     for number in range(400):
@@ -117,7 +120,8 @@ def test_intervals_cover_the_true_value_as_often_as_they_say(count):
         for place, (interval, truth) in enumerate(found_intervals):
             missed[2 * place] += interval.low > truth
             missed[2 * place + 1] += interval.high < truth
-    # Binomial noise of 400 draws; the mean of so skewed a value is missed from above more often.
+    # Allow binomial noise of 400 draws. For a skewed value, intervals of the mean miss it from
+    # above more often.
     allowed = [0.08, 0.16, 0.08, 0.08, 0.08, 0.08]
     assert [each <= 400 * share for each, share in zip(missed, allowed, strict=True)] == [True] * 6
 
@@ -139,7 +143,7 @@ def test_the_same_pairs_and_seed_give_the_same_report():
 
 
 def test_neighbours_that_tie_for_a_place_are_kept():
-    rows = np.repeat(np.eye(4), 5, axis=0)  # all in a group are equally near
+    rows = np.repeat(np.eye(4), 5, axis=0)  # all rows of a group are equally near
     before = similarities(rows)
     kept, _ = overlap(before, similarities(rows[:, ::-1]), 3)
     assert kept.tolist() == [1.0] * 20

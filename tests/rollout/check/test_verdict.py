@@ -1,4 +1,4 @@
-"""What `check` says, from vectors to one line."""
+"""The verdicts of `check`, from vectors to one line."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_new_space_with_a_bridge_to_the_old_one_says_what_it_keeps():
     assert "--accept-bridge" in notes(report)
     slow = judged(NOISE, spaces=("a", "b"), bridge=bridge, slower=2.0)
     assert "bridged: retention 0.98 at 10; not fit to serve: latency" in said(slow)
-    # To another space than stable's, or without a figure, it is none.
+    # A bridge to another space than stable's, or without a measured retention, does not count.
     assert said(judged(NOISE, spaces=("c", "b"), bridge=bridge)).startswith("1 new space: rebuild")
     del bridge["vector_spaces"][0]["retention"]
     assert said(judged(NOISE, spaces=("a", "b"), bridge=bridge)).startswith("1 new space: rebuild")
@@ -221,8 +221,8 @@ def test_vectors_of_nothing_but_zeros_do_not_break_the_check():
 
 
 def test_the_cutoffs_follow_the_false_matches():
-    """Canary's similarities are those of stable, squeezed: the new cut-off is squeezed alike."""
-    narrow = np.hstack([ROWS, np.full((COUNT, 1), 4.0)])  # adds as much to every similarity
+    """Canary's similarities are compressed in comparison with stable's, and so is the cut-off."""
+    narrow = np.hstack([ROWS, np.full((COUNT, 1), 4.0)])  # adds the same to every similarity
     report = judged(narrow, limits=Thresholds())
     chosen = next(each for each in report.cutoffs if each.old == 0.5)
     assert chosen.new is not None
@@ -238,7 +238,7 @@ def test_the_cutoffs_follow_the_false_matches():
 
 SCATTER = np.random.default_rng(3)
 DEGENERATE = {
-    # Sums of bytes plus a constant, as toy networks make them: all but parallel.
+    # Sums of bytes plus a constant, as in toy networks: almost parallel.
     "parallel": SCATTER.integers(0, 1000, (COUNT, 1)) + np.arange(8.0) + 1000,
     "equal": np.ones((COUNT, 8)),
     "orthogonal": np.eye(COUNT),

@@ -1,4 +1,4 @@
-"""`check` and `run` as commands against real servers: what they exit with, and what they leave."""
+"""The commands `check` and `run` with real servers: exit status, output and final state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.models import expected_vector, write_tiny_model
 
 IMAGES = 70
 CALLS = IMAGES + 3
-"""What a check asks of each version: the first image three times more."""
+"""Requests of a check to each version, including three extra ones for the first image."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def running(tmp_path_factory, tiny_model: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(running: Stack) -> Iterator[Stack]:
-    """At rest with version 1, version 2 of the test's own choice beside it."""
+    """A stack at rest with version 1, and a version 2 that the test chooses."""
     yield running
     with running.rollout() as step:
         step.rollback(1)
@@ -56,7 +56,7 @@ def images(tmp_path_factory) -> Path:
 
 
 def options(stack: Stack, images: Path, *more: str) -> list[str]:
-    # How long an answer takes proves nothing here.
+    # Ignore latency, which proves nothing here.
     return [*stack.options(), f"--images={images}", "--max-latency-ratio=1000", *more]
 
 
@@ -120,7 +120,7 @@ def test_run_promotes_a_new_space_only_if_that_is_accepted(stack: Stack, images:
     argv = ["run", *options(stack, images, "--version=2", "--watch=0.5")]
     assert rollout(argv) == 1
     assert state(stack) == ("at rest", {1})
-    # The last of its limits: a version that is not fit to serve is promoted for no space.
+    # A version that is not fit to serve is never promoted, whatever its space.
     assert rollout([*argv, "--accept-new-space", "--max-latency-ratio=0.0001"]) == 1
     assert state(stack) == ("at rest", {1})
     assert rollout([*argv, "--accept-new-space"]) == 0
@@ -130,7 +130,7 @@ def test_run_promotes_a_new_space_only_if_that_is_accepted(stack: Stack, images:
 def test_a_new_space_with_a_bridge_is_checked_promoted_and_shown(
     stack: Stack, images: Path, tmp_path: Path, capsys
 ) -> None:
-    """By `run`, and step by step; clients that ask for the old space go on."""
+    """With `run` and step by step; clients that request the old space are still answered."""
     write_tiny_model(tmp_path, 2, bridge_to=1).rename(stack.base / "2")
     argv = ["run", *options(stack, images, "--version=2", "--watch=0.5")]
     assert rollout(argv) == 1
@@ -162,7 +162,7 @@ def test_a_new_space_with_a_bridge_is_checked_promoted_and_shown(
     assert [each["bridged_spaces"] for each in versions if each["version"] == 2] == [
         {"tiny-1": 0.98}
     ]
-    with stack.rollout() as step:  # back to rest: version 1, as the next test expects it
+    with stack.rollout() as step:  # back to version 1 for the next test
         step.start(1)
         step.promote(accept_new_space=True)
         step.retire()
@@ -179,7 +179,7 @@ def test_a_bridge_is_not_accepted_where_there_is_none(stack: Stack) -> None:
 def test_run_rolls_back_if_the_promoted_version_fails_while_watched(
     stack: Stack, images: Path, tmp_path: Path, capsys
 ) -> None:
-    """It answers as long as the check asks, and one more."""
+    """The version answers all requests of the check, and one more."""
     made = write_tiny_model(tmp_path, 1, answers=CALLS + 1)
     made.rename(stack.base / "2")
     before = stack.config.read_text()
@@ -193,7 +193,7 @@ def test_run_rolls_back_if_the_promoted_version_fails_while_watched(
     assert stack.config.read_text() == before
 
 
-@pytest.mark.parametrize("point", ["check", "watch"])
+@pytest.mark.parametrize("point", ["check", pytest.param("watch", marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_goes_on_when_it_is_given_again(
     stack: Stack, images: Path, tmp_path: Path, point: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""The steps over mutual TLS with a token, and with replicas that read the file by themselves."""
+"""The steps with mutual TLS, with a token, and with replicas that poll the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECURED = ["--tls-ca=ca.pem", "--tls-cert=cert.pem", "--tls-key=key.pem", "--tok
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Certificates, as files: the client's, and those of the server in its own format."""
+    """Certificate files of the client, and of the server in its own format."""
     folder = tmp_path_factory.mktemp("secured")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
@@ -118,7 +118,7 @@ def test_without_the_certificate_the_replicas_are_named(stack: Stack, folder: Pa
 
 
 class Insisting(FakeServing):
-    """Answers only calls that carry the token."""
+    """Answers only calls with the token."""
 
     def _resolve(self, spec, context):
         if ("authorization", "Bearer secret") not in context.invocation_metadata():

@@ -1,4 +1,4 @@
-"""Wrong usage of the command: one line, exit status 2, nothing asked of any server."""
+"""Wrong usage gives one line and exit status 2, without any call to a server."""
 
 from __future__ import annotations
 

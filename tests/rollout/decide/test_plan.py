@@ -1,4 +1,4 @@
-"""What each step asks for, decided from plain values."""
+"""The plan of each step, decided from plain values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_whole_way_and_back() -> None:
 
 
 def test_retire_ends_a_rollout_though_a_label_keeps_a_version() -> None:
-    """Otherwise `start` would ask for `retire`, and `retire` would do nothing."""
+    """Otherwise `start` would require `retire`, and `retire` would do nothing."""
     labelled = entry(1, 2, stable=2, canary=2, previous=1, blue=1, green=1)
     left = entry(1, 2, stable=2, canary=2, blue=1, green=1)
     for version in (None, 1):
@@ -157,7 +157,7 @@ def test_a_space_named_under_another_scheme_may_be_the_same() -> None:
         (Entry(versions=None), fleet(3, stable=3), "the config has no label stable"),
         (REST, fleet(3), "a knows version 3, the config has stable at version 1"),
         (REST, fleet(), "a knows no version of the model"),
-        # Steps that were cut off, replicas that started again, and a first rollout.
+        # Interrupted steps, restarted replicas, and a first rollout.
         (REST, fleet(1), ""),
         (TRIAL, fleet(1, stable=1, canary=1), ""),
         (PROMOTED, fleet(1, 2, stable=1, canary=2), ""),

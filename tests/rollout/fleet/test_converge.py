@@ -1,4 +1,4 @@
-"""Waiting for replicas, decided on what scripted ones show."""
+"""Waiting for replicas, decided from the views of scripted ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The replicas behind a name."""
+"""A name that resolves to several replicas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients see of a rollout of a real server: by label, pinned version and vector space."""
+"""A rollout of a real server as seen by clients of a label, a version and a vector space."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def image(number: int) -> bytes:
 
 
 class Streaming(threading.Thread):
-    """An endless stream of the label `stable`: every result is checked against its version."""
+    """An endless stream of the label `stable`, whose results are checked by their version."""
 
     def __init__(self, target: str, *, pinned: bool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Streaming(threading.Thread):
         self.versions.append(made.version)
 
     def wait_for(self, version: int) -> None:
-        """Until the stream has had a result of this version."""
+        """Wait for a result of this version."""
         for _ in range(1200):
             if version in self.versions[-50:]:
                 return

@@ -1,4 +1,4 @@
-"""kill -9 of the tool at every step: what it leaves is stated, served, and can be taken on."""
+"""After kill -9 of the tool at any point, the state is reported, served and can be continued."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATES = {
     "rollback": ("promoted", [], "loaded"),
     "retire": ("promoted", ["loaded"], "at rest"),
 }
-"""Before each step, where it may be cut off, and what it ends in."""
+"""State before each step, possible states after a kill, and state after the step."""
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,11 @@ def commands(tmp_path_factory) -> Iterator[Commands]:
 
 
 def at_rest(stack: Stack) -> None:
-    """Roll back to version 1, whatever was cut off."""
+    """Roll back to version 1, whichever step was interrupted."""
     with stack.rollout() as step:
         entry = step.status().entry
         assert entry is not None
-        if entry.labels["stable"] == 2 and 1 not in (entry.versions or ()):  # it was retired
+        if entry.labels["stable"] == 2 and 1 not in (entry.versions or ()):  # it is retired
             step.start(1)
             step.promote(accept_new_space=True)
         step.rollback(1)
@@ -58,7 +58,7 @@ def at_rest(stack: Stack) -> None:
 
 
 def bring_to(stack: Stack, step_name: str) -> None:
-    """The state in which a step is to be made."""
+    """Bring the stack into the state before a step."""
     at_rest(stack)
     with stack.rollout() as step:
         if step_name in ("promote", "rollback", "retire"):
@@ -77,7 +77,7 @@ def looked(stack: Stack) -> Status:
 def test_a_tool_that_is_killed_at_any_point_leaves_a_stated_state(
     stack: Stack, commands: Commands, step: str, monkeypatch
 ) -> None:
-    """At each point once: the state, what is served, no wait for a lock, and the way on or back."""
+    """Kill the step at each point once, and check the state, the lock, and the way on or back."""
     monkeypatch.setattr(converge, "POLL_SECONDS", 0.02)
     before, between, after = STATES[step]
     in_vain = step == "start in vain"
@@ -98,7 +98,7 @@ def test_a_tool_that_is_killed_at_any_point_leaves_a_stated_state(
             bring_to(stack, step)
             status, passed = commands.run(argv, kill_at=number)
             if status == in_vain and number > len(passed):
-                continue  # a look fewer than in the first run
+                continue  # one query fewer than in the first run
             assert status == -9, commands.log.read_text()
             left = looked(stack)
             assert left.entry is not None
@@ -106,7 +106,7 @@ def test_a_tool_that_is_killed_at_any_point_leaves_a_stated_state(
             assert left.phase.name in [before, *between, after], passed
             assert left.phase.next
             load.wait(2, timeout=60)
-            if number % 2:  # go on with it; the others are rolled back
+            if number % 2:  # continue this one, and roll the others back
                 status, _ = commands.run(argv)
                 assert status == in_vain, (passed, commands.log.read_text())
                 assert looked(stack).phase.name == after, passed

@@ -1,4 +1,4 @@
-"""What goes wrong in a rollout, under load: each ends in the old state or a stated one."""
+"""Faults during a rollout under load end in the old state or in a reported one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def running(tmp_path_factory, tiny_model: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(running: Stack) -> Iterator[Stack]:
-    """Three servers at rest with version 1, and so they are again afterwards."""
+    """Three servers at rest with version 1, restored after each test."""
     text = running.config.read_text()
     yield running
     running.config.write_text(text)
@@ -59,7 +59,7 @@ def stack(running: Stack) -> Iterator[Stack]:
 
 @contextmanager
 def load(stack: Stack, *, retry: RetryConfig = RetryConfig(max_attempts=1)) -> Iterator[Callers]:  # noqa: B008
-    """Callers and an onlooker: no call may fail, no vector be wrong or of an unloaded version."""
+    """Load during which no call may fail, and no vector may be wrong or of an unloaded version."""
     callers = Callers(
         stack.target, model="tiny", images=IMAGES, retry=retry, pause=0.03, timeout=60.0
     )
@@ -77,7 +77,7 @@ def load(stack: Stack, *, retry: RetryConfig = RetryConfig(max_attempts=1)) -> I
 
 
 def serves(stack: Stack, version: int) -> None:
-    """All replicas are at rest with `version`, and so says the config."""
+    """Check that all replicas and the config are at rest with `version`."""
     with stack.rollout() as step:
         status = step.status()
     assert (status.phase.name, status.phase.differences) == ("at rest", ())
@@ -100,7 +100,7 @@ def test_a_whole_rollout_with_check_and_rollback_fails_no_request(stack, tmp_pat
     with load(stack) as callers, stack.rollout() as step:
         step.start(2)
         report = step.check(photos(tmp_path / "photos", 60), CheckConfig(crops=False))
-        assert report.verdict.space == "new"  # its vectors are longer
+        assert report.verdict.space == "new"  # its vectors have another length
         callers.wait(3, version=2)
         step.promote(accept_new_space=True)
         callers.wait(20, version=2)
@@ -129,16 +129,16 @@ def other_op(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
-        ("variables/variables.data-00000-of-00001", cut),
-        ("variables/variables.index", Path.unlink),
+        pytest.param("variables/variables.data-00000-of-00001", cut, marks=pytest.mark.slow),
+        pytest.param("variables/variables.index", Path.unlink, marks=pytest.mark.slow),
         ("saved_model.pb", cut),
-        ("saved_model.pb", other_op),
+        pytest.param("saved_model.pb", other_op, marks=pytest.mark.slow),
     ],
 )
 def test_a_version_that_is_broken_ends_in_the_old_state(
     stack: Stack, file: str, damage: Callable[[Path], None]
 ) -> None:
-    """The version has no manifest with digests, so only the servers notice."""
+    """Only the servers notice, because the version's manifest lacks digests."""
     version = stack.publish(3)
     damage(version / file)
     before = stack.config.read_text()
@@ -154,7 +154,7 @@ def test_a_version_that_is_broken_ends_in_the_old_state(
 
 @pytest.mark.parametrize("moment", ["loading", "moving stable", "stable and canary", "unloading"])
 def test_a_replica_that_is_killed_in_mid_rollout_is_waited_for(stack: Stack, moment: str) -> None:
-    """It is killed at the moment named, and started again once the tool has noticed."""
+    """Kill the replica at the given moment, and restart it when the tool has noticed."""
     victim = stack.servers[1]
     killed: list[Any] = []
 
@@ -226,7 +226,7 @@ def test_a_syntax_error_by_hand_stops_the_tool_and_nothing_else(stack: Stack) ->
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A folder on a disk of 64 KiB. Skips the test where none can be made."""
+    """A folder on a disk of 64 KiB. Skips the test if it cannot be made."""
     folder.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder],
@@ -261,14 +261,14 @@ def test_a_full_disk_leaves_the_old_config(stack: Stack, tmp_path: Path) -> None
 
 
 def test_a_limit_on_the_size_of_files_leaves_the_old_config(stack: Stack, tmp_path: Path) -> None:
-    """As a full disk does, in the middle of the write."""
+    """Fail in the middle of a write, like a full disk."""
     before = stack.config.read_bytes()
     with Commands(tmp_path / "log") as commands:
         argv = ["start", *stack.options(), "--version=2", "--no-memory-check"]
         status, points = commands.run(argv, largest_file=200)
         assert status == 1
         assert "_write" in points
-        # What it says is cut at that size, too.
+        # Its output is also truncated at that size.
         assert "featurewire rollout: cannot write" in commands.log.read_text()
     assert stack.config.read_bytes() == before
     assert not list(stack.config.parent.glob(".*.tmp"))
@@ -276,13 +276,13 @@ def test_a_limit_on_the_size_of_files_leaves_the_old_config(stack: Stack, tmp_pa
 
 
 def test_of_two_operators_at_once_the_second_is_told(stack: Stack, tmp_path: Path) -> None:
-    """The first one's audit is a pipe that nobody reads: it holds the lock and waits."""
+    """The first one's audit is an unread pipe, so it waits and keeps the lock."""
     audit = tmp_path / "audit"
     os.mkfifo(audit)
     argv = ["start", *stack.options(), "--version=2", "--no-memory-check", f"--audit={audit}"]
     with Commands(tmp_path / "log") as commands, stack.rollout() as second:
         wait = commands.start(argv)
-        audit.read_bytes()  # opens it once, to see that it can be written to
+        audit.read_bytes()  # the tool opens it once, to check that it is writable
         lock = stack.config.with_name(".models.config.rollout-lock")
         wait_until(lambda: lock.exists() and "start of tiny" in lock.read_text(), 60)
         before = stack.config.read_text()

@@ -1,4 +1,4 @@
-"""A rollout that is interrupted, or meets what nobody foresaw, goes back by itself."""
+"""A rollout that is interrupted, or fails unexpectedly, rolls itself back."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_what_nobody_foresaw_rolls_back(stack: Stack, images: Path) -> None:
             )  # fmt: skip
         assert rollout.status().fleet.available_everywhere() == {1}
     assert stack.labels() == BACK
-    # The same with images that go away before the watch has read them.
+    # The same with images that are deleted before the watch has read them.
     copy = stack.base.parent / "images"
     shutil.copytree(images, copy)
     with stack.rollout() as rollout:

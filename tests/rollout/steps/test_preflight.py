@@ -1,4 +1,4 @@
-"""What is known about a version before any replica loads it."""
+"""Checks of a version before any replica loads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featurewire_rollout.steps.preflight import check_files
 
 
 def copy_of(version: Path, to: Path) -> Path:
-    """Links, but for what a test changes."""
+    """Copy a version with links; tests replace single files."""
     shutil.copytree(
         version, to, copy_function=lambda source, target: Path(target).hardlink_to(source)
     )
@@ -38,7 +38,7 @@ def test_a_version_of_the_exporter_is_whole_and_equal_to_its_manifest(
 @pytest.mark.parametrize(
     ("name", "at"),
     [
-        ("saved_model.pb", -100_000),  # among the weights, where no length shows it
+        ("saved_model.pb", -100_000),  # among the weights, without changing a length
         ("assets.extra/tf_serving_warmup_requests", 1000),
         ("batching_params.pbtxt", 3),
     ],

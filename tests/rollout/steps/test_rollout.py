@@ -1,4 +1,4 @@
-"""A rollout over two real servers under load, and the ways in which it must not go wrong."""
+"""A rollout of two real servers under load, and its failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JPEG = b"\xff\xd8\xff\x00\x01"
 
 @pytest.fixture
 def idle(tmp_path: Path, tiny_model: Path) -> Stack:
-    """Servers that are not started."""
+    """A stack whose servers are not running."""
     return Stack(tmp_path, tiny_model)
 
 
@@ -40,7 +40,7 @@ def stack(idle: Stack) -> Iterator[Stack]:
 
 
 class Load:
-    """Callers of `label`, until the end; every reply is checked against its version."""
+    """Callers of `label` until the end, whose replies are checked by their version."""
 
     def __init__(self, target: str, label: str | None) -> None:
         self.failures: list[str] = []
@@ -92,7 +92,7 @@ def test_start_promote_retire_under_load_fails_no_request(stack: Stack) -> None:
     assert "# ours" in stack.config.read_text()
     assert stack.config.with_name("audit").read_text().count("\n") >= 8
     stack.servers[0].kill()
-    stack.servers[0].start()  # the config survives a cold start
+    stack.servers[0].start()  # the config works at a cold start
     assert stack.labels() == [{"stable": 2, "canary": 2}] * 2
 
 
@@ -117,7 +117,7 @@ def test_a_version_that_is_not_whole_is_not_loaded(stack: Stack) -> None:
 
 def test_a_version_that_does_not_load_leaves_the_config_as_it_was(stack: Stack) -> None:
     version = stack.publish(2)
-    (version / "saved_model.pb").write_bytes(b"\x08\x01")  # whole, and of no use
+    (version / "saved_model.pb").write_bytes(b"\x08\x01")  # complete but unusable
     before = stack.config.read_text()
     with stack.rollout() as step:
         with pytest.raises(FleetError, match=r"cannot load version 2: .*put back"):
@@ -166,8 +166,8 @@ def test_run_ends_promoted_or_rolled_back(
     for number in range(80):
         content = JPEG + random.randbytes(20)
         (tmp_path / f"{number}.jpg").write_bytes(content)
-    # Timing proves nothing in a test, and the tiny model's vectors are all but parallel, so that
-    # their similarities differ by rounding alone. The other source's are longer.
+    # Ignore timing. The tiny model's vectors are almost parallel, so their similarities differ only
+    # by rounding. The other model's vectors have another length.
     limits = Thresholds(max_latency_ratio=1000.0, min_rank_correlation=0.5 if status else -1.0)
     with stack.rollout() as step:
         found = step.run(

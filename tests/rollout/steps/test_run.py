@@ -1,4 +1,4 @@
-"""`run`: in which of its two states it ends, whatever comes between."""
+"""`run` ends in one of its two states, whatever happens."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def report(
 
 @dataclass
 class Steps:
-    """Keeps the config, and fails at one step."""
+    """Stores the config, and fails at one step."""
 
     at: Entry = REST
     found: Any = field(default_factory=lambda: report(0, "same"))

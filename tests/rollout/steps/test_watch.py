@@ -1,4 +1,4 @@
-"""The promoted version compared with the old one."""
+"""Comparison of the promoted version with the old one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The config in a ConfigMap: the official client, a real socket, the API server's refusals."""
+"""The config in a ConfigMap, with the official client and an imitation of the API server."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_second_writer_is_told_and_changes_nothing(
         ConflictError, match=f"{NAME} was changed by another writer in the meantime"
     ):
         store.write("new", expected="older")
-    # Between the look and the write: the API server refuses the old resourceVersion.
+    # A change between read and write: the API server refuses the old resourceVersion.
     api.before["patch configmaps"] = lambda: api.change("models", "models.config", "theirs")
     with pytest.raises(ConflictError, match="changed by another writer"):
         store.write("new", expected="old")
@@ -195,7 +195,7 @@ def test_the_lease_names_its_holder_to_a_second_operator(
         other.lock("bob"),
     ):
         pass
-    with other.lock("bob"):  # alice has let go
+    with other.lock("bob"):  # alice has released it
         assert api.objects[LEASE]["spec"]["holderIdentity"] == "bob"
     assert "holderIdentity" not in api.objects[LEASE]["spec"]
 
@@ -245,7 +245,7 @@ def test_whoever_lost_the_lease_does_not_write(api: ApiServer, store: ConfigMapS
         except ConflictError as error:
             assert "changed by bob" in str(error)  # noqa: PT017
             return True
-        api.change("models", "models.config", "old")  # Alice has not looked at the Lease yet
+        api.change("models", "models.config", "old")  # Alice has not read the Lease yet
         return False
 
     with store.lock("alice"):
@@ -280,7 +280,7 @@ def test_a_config_map_rollout_reaches_replicas_before_their_file_does(
                 {"stable": 2, "canary": 2, "previous": 1}
             ] * 2
         assert "canary" not in stack.config.read_text()
-        stack.config.write_text(data(api)["models.config"])  # as kubelet does, a minute later
+        stack.config.write_text(data(api)["models.config"])  # like kubelet, a minute later
         stack.servers[0].kill()
         stack.servers[0].start()
         with stack.rollout(config=NAME) as rollout:

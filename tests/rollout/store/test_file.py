@@ -1,4 +1,4 @@
-"""The config's text: what an edit keeps, and a file that is replaced whole or not at all."""
+"""Edits keep the rest of the config's text, and the file is replaced atomically."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_edit_changes_only_the_policy_and_labels_of_its_model() -> None:
     assert (entry.versions, dict(entry.labels)) == ((1, 2), {"blue": 1, "stable": 1})
     again = edit(made, "m", versions=[2], labels={"stable": 2}, name="x")
     assert entry_of(parse(again, "x"), "m", "x").versions == (2,)
-    assert again.count("version_labels") == 2  # the other model's is one
+    assert again.count("version_labels") == 2  # one is the other model's
 
 
 def test_the_shipped_config_can_be_edited() -> None:

@@ -1,4 +1,4 @@
-"""Configs that would stop TensorFlow Serving from taking a later one are never sent."""
+"""Configs that would make TensorFlow Serving refuse later ones are never sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_no_step_writes_or_sends_an_illegal_config(tmp_path: Path, step: str, fa
     path = tmp_path / "models.config"
     path.write_text(config_with(text))
     there = ((1, "AVAILABLE"), (2, "AVAILABLE"))
-    fleet = Scripted(shows(*there, stable=1, canary=1))  # it lags behind the config
+    fleet = Scripted(shows(*there, stable=1, canary=1))  # it does not have the config yet
     config = RolloutConfig(
         config=str(path), servers=["a:1"], model="m", timeout=0.05, trust_config=True
     )
@@ -81,7 +81,7 @@ def test_a_missing_base_path_is_refused_where_the_folders_are_seen(tmp_path: Pat
             config=str(path), servers=["a:1"], model="m", timeout=0.05, trust_config=trust
         )
         with Rollout(config, fleet=fleet) as made:  # type: ignore[arg-type]
-            with contextlib.suppress(FleetError):  # the scripted replica never unloads
+            with contextlib.suppress(FleetError):  # because the scripted replica never unloads
                 made.retire()
             return fleet.reloads
 
