@@ -72,7 +72,7 @@ def _judge(made: Rollout, args: argparse.Namespace, check: CheckConfig) -> int:
     from featurewire_rollout.check.pull import images_in
     from featurewire_rollout.cli import status_report
     from featurewire_rollout.cli.check_options import check_outputs, write_outputs
-    from featurewire_rollout.steps.watch import WATCH_RATIO, WatchConfig
+    from featurewire_rollout.steps.watch import MAX_LATENCY_RATIO, WatchConfig
 
     check_outputs(args)
     images_in(args.images)  # before anything is loaded
@@ -91,7 +91,7 @@ def _judge(made: Rollout, args: argparse.Namespace, check: CheckConfig) -> int:
         check=check,
         # A version that the check may pass must not be rolled back for the same latency.
         watch=WatchConfig(
-            seconds=args.watch, max_latency_ratio=max(WATCH_RATIO, args.max_latency_ratio)
+            seconds=args.watch, max_latency_ratio=max(MAX_LATENCY_RATIO, args.max_latency_ratio)
         ),
         accept_new_space=args.accept_new_space,
         accept_bridge=args.accept_bridge,

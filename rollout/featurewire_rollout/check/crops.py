@@ -8,13 +8,13 @@ import io
 import random
 import zlib
 
-QUALITY = 95
-SIDES = (0.7, 0.9)
+JPEG_QUALITY = 95
+SIDE_FRACTIONS = (0.7, 0.9)
 """Of each side, the least and the most that a crop keeps: half to four fifths of the picture."""
-ORIENTATION = 0x0112
-TURN_RIGHT = 6
+EXIF_ORIENTATION = 0x0112
+EXIF_TURN_RIGHT = 6
 """The EXIF orientation of a picture that is stored turned to the left."""
-THUMBNAIL = 168
+THUMBNAIL_PIXELS = 168
 
 NEEDS_PILLOW = (
     "crops need Pillow on the machine that checks: pip install 'featurewire-rollout[images]'"
@@ -41,16 +41,16 @@ def crop(image: bytes, *, seed: int, turned: bool) -> bytes | None:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    width, height = (max(1, round(side * chance.uniform(*SIDES))) for side in picture.size)
+    width, height = (max(1, round(side * chance.uniform(*SIDE_FRACTIONS))) for side in picture.size)
     left = round(chance.random() * (picture.width - width))
     top = round(chance.random() * (picture.height - height))
     part = picture.crop((left, top, left + width, top + height))
     exif = Image.Exif()
     if turned:
         part = part.transpose(Image.Transpose.ROTATE_90)
-        exif[ORIENTATION] = TURN_RIGHT
+        exif[EXIF_ORIENTATION] = EXIF_TURN_RIGHT
     file = io.BytesIO()
-    part.save(file, "JPEG", quality=QUALITY, exif=exif.tobytes())
+    part.save(file, "JPEG", quality=JPEG_QUALITY, exif=exif.tobytes())
     return file.getvalue()
 
 
@@ -63,7 +63,7 @@ def thumbnail(image: bytes) -> str | None:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -16,12 +16,12 @@ from featurewire_rollout.check.pairs import Pairs, Vectors
 
 __all__ = ["Cutoff", "cutoffs"]
 
-OLD = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
-FEWEST_PAIRS = 10
+OLD_CUTOFFS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+MIN_PAIRS = 10
 """With fewer false matches than this a cut-off says nothing."""
-MOST_IMAGES = 500
+MAX_IMAGES = 500
 REPLICATES = 200
-RATE = 0.05
+ERROR_RATE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class Cutoff:
     """The same at the new cut-off, in canary's."""
 
 
-def cutoffs(pairs: Pairs, *, seed: int, old: tuple[float, ...] = OLD) -> list[Cutoff]:
+def cutoffs(pairs: Pairs, *, seed: int, old: tuple[float, ...] = OLD_CUTOFFS) -> list[Cutoff]:
     """A row for each old cut-off. Of many images, the first 500 are used."""
-    usable = np.flatnonzero(pairs.usable)[:MOST_IMAGES]
+    usable = np.flatnonzero(pairs.usable)[:MAX_IMAGES]
     if len(usable) < 3:
         return []
     one, other = np.triu_indices(len(usable), 1)
@@ -56,14 +56,14 @@ def cutoffs(pairs: Pairs, *, seed: int, old: tuple[float, ...] = OLD) -> list[Cu
         drawn = chance.multinomial(len(usable), shares).astype(np.float64)
         replicates[row] = _matching(sorted_after, drawn[one] * drawn[other], reach)
     whole = _matching(sorted_after, np.ones(len(after)), reach)
-    low, high = np.quantile(replicates, [RATE / 2, 1 - RATE / 2], axis=0)
+    low, high = np.quantile(replicates, [ERROR_RATE / 2, 1 - ERROR_RATE / 2], axis=0)
     rows = []
     for column, cutoff in enumerate(old):
         matches = int(reach[:, column].sum())
         new = Interval(
             estimate=float(whole[column]), low=float(low[column]), high=float(high[column])
         )
-        enough = matches >= FEWEST_PAIRS
+        enough = matches >= MIN_PAIRS
         rows.append(
             Cutoff(
                 old=cutoff,

@@ -12,14 +12,14 @@ from featurewire_rollout.check.bootstrap import Bootstrap, Interval
 from featurewire_rollout.check.pairs import Pairs, Vectors
 from featurewire_rollout.check.thresholds import Thresholds
 
-__all__ = ["LEAST_IMAGES", "Measure", "measure"]
+__all__ = ["MIN_IMAGES", "Measure", "measure"]
 
-LEAST_IMAGES = 6
+MIN_IMAGES = 6
 """With fewer nothing is measured."""
-NEIGHBOURS = 10
-TAIL = 0.05
+NEIGHBOUR_COUNT = 10
+TAIL_FRACTION = 0.05
 """The 5th percentile."""
-MOST_IMAGES = 1_000_000
+MAX_MORE_IMAGES = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +92,14 @@ class _Measuring:
 
     def run(self) -> tuple[list[Measure], Vectors]:
         cosines = np.full(len(self.pairs.names), np.nan)
-        if len(self.usable) >= LEAST_IMAGES:
+        if len(self.usable) >= MIN_IMAGES:
             if self.pairs.same_dimension:
                 cosines[self.usable] = self._cosines()
             self._neighbours()
             self._recall()
             self._bridge()
             self._latency()
-        if len(self.pairs.names) >= LEAST_IMAGES:
+        if len(self.pairs.names) >= MIN_IMAGES:
             self._errors()
         return self.measures, cosines
 
@@ -143,7 +143,7 @@ class _Measuring:
         bootstrap = self.bootstrap(count)
         for name, title, share, limit in (
             ("cosine_median", "cosine, median", 0.5, self.limits.min_cosine_median),
-            ("cosine_p5", "cosine, 5th percentile", TAIL, self.limits.min_cosine),
+            ("cosine_p5", "cosine, 5th percentile", TAIL_FRACTION, self.limits.min_cosine),
         ):
             interval = bootstrap.quantile(cosines, share, bounds=(-1.0, 1.0), **self._rates("low"))
             self._add(name, title, interval, count, at_least=limit, floor=1 - share)
@@ -167,7 +167,7 @@ class _Measuring:
     def _neighbours(self) -> None:
         count = len(self.usable)
         before, after = (neighbours.similarities(each) for each in (self.stable, self.canary))
-        k = min(NEIGHBOURS, (count - 1) // 3)
+        k = min(NEIGHBOUR_COUNT, (count - 1) // 3)
         rates, bootstrap = self._rates("low"), self.bootstrap(count)
         _, pseudo = neighbours.overlap(before, after, k)
         interval = bootstrap.mean(pseudo, bounds=(0.0, 1.0), **rates)
@@ -218,7 +218,7 @@ class _Measuring:
         if self.pairs.bridged is None:
             return
         bridged, count = self.pairs.bridged.vectors[self.usable], len(self.usable)
-        k = min(NEIGHBOURS, (count - 1) // 3)
+        k = min(NEIGHBOUR_COUNT, (count - 1) // 3)
         answered = np.isfinite(bridged).all(axis=1)
         before = neighbours.similarities(self.stable)
         after = neighbours.unit(np.nan_to_num(bridged)) @ neighbours.unit(self.stable).T
@@ -253,7 +253,7 @@ class _Measuring:
         after = self.pairs.canary.latencies[self.usable]
         timed = np.isfinite(before) & np.isfinite(after) & (before > 0)
         count = int(timed.sum())
-        if count < LEAST_IMAGES:
+        if count < MIN_IMAGES:
             return
         interval = self.bootstrap(count).quantile(
             after[timed] / before[timed], 0.5, bounds=(0.0, math.inf), **self._rates("high")
@@ -283,7 +283,7 @@ def _usable_crops(pairs: Pairs, usable: np.ndarray) -> tuple[np.ndarray, Vectors
         return None
     stable, canary = stable[usable], canary[usable]
     rows = np.flatnonzero(~(np.isnan(stable).any(axis=1) | np.isnan(canary).any(axis=1)))
-    return (rows, stable[rows], canary[rows]) if len(rows) >= LEAST_IMAGES else None
+    return (rows, stable[rows], canary[rows]) if len(rows) >= MIN_IMAGES else None
 
 
 def _cosine(one: Vectors, other: Vectors) -> Vectors:
@@ -321,4 +321,4 @@ def _more_images(measure: Measure, rate: float, floor: float | None) -> int | No
         reach = interval.low if distance > 0 else interval.high
         needed = max(needed, count * ((interval.estimate - reach) / distance) ** 2)
     needed = max(needed, count + 1)
-    return None if needed > MOST_IMAGES else math.ceil(needed) - count
+    return None if needed > MAX_MORE_IMAGES else math.ceil(needed) - count

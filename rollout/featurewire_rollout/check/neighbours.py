@@ -17,9 +17,9 @@ __all__ = [
     "unit",
 ]
 
-TIE = 1e-6
+TIE_COSINE = 1e-6
 """Cosines that differ by less are a tie."""
-FLAT = 10 * TIE
+FLAT_DEVIATION = 10 * TIE_COSINE
 """Similarities that scatter by less have no order but that of rounding."""
 
 
@@ -50,7 +50,7 @@ def overlap(before: Vectors, after: Vectors, k: int) -> tuple[Vectors, Vectors]:
     kept = np.zeros(count)
     for near, other in ((near_after, before), (near_before, after)):
         least = np.partition(other, -k, axis=1)[:, -k]
-        kept += (other[rows, near[:, :k]] >= least[:, None] - TIE).sum(axis=1) / (2 * k)
+        kept += (other[rows, near[:, :k]] >= least[:, None] - TIE_COSINE).sum(axis=1) / (2 * k)
 
     member_before = np.zeros((count, count), bool)
     member_after = np.zeros((count, count), bool)
@@ -76,7 +76,7 @@ def _nearest(matrix: Vectors, k: int) -> npt.NDArray[np.int64]:
 
     So that ties are resolved alike in two versions that differ by rounding.
     """
-    order = np.argsort(-np.round(matrix / TIE), axis=1, kind="stable")
+    order = np.argsort(-np.round(matrix / TIE_COSINE), axis=1, kind="stable")
     return np.asarray(order[:, :k])
 
 
@@ -98,7 +98,7 @@ def flat_rows(matrix: Vectors) -> npt.NDArray[np.bool_]:
     """`(N,)`: the images to which all others are equally similar, but for rounding."""
     count = len(matrix)
     others = matrix[~np.eye(count, dtype=bool)].reshape(count, count - 1)
-    return np.asarray(others.std(axis=1) < FLAT)
+    return np.asarray(others.std(axis=1) < FLAT_DEVIATION)
 
 
 def _standing(matrix: Vectors) -> Vectors:
@@ -110,7 +110,7 @@ def _standing(matrix: Vectors) -> Vectors:
     ranks = np.empty((count, count - 1))
     off_diagonal = ~np.eye(count, dtype=bool)
     for row, values in enumerate(matrix):
-        others = np.round(values[off_diagonal[row]] / TIE)
+        others = np.round(values[off_diagonal[row]] / TIE_COSINE)
         _, inverse, counts = np.unique(others, return_inverse=True, return_counts=True)
         ranks[row] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     ranks -= ranks.mean(axis=1, keepdims=True)
@@ -124,7 +124,7 @@ def _standing(matrix: Vectors) -> Vectors:
 def found(queries: Vectors, index: Vectors) -> npt.NDArray[np.bool_]:
     """Whether each query's nearest row of the index is its own; a tie for that counts."""
     matrix = unit(queries) @ unit(index).T
-    return np.asarray(matrix.diagonal() >= matrix.max(axis=1) - TIE)
+    return np.asarray(matrix.diagonal() >= matrix.max(axis=1) - TIE_COSINE)
 
 
 def among_nearest(queries: Vectors, index: Vectors, k: int) -> npt.NDArray[np.bool_]:
@@ -133,5 +133,5 @@ def among_nearest(queries: Vectors, index: Vectors, k: int) -> npt.NDArray[np.bo
     Of ties the own row comes last, so one vector for all queries finds nothing. NaN finds nothing.
     """
     matrix = unit(queries) @ unit(index).T
-    ranks = (matrix >= matrix.diagonal()[:, None] - TIE).sum(axis=1)
+    ranks = (matrix >= matrix.diagonal()[:, None] - TIE_COSINE).sum(axis=1)
     return np.asarray((ranks <= k) & np.isfinite(matrix.diagonal()))

@@ -24,7 +24,7 @@ from featurewire_rollout.decide.view import retention_by_space
 
 __all__ = ["CheckError", "Source", "images_in", "pull"]
 
-UNTIMED = 3
+UNTIMED_REQUESTS = 3
 """Requests to each version before the clock counts: connections open, caches fill."""
 
 Progress = Callable[[int, int], None]
@@ -72,7 +72,7 @@ def pull(
     names = tuple(str(path.relative_to(base)) for path, _ in chosen)
     sides = [_Asking(stable), _Asking(canary)]
     bridge = _bridge(sides[1].manifest, sides[0].manifest, canary)
-    for _ in range(UNTIMED):
+    for _ in range(UNTIMED_REQUESTS):
         for side in sides:
             side.ask(chosen[0][1])
     make_crops = config.crops and crops.available()

@@ -16,7 +16,7 @@ from featurewire_rollout.check.verdict import EXIT_STATUS, Verdict
 
 __all__ = ["Report"]
 
-WORST = 12
+WORST_IMAGES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +38,12 @@ class Report:
     def exit_status(self) -> int:
         return EXIT_STATUS[self.verdict.outcome]
 
-    def worst(self, count: int = WORST) -> list[int]:
+    def worst(self, count: int = WORST_IMAGES) -> list[int]:
         """Rows of the images whose two vectors are furthest apart, the furthest first."""
         order = np.argsort(np.where(np.isnan(self.cosines), np.inf, self.cosines), kind="stable")
         return [int(row) for row in order[:count] if not math.isnan(self.cosines[row])]
 
-    def worst_pairs(self, count: int = WORST) -> list[tuple[int, int, int]]:
+    def worst_pairs(self, count: int = WORST_IMAGES) -> list[tuple[int, int, int]]:
         """For each of the worst rows: the row, its nearest other in stable, and in canary."""
         usable = np.flatnonzero(self.pairs.usable)
         if len(usable) < 2:

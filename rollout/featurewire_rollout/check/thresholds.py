@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["STRICTNESS", "Thresholds"]
 
-LEAST = 1e-9
+MIN_POSITIVE = 1e-9
 """Of values that have to be above 0."""
 COSINE = (-1.0, 1.0, "a cosine, from -1 to 1")
 CORRELATION = (-1.0, 1.0, "a correlation, from -1 to 1")
@@ -18,11 +18,11 @@ RANGES = {
     "min_overlap": SHARE,
     "max_recall_loss": SHARE,
     "min_rank_correlation": CORRELATION,
-    "max_norm_change": (LEAST, 1 - LEAST, "a share, above 0 and below 1"),
-    "max_latency_ratio": (LEAST, sys.float_info.max, "a ratio above 0"),
+    "max_norm_change": (MIN_POSITIVE, 1 - MIN_POSITIVE, "a share, above 0 and below 1"),
+    "max_latency_ratio": (MIN_POSITIVE, sys.float_info.max, "a ratio above 0"),
     "max_error_increase": SHARE,
     "same_cosine": COSINE,
-    "error_rate": (LEAST, 0.2, "a rate, above 0 and at most 0.2"),
+    "error_rate": (MIN_POSITIVE, 0.2, "a rate, above 0 and at most 0.2"),
 }
 """The least and the largest value of each limit, and what it is."""
 

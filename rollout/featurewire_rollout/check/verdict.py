@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from featurewire_rollout.check.bootstrap import unseen
-from featurewire_rollout.check.measures import TAIL, Measure
+from featurewire_rollout.check.measures import TAIL_FRACTION, Measure
 from featurewire_rollout.check.thresholds import Thresholds
 from featurewire_rollout.decide.spaces import retention
 
@@ -18,11 +18,11 @@ Space = Literal["same", "compatible", "new", "unknown"]
 Declared = Literal["same", "different", "unknown"]
 EXIT_STATUS: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 3}
 
-OF_VECTORS = frozenset(
+VECTOR_MEASURES = frozenset(
     ("cosine_median", "cosine_p5", "norm_ratio", "rank_correlation", "recall_loss")
 )
-NAMED = 3
-BRIDGEABLE = 0.8
+MAX_NAMED = 3
+BRIDGEABLE_CORRELATION = 0.8
 """With such a rank correlation another space has kept much of the old one's order."""
 
 
@@ -107,7 +107,7 @@ def _having(outcome: str, measures: list[Measure]) -> list[Measure]:
 
 
 def _of_vectors(measure: Measure) -> bool:
-    return measure.name in OF_VECTORS or measure.name.startswith("overlap_at_")
+    return measure.name in VECTOR_MEASURES or measure.name.startswith("overlap_at_")
 
 
 def _declared(spaces: tuple[str | None, str | None]) -> Declared:
@@ -136,7 +136,7 @@ def _more_images(
 ) -> int | None:
     """About how many more images would decide; None if no number of them would."""
     if not measured:
-        needed = math.ceil(math.log(thresholds.error_rate) / math.log(1 - TAIL))
+        needed = math.ceil(math.log(thresholds.error_rate) / math.log(1 - TAIL_FRACTION))
         return _rounded(max(1, needed - images))
     wanted = [each.more_images for each in still_open]
     known = [each for each in wanted if each is not None]
@@ -154,7 +154,7 @@ def _new_space(
         broken = _having("broken", vectors)
         text = f"new space: rebuild the index ({_list(broken) or 'the dimensions differ'})"
         ranks = [each for each in vectors if each.name == "rank_correlation"]
-        if ranks and ranks[0].interval.estimate >= BRIDGEABLE:
+        if ranks and ranks[0].interval.estimate >= BRIDGEABLE_CORRELATION:
             return text, ["Much of the order of similarities is kept: a bridge may do."]
         return text, []
     if broken := _having("broken", bridged):
@@ -241,8 +241,8 @@ def _resolution(thresholds: Thresholds, images: int) -> str:
 
 def _list(measures: list[Measure]) -> str:
     """The first three; the report has them all."""
-    named = "; ".join(f"{each.title} {each.interval.estimate:.4g}" for each in measures[:NAMED])
-    return named + (f"; and {len(measures) - NAMED} more" if len(measures) > NAMED else "")
+    named = "; ".join(f"{each.title} {each.interval.estimate:.4g}" for each in measures[:MAX_NAMED])
+    return named + (f"; and {len(measures) - MAX_NAMED} more" if len(measures) > MAX_NAMED else "")
 
 
 def _rounded(count: int) -> int:

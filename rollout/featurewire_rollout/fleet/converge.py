@@ -18,15 +18,15 @@ from featurewire_rollout.fleet.fleet import UNANSWERED
 __all__ = ["LoadError", "Members", "Patience", "converge", "gather"]
 
 POLL_SECONDS = 0.2
-RELOAD_AGAIN = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+RELOAD_INTERVALS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between reloads of a replica that is not there yet. They grow: a replica that polls a
 file which is not the new one yet (a ConfigMap takes a minute) would load and unload in turns."""
-STUCK = re.compile(
+STUCK_ERROR = re.compile(
     r"Illegal setting (both|neither) model_type|Illegal to change a model's platform"
 )
 """How TensorFlow Serving refuses every config after it was given one with a mistake. The config
 that is sent here was checked, so it is not the one at fault."""
-UNANSWERED_RELOADS = 2
+MAX_UNANSWERED_RELOADS = 2
 """So many in a row, and a replica is taken to be stuck in an earlier one."""
 STALE_SECONDS = 5.0
 """How long an error that was there before may still be shown after a reload."""
@@ -102,7 +102,7 @@ class _Reloads:
         for address in chosen:
             sent = self.count.get(address, 0)
             self.count[address] = sent + 1
-            wait = RELOAD_AGAIN[min(sent, len(RELOAD_AGAIN) - 1)]
+            wait = RELOAD_INTERVALS_SECONDS[min(sent, len(RELOAD_INTERVALS_SECONDS) - 1)]
             self.due[address] = time.monotonic() + wait
             self.errors[address] = said = refused.get(address, "")
             again = self.unanswered.get(address, 0) + 1
@@ -111,12 +111,12 @@ class _Reloads:
     def _stuck(self, address: str) -> str:
         """Why a replica takes no config until it is restarted, in words; empty: it may take one."""
         said = self.errors.get(address, "")
-        if STUCK.search(said):
+        if STUCK_ERROR.search(said):
             return (
                 f"{address} refuses every config, because it was given one with a mistake before "
                 f"({said}): restart the replica"
             )
-        if self.unanswered.get(address, 0) >= UNANSWERED_RELOADS:
+        if self.unanswered.get(address, 0) >= MAX_UNANSWERED_RELOADS:
             return (
                 f"{address} does not answer reloads ({said}), probably because an earlier one "
                 "named a base path that does not exist: restart the replica"

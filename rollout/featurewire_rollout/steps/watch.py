@@ -14,7 +14,7 @@ __all__ = ["Probes", "WatchConfig", "fault_of", "watch"]
 
 PROBE_IMAGES = 32
 """Maximum number of images that the probes send in turn."""
-WATCH_RATIO = 2.0
+MAX_LATENCY_RATIO = 2.0
 """A few probes scatter more than a check's images, so this is wider than its limit."""
 
 
@@ -27,7 +27,7 @@ class WatchConfig:
     """Seconds between two pairs of probes."""
     max_error_increase: float = 0.02
     """Of the share of probes without a vector, over the old version's."""
-    max_latency_ratio: float = WATCH_RATIO
+    max_latency_ratio: float = MAX_LATENCY_RATIO
     """Of the median latencies, new to old."""
 
 

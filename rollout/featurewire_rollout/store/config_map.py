@@ -16,7 +16,7 @@ from featurewire_rollout.store.kubernetes_api import (
     open_api,
     status_of,
 )
-from featurewire_rollout.store.lease import DURATION, Lease
+from featurewire_rollout.store.lease import LEASE_SECONDS, Lease
 
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
@@ -35,7 +35,7 @@ class ConfigMapStore:
         *,
         patience: float = 10.0,
         write_patience: float = 60.0,
-        lease_seconds: int = DURATION,
+        lease_seconds: int = LEASE_SECONDS,
     ) -> None:
         """`config` is `configmap:NAMESPACE/NAME/KEY`. Raises `ConfigError`.
 
@@ -104,7 +104,7 @@ class ConfigMapStore:
                 return
             except Exception as error:
                 # 409: somebody wrote to the ConfigMap; whether to this key, the next look tells.
-                if status_of(error) != 409 and not self._kube.passes(error):
+                if status_of(error) != 409 and not self._kube.is_transient(error):
                     raise self._kube.explained("write", error) from error
                 if time.monotonic() >= until:
                     raise self._kube.explained("write", error) from error

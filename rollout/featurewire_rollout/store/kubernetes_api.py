@@ -20,7 +20,7 @@ __all__ = ["CALL_SECONDS", "Kube", "open_api", "status_of"]
 
 CALL_SECONDS = (5.0, 10.0)
 """To connect to the API server, and to read its answer."""
-PASSING = (429, 500, 502, 503, 504)
+TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
 """Answers of an API server that is overloaded or starts again."""
 RETRY_SECONDS = 0.5
 
@@ -86,7 +86,7 @@ class Kube:
             try:
                 return call()
             except Exception as error:
-                if not self.passes(error) or time.monotonic() >= deadline:
+                if not self.is_transient(error) or time.monotonic() >= deadline:
                     raise self.explained("read", error, missing=missing) from error
             time.sleep(RETRY_SECONDS)
 
@@ -94,13 +94,13 @@ class Kube:
         """When to give up what begins at this moment, on the monotonic clock."""
         return time.monotonic() + self._patience
 
-    def passes(self, error: Exception) -> bool:
+    def is_transient(self, error: Exception) -> bool:
         """Whether `error` may be gone a moment later. Raises what is none of the API's errors."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         if isinstance(error, ApiException):
-            return error.status in PASSING
+            return error.status in TRANSIENT_STATUSES
         if isinstance(error, HTTPError):
             return True
         raise error

@@ -16,9 +16,9 @@ from featurewire_rollout.store.kubernetes_api import CALL_SECONDS, RETRY_SECONDS
 
 __all__ = ["Lease"]
 
-DURATION = 15
+LEASE_SECONDS = 15
 """Seconds that a Lease outlives a holder that was killed."""
-RENEW = 5.0
+RENEW_SECONDS = 5.0
 """Seconds between two renewals."""
 
 
@@ -26,7 +26,7 @@ class Lease:
     """A lock by the name of a Lease in a namespace."""
 
     def __init__(
-        self, kube: Kube, namespace: str, name: str, *, about: str, duration: int = DURATION
+        self, kube: Kube, namespace: str, name: str, *, about: str, duration: int = LEASE_SECONDS
     ) -> None:
         """`about` is what the Lease guards, for errors."""
         from kubernetes.client import CoordinationV1Api
@@ -77,7 +77,7 @@ class Lease:
                 raise
             except Exception as error:
                 # 409: another one was quicker; look who.
-                passing = status_of(error) == 409 or self._kube.passes(error)
+                passing = status_of(error) == 409 or self._kube.is_transient(error)
                 if not passing or (status_of(error) != 409 and time.monotonic() >= until):
                     raise self._kube.explained("lock", error) from error
             time.sleep(RETRY_SECONDS)
@@ -122,7 +122,7 @@ class Lease:
         )
 
     def _renew(self, owner: str, ended: threading.Event) -> None:
-        while not ended.wait(min(RENEW, self._duration / 3)):
+        while not ended.wait(min(RENEW_SECONDS, self._duration / 3)):
             # An API server that is away for a moment: at the next turn.
             with contextlib.suppress(Exception):
                 found = self._read()

@@ -80,7 +80,7 @@ def test_replicas_that_poll_get_no_reload() -> None:
 def test_a_replica_that_takes_no_config_is_to_be_restarted(
     said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converge, "RELOAD_AGAIN", (0.001,))
+    monkeypatch.setattr(converge, "RELOAD_INTERVALS_SECONDS", (0.001,))
     fleet = Scripted(shows((1, "AVAILABLE"), stable=1), refusal=said)
     with pytest.raises(FleetError, match="restart the replica") as caught:
         wait_for(fleet, seconds=60)
@@ -89,7 +89,7 @@ def test_a_replica_that_takes_no_config_is_to_be_restarted(
 
 
 def test_a_reload_refused_for_now_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(converge, "RELOAD_AGAIN", (0.001,))
+    monkeypatch.setattr(converge, "RELOAD_INTERVALS_SECONDS", (0.001,))
     fleet = Scripted(shows((1, "AVAILABLE"), stable=1), refusal="The server is shutting down")
     with pytest.raises(FleetError, match="its reload said: The server is shutting down"):
         wait_for(fleet)
