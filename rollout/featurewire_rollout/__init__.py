@@ -4,7 +4,7 @@
         r.start(2)
         r.promote()
 
-Names are imported when they are first used.
+Names are imported at their first use, so that `featurewire rollout --help` needs no gRPC.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`featurewire rollout`: from options to a step, and what is printed."""
+"""`featurewire rollout`: run the step that the options name, and print the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["rollout", "rollout_parser"]
 
 
 def rollout(argv: list[str]) -> int:
-    """Roll a model version out, and back: start, check, promote, rollback, retire."""
+    """Move a fleet between model versions: start, check, promote, rollback, retire."""
     parser, args = parse(argv)
     quiet_grpc()
 
@@ -66,7 +66,7 @@ def rollout(argv: list[str]) -> int:
 
 
 def _judge(made: Rollout, args: argparse.Namespace, check: CheckConfig) -> int:
-    """`check` and `run`: the exit status is the verdict's."""
+    """`check` and `run`, whose exit status is the verdict's."""
     from featurewire import FeaturewireError
     from featurewire_rollout.check import CheckError, to_json, to_text
     from featurewire_rollout.check.pull import images_in
@@ -75,7 +75,7 @@ def _judge(made: Rollout, args: argparse.Namespace, check: CheckConfig) -> int:
     from featurewire_rollout.steps.watch import MAX_LATENCY_RATIO, WatchConfig
 
     check_outputs(args)
-    images_in(args.images)  # before anything is loaded
+    images_in(args.images)  # fails before anything is loaded
     if args.step == "check":
         found = made.check(args.images, check)
         if args.version not in (None, found.pairs.canary.version):
@@ -89,7 +89,7 @@ def _judge(made: Rollout, args: argparse.Namespace, check: CheckConfig) -> int:
         args.version,
         args.images,
         check=check,
-        # A version that the check may pass must not be rolled back for the same latency.
+        # The watch must not roll back a version for a latency that the check accepts.
         watch=WatchConfig(
             seconds=args.watch, max_latency_ratio=max(MAX_LATENCY_RATIO, args.max_latency_ratio)
         ),
@@ -99,7 +99,7 @@ def _judge(made: Rollout, args: argparse.Namespace, check: CheckConfig) -> int:
     )
     try:
         after = made.status()
-    except FeaturewireError as error:  # it is done all the same
+    except FeaturewireError as error:  # the run is done anyway
         _say(str(error))
         return status
     print(
@@ -133,6 +133,6 @@ def _config(args: argparse.Namespace) -> RolloutConfig:
 
 
 def _say(text: str) -> None:
-    # A log that nobody reads any more ends no rollout.
+    # A closed standard error must not stop a rollout.
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)

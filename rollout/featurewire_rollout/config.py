@@ -1,4 +1,4 @@
-"""What a rollout needs to be told."""
+"""Settings of a rollout."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ __all__ = ["RolloutConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
-    """Which config, which replicas, which model. Times are seconds."""
+    """The config, the replicas and the model of a rollout. Times are seconds."""
 
     servers: Sequence[str]
-    """`host:port`s; a name stands for all addresses that it resolves to."""
+    """`host:port` of each replica. A name stands for all its addresses."""
     model: str
     config: str | None = None
-    """A path, or `configmap:NAMESPACE/NAME/KEY`. None: `status` and `check` only."""
+    """A path, or `configmap:NAMESPACE/NAME/KEY`. Only `status` and `check` work without it."""
     timeout: float = 300.0
-    """For replicas to answer, to load a version or to show a label, each."""
+    """Timeout of each wait for replicas to answer, to load a version or to show a label."""
     allow_missing: int = 0
-    """So many replicas may give no answer."""
+    """Maximum number of replicas that may be unreachable."""
     reload: bool = True
-    """Reload over RPC, besides what replicas read by themselves."""
+    """Also send the config to the replicas. False: wait until they have read it."""
     base_path: str | None = None
-    """Where this machine sees the model's versions. None: where the config says."""
+    """Folder of the model's versions on this machine. None: the base path in the config."""
     memory_check: bool = True
+    """Refuse a version that local replicas may not have the memory for."""
     trust_config: bool = False
-    """Go on though the replicas do not seem to read this config."""
+    """Continue even if the replicas do not seem to read this config."""
     audit: str | os.PathLike[str] | None = None
-    """A file that gets one JSON line a step."""
+    """A file to append JSON lines to, about each step."""
     tls: TLSConfig | None = None
     token: str | None = None

@@ -1,12 +1,12 @@
-"""What can go wrong in a rollout.
+"""The errors of a rollout.
 
 FeaturewireError
-└── RolloutError          the root; its text says what was wrong and what to do
+└── RolloutError          the root; its text gives the reason and the fix
     ├── ConfigFileError   the config cannot be read, understood or written
-    ├── ConflictError     somebody else changes the same config
-    ├── PreflightError    the version must not be loaded as it is; nothing was changed
-    ├── RefusedError      the step does not fit the state that the rollout is in
-    ├── FleetError        replicas are missing, or did not come to what the config says
+    ├── ConflictError     another operator changes the same config
+    ├── PreflightError    the version must not be loaded; nothing was changed
+    ├── RefusedError      the step does not fit the state of the rollout
+    ├── FleetError        replicas are missing, or did not reach the state of the config
     └── SpaceError        the new version's vectors cannot be compared with the old one's
 """
 
@@ -30,24 +30,24 @@ class RolloutError(FeaturewireError):
 
 
 class ConfigFileError(RolloutError):
-    """The config cannot be read, understood or written; what was there is still there."""
+    """The config cannot be read, parsed or written. The old text is still there."""
 
 
 class ConflictError(RolloutError):
-    """Somebody else is changing the config, or has changed it since it was read."""
+    """Another operator is changing the config, or has changed it since it was read."""
 
 
 class PreflightError(RolloutError):
-    """The version must not be loaded as it is. Nothing was changed."""
+    """The version must not be loaded in its present state. Nothing was changed."""
 
 
 class RefusedError(RolloutError):
-    """The step does not fit the state that the rollout is in. Nothing was changed."""
+    """The step does not fit the state of the rollout. Nothing was changed."""
 
 
 class FleetError(RolloutError):
-    """Replicas are missing, or did not come to what the config says in the time given."""
+    """Replicas are missing, or did not reach the state of the config in time."""
 
 
 class SpaceError(RolloutError):
-    """The version's vectors are of another (or an unknown) space. Nothing was changed."""
+    """The version's vectors are in another or an unknown space. Nothing was changed."""

@@ -21,7 +21,7 @@ MAX_MARKED_PERCENT = {
     "deploy": 2,
     "docs": 4,
     "exporter": 18,
-    "rollout": 24,
+    "rollout": 4,
     "samples": 4,
     "scripts": 4,
     "server": 17,

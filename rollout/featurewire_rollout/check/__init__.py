@@ -1,4 +1,4 @@
-"""Whether a new version's vectors still fit the index: the same images through both, compared.
+"""Compare the vectors that two versions make of the same images, to learn if an index still fits.
 
 with Client(target, model=m, label="stable") as a, Client(target, model=m, version=2) as b:
     report = compare(Source(client=a, name="stable"), Source(client=b, name="canary"), folder)

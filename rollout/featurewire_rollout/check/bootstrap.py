@@ -1,8 +1,8 @@
-"""Intervals by bootstrap: images are drawn again, with replacement, some thousand times.
+"""Confidence intervals from resampling the images with replacement.
 
-Efron and Tibshirani, "An Introduction to the Bootstrap", 1993. Two corrections for few images:
-intervals of means are widened from the normal to Student's quantile, and an interval never claims
-what so few images cannot show (see `unseen` and `order_statistic`).
+Efron and Tibshirani, "An Introduction to the Bootstrap", 1993. Two corrections apply to small
+samples: intervals of means are widened from the normal to Student's quantile, and no interval is
+narrower than the sample size allows (see `unseen` and `_order_statistics`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ __all__ = ["Bootstrap", "Interval", "unseen"]
 
 Values = npt.NDArray[np.float64]
 REPLICATES = 4000
+"""Number of resamples."""
 CHUNK = 250
+"""Resamples per step of `Bootstrap.quantile`, to bound its memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,11 @@ class Interval:
 
 
 class Bootstrap:
-    """Draws of `count` images. `low_rate` and `high_rate` of the methods are the chances that the
-    true value lies below `low` and above `high`."""
+    """Resamples of `count` images.
+
+    The arguments `low_rate` and `high_rate` of its methods are the probabilities that the true
+    value is below `low` and above `high`.
+    """
 
     def __init__(self, count: int, *, seed: int, replicates: int = REPLICATES) -> None:
         self.count = count
@@ -46,7 +51,7 @@ class Bootstrap:
         high_rate: float,
         bounds: tuple[float, float] = (-math.inf, math.inf),
     ) -> Interval:
-        """The mean of a value an image; `bounds` are the least and the largest value there is."""
+        """The mean over images; `bounds` are the smallest and the largest possible value."""
         estimate = float(values.mean())
         means = self.draws @ values.astype(np.float32) / self.count
         low, high = np.quantile(means, [low_rate, 1 - high_rate])
@@ -70,7 +75,7 @@ class Bootstrap:
         high_rate: float,
         bounds: tuple[float, float],
     ) -> Interval:
-        """A quantile of a value an image: the smallest that `share` of the images do not exceed."""
+        """A quantile: the smallest value that the fraction `share` of the images do not exceed."""
         order = np.sort(values)
         place = np.argsort(values, kind="stable")
         drawn = np.empty(len(self.draws), np.int64)
@@ -91,14 +96,17 @@ class Bootstrap:
 
 
 def unseen(count: int, rate: float) -> float:
-    """The share of images of a kind that `count` images miss altogether with chance `rate`."""
+    """How common a kind of image may be without one of it among `count` images.
+
+    Returns a fraction. The probability that a sample misses a kind this common is `rate`.
+    """
     return float(1 - rate ** (1 / count))
 
 
 def _student(rate: float, count: int) -> float:
-    """How much wider than normal an interval of `count` values is; Abramowitz and Stegun 26.7.5.
+    """The factor from a normal interval to Student's, after Abramowitz and Stegun 26.7.5.
 
-    With the factor that makes the bootstrap's spread that of an unbiased variance.
+    It includes the correction from the bootstrap's variance to the unbiased one.
     """
     if count < 3:
         return math.inf
@@ -110,10 +118,10 @@ def _student(rate: float, count: int) -> float:
 def _order_statistics(
     count: int, share: float, low_rate: float, high_rate: float
 ) -> tuple[int | None, int | None]:
-    """Rows of the sorted values between which the quantile lies, whatever the distribution.
+    """Rows of the sorted values that bound the quantile for any distribution.
 
-    The value of rank r is above the quantile with the chance that fewer than r of `count` images
-    are below it, which is binomial. None: so few images show no such bound.
+    The value of rank r exceeds the quantile if fewer than r of the `count` images are below the
+    quantile, and that number is binomial. A bound is None if the sample is too small for it.
     """
     below, above, total = None, None, 0.0
     for hits in range(count + 1):
@@ -124,10 +132,10 @@ def _order_statistics(
             + hits * math.log(share)
             + (count - hits) * math.log1p(-share)
         )
-        total += chance  # at most `hits` of the images are below the quantile
+        total += chance  # at most `hits` images are below the quantile
         if total <= low_rate and hits < count:
             below = hits
-        # The value of row `hits` is below the quantile when more than `hits` images are.
+        # The value of row `hits` is below the quantile if more than `hits` images are.
         if above is None and 1 - total <= high_rate and hits < count:
             above = hits
     return below, above

@@ -1,4 +1,4 @@
-"""Compare two served versions: pull, measure, decide."""
+"""Compare two served versions: get the vectors, measure, decide."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ def compare(
     *,
     progress: Progress | None = None,
 ) -> Report:
-    """Send images (files, or a directory's) through both versions and judge what comes back.
+    """Send images through both versions and judge the vectors.
 
     Args:
         stable, canary: Clients pinned to a label or version.
-        progress: Called with the images done and their number.
+        images: Files, or a directory that is searched for them.
+        progress: Called with the number of images done, and of all.
 
-    Raises `CheckError` when there is nothing to compare or a version changes on the way, other
-    `FeaturewireError`s when a call fails.
+    Raises `CheckError` if there are no images or a version changes during the check, and other
+    `FeaturewireError`s if a call fails.
     """
     paths = images_in(images) if isinstance(images, Path) else list(images)
     pairs = pull(stable, canary, paths, config, progress=progress)
@@ -50,7 +51,7 @@ def compare(
 
 
 def judge(pairs: Pairs, thresholds: Thresholds, *, seed: int = 0) -> Report:
-    """Measure what was pulled and decide. The same pairs and seed give the same report."""
+    """Measure and decide. The same pairs and seed give the same report."""
     measures, cosines = measure(pairs, thresholds, seed=seed)
     verdict = decide(
         measures,
@@ -67,8 +68,8 @@ def judge(pairs: Pairs, thresholds: Thresholds, *, seed: int = 0) -> Report:
     vectors = pairs.stable.vectors[pairs.usable]
     if len(vectors) > 1 and neighbours.flat_rows(neighbours.similarities(vectors)).all():
         remarks.append(
-            "In stable's vectors every image is as similar to all others: neighbours and ranks "
-            "show nothing, only cosines do."
+            "In stable's vectors every image is equally similar to all others: neighbours and "
+            "ranks show nothing, only cosines do."
         )
     if pairs.stable.version == pairs.canary.version:
         remarks.append(

@@ -1,4 +1,4 @@
-"""Crops and thumbnails of images, made on the machine that checks. They need Pillow."""
+"""Crops and thumbnails of images, made by Pillow on the machine that runs the check."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import zlib
 
 JPEG_QUALITY = 95
 SIDE_FRACTIONS = (0.7, 0.9)
-"""Of each side, the least and the most that a crop keeps: half to four fifths of the picture."""
+"""Range of the fraction of each side that a crop keeps: half to four fifths of the area."""
 EXIF_ORIENTATION = 0x0112
 EXIF_TURN_RIGHT = 6
-"""The EXIF orientation of a picture that is stored turned to the left."""
+"""EXIF orientation of a picture that is stored rotated to the left."""
 THUMBNAIL_PIXELS = 168
+"""Longest side of a thumbnail."""
 
 NEEDS_PILLOW = (
     "crops need Pillow on the machine that checks: pip install 'featurewire-rollout[images]'"
@@ -27,11 +28,10 @@ def available() -> bool:
 
 
 def crop(image: bytes, *, seed: int, turned: bool) -> bytes | None:
-    """A JPEG of part of the picture; None where Pillow cannot read it.
+    """A JPEG of part of the picture; None if Pillow cannot read the image.
 
-    The same bytes and seed give the same crop. `turned`: stored on its side with an EXIF tag that
-    says so, as telephones store it, so that a version that ignores the tag is found out even
-    where no image has one.
+    The same bytes and seed give the same crop. If `turned`, the crop is stored rotated, with an
+    EXIF tag, as phones do. This reveals a version that ignores the tag, even if no image has one.
     """
     from PIL import Image, ImageOps
 
@@ -55,7 +55,7 @@ def crop(image: bytes, *, seed: int, turned: bool) -> bytes | None:
 
 
 def thumbnail(image: bytes) -> str | None:
-    """The picture, small and upright, as a `data:` URI; None where Pillow cannot read it."""
+    """The picture, small and upright, as a `data:` URI; None if Pillow cannot read the image."""
     from PIL import Image, ImageOps
 
     try:

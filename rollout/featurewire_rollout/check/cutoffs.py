@@ -1,7 +1,7 @@
-"""From an old similarity cut-off to the new one that lets through as many false matches.
+"""Convert an old similarity cut-off into the new one with the same rate of false matches.
 
-Without labels, a false match is a pair of two different images whose cosine reaches the cut-off.
-Real near-duplicates among the images count as such too: check with images that are distinct.
+There are no labels, so a false match is a pair of different images whose cosine reaches the
+cut-off. Real near-duplicates also count, so check with distinct images.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ __all__ = ["Cutoff", "cutoffs"]
 
 OLD_CUTOFFS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 MIN_PAIRS = 10
-"""With fewer false matches than this a cut-off says nothing."""
+"""Minimum number of false matches from which a new cut-off is computed."""
 MAX_IMAGES = 500
 REPLICATES = 200
+"""Number of resamples."""
 ERROR_RATE = 0.05
+"""Probability that a new cut-off is outside its interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cutoff:
     old: float
     new: Interval | None
-    """With its 95 % interval; None where fewer than ten pairs are so similar."""
+    """The new cut-off and its 95 % interval; None if too few pairs are this similar."""
     false_matches: float
-    """The share of pairs of different images that reach the old cut-off in stable's vectors."""
+    """Fraction of the pairs of different images that reach the old cut-off in stable's vectors."""
     found_before: float | None
-    """The share of crops that reach the old cut-off with their image, in stable's vectors."""
+    """Fraction of crops that reach the old cut-off with their image, in stable's vectors."""
     found_after: float | None
-    """The same at the new cut-off, in canary's."""
+    """The same at the new cut-off, in canary's vectors."""
 
 
 def cutoffs(pairs: Pairs, *, seed: int, old: tuple[float, ...] = OLD_CUTOFFS) -> list[Cutoff]:
-    """A row for each old cut-off. Of many images, the first 500 are used."""
+    """One row per old cut-off. Uses the first 500 images."""
     usable = np.flatnonzero(pairs.usable)[:MAX_IMAGES]
     if len(usable) < 3:
         return []
@@ -79,7 +81,7 @@ def cutoffs(pairs: Pairs, *, seed: int, old: tuple[float, ...] = OLD_CUTOFFS) ->
 
 
 def _matching(sorted_after: Vectors, weights: Vectors, reach: np.ndarray) -> Vectors:
-    """For each column of `reach`: the cut-off that as much weight of `sorted_after` reaches."""
+    """The cut-off in `sorted_after` that keeps the weight of each column of `reach`."""
     wanted = weights @ reach
     place = np.searchsorted(np.cumsum(weights), wanted - 1e-6)
     return np.asarray(sorted_after[np.minimum(place, len(sorted_after) - 1)])

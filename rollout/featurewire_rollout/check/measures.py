@@ -1,4 +1,4 @@
-"""The measures: what each is, its interval, and what that says of its limit."""
+"""Measure how two versions differ, and compare each interval with its limit."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from featurewire_rollout.check.thresholds import Thresholds
 __all__ = ["MIN_IMAGES", "Measure", "measure"]
 
 MIN_IMAGES = 6
-"""With fewer nothing is measured."""
+"""Minimum number of images for any measure."""
 NEIGHBOUR_COUNT = 10
+"""The k of overlap@k; smaller samples use a smaller k."""
 TAIL_FRACTION = 0.05
-"""The 5th percentile."""
+"""The 5th percentile, as a fraction."""
 MAX_MORE_IMAGES = 1_000_000
+"""Beyond this number, more images are not worth a try."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """One figure with its interval and its limit.
 
-    `outcome` is `kept` when the whole interval is on the right side of the limit, `broken` when
-    it is on the other side, `open` when it spans the limit, `shown` for figures without a limit.
+    `outcome` is `kept` if the whole interval is on the right side of the limit, `broken` if the
+    whole interval is on the other side, `open` if the limit is inside, and `shown` without a limit.
     """
 
     name: str
     title: str
     interval: Interval
     count: int
-    """Images that it was measured on."""
+    """Number of images measured."""
     at_least: float | None = None
     at_most: float | None = None
     more_images: int | None = None
-    """About how many more would decide an open measure."""
+    """Estimate of how many more images would decide an open measure."""
 
     @property
     def outcome(self) -> str:
@@ -53,7 +55,7 @@ class Measure:
 
     @property
     def smallest_effect(self) -> float:
-        """A change for the worse by less can hide in this many images."""
+        """The smallest change for the worse that this many images can show."""
         if self.at_most is None:
             return self.interval.estimate - self.interval.low
         if self.at_least is None:
@@ -64,7 +66,7 @@ class Measure:
 
 
 def measure(pairs: Pairs, thresholds: Thresholds, *, seed: int) -> tuple[list[Measure], Vectors]:
-    """All measures that these images allow, and each image's cosine (NaN where it has none)."""
+    """All measures that these images allow, and each image's cosine (NaN without vectors)."""
     return _Measuring(pairs, thresholds, seed).run()
 
 
@@ -78,7 +80,8 @@ class _Measuring:
         self.crops = _usable_crops(pairs, self.usable)
         self.measures: list[Measure] = []
         # A pass needs every limit kept, so each is tested at the whole rate (an
-        # intersection-union test); a fail needs one broken, so they share it (Bonferroni).
+        # intersection-union test). A fail needs one broken limit, so the limits share the rate
+        # (Bonferroni).
         gates = 4 + 4 * pairs.same_dimension + (self.crops is not None and pairs.same_dimension)
         gates += pairs.bridged is not None
         self.pass_rate = thresholds.error_rate
@@ -104,7 +107,7 @@ class _Measuring:
         return self.measures, cosines
 
     def _rates(self, worse: str) -> dict[str, float]:
-        """The chance of a miss on each side, when `low`, `high` or `both` ends are worse."""
+        """Error rates of both ends of an interval whose `low`, `high` or `both` ends are worse."""
         return {
             "low_rate": self.pass_rate if worse == "low" else self.fail_rate,
             "high_rate": self.pass_rate if worse == "high" else self.fail_rate,
@@ -209,11 +212,11 @@ class _Measuring:
             self._add("recall_loss", title, interval, count, at_most=most, floor=floor)
 
     def _bridge(self) -> None:
-        """Bridged vectors beside stable's own, and what finds its image by them in stable's index:
-        crops where there are any, else the images.
+        """Compare bridged vectors with stable's, and search stable's index with them.
 
-        The loss is by canary in an index of its own: by what embedding everything again would
-        bring. What the bridge gives no vector finds nothing.
+        The queries are crops, or the images if crops are missing. The loss is relative to canary
+        in its own index, which embedding everything again would give. A query without a bridged
+        vector counts as a miss.
         """
         if self.pairs.bridged is None:
             return
@@ -287,13 +290,13 @@ def _usable_crops(pairs: Pairs, usable: np.ndarray) -> tuple[np.ndarray, Vectors
 
 
 def _cosine(one: Vectors, other: Vectors) -> Vectors:
-    """Of each pair of rows; two zeros are the same, too."""
+    """The cosine of each pair of rows; 1 for two zeros."""
     cosines = (neighbours.unit(one) * neighbours.unit(other)).sum(axis=1)
     return np.where(one.any(axis=1) | other.any(axis=1), cosines, 1.0)
 
 
 def _kept_share(estimate: float, limit: float, *, worst: float = 0.0) -> float | None:
-    """The share of images that may not be of an unseen, worst kind, for the limit to be kept."""
+    """The fraction of images that must not be of an unseen worst kind, so that the limit holds."""
     if estimate <= limit:
         return None
     if limit <= worst:
@@ -302,11 +305,11 @@ def _kept_share(estimate: float, limit: float, *, worst: float = 0.0) -> float |
 
 
 def _more_images(measure: Measure, rate: float, floor: float | None) -> int | None:
-    """About how many more images decide: a spread shrinks with the root of their number.
+    """Estimate how many more images would decide, as an interval shrinks with their square root.
 
-    `floor`: the chance that one image is none of those that would break the limit; so many
-    images have to be seen that a sample without one is rarer than `rate`. None: the figure is
-    as good as on its limit, and no number helps.
+    `floor` is the probability that an image is not of the kind that would break the limit. The
+    sample must be large enough to miss that kind with a probability below `rate`. Returns None if
+    the figure is so close to its limit that more images would not help.
     """
     interval, count = measure.interval, measure.count
     needed = 0.0

@@ -1,4 +1,4 @@
-"""Similarities between the images of one version, and how two versions' orders compare."""
+"""Similarities between the images of one version, and how well two versions agree on them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = [
 ]
 
 TIE_COSINE = 1e-6
-"""Cosines that differ by less are a tie."""
+"""Maximum difference between two cosines that count as a tie."""
 FLAT_DEVIATION = 10 * TIE_COSINE
-"""Similarities that scatter by less have no order but that of rounding."""
+"""Maximum deviation of similarities whose order is only rounding."""
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """The vectors at length 1; zeros stay zeros."""
+    """The vectors scaled to length 1; zeros stay zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1))
 
@@ -38,11 +38,12 @@ def similarities(vectors: Vectors) -> Vectors:
 
 
 def overlap(before: Vectors, after: Vectors, k: int) -> tuple[Vectors, Vectors]:
-    """The share of each image's k nearest that stay among them, and each image's pseudo-value.
+    """The fraction of each image's k nearest neighbours that stay, and each image's pseudo-value.
 
     Takes two matrices of `similarities`. Ties for a place count as kept. An image's pseudo-value
-    (Tukey's jackknife) holds what it does to the mean both by its own neighbours and by being
-    one of others; their mean is the overlap, their spread gives its interval.
+    (Tukey's jackknife) is its contribution to the mean, through its own neighbours and as a
+    neighbour of other images. The mean of the pseudo-values is the overlap, and their spread gives
+    the interval.
     """
     count = len(before)
     near_before, near_after = _nearest(before, k + 1), _nearest(after, k + 1)
@@ -72,20 +73,20 @@ def overlap(before: Vectors, after: Vectors, k: int) -> tuple[Vectors, Vectors]:
 
 
 def _nearest(matrix: Vectors, k: int) -> npt.NDArray[np.int64]:
-    """`(N, k)`: columns of the k largest of each row, the largest first; of ties the first column.
+    """`(N, k)`: the columns of the k largest values of each row, the largest first.
 
-    So that ties are resolved alike in two versions that differ by rounding.
+    Ties go to the first column, so that two versions that differ by rounding agree.
     """
     order = np.argsort(-np.round(matrix / TIE_COSINE), axis=1, kind="stable")
     return np.asarray(order[:, :k])
 
 
 def rank_correlation(before: Vectors, after: Vectors) -> tuple[Vectors, Vectors]:
-    """Spearman's, of each image's similarities to all others; and each image's pseudo-value.
+    """Spearman's correlation of each image's similarities, and each image's pseudo-value.
 
-    1 for an image to which all others are equally similar on both sides, 0 where that is so on one
-    side only. An image has a part in its own correlation and in all others': its pseudo-value is
-    the sum of both, less the mean.
+    An image to which all others are equally similar counts as 1 if both versions agree on that,
+    else as 0. Each image affects its own correlation and those of all others; its pseudo-value is
+    the sum of both, minus the mean.
     """
     parts = _standing(before) * _standing(after)
     flat = flat_rows(before) & flat_rows(after)
@@ -95,16 +96,16 @@ def rank_correlation(before: Vectors, after: Vectors) -> tuple[Vectors, Vectors]
 
 
 def flat_rows(matrix: Vectors) -> npt.NDArray[np.bool_]:
-    """`(N,)`: the images to which all others are equally similar, but for rounding."""
+    """`(N,)`: whether all others are equally similar to the image, apart from rounding."""
     count = len(matrix)
     others = matrix[~np.eye(count, dtype=bool)].reshape(count, count - 1)
     return np.asarray(others.std(axis=1) < FLAT_DEVIATION)
 
 
 def _standing(matrix: Vectors) -> Vectors:
-    """Each row's ranks (ties share theirs), centred and at length 1; 0 on the diagonal.
+    """Each row's ranks, centred and scaled to length 1; 0 on the diagonal.
 
-    Rows without an order are 0 altogether.
+    Ties share a rank. A row without an order is all zeros.
     """
     count = len(matrix)
     ranks = np.empty((count, count - 1))
@@ -122,7 +123,7 @@ def _standing(matrix: Vectors) -> Vectors:
 
 
 def found(queries: Vectors, index: Vectors) -> npt.NDArray[np.bool_]:
-    """Whether each query's nearest row of the index is its own; a tie for that counts."""
+    """Whether each query's nearest row of the index is its own; a tie counts as found."""
     matrix = unit(queries) @ unit(index).T
     return np.asarray(matrix.diagonal() >= matrix.max(axis=1) - TIE_COSINE)
 
@@ -130,7 +131,7 @@ def found(queries: Vectors, index: Vectors) -> npt.NDArray[np.bool_]:
 def among_nearest(queries: Vectors, index: Vectors, k: int) -> npt.NDArray[np.bool_]:
     """Whether each query's own row is among the k nearest of the index.
 
-    Of ties the own row comes last, so one vector for all queries finds nothing. NaN finds nothing.
+    The own row comes last among ties, so equal vectors find nothing. A NaN finds nothing either.
     """
     matrix = unit(queries) @ unit(index).T
     ranks = (matrix >= matrix.diagonal()[:, None] - TIE_COSINE).sum(axis=1)

@@ -1,4 +1,4 @@
-"""What two versions made of the same images, row by row."""
+"""The vectors of two versions for the same images, row by row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Vectors = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One version: what it made of each image. Rows of images without a vector are all NaN."""
+    """The vectors of one version. The row of an image without a vector is all NaN."""
 
     name: str
     """`stable` or `canary`."""
@@ -29,11 +29,11 @@ class Side:
     latencies: npt.NDArray[np.float64]
     """`(N,)`, seconds from request to reply, one request at a time."""
     errors: dict[int, str] = field(default_factory=dict)
-    """By row: why the image gave no vector, such as `corrupt`."""
+    """The reason why an image has no vector, such as `corrupt`, by row."""
     crops: Vectors | None = None
-    """`(N, dimension)`: of a part of each image. None where no crops were made."""
+    """`(N, dimension)`: the vectors of a crop of each image. None without crops."""
     manifest: dict[str, Any] | None = None
-    """None for a version that carries none."""
+    """None for a version without a manifest."""
 
     @property
     def vector_space(self) -> str | None:
@@ -51,23 +51,23 @@ class Pairs:
 
     model: str
     names: tuple[str, ...]
-    """Of the images, N."""
+    """Names of the images, N."""
     stable: Side
     canary: Side
     bridged: Side | None = None
-    """What canary's bridge to stable's space made of them. None where it has no such bridge."""
+    """The vectors from canary's bridge to stable's space. None without such a bridge."""
     duplicates: int = 0
-    """Images that were left out because another has the same bytes."""
+    """Number of images left out because another one has the same bytes."""
     left_out: int = 0
-    """Images beyond the limit."""
+    """Number of images left out because of the limit."""
     files: tuple[Path, ...] = ()
-    """Where the images are, N."""
+    """Paths of the images, N."""
     thumbnails: dict[int, str] = field(default_factory=dict)
-    """By row: `data:` URIs, for people."""
+    """Pictures for the page as `data:` URIs, by row."""
 
     @property
     def usable(self) -> npt.NDArray[np.bool_]:
-        """`(N,)`: the rows that have a vector on both sides."""
+        """`(N,)`: whether both sides have a vector."""
         missing = [np.isnan(side.vectors).any(axis=1) for side in (self.stable, self.canary)]
         return np.logical_not(missing[0] | missing[1])
 

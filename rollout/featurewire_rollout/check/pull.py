@@ -1,4 +1,4 @@
-"""Ask both versions for the vectors of the same images."""
+"""Get the vectors of the same images from both versions."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from featurewire_rollout.decide.view import retention_by_space
 __all__ = ["CheckError", "Source", "images_in", "pull"]
 
 UNTIMED_REQUESTS = 3
-"""Requests to each version before the clock counts: connections open, caches fill."""
+"""Requests to each version before the timed ones, to open connections and fill caches."""
 
 Progress = Callable[[int, int], None]
 
 
 class CheckError(FeaturewireError):
-    """The check cannot be made; the text says why and what to do."""
+    """The check is impossible. The text gives the reason and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A client that is pinned to one version or label, and what reports call it."""
+    """A client pinned to one version or label, and its name in reports."""
 
     client: featurewire.Client
     name: str
 
 
 def images_in(directory: Path) -> list[Path]:
-    """The image files of a directory and of those in it, by name. Raises `CheckError`."""
+    """The image files of a directory and its subdirectories, sorted. Raises `CheckError`."""
     if not directory.is_dir():
         raise CheckError(f"--images {directory}: not a directory")
     found = find_images(directory)
@@ -60,12 +60,12 @@ def pull(
     *,
     progress: Progress | None = None,
 ) -> Pairs:
-    """Send each image to both versions, one request at a time, and a crop of each image.
+    """Send each image, and a crop of each, to both versions, one request at a time.
 
-    Where canary has a bridge to stable's space, they go through that, too. The versions take turns
-    in who is asked first, so that their latencies compare. Raises `CheckError` when a version
-    changes on the way or a bridge gives vectors of another dimension, other `FeaturewireError`s
-    when a call fails.
+    If canary has a bridge to stable's space, each image also goes through the bridge. The versions
+    take turns to receive an image first, so that their latencies compare. Raises
+    `CheckError` if a version changes during the check or bridged vectors have another dimension,
+    and other `FeaturewireError`s if a call fails.
     """
     chosen, duplicates, left_out = _choose(images, limit=config.max_images, seed=config.seed)
     base = Path(os.path.commonpath([path.parent for path, _ in chosen]))
@@ -103,7 +103,7 @@ def pull(
 def _bridge(
     canary: dict[str, Any] | None, stable: dict[str, Any] | None, source: Source
 ) -> _Asking | None:
-    """Canary through its bridge to stable's space, where the manifests name one."""
+    """Canary through its bridge to stable's space; None without such a bridge."""
     space = vector_space(stable)
     if space is None or space not in retention_by_space(canary):
         return None
@@ -127,7 +127,7 @@ def _same_dimension(bridged: Side, stable: Side) -> Side:
 def _choose(
     images: Sequence[Path], *, limit: int, seed: int
 ) -> tuple[list[tuple[Path, bytes]], int, int]:
-    """The images to send with their bytes, each content once; how many were left out, and why."""
+    """The images to send with their bytes, the number of duplicates and that beyond `limit`."""
     drawn = list(images)
     random.Random(seed).shuffle(drawn)
     chosen: list[tuple[Path, bytes]] = []
@@ -150,7 +150,7 @@ def _choose(
 
 
 class _Asking:
-    """One version: asks for vectors and keeps what comes back."""
+    """Requests the vectors of one version and collects them."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -170,7 +170,7 @@ class _Asking:
         if embedding.version != self.version:
             raise CheckError(
                 f"{self._source.name} moved from version {self.version} to {embedding.version} "
-                "during the check; run it again when nothing else changes the labels"
+                "during the check; run the check again while nothing else changes the labels"
             )
         return np.asarray(embedding.vector, np.float64)
 

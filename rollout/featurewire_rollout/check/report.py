@@ -29,22 +29,22 @@ class Report:
     cutoffs: list[Cutoff]
     verdict: Verdict
     cosines: Vectors
-    """`(N,)`: of each image's two vectors, the lower one of image and crop; NaN for none."""
+    """`(N,)`: the cosine of each image's two vectors, or of its crop's if lower. NaN without."""
     seed: int
     remarks: tuple[str, ...] = ()
-    """What was not measured, and why."""
+    """Sentences about measures that were left out."""
 
     @property
     def exit_status(self) -> int:
         return EXIT_STATUS[self.verdict.outcome]
 
     def worst(self, count: int = WORST_IMAGES) -> list[int]:
-        """Rows of the images whose two vectors are furthest apart, the furthest first."""
+        """Rows of the images whose two vectors differ most, the largest difference first."""
         order = np.argsort(np.where(np.isnan(self.cosines), np.inf, self.cosines), kind="stable")
         return [int(row) for row in order[:count] if not math.isnan(self.cosines[row])]
 
     def worst_pairs(self, count: int = WORST_IMAGES) -> list[tuple[int, int, int]]:
-        """For each of the worst rows: the row, its nearest other in stable, and in canary."""
+        """(row, nearest other row in stable, nearest in canary) for each of the worst rows."""
         usable = np.flatnonzero(self.pairs.usable)
         if len(usable) < 2:
             return []

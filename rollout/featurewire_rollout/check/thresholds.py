@@ -1,4 +1,4 @@
-"""What a version has to keep, to pass."""
+"""The limits of a check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 __all__ = ["STRICTNESS", "Thresholds"]
 
 MIN_POSITIVE = 1e-9
-"""Of values that have to be above 0."""
+"""Minimum of values that must be above 0."""
 COSINE = (-1.0, 1.0, "a cosine, from -1 to 1")
 CORRELATION = (-1.0, 1.0, "a correlation, from -1 to 1")
 SHARE = (0.0, 1.0, "a share, from 0 to 1")
@@ -24,36 +24,38 @@ RANGES = {
     "same_cosine": COSINE,
     "error_rate": (MIN_POSITIVE, 0.2, "a rate, above 0 and at most 0.2"),
 }
-"""The least and the largest value of each limit, and what it is."""
+"""Minimum, maximum and description of each limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Limits of the measures. A version fails when one is surely broken and passes when all are
-    surely kept. Raises `ValueError`."""
+    """Limits of the measures.
+
+    A version fails if one limit is certainly broken, and passes if all are certainly kept. Raises
+    `ValueError` for a limit outside its range.
+    """
 
     min_cosine_median: float = 0.995
-    """Of an image's two vectors, in the median. An image counts with the lower cosine of the
-    whole image and of its crop."""
+    """Median over images of the cosine of the two vectors of an image, or of its crop if lower."""
     min_cosine: float = 0.995
-    """The same at the 5th percentile: all but one image in 20 are above it."""
+    """The same at the 5th percentile, which 19 of 20 images exceed."""
     min_overlap: float = 0.95
-    """Share of an image's ten nearest neighbours that stay."""
+    """Fraction of an image's ten nearest neighbours that stay."""
     max_recall_loss: float = 0.05
-    """By how much fewer crops find their image when new crops search the old index."""
+    """Loss in the fraction of crops that find their image, if new crops search the old index."""
     min_rank_correlation: float = 0.9
-    """Of an image's similarities to all others, before and after."""
+    """Spearman's correlation of an image's similarities to all others, before and after."""
     max_norm_change: float = 0.05
-    """By how much vectors get longer or shorter, in the median."""
+    """Median relative change of a vector's length."""
     max_latency_ratio: float = 1.5
-    """Canary's latency by stable's for the same image, in the median."""
+    """Median ratio of canary's latency to stable's for the same image."""
     max_error_increase: float = 0.05
-    """By how much the share of images without a vector rises."""
+    """Increase of the fraction of images without a vector."""
     same_cosine: float = 0.999
-    """From this 5th percentile on, two versions are called the same space."""
+    """Minimum 5th percentile of the cosine for the verdict `same space`."""
     error_rate: float = 0.05
-    """At most so often does `check` say fail of a version that keeps all limits, and at most so
-    often does it say pass of one that breaks a limit."""
+    """Maximum probability that a version fails although it keeps all limits, and that a version
+    passes although it breaks one."""
 
     def __post_init__(self) -> None:
         for name, (least, largest, meaning) in RANGES.items():

@@ -1,4 +1,4 @@
-"""From the measures to a verdict. Decides; measures nothing."""
+"""The verdict on a version, from its measures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VECTOR_MEASURES = frozenset(
 )
 MAX_NAMED = 3
 BRIDGEABLE_CORRELATION = 0.8
-"""With such a rank correlation another space has kept much of the old one's order."""
+"""Minimum rank correlation at which a bridge between two spaces is worth a try."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +33,15 @@ class Verdict:
     text: str
     """One line: `same space`, `compatible within …`, `new space: rebuild the index`,
     `new space, bridged: retention R at 10 (here: …)`, `new space, and its bridge keeps too little
-    here: …` or `inconclusive: N more images would tell`, and what
-    else keeps the version from passing."""
+    here: …` or `inconclusive: N more images would tell`, and other reasons against the version."""
     notes: tuple[str, ...] = ()
     fit: bool = True
-    """Whether it is fast enough and takes the images, whatever its space is."""
+    """Whether latency and errors allow the version, in any vector space."""
     bridge: float | None = None
-    """Of a new space that the version has a good bridge from: the share of recall@10 that this
-    keeps, as its manifest says."""
+    """The fraction of recall@10 that the bridge of a new space keeps, from the manifest. None if
+    the space is not new, or the bridge is missing or bad."""
     more_images: int | None = None
-    """For an inconclusive one: about how many more images would decide it, where that helps."""
+    """Estimate of how many more images would decide an inconclusive verdict; None if none would."""
 
 
 def decide(
@@ -111,7 +110,7 @@ def _of_vectors(measure: Measure) -> bool:
 
 
 def _declared(spaces: tuple[str | None, str | None]) -> Declared:
-    """Compare the vector spaces that the two manifests name."""
+    """Compare the vector spaces that the two manifests declare."""
     if None in spaces:
         return "unknown"
     return "same" if spaces[0] == spaces[1] else "different"
@@ -143,7 +142,7 @@ def _more_images(
     return _rounded(max(known)) if known and len(known) == len(wanted) else None
 
 
-# From here on nothing is decided any more, only put into words.
+# The functions below decide nothing: they write the texts.
 
 
 def _new_space(
@@ -155,7 +154,7 @@ def _new_space(
         text = f"new space: rebuild the index ({_list(broken) or 'the dimensions differ'})"
         ranks = [each for each in vectors if each.name == "rank_correlation"]
         if ranks and ranks[0].interval.estimate >= BRIDGEABLE_CORRELATION:
-            return text, ["Much of the order of similarities is kept: a bridge may do."]
+            return text, ["Much of the order of similarities is kept, so a bridge may work."]
         return text, []
     if broken := _having("broken", bridged):
         return f"new space, and its bridge keeps too little here: {_list(broken)}", [
@@ -179,18 +178,18 @@ def _undecided(still_open: list[Measure], more: int | None) -> tuple[str, list[s
     if not hopeless:
         return text, []
     return text, [
-        "More images would not help where a figure is as good as on its limit: " + _list(hopeless)
+        "More images would not help, because these figures are on their limits: " + _list(hopeless)
     ]
 
 
 def _comparison(space: Space, vectors: list[Measure]) -> str:
     if space == "compatible":
         return _within(vectors)
-    return "same space" if space == "same" else "the space is not sure"
+    return "same space" if space == "same" else "the space is uncertain"
 
 
 def _measured(of_bridge: list[Measure]) -> str:
-    """What the bridge did with the images of the check."""
+    """The bridge's figures for the images of the check, in brackets."""
     figures = {each.name.removeprefix("bridge_"): each.interval.estimate for each in of_bridge}
     named = [
         f"{name.replace('_at_', '@')} {figure:.2f}"
@@ -201,7 +200,7 @@ def _measured(of_bridge: list[Measure]) -> str:
 
 
 def _within(vectors: list[Measure]) -> str:
-    """The ends of the intervals that are certain, not the estimates."""
+    """The bounds of the intervals, because the estimates are not certain."""
     parts = []
     for measure in vectors:
         low = measure.interval.low
@@ -217,15 +216,15 @@ def _down(cosine: float) -> str:
 
 
 def _declared_note(declared: Declared, *, contradicted: bool) -> str:
-    """One sentence about the manifests. `contradicted`: what was measured is a new space."""
+    """One sentence about the manifests. `contradicted`: the measured space is new."""
     if declared == "unknown":
-        return "A version without a manifest declares no vector space: the verdict is measured."
+        return "A version without a manifest declares no vector space, so only the measures count."
     if declared == "same":
         return "Both manifests name the same vector space" + (
-            ", and what was measured contradicts them." if contradicted else "."
+            ", and the measures contradict them." if contradicted else "."
         )
     return "The manifests name different vector spaces" + (
-        "." if contradicted else "; what was measured is how far they agree."
+        "." if contradicted else "; the measures show how far they agree."
     )
 
 
@@ -234,18 +233,18 @@ def _resolution(thresholds: Thresholds, images: int) -> str:
         return "No image has a vector from both versions."
     share = unseen(images, thresholds.error_rate)
     return (
-        f"The smallest effect that {images} images can show: what changes fewer than "
-        f"{100 * share:.2g} % of images can stay unseen. Each measure names its own."
+        f"With {images} images, a change in fewer than {100 * share:.2g} % of images can stay "
+        "unseen. Each measure has its own smallest effect."
     )
 
 
 def _list(measures: list[Measure]) -> str:
-    """The first three; the report has them all."""
+    """Titles and estimates of the first three; the report lists all."""
     named = "; ".join(f"{each.title} {each.interval.estimate:.4g}" for each in measures[:MAX_NAMED])
     return named + (f"; and {len(measures) - MAX_NAMED} more" if len(measures) > MAX_NAMED else "")
 
 
 def _rounded(count: int) -> int:
-    """Up to two digits: it is an estimate."""
+    """Rounded up to two digits, because the number is an estimate."""
     step: int = 10 ** max(0, len(str(count)) - 2)
     return math.ceil(count / step) * step

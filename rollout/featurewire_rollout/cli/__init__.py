@@ -1,1 +1,1 @@
-"""The command line of `featurewire rollout`: its options and what it prints."""
+"""The command line of `featurewire rollout`: options and output."""

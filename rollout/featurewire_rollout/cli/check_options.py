@@ -1,4 +1,4 @@
-"""The options of `featurewire rollout check`, and what is written where."""
+"""The options of `featurewire rollout check`, and its output files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from featurewire_rollout.check.thresholds import STRICTNESS, Thresholds
 __all__ = ["add_check_options", "check_config", "check_outputs", "write_outputs"]
 
 LIMITS = {
-    "max_recall_loss": "loss of crops that find their image in stable's index",
-    "max_latency_ratio": "canary's latency by stable's, in the median",
-    "max_error_increase": "rise of the share of images without a vector",
-    "error_rate": "how often a verdict may be wrong, each way",
+    "max_recall_loss": "maximum loss of crops that find their image in stable's index",
+    "max_latency_ratio": "maximum median ratio of canary's latency to stable's",
+    "max_error_increase": "maximum increase of the fraction of images without a vector",
+    "error_rate": "maximum probability of a wrong verdict, each way",
 }
 
 
 def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool = True) -> None:
-    """`--images`, the limits, and where to write the report. For `check` and for `run`."""
+    """Add the options of `check` and `run` about images, limits and output files."""
     defaults = CheckConfig()
     group = parser.add_argument_group("check")
     group.add_argument(
@@ -43,7 +43,7 @@ def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool 
         help="maximum number of images; more are sampled (default: %(default)s)",
     )
     group.add_argument(
-        "--seed", metavar="N", type=_seed, default=0, help="of the draws and of the intervals"
+        "--seed", metavar="N", type=_seed, default=0, help="seed of the sample and of the intervals"
     )
     group.add_argument("--no-crops", action="store_true", help="do not send crops of the images")
     group.add_argument(
@@ -86,19 +86,19 @@ def check_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> C
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Refuse, before any work, output files that cannot be written. Raises `CheckError`."""
+    """Refuse output files without a directory, before any work. Raises `CheckError`."""
     for path in (args.report, args.output):
         if path is not None and not path.parent.is_dir():
             raise CheckError(f"{path}: the directory {path.parent} does not exist")
 
 
 def write_outputs(args: argparse.Namespace, report: Report) -> None:
-    """Write `--report` and `--output`, whole or not at all. Raises `CheckError`."""
+    """Write `--report` and `--output` atomically. Raises `CheckError`."""
     for path, make in ((args.report, to_html), (args.output, _json)):
         if path is None:
             continue
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        if path.exists() and not path.is_file():  # a pipe or a device keeps its place
+        if path.exists() and not path.is_file():  # a pipe or a device cannot be replaced
             partial = path
         try:
             partial.write_text(make(report), encoding="utf-8")

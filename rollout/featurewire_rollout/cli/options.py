@@ -1,4 +1,4 @@
-"""The options of `featurewire rollout`: one parser with a sub-command a step."""
+"""The options of `featurewire rollout`: one parser with one subcommand per step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from featurewire.plugin.credentials import add_credentials, complete_credentials
 __all__ = ["STEPS", "parse", "rollout_parser"]
 
 STEPS = {
-    "status": "show what every replica serves, what step the rollout is at, and what comes next",
+    "status": "show the state of every replica, the phase of the rollout and the next command",
     "start": "load a version next to the current one and label it canary",
-    "check": "compare what stable and canary make of the same images",
+    "check": "compare the vectors of stable and canary for the same images",
     "promote": "move stable to the version on trial",
     "rollback": "move stable and canary back to the old version",
-    "retire": "unload what no label points to",
+    "retire": "unload versions without a label",
     "run": "start, check, promote, watch, and roll back automatically",
 }
 
@@ -39,7 +39,7 @@ def rollout_parser() -> CommandParser:
 
 
 def parse(argv: list[str]) -> tuple[CommandParser, argparse.Namespace]:
-    """The step's own parser, for what else is wrong with its options, and the options."""
+    """The step's parser, to report further errors of usage, and the options."""
     args = rollout_parser().parse_args(argv)
     complete_credentials(args.parser, args)
     return args.parser, args
@@ -57,7 +57,7 @@ def _add_options(step: CommandParser, name: str) -> None:
         action="append",
         required=True,
         metavar="HOST:PORT",
-        help="a replica; may be given several times, or be a name that resolves to all of them",
+        help="a replica; repeat it for several, or give a name that resolves to all of them",
     )
     step.add_argument("--model", required=True, metavar="NAME")
     if name != "status":
@@ -66,34 +66,40 @@ def _add_options(step: CommandParser, name: str) -> None:
             type=positive_int,
             metavar="N",
             required=name in ("start", "run"),
-            help="refuse when another one is on trial" if name == "check" else None,
+            help="refuse if another one is on trial" if name == "check" else None,
         )
     step.add_argument("--json", action="store_true", help="print one JSON object")
     add_credentials(step)
     if name == "status":
         return
     _add_patience(step)
-    step.add_argument("--audit", metavar="FILE", help="append one JSON line a step")
+    step.add_argument(
+        "--audit", metavar="FILE", help="append JSON lines about each step to this file"
+    )
     if name != "check":
         step.add_argument(
             "--trust-config",
             action="store_true",
-            help="go on though the replicas do not seem to read this config",
+            help="continue even if the replicas do not seem to read this config",
         )
     if name in ("promote", "run"):
         step.add_argument(
             "--accept-new-space",
             action="store_true",
-            help="though the new vectors cannot be compared with the old ones",
+            help="promote even if new and old vectors cannot be compared",
         )
         step.add_argument(
             "--accept-bridge",
             action="store_true",
-            help="a new space, where the version has a bridge to the old one",
+            help="promote a new space if the version has a bridge to the old one",
         )
     if name in ("start", "run"):
-        step.add_argument("--base-path", metavar="DIR", help="where this machine sees the versions")
-        step.add_argument("--no-memory-check", action="store_true", help="load in any case")
+        step.add_argument(
+            "--base-path", metavar="DIR", help="folder of the versions on this machine"
+        )
+        step.add_argument(
+            "--no-memory-check", action="store_true", help="load even if memory seems too small"
+        )
     if name in ("check", "run"):
         from featurewire_rollout.cli.check_options import add_check_options
 
@@ -114,19 +120,19 @@ def _add_patience(step: CommandParser) -> None:
         type=positive_seconds,
         default=300.0,
         metavar="SECONDS",
-        help="for replicas to answer, load or show a label (default: %(default)g)",
+        help="how long to wait for replicas to answer, load or show a label (default: %(default)g)",
     )
     step.add_argument(
         "--allow-missing",
         type=_count,
         default=0,
         metavar="K",
-        help="go on when up to K replicas do not answer",
+        help="continue if up to K replicas do not answer",
     )
     step.add_argument(
         "--poll-only",
         action="store_true",
-        help="send no reload: the replicas read the config by themselves",
+        help="do not send reloads, because the replicas poll the config",
     )
 
 

@@ -1,4 +1,4 @@
-"""A status as a table for people and as JSON for machines."""
+"""The status as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pure decisions: from the config and what the replicas serve to the next goal."""
+"""Decisions without I/O: from the config and the state of the replicas to the next goal."""

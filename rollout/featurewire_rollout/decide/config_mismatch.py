@@ -1,4 +1,4 @@
-"""Whether the replicas read another config than the one that was named."""
+"""Detect that the replicas read another config than `--config`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["config_mismatch"]
 
 
 def config_mismatch(entry: Entry, fleet: FleetView, name: str) -> str:
-    """One line about replicas that serve what the config cannot have told them; else empty.
+    """One line about replicas that cannot have read this config; empty if any replica fits.
 
-    A step that was cut off leaves replicas behind the config, never so far behind: what `stable`
-    points to was loaded before the config said so, and stays listed until `stable` has moved.
-    Where a single replica fits, the others are taken to be late.
+    An interrupted step also leaves replicas in an older state. But the version of `stable` was
+    loaded before the config said so, and stays in the list until `stable` has moved. If one replica
+    fits, the others are probably late.
     """
     found = [_misfit(entry, replica) for replica in fleet.reached]
     if not found or not all(found):

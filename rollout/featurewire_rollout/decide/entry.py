@@ -10,12 +10,12 @@ __all__ = ["Entry"]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What the config says about one model."""
+    """The version policy, the labels and the base path of a model."""
 
     versions: tuple[int, ...] | None
-    """The versions of the policy `specific`, ascending; None with another policy."""
+    """Versions of the policy `specific`, ascending; None for another policy."""
     labels: Mapping[str, int] = field(default_factory=dict)
     policy: str = "specific"
     """The policy's name: `specific`, `latest` or `all`."""
     base_path: str = ""
-    """As the servers see it."""
+    """The path on the servers."""

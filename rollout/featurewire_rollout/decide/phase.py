@@ -1,4 +1,4 @@
-"""What step a rollout is at, and the next command to type."""
+"""The phase of a rollout, and the commands that can follow."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ __all__ = ["Phase", "Status", "phase_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Where a rollout is."""
+    """The phase of a rollout."""
 
     name: str
     """`none`, `loading`, `loaded`, `on trial`, `promoted`, `at rest`, `wrong config` (the replicas
-    do not read it) or `unknown` (none was named)."""
+    read another one) or `unknown` (without a config)."""
     text: str
     next: tuple[str, ...]
-    """Commands that fit, the likeliest first."""
+    """Commands that fit, the most likely first."""
     differences: tuple[str, ...] = ()
-    """Replicas that do not do what the config says, and what they lack."""
+    """One line per replica that differs from the config."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """The config's entry, the replicas, and what follows from both."""
+    """The config's entry, the state of the replicas, and the phase."""
 
     model: str
     entry: Entry | None
-    """None where no config was named."""
+    """None without a config."""
     fleet: FleetView
     phase: Phase
 
 
 def phase_of(entry: Entry | None, fleet: FleetView, *, config: str = "the config") -> Phase:
-    """The phase of a rollout. `entry` is None where no config was named; `config` names it."""
+    """The phase of a rollout. `entry` is None without a config; `config` is its name in texts."""
     if entry is not None and (fault := config_mismatch(entry, fleet, config)):
         return Phase(name="wrong config", text=fault, next=())
     return _phase_of(entry, fleet)
@@ -55,7 +55,7 @@ def _phase_of(entry: Entry | None, fleet: FleetView) -> Phase:
     if entry is None:
         return Phase(
             name="unknown",
-            text="name the config with --config to see what step the rollout is at",
+            text="name the config with --config to see the phase of the rollout",
             next=(),
         )
     stable = entry.labels.get(STABLE)

@@ -1,13 +1,12 @@
-"""Pure decisions: from what the config says and the replicas serve to what comes next.
+"""The goal of each step, decided from the config and the state of the replicas.
 
-The state of a rollout is in the config alone, in the versions listed and three labels:
+The config alone holds the state of a rollout, as a list of versions and three labels:
 
     stable = canary = V                        at rest: V is served
     stable = V, canary = N                     on trial
     stable = canary = N, previous = V          promoted; V is loaded for a rollback
 
-A version that no label points to is loaded for nothing: `start` gives it a label, `retire`
-unloads it.
+A version without a label is loaded but not used: `start` gives it a label, `retire` unloads it.
 """
 
 from __future__ import annotations
@@ -41,18 +40,18 @@ LABELS = (STABLE, CANARY, PREVIOUS)
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What the config shall say, and every replica serve."""
+    """The state that the config and every replica must reach."""
 
     versions: tuple[int, ...]
     labels: Mapping[str, int] = field(default_factory=dict)
     loaded: tuple[int, ...] = ()
-    """Versions that must be AVAILABLE, besides those that labels point to. Others of `versions`
-    need not be: one of them may be broken, and nobody is to wait for it."""
+    """Versions that must be AVAILABLE in addition to the labelled ones. The rest of `versions` may
+    be in any state, because one of them may be broken."""
     unloaded: tuple[int, ...] = ()
-    """Versions that must not be AVAILABLE any more."""
+    """Versions that must be unloaded."""
 
     def matches(self, entry: Entry) -> bool:
-        """The config says this already."""
+        """Whether the config has reached this goal."""
         return entry.versions == self.versions and dict(entry.labels) == dict(self.labels)
 
     def with_labels(self, **labels: int) -> Goal:
@@ -60,17 +59,17 @@ class Goal:
 
 
 def as_goal(entry: Entry) -> Goal:
-    """What the config says, for replicas that do not do it yet. Raises `RefusedError`."""
+    """The state in the config, as a goal for late replicas. Raises `RefusedError`."""
     if entry.versions is None:
         raise RefusedError("no rollout is under way: start one with `start --version N`")
     return Goal(versions=entry.versions, labels=entry.labels)
 
 
 def current_version(entry: Entry, fleet: FleetView, version: int) -> int:
-    """The version that `version` is to stand beside.
+    """The version that serves during the rollout of `version`.
 
-    What `stable` points to; before the first rollout the highest other version that is AVAILABLE
-    everywhere. Raises `RefusedError`.
+    This is the version of `stable`; before the first rollout, the highest other version that is
+    AVAILABLE on every replica. Raises `RefusedError`.
     """
     if (stable := entry.labels.get(STABLE)) is not None:
         return stable
@@ -84,9 +83,9 @@ def current_version(entry: Entry, fleet: FleetView, version: int) -> int:
 
 
 def plan_start(entry: Entry, fleet: FleetView, version: int) -> Goal:
-    """The goal while `version` loads: nothing is unloaded, `stable` points to what it did.
+    """The goal during the load of `version`: all other versions and labels stay.
 
-    The goal after that is `goal.with_labels(canary=version)`. Raises `RefusedError`.
+    The next goal is `goal.with_labels(canary=version)`. Raises `RefusedError`.
     """
     current = current_version(entry, fleet, version)
     previous = entry.labels.get(PREVIOUS)
@@ -109,7 +108,7 @@ def plan_start(entry: Entry, fleet: FleetView, version: int) -> Goal:
     loaded = set(entry.versions or ())
     if entry.versions is None:
         loaded = {number for replica in fleet.reached for number in replica.available}
-    # The other labels' versions stay loaded, too.
+    # Versions of other labels also stay loaded.
     versions = loaded | {current, version} | set(entry.labels.values())
     return Goal(
         versions=tuple(sorted(versions)),
@@ -125,7 +124,7 @@ def trial_version(entry: Entry) -> int | None:
 
 
 def plan_promote(entry: Entry, version: int | None) -> Goal:
-    """`stable` moves to what is on trial. Raises `RefusedError`."""
+    """Move `stable` to the version on trial. Raises `RefusedError`."""
     stable, trial = entry.labels.get(STABLE), trial_version(entry)
     goal = as_goal(entry)
     if trial is None or stable is None:
@@ -142,7 +141,7 @@ def plan_promote(entry: Entry, version: int | None) -> Goal:
 
 
 def plan_rollback(entry: Entry, version: int | None) -> Goal:
-    """`stable` and `canary` move back to the old version. Raises `RefusedError`."""
+    """Move `stable` and `canary` back to the old version. Raises `RefusedError`."""
     goal = as_goal(entry)
     stable = entry.labels.get(STABLE)
     if stable is None:
@@ -158,9 +157,9 @@ def plan_rollback(entry: Entry, version: int | None) -> Goal:
 
 
 def plan_retire(entry: Entry, version: int | None) -> Goal:
-    """Drop the label `previous`, and unload what no other label points to.
+    """Remove the label `previous`, and unload the versions without a label.
 
-    A version that a label of the operator's own points to stays loaded: `kept_by_labels` says so.
+    A version with a label of the operator's own stays loaded, which `kept_by_labels` reports.
     Raises `RefusedError`.
     """
     goal = as_goal(entry)
@@ -179,8 +178,8 @@ def plan_retire(entry: Entry, version: int | None) -> Goal:
         drop &= {version}
     elif not drop and previous is None and (trial := trial_version(entry)) is not None:
         raise RefusedError(
-            f"version {kept[STABLE]} is what stable points to and {trial} what canary does: "
-            "there is nothing to unload; `promote` or `rollback` first"
+            f"there is nothing to unload, because stable points to version {kept[STABLE]} and "
+            f"canary to {trial}; `promote` or `rollback` first"
         )
     labels = kept if version in (None, previous) else goal.labels
     left = tuple(number for number in goal.versions if number not in drop)
@@ -192,7 +191,7 @@ def plan_retire(entry: Entry, version: int | None) -> Goal:
 
 
 def kept_by_labels(goal: Goal) -> list[str]:
-    """Which versions stay loaded for labels of the operator's own alone, in words."""
+    """One line per version that only a label of the operator's own keeps loaded."""
     served = {goal.labels.get(STABLE), goal.labels.get(CANARY)}
     found = []
     for version in goal.versions:
@@ -207,7 +206,7 @@ def kept_by_labels(goal: Goal) -> list[str]:
 
 
 def shortfall(replica: ReplicaView, goal: Goal) -> str:
-    """What a replica still lacks, in words; empty: nothing."""
+    """The first difference between a replica and the goal, in words; empty if it is reached."""
     if not replica.reached:
         return f"cannot be reached ({replica.error})"
     for version in sorted({*goal.loaded, *goal.labels.values()}):

@@ -1,4 +1,4 @@
-"""How the vector spaces of two versions stand to each other, as their manifests say."""
+"""Compare the vector spaces of two versions, as their manifests declare them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["bridge_notes", "check_space", "compare_spaces", "retention"]
 
 
 def retention(kept: float) -> str:
-    """What a bridge keeps of recall@10, in words; rounded down: that much is sure."""
+    """The fraction of recall@10 that a bridge keeps, in words. Rounded down, to be safe."""
     return f"retention {math.floor(kept * 100 + 1e-9) / 100:.2f} at 10"
 
 
 def compare_spaces(new: Manifest, fleet: FleetView, current: int) -> str:
-    """How the version's space stands to the current one's, in words."""
+    """One line that compares the space of a new version with that of the current one."""
     spaces = fleet.spaces(current)
     if new.vector_space is None or not spaces:
         return "vector space: not known; `check` measures it"
@@ -39,10 +39,10 @@ def check_space(
     accept_new_space: bool = False,
     accept_bridge: bool = False,
 ) -> str:
-    """What is known of the two versions' spaces, in words.
+    """One line about the spaces of the two versions.
 
-    Raises `SpaceError` for a new or an unknown space that nobody accepted, `FleetError` when
-    replicas do not agree about it.
+    Raises `SpaceError` for a new or unknown space that was not accepted, and `FleetError` if
+    replicas disagree about a space.
     """
     for version in (old, new):
         if len(fleet.spaces(version)) > 1:
@@ -79,7 +79,7 @@ def check_space(
 
 
 def bridge_notes(fleet: FleetView) -> list[str]:
-    """Which spaces are still needed by older indexes, and who answers in them, in words."""
+    """One line per older space that is still served, with the versions that serve it."""
     bridged: dict[str, set[int]] = {}
     native: dict[str, set[int]] = {}
     for replica in fleet.reached:

@@ -1,4 +1,4 @@
-"""What a fleet was seen to serve: plain values, that decisions are made from."""
+"""The state of the replicas as plain values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["FleetView", "Manifest", "ReplicaView", "retention_by_space"]
 
 
 def retention_by_space(manifest: Mapping[str, Any] | None) -> dict[str, float]:
-    """Share of recall@10 that each bridge of a version kept at export, by the bridge's space.
+    """The fraction of recall@10 that each bridge of a version kept at export, by its space.
 
-    Leaves out a bridge whose retention the manifest does not give.
+    Leaves out a bridge without a measured retention.
     """
     return {
         space: bridge.recall_at_10
@@ -28,15 +28,14 @@ def retention_by_space(manifest: Mapping[str, Any] | None) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a version says about itself."""
+    """The part of a version's manifest that rollouts use."""
 
     digest: str
-    """SHA-256 of the manifest, shortened: differs where the bytes of two replicas do."""
+    """Start of the manifest's SHA-256. It differs if two replicas serve different files."""
     vector_space: str | None
-    """None where the version has no manifest, or one without a space."""
+    """None without a manifest, or if the manifest does not declare a space."""
     bridges: Mapping[str, float] = field(default_factory=dict)
-    """The older spaces in which the version answers as well, and what each bridge keeps of
-    recall@10."""
+    """See `retention_by_space`."""
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any] | None) -> Manifest:
@@ -52,16 +51,16 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicaView:
-    """One replica, as it answered once."""
+    """The state of one replica at one moment."""
 
     address: str
     error: str = ""
-    """Why it gave no answer; then nothing else is known."""
+    """Why the replica did not answer; empty if it did. The other fields are empty then."""
     versions: Mapping[int, VersionStatus] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
-    """The labels that were asked for and resolve."""
+    """The requested labels that the replica resolves."""
     manifests: Mapping[int, Manifest] = field(default_factory=dict)
-    """Of AVAILABLE versions, where they were asked for."""
+    """Manifests of AVAILABLE versions, if requested."""
 
     @property
     def reached(self) -> bool:
@@ -74,7 +73,7 @@ class ReplicaView:
 
 @dataclass(frozen=True, kw_only=True)
 class FleetView:
-    """All replicas, seen at about the same moment."""
+    """The state of all replicas at about the same moment."""
 
     replicas: Sequence[ReplicaView]
 
@@ -92,12 +91,12 @@ class FleetView:
         return set.intersection(*sets) if sets else set()
 
     def spaces(self, version: int) -> set[str]:
-        """The vector spaces that replicas name for a version; several are a fault."""
+        """The vector spaces that replicas declare for a version; more than one is a fault."""
         manifests = [replica.manifests.get(version) for replica in self.reached]
         return {each.vector_space for each in manifests if each and each.vector_space}
 
     def bridge(self, version: int, space: str) -> float | None:
-        """What the version's bridge to `space` keeps; None where some replica has none."""
+        """The retention of the version's bridge to `space`; None if a replica lacks the bridge."""
         kept = [
             manifest.bridges.get(space)
             for replica in self.reached
@@ -107,7 +106,7 @@ class FleetView:
         return min(known) if known and len(known) == len(kept) else None
 
     def mixed_versions(self) -> dict[int, dict[str, list[str]]]:
-        """Versions of which replicas serve different bytes: digest to addresses."""
+        """Versions whose files differ between replicas: addresses by manifest digest."""
         seen: dict[int, dict[str, list[str]]] = {}
         for replica in self.reached:
             for version, manifest in replica.manifests.items():

@@ -1,1 +1,1 @@
-"""The replicas: what they serve, and how they are brought to a config."""
+"""The replicas: their state, and how they converge to a config."""

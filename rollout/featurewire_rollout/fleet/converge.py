@@ -1,4 +1,4 @@
-"""Brings replicas to what the config says, and waits until they are there."""
+"""Reload the config on replicas, and wait until they have reached its state."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = ["LoadError", "Members", "Patience", "converge", "gather"]
 
 POLL_SECONDS = 0.2
 RELOAD_INTERVALS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds between reloads of a replica that is not there yet. They grow: a replica that polls a
-file which is not the new one yet (a ConfigMap takes a minute) would load and unload in turns."""
+"""Intervals between reloads of a late replica. They grow, because a replica that polls an old file
+(a ConfigMap takes a minute to arrive) would otherwise load and unload in a loop."""
 STUCK_ERROR = re.compile(
     r"Illegal setting (both|neither) model_type|Illegal to change a model's platform"
 )
-"""How TensorFlow Serving refuses every config after it was given one with a mistake. The config
-that is sent here was checked, so it is not the one at fault."""
+"""How TensorFlow Serving refuses every config after it has received a broken one. The config sent
+here was checked, so an earlier one was broken."""
 MAX_UNANSWERED_RELOADS = 2
-"""So many in a row, and a replica is taken to be stuck in an earlier one."""
+"""Number of consecutive timeouts after which a replica counts as stuck in an earlier reload."""
 STALE_SECONDS = 5.0
-"""How long an error that was there before may still be shown after a reload."""
+"""How long a replica may still show an old error after a reload."""
 
 Say = Callable[[str], None]
 
 
 class Members(Protocol):
-    """What is needed of a `Fleet`."""
+    """The methods of a `Fleet` that are needed here."""
 
     def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView: ...
 
@@ -43,22 +43,22 @@ class Members(Protocol):
 
 
 class LoadError(FleetError):
-    """A replica says that it cannot load the version."""
+    """A replica reports that it cannot load the version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long to wait, and for whom."""
+    """How long to wait, and for how many replicas."""
 
     seconds: float = 300.0
     allow_missing: int = 0
-    """So many replicas may give no answer."""
+    """Maximum number of replicas that may be unreachable."""
     reload: bool = True
-    """Reload over RPC, besides letting replicas read the config themselves."""
+    """Also send the config to the replicas. False: wait until they have read it."""
 
 
 def gather(fleet: Members, patience: Patience, say: Say, *, labels: Sequence[str]) -> FleetView:
-    """What the replicas serve, once enough of them answer. Raises `FleetError`."""
+    """Wait until enough replicas answer, and return their state. Raises `FleetError`."""
     deadline = time.monotonic() + patience.seconds
     told: set[str] = set()
     while True:
@@ -81,16 +81,16 @@ def gather(fleet: Members, patience: Patience, say: Say, *, labels: Sequence[str
 
 @dataclass
 class _Reloads:
-    """When each replica was told last, and what it said."""
+    """The reloads that were sent to each replica, and their outcomes."""
 
     count: dict[str, int] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     unanswered: dict[str, int] = field(default_factory=dict)
-    """Reloads in a row that came to their deadline."""
+    """Number of consecutive timeouts."""
 
     def send(self, fleet: Members, config: ModelServerConfig, lagging: Sequence[str]) -> None:
-        """Tell those that are due. Raises `FleetError` where only stuck replicas are left."""
+        """Reload the replicas that are due. Raises `FleetError` if only stuck ones are left."""
         stuck = [text for address in lagging if (text := self._stuck(address))]
         if stuck and len(stuck) == len(lagging):
             raise FleetError("; ".join(stuck))
@@ -109,7 +109,7 @@ class _Reloads:
             self.unanswered[address] = again if said == UNANSWERED else 0
 
     def _stuck(self, address: str) -> str:
-        """Why a replica takes no config until it is restarted, in words; empty: it may take one."""
+        """Why a replica needs a restart before it takes a config; empty if it may take one."""
         said = self.errors.get(address, "")
         if STUCK_ERROR.search(said):
             return (
@@ -124,7 +124,7 @@ class _Reloads:
         return ""
 
     def forget(self, missing: Sequence[str]) -> None:
-        """Forget replicas that went away: another process answers when they are back."""
+        """Forget unreachable replicas, because another process will answer for them later."""
         for address in missing:
             self.count.pop(address, None)
             self.due.pop(address, None)
@@ -133,7 +133,7 @@ class _Reloads:
 
 
 class _Steady:
-    """Which replicas came to the goal, or began to load the version, and went back."""
+    """Detects replicas that reach the goal, or start to load the version, and then go back."""
 
     def __init__(self, loading: int | None) -> None:
         self._loading = loading
@@ -143,7 +143,7 @@ class _Steady:
     def look(self, view: FleetView, lacking: Mapping[str, str]) -> None:
         for replica in view.replicas:
             status = _status(replica, self._loading)
-            if not replica.reached:  # it may come back as another process
+            if not replica.reached:  # another process may answer next
                 self._came.discard(replica.address)
             elif replica.address not in lacking or (
                 status is not None and status.state in ("LOADING", "AVAILABLE")
@@ -188,10 +188,10 @@ def converge(
     *,
     loading: int | None = None,
 ) -> FleetView:
-    """Wait until every replica serves `goal`, which `config` says; returns what was seen last.
+    """Reload `config` and wait until every replica has reached `goal`; returns the last state.
 
-    `loading`: give up as soon as a replica says that it cannot load this version. Raises
-    `LoadError`, and `FleetError` when the time is up; both name replicas and reasons.
+    `loading` is a version: give up as soon as a replica reports that it cannot load it. Raises
+    `LoadError`, and `FleetError` after the timeout. Both name replicas and reasons.
     """
     deadline = time.monotonic() + patience.seconds
     labels = tuple(dict.fromkeys([*goal.labels, *LABELS]))
@@ -230,6 +230,6 @@ def _complaint(lacking: dict[str, str], reloads: _Reloads, steady: _Steady, seco
         if refused := reloads.errors.get(address, ""):
             text += f" (its reload said: {refused})"
         elif address in steady.went_back:
-            text += " (it had come there and went back: it reads another config than --config)"
+            text += " (it was there and went back, so it reads another config than --config)"
         parts.append(text)
     return f"not there after {seconds:g} s: {'; '.join(parts)}"

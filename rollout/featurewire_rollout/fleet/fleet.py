@@ -1,4 +1,4 @@
-"""The replicas: who they are, what all of them serve, and a config for all of them."""
+"""All replicas of a model: resolve their addresses, query them and reload their config."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from featurewire_rollout.fleet.replica import Replica
 __all__ = ["UNANSWERED", "Fleet", "addresses_of"]
 
 RELOAD_SECONDS = 60.0
-"""A reload waits for models that are new in the list, not for new versions of a model."""
+"""Timeout of a reload. A reload waits for new models, not for new versions of a model."""
 UNANSWERED = f"no answer within {RELOAD_SECONDS:g} s"
-"""How a reload that came to its deadline is told from one that was refused."""
+"""The outcome of a reload that timed out; every other outcome is the replica's error."""
 
 Resolve = Callable[[str, int], list[str]]
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host name, IPv4 where there is any (a host has one of each kind)."""
+    """The IPv4 addresses of a host name, or else its IPv6 addresses, because hosts have both."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     four = [str(each[4][0]) for each in found if each[0] == socket.AF_INET]
     six = [f"[{each[4][0]}]" for each in found if each[0] == socket.AF_INET6]
@@ -36,7 +36,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def addresses_of(server: str, resolve: Resolve = resolve) -> list[str]:
-    """The replicas behind one `host:port`: a name may resolve to several.
+    """The addresses of one `host:port`. A name may resolve to several replicas.
 
     Raises `OSError` for a name that does not resolve.
     """
@@ -82,7 +82,7 @@ class Fleet:
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="replica")
 
     def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView:
-        """What every replica serves. Names are resolved anew: pods come and go."""
+        """Query every replica. Resolves names again, because pods come and go."""
         replicas, unresolved = self._members()
         views = self._pool.map(
             lambda replica: replica.look(labels=labels, manifests=manifests), replicas
@@ -90,7 +90,7 @@ class Fleet:
         return FleetView(replicas=[*views, *unresolved])
 
     def reload(self, config: ModelServerConfig, addresses: Sequence[str]) -> dict[str, str]:
-        """Have the replicas at `addresses` take `config`; the ones that refuse, and why."""
+        """Reload `config` on these replicas. Returns the errors of failed reloads, by address."""
         chosen = [each for each in self._members()[0] if each.address in addresses]
 
         def reload(replica: Replica) -> str:
@@ -106,12 +106,12 @@ class Fleet:
         return {replica.address: outcome for replica, outcome in outcomes if outcome}
 
     def forget(self) -> None:
-        """Ask every replica for its manifests anew."""
+        """Forget the manifests of all replicas, so that the next query requests them again."""
         for replica in self._replicas.values():
             replica.forget()
 
     def targets(self) -> list[str]:
-        """Where the replicas listen, as a client takes it."""
+        """`host:port` of each replica."""
         return [replica.address for replica in self._members()[0]]
 
     def _members(self) -> tuple[list[Replica], list[ReplicaView]]:
@@ -132,7 +132,7 @@ class Fleet:
             if address not in self._replicas:
                 tls = self._tls
                 if tls is not None and tls.server_name is None and address != server:
-                    # The certificate names the host that was asked for.
+                    # The certificate is for the name, not for the address.
                     host = server.removeprefix("dns:///").rpartition(":")[0]
                     tls = replace(tls, server_name=host)
                 self._replicas[address] = Replica(

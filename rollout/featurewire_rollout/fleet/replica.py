@@ -1,4 +1,4 @@
-"""One replica: what it serves, and the reload of its config."""
+"""One replica: query it and reload its config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Replica"]
 
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 MANIFEST_SECONDS = 30.0
-"""A manifest is asked for by Predict, and waits its turn on a busy server."""
+"""Timeout of a manifest, which is a Predict call and queues on a busy server."""
 
 
 class Replica:
@@ -30,14 +30,14 @@ class Replica:
         token: str | None = None,
         call_seconds: float = 10.0,
     ) -> None:
-        """`address`: where it listens. Raises `ConfigError`."""
+        """`address` is its `host:port`. Raises `ConfigError`."""
         self.address = address
         self._server = Server(address, model=model, tls=tls, token=token, timeout=call_seconds)
         self._lock = threading.Lock()
         self._manifests: dict[int, Manifest] = {}
 
     def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> ReplicaView:
-        """What it serves. A replica that gives no answer is a view that says why."""
+        """Its state. The view of an unreachable replica holds the error."""
         try:
             found = self._server.versions()
             available = {number for number, status in found.items() if status.available}
@@ -57,12 +57,12 @@ class Replica:
             return ReplicaView(address=self.address, error=" ".join(str(error).split()))
 
     def forget(self) -> None:
-        """Ask for manifests anew: another process may answer now."""
+        """Forget the manifests, because another process may answer now."""
         with self._lock:
             self._manifests.clear()
 
     def manifest(self, version: int) -> Manifest:
-        """The manifest of an AVAILABLE version, asked for once. Raises `FeaturewireError`."""
+        """The manifest of an AVAILABLE version, requested once. Raises `FeaturewireError`."""
         with self._lock:
             if (known := self._manifests.get(version)) is not None:
                 return known
@@ -72,7 +72,7 @@ class Replica:
         return found
 
     def reload(self, config: ModelServerConfig, *, seconds: float) -> None:
-        """Have it take `config` now. Raises `FeaturewireError`."""
+        """Send it `config`. Raises `FeaturewireError`."""
         request = ReloadConfigRequest(config=config).SerializeToString()
         reply = ReloadConfigResponse.FromString(self._server.call(RELOAD, request, timeout=seconds))
         if reply.status.error_code:

@@ -1,1 +1,1 @@
-"""The steps of a rollout, one file each, and what they share."""
+"""The steps of a rollout, and the parts that they share."""

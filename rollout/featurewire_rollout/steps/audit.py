@@ -1,4 +1,4 @@
-"""One JSON line a step, for whoever asks later who did what."""
+"""A log of JSON lines about who did what."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ __all__ = ["Audit", "owner"]
 
 
 def owner(command: str) -> str:
-    """Who runs this, in words: for the lock and for the audit."""
+    """A description of this process, for the lock and its error."""
     return f"{_user()}@{socket.gethostname()} (pid {os.getpid()}, {command})"
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # the user of a container may lack a name
         return str(os.getuid())
 
 
 class Audit:
-    """Appends to a file; without one, does nothing."""
+    """Appends lines to a file; does nothing without a file."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Raises `RolloutError` when the file cannot be appended to."""
+        """Raises `RolloutError` if the file cannot be written."""
         self._path = path
         if path is not None:
             self._append(b"")
 
     def record(self, **fields: Any) -> None:
-        """Append one line: the time, who, and `fields`."""
+        """Append one line: the time, the user, the host, the process and `fields`."""
         if self._path is None:
             return
         line = {
@@ -50,7 +50,7 @@ class Audit:
     def _append(self, line: bytes) -> None:
         assert self._path is not None
         try:
-            # One write with O_APPEND: lines of two operators do not mix.
+            # One write with O_APPEND, so that lines of two operators do not mix.
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 os.write(descriptor, line)

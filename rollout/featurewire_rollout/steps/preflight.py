@@ -1,4 +1,4 @@
-"""Before anything is changed: files, memory and vector space of a version that shall be loaded."""
+"""Check the files of a version and the free memory before anything is changed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from featurewire_rollout.errors import PreflightError
 __all__ = ["check_files", "check_memory", "free_memory", "version_directory"]
 
 MEMORY_FACTOR = 4
-"""Resident bytes that a version takes while it loads, for each byte of its files: the graph that is
-read, and the copies that an engine makes of its weights. An estimate."""
+"""Estimate of the resident bytes per byte of a version's files during its load: the graph, and the
+engine's copies of the weights."""
 
 
 def version_directory(base_path: str, version: int) -> Path | None:
-    """Where the files of `version` are; None where the base path is not visible from here.
+    """The folder of `version`; None if this machine does not see the base path.
 
-    Raises `PreflightError` when the base path is there and the version is not.
+    Raises `PreflightError` if the base path exists and the version does not.
     """
     base = Path(base_path)
     if not base.is_absolute() or not base.is_dir():
@@ -40,8 +40,8 @@ def version_directory(base_path: str, version: int) -> Path | None:
 def check_files(directory: Path) -> tuple[Manifest, str]:
     """The version's manifest, and a line about its files.
 
-    Compares every file with its digest in the manifest. The files of a version without digests are
-    not read: a server that cannot load them says so. Raises `PreflightError`.
+    Compares every file with its digest in the manifest. Without digests the files are not read: a
+    server that cannot load them reports it. Raises `PreflightError`.
     """
     try:
         manifest = read(directory)
@@ -70,9 +70,10 @@ def _fault(directory: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def check_memory(directory: Path, servers: Sequence[str], free: int | None) -> str:
-    """What is known about room for the version on this machine, in words.
+    """One line about memory for the version on this machine.
 
-    `free`: bytes. Raises `PreflightError` when the replicas that run here have too little.
+    `free` is in bytes, None if unknown. Raises `PreflightError` if replicas on this machine have
+    too little.
     """
     here = [server for server in servers if is_local(server)]
     if not here or free is None:
@@ -88,7 +89,7 @@ def check_memory(directory: Path, servers: Sequence[str], free: int | None) -> s
 
 
 def free_memory() -> int | None:
-    """Bytes that processes here may still take; None where that cannot be known."""
+    """Bytes available to processes on this machine; None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

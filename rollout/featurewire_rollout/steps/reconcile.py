@@ -1,4 +1,4 @@
-"""Writes the config, and brings the replicas to it: one operator at a time."""
+"""Write the config and converge the replicas to it, one operator at a time."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Reconciler:
 
     @contextmanager
     def step(self, command: str, version: int | None = None) -> Iterator[None]:
-        """Hold off other operators, and tell the audit. A step may be part of another one.
+        """Lock out other operators, and audit the step. Steps may nest.
 
-        Raises `ConflictError` when somebody else is at work.
+        Raises `ConflictError` if another operator holds the lock.
         """
         about = {"command": command, "model": self._model, "version": version}
         store = self._there(command)
@@ -69,7 +69,7 @@ class Reconciler:
         self._depth -= 1
 
     def note(self, **fields: Any) -> None:
-        """A line for the audit. Where it cannot be written, the rollout goes on all the same."""
+        """Write a line to the audit. A failure is reported and does not stop the rollout."""
         try:
             self._audit.record(**fields)
         except RolloutError as error:
@@ -81,7 +81,7 @@ class Reconciler:
         return self._store
 
     def read(self) -> tuple[str, Entry]:
-        """The config's text, and what it says about the model. Raises `ConfigFileError`."""
+        """The config's text and its entry of the model. Raises `ConfigFileError`."""
         text = self._there("this").read()
         return text, self.entry(text)
 
@@ -90,7 +90,7 @@ class Reconciler:
         return entry_of(parse(text, name), self._model, name)
 
     def gather(self, entry: Entry) -> FleetView:
-        """What the replicas serve, manifests included, once enough of them answer.
+        """Wait until enough replicas answer, and return their state with manifests.
 
         Raises `FleetError`, and `RefusedError` as `check_config` does.
         """
@@ -99,23 +99,23 @@ class Reconciler:
         return fleet
 
     def check_config(self, entry: Entry) -> None:
-        """Raises `RefusedError` when the replicas do not seem to read this config.
+        """Raises `RefusedError` if the replicas do not seem to read this config.
 
-        Waits for nobody: a rollback cannot.
+        Does not wait for unreachable replicas, because a rollback cannot wait.
         """
         self._check_config(entry, self._fleet.look(labels=_labels(entry)))
 
     def _check_config(self, entry: Entry, fleet: FleetView) -> None:
         fault = config_mismatch(entry, fleet, self._there("this").name)
         if fault and not self._trust:
-            raise RefusedError(f"{fault}; --trust-config goes on anyway")
+            raise RefusedError(f"{fault}; --trust-config continues anyway")
 
     def apply(self, text: str, goal: Goal, *, loading: int | None = None) -> str:
-        """Write the config of `goal`, bring every replica to it, and return the new text.
+        """Write the config of `goal`, converge every replica to it, and return the new text.
 
-        A config after which a server would take no other one is neither written nor sent.
-        `loading`: see `converge`. Raises `ConfigFileError` and `ConflictError`, when nothing was
-        changed, and `FleetError`, when the config says the new state.
+        Refuses a config after which a server would accept no other one. `loading`: see `converge`.
+        Raises `ConfigFileError` and `ConflictError` if nothing was changed, and `FleetError` if
+        the config has the new state.
         """
         store, new = self._there("this"), text
         before = parse(text, store.name)
@@ -133,21 +133,21 @@ class Reconciler:
         return new
 
     def changed(self, text: str) -> bool:
-        """Whether the config is not `text` any more, as far as is known."""
+        """Whether the config differs from `text`, or cannot be read."""
         try:
             return self._there("this").read() != text
         except RolloutError:
             return True
 
     def put_back(self, before: str, version: int, current: int) -> str:
-        """Undo a start of `version` that failed; says what the state is."""
+        """Undo a failed start of `version`. Returns a sentence about the new state."""
         store, entry = self._there("this"), self.entry(before)
-        if entry.versions is not None and version in entry.versions:  # a start that was cut off
+        if entry.versions is not None and version in entry.versions:  # left by an interrupted start
             labels = {k: v for k, v in entry.labels.items() if v != version}
             versions = [each for each in entry.versions if each != version]
             before = edit(before, self._model, versions=versions, labels=labels, name=store.name)
         old = self.entry(before)
-        # With another policy, servers decide by themselves what they load.
+        # Under another policy the servers choose the versions to load.
         unloaded = (version,) if old.versions is not None else ()
         goal = Goal(
             versions=old.versions or (),
@@ -161,11 +161,11 @@ class Reconciler:
                 store.write(before, expected=now)
                 self.note(step="config", versions=list(goal.versions), labels=dict(goal.labels))
         except RolloutError as error:
-            return f"what was there cannot be put back: {error}; `status` says what to type"
+            return f"the old config cannot be restored: {error}; `status` shows the next command"
         try:
             converge(self._fleet, parse(before, store.name), goal, self._patience, self._say)
         except FleetError as error:
-            return f"the config is as it was, but not every replica has taken it: {error}"
+            return f"the config is restored, but not every replica has taken it: {error}"
         return f"put back what was there: version {current} is served"
 
 

@@ -1,4 +1,4 @@
-"""The steps of a rollout: each reads the config and the replicas, and moves both to a new state."""
+"""The steps of a rollout. Each reads the config and the replicas, and moves both to a new state."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ __all__ = ["Rollout"]
 class Rollout:
     """Moves the replicas of one model from version to version. A context manager.
 
-    It keeps no state: any step can be run again, and by another process. Steps raise
+    The state is in the config, so any step can be repeated, also by another process. Steps raise
     `RolloutError`.
     """
 
     def __init__(
         self, config: RolloutConfig, *, say: Say = lambda _text: None, fleet: Fleet | None = None
     ) -> None:
-        """`say` is told what happens, a line at a time."""
+        """`say` receives one line of progress per call."""
         self._config = config
         self._say = say
         self._store = None if config.config is None else open_store(config.config)
@@ -72,7 +72,7 @@ class Rollout:
         )
 
     def status(self) -> Status:
-        """Where the rollout is. Replicas that give no answer are in it, with the reason."""
+        """The phase of the rollout and the state of all replicas, including unreachable ones."""
         entry = None if self._store is None else self.entry()
         labels = dict.fromkeys([*LABELS, *(entry.labels if entry is not None else ())])
         fleet = self._fleet.look(labels=tuple(labels), manifests=True)
@@ -85,14 +85,14 @@ class Rollout:
         )
 
     def entry(self) -> Entry:
-        """What the config says about the model."""
+        """The config's entry of the model."""
         return self._reconciler.read()[1]
 
     def start(self, version: int) -> Status:
-        """Load `version` beside the current one on every replica, then label it `canary`.
+        """Load `version` next to the current one on every replica, then label it `canary`.
 
-        When a replica does not come to it, or when the start is interrupted, the config becomes
-        what it was. `FleetError` says which replica and why.
+        Restores the config if a replica fails to load it or the start is interrupted. A
+        `FleetError` names the replica and the reason.
         """
         with self._reconciler.step("start", version):
             text, entry = self._reconciler.read()
@@ -107,7 +107,7 @@ class Rollout:
                 state = self._reconciler.put_back(text, version, current)
                 raise FleetError(f"{error}; {state}") from error
             except (ConfigFileError, KeyboardInterrupt):
-                # What was on trial already stays: this start only looked after it.
+                # Keep a version that was on trial before: this start only repeated an old one.
                 begun = version not in (entry.versions or ()) and self._reconciler.changed(text)
                 if begun:
                     self._say(self._reconciler.put_back(text, version, current))
@@ -131,17 +131,18 @@ class Rollout:
         accept_new_space: bool = False,
         accept_bridge: bool = False,
     ) -> Status:
-        """Move `stable` to the version on trial; the old one stays loaded.
+        """Move `stable` to the version on trial. The old version stays loaded.
 
-        Raises `SpaceError` when the vectors of the two cannot be compared, as far as is known, and
-        that is not accepted: in any case, or because the new version has a bridge to the old space.
+        Raises `SpaceError` if the manifests do not declare the same vector space, unless
+        `accept_new_space` is true, or `accept_bridge` is true and the new version has a bridge to
+        the old space.
         """
         with self._reconciler.step("promote", version):
             text, entry = self._reconciler.read()
             goal = plan_promote(entry, version)
             self._reconciler.check_config(entry)
             if not goal.matches(entry):
-                # A label moves only to what is AVAILABLE everywhere.
+                # A label may only move to a version that is AVAILABLE everywhere.
                 self._reconciler.apply(text, as_goal(entry))
                 fleet = self._reconciler.gather(entry)
                 old, new = goal.labels[PREVIOUS], goal.labels[STABLE]
@@ -152,7 +153,7 @@ class Rollout:
         return self.status()
 
     def rollback(self, version: int | None = None) -> Status:
-        """Move `stable` and `canary` back to the old version, which is loaded still."""
+        """Move `stable` and `canary` back to the old version, which is still loaded."""
         with self._reconciler.step("rollback", version):
             text, entry = self._reconciler.read()
             goal = plan_rollback(entry, version)
@@ -162,12 +163,12 @@ class Rollout:
         return self.status()
 
     def retire(self, version: int | None = None) -> Status:
-        """Drop the label `previous`, and unload what no other label points to."""
+        """Remove the label `previous`, and unload the versions without a label."""
         with self._reconciler.step("retire", version):
             text, entry = self._reconciler.read()
             goal = plan_retire(entry, version)
             self._reconciler.check_config(entry)
-            # First the labels: a replica that still has an old one would lose what it points to.
+            # Remove labels first: a replica must not have a label on an unloaded version.
             kept = {k: v for k, v in entry.labels.items() if k in goal.labels}
             text = self._reconciler.apply(text, Goal(versions=as_goal(entry).versions, labels=kept))
             if goal.unloaded:
@@ -186,8 +187,8 @@ class Rollout:
     ) -> Report:
         """Compare the vectors that `stable` and `canary` make of the same images.
 
-        Changes nothing. Raises `RolloutError` when too few replicas answer, and what `compare`
-        raises.
+        Changes nothing. Raises `RolloutError` if too few replicas answer, and the errors of
+        `compare`.
         """
         with self._clients(STABLE, CANARY) as (stable, canary):
             report = compare(
@@ -207,7 +208,7 @@ class Rollout:
         return report
 
     def watch(self, images: Path, config: WatchConfig) -> str:
-        """Probe `stable` and `previous` for a while: why `stable` must go back, or nothing."""
+        """Probe `stable` and `previous`. Returns why `stable` must go back, or an empty text."""
         with self._clients(STABLE, PREVIOUS) as (stable, previous):
             contents = [path.read_bytes() for path in images_in(images)[:PROBE_IMAGES]]
             self._say(f"watching stable and previous for {config.seconds:g} s")
@@ -224,12 +225,12 @@ class Rollout:
         accept_bridge: bool = False,
         judged: Callable[[Report], None] = lambda _report: None,
     ) -> int:
-        """Start, check, promote, watch; roll back and unload `version` when it does not pass.
+        """Start, check, promote and watch; roll back and unload `version` if it does not pass.
 
-        Returns 0 (promoted, the old version is loaded for a rollback), 1 (rolled back: the check
-        or the watch failed) or 3 (rolled back: the check was inconclusive). `judged` gets the
-        report of the check. When anything is raised on the way, an interrupt included, the new
-        version is rolled back as well. Other operators are held off until the end.
+        Returns 0 (promoted, and the old version is loaded for a rollback), 1 (rolled back, because
+        the check or the watch failed) or 3 (rolled back, because the check was inconclusive).
+        `judged` receives the report of the check. Any exception, including an interrupt, also rolls
+        the new version back. Other operators are locked out until the end.
         """
         with self._reconciler.step("run", version):
             return run(
@@ -246,7 +247,7 @@ class Rollout:
 
     @contextmanager
     def _clients(self, *labels: str) -> Iterator[list[Client]]:
-        """A client of each label over all replicas, once enough of them answer."""
+        """Wait until enough replicas answer, and open a client over all replicas for each label."""
         gather(self._fleet, self._patience, self._say, labels=labels)
         config, targets = self._config, ",".join(self._fleet.targets())
         with ExitStack() as stack:

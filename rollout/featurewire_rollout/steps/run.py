@@ -18,7 +18,7 @@ __all__ = ["Steps", "run"]
 
 
 class Steps(Protocol):
-    """The steps of a `Rollout` that a run is made of."""
+    """The steps of a `Rollout` that a run uses."""
 
     def entry(self) -> Entry: ...
 
@@ -70,7 +70,7 @@ def run(
                 _undo(steps, version, say)
                 return report.exit_status
             say(f"promote: version {version}")
-            # A check that passed has measured what digests only declare.
+            # The check has measured the space, so the declared one does not matter.
             steps.promote(version, accept_new_space=True)
         fault = steps.watch(images, watch)
         if fault:

@@ -1,4 +1,4 @@
-"""After a promotion: the new and the old version side by side, for a while."""
+"""Compare latency and errors of the new and the old version after a promotion."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ __all__ = ["Probes", "WatchConfig", "fault_of", "watch"]
 PROBE_IMAGES = 32
 """Maximum number of images that the probes send in turn."""
 MAX_LATENCY_RATIO = 2.0
-"""A few probes scatter more than a check's images, so this is wider than its limit."""
+"""Default limit of the latency ratio. It is wider than that of a check, because a few probes vary
+more than a check's images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchConfig:
-    """How long to watch, and what is too much."""
+    """Duration and limits of the watch."""
 
     seconds: float = 60.0
     interval: float = 0.2
     """Seconds between two pairs of probes."""
     max_error_increase: float = 0.02
-    """Of the share of probes without a vector, over the old version's."""
+    """Maximum increase of the fraction of failed probes over the old version's."""
     max_latency_ratio: float = MAX_LATENCY_RATIO
-    """Of the median latencies, new to old."""
+    """Maximum ratio of the new median latency to the old one."""
 
 
 @dataclass
 class Probes:
-    """What probing one version gave."""
+    """Results of the probes of one version."""
 
     latencies: list[float] = field(default_factory=list)
-    """Seconds, of the probes that had an answer."""
+    """Seconds, of successful probes."""
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -46,9 +47,9 @@ class Probes:
 
 
 def fault_of(new: Probes, old: Probes, config: WatchConfig) -> str:
-    """Why the new version must not stay, in words; empty: it may."""
+    """Why the new version must go, in words; empty if it may stay."""
     if not new.latencies:
-        return f"no probe of the new version had an answer ({(new.errors or ['none sent'])[-1]})"
+        return f"no probe of the new version succeeded ({(new.errors or ['none sent'])[-1]})"
     rise = new.error_share - old.error_share
     if rise > config.max_error_increase:
         return (
@@ -58,19 +59,19 @@ def fault_of(new: Probes, old: Probes, config: WatchConfig) -> str:
     if old.latencies:
         ratio = statistics.median(new.latencies) / max(statistics.median(old.latencies), 1e-6)
         if ratio > config.max_latency_ratio:
-            return f"the latency is {ratio:.1f} times the old version's, in the median"
+            return f"the median latency is {ratio:.1f} times the old version's"
     return ""
 
 
 def watch(new: Client, old: Client, images: Sequence[bytes], config: WatchConfig) -> str:
-    """Probe both versions in turns until the time is up; why the new one must go, or nothing."""
+    """Probe both versions in turn until the time is up. Returns `fault_of` the results."""
     probes = {id(new): Probes(), id(old): Probes()}
     until, sent = time.monotonic() + config.seconds, 0
     while time.monotonic() < until or not sent:
         for client in (new, old) if sent % 2 else (old, new):
             _probe(client, images[sent % len(images)], probes[id(client)])
         sent += 1
-        # So soon only when nothing works at all.
+        # Stop early only if every probe of the new version has failed.
         if sent >= 10 and not probes[id(new)].latencies:
             break
         time.sleep(config.interval)

@@ -1,1 +1,1 @@
-"""Where the config is kept, and how its text is read and edited."""
+"""Read, lock and write the config, and edit its text."""

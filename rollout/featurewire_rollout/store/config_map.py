@@ -1,4 +1,4 @@
-"""The config in a Kubernetes ConfigMap: changed by optimistic concurrency, guarded by a Lease."""
+"""The config in a Kubernetes ConfigMap, with optimistic concurrency and a Lease as the lock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PREFIX = "configmap:"
 
 
 class ConfigMapStore:
-    """One key of a ConfigMap. Other keys, labels and annotations are not touched."""
+    """One key of a ConfigMap. Other keys, labels and annotations stay unchanged."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class ConfigMapStore:
     ) -> None:
         """`config` is `configmap:NAMESPACE/NAME/KEY`. Raises `ConfigError`.
 
-        `patience`: seconds to try again while the API server gives no answer. More for a write:
-        it comes in the middle of a step.
+        `patience`: seconds of retries if the API server does not answer. `write_patience` is
+        longer, because a write comes in the middle of a step.
         """
         parts = config.removeprefix(PREFIX).split("/")
         if len(parts) != 3 or not all(parts):
@@ -75,9 +75,9 @@ class ConfigMapStore:
         return self._text(self._read())
 
     def write(self, text: str, *, expected: str) -> None:
-        """See `ConfigStore`. The API server takes it only for the `resourceVersion` that was read.
+        """See `ConfigStore`. The API server refuses a write if the `resourceVersion` has changed.
 
-        A write whose answer was lost is looked after: it may have been done.
+        After a lost answer the ConfigMap is read again, because the write may have succeeded.
         """
         until = time.monotonic() + self._write_patience
         while True:
@@ -103,7 +103,7 @@ class ConfigMapStore:
                 )
                 return
             except Exception as error:
-                # 409: somebody wrote to the ConfigMap; whether to this key, the next look tells.
+                # 409: the ConfigMap has changed. The next read shows whether this key has.
                 if status_of(error) != 409 and not self._kube.is_transient(error):
                     raise self._kube.explained("write", error) from error
                 if time.monotonic() >= until:
@@ -111,7 +111,7 @@ class ConfigMapStore:
             time.sleep(RETRY_SECONDS)
 
     def lock(self, owner: str) -> AbstractContextManager[None]:
-        """See `ConfigStore`. The Lease of a process that was killed runs out by itself."""
+        """See `ConfigStore`. The Lease of a killed process expires."""
         return self._lease.hold(owner)
 
     def _read(self, until: float | None = None) -> Any:

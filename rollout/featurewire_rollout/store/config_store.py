@@ -1,5 +1,4 @@
-"""Where the config lives, and the two things asked of that place: to change it whole, and by one
-operator at a time."""
+"""The storage of the config: atomic writes, and a lock for one operator at a time."""
 
 from __future__ import annotations
 
@@ -13,26 +12,26 @@ class ConfigStore(Protocol):
     """A text that servers read."""
 
     name: str
-    """What errors and reports call it."""
+    """Its name in errors and reports."""
 
     def read(self) -> str:
         """The text. Raises `ConfigFileError`."""
 
     def write(self, text: str, *, expected: str) -> None:
-        """Replace the text, whole or not at all.
+        """Replace the text atomically.
 
-        Raises `ConflictError` when it is not `expected` any more, `ConfigFileError` when it cannot
-        be written; what was there is still there then.
+        Raises `ConflictError` if the present text is not `expected`, and `ConfigFileError` if it
+        cannot be written. The old text is still there then.
         """
 
     def lock(self, owner: str) -> AbstractContextManager[None]:
-        """Hold off other operators. `owner` is what they are told. Raises `ConflictError`."""
+        """Lock out other operators, whose error names `owner`. Raises `ConflictError`."""
 
 
 def open_store(config: str) -> ConfigStore:
     """The store of `--config`: a file or a ConfigMap.
 
-    Raises `ConfigError` for what names neither. Nothing is read yet.
+    Raises `ConfigError` for a malformed name. Does not read the config.
     """
     from featurewire_rollout.store.config_map import ConfigMapStore
     from featurewire_rollout.store.file import FileStore

@@ -1,4 +1,4 @@
-"""The config in a file: replaced by rename, guarded by a lock file beside it."""
+"""The config in a file, replaced by a rename and locked by a file next to it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["FileStore"]
 
 
 class FileStore:
-    """`models.config` in the file system. Servers see the old text or the new one."""
+    """`models.config` in the file system. Servers read either the old or the new text."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
-        # A rename over a link would leave the servers, who follow it, with the old file.
+        # A rename over a link would replace the link, and servers would keep the old file.
         self._path = Path(os.path.realpath(path))
         self._lock_path = self._path.with_name(f".{self._path.name}.rollout-lock")
 
@@ -33,7 +33,7 @@ class FileStore:
             raise ConfigFileError(f"cannot read {self.name}: {_reason(error)}") from error
 
     def write(self, text: str, *, expected: str) -> None:
-        """See `ConfigStore`. The new file has the old one's mode and, where allowed, its owner."""
+        """See `ConfigStore`. The new file has the old mode and, if permitted, the old owner."""
         temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}.tmp")
         try:
             self._write(temporary, text)
@@ -46,7 +46,7 @@ class FileStore:
             sync(self._path.parent)
         except OSError as error:
             raise ConfigFileError(
-                f"cannot write {self.name}: {_reason(error)}; it is as it was"
+                f"cannot write {self.name}: {_reason(error)}; it is unchanged"
             ) from error
         finally:
             with contextlib.suppress(OSError):
@@ -54,7 +54,7 @@ class FileStore:
 
     def _write(self, temporary: Path, text: str) -> None:
         before = self._path.stat()
-        # Bytes at once: a full disk must fail here, before the rename.
+        # Unbuffered, so that a full disk fails here, before the rename.
         data = text.encode()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -69,7 +69,7 @@ class FileStore:
 
     @contextmanager
     def lock(self, owner: str) -> Iterator[None]:
-        """See `ConfigStore`. The kernel drops the lock when the process dies, however it dies."""
+        """See `ConfigStore`. The kernel releases the lock when the process ends for any reason."""
         try:
             descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -88,7 +88,7 @@ class FileStore:
                     "it has ended, or interrupt it (`status` shows where it is)"
                 ) from error
             self._remove_leftovers()
-            # Only told to others: a disk too full for it does not matter.
+            # Only for error messages, so a full disk does not matter.
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, owner.encode(), 0)
@@ -97,7 +97,7 @@ class FileStore:
             os.close(descriptor)
 
     def _remove_leftovers(self) -> None:
-        """Of a process that was killed: nobody else writes while the lock is held."""
+        """Remove temporary files of killed processes. The lock excludes other writers."""
         for path in self._path.parent.glob(f".{self._path.name}.*.tmp"):
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -1,6 +1,6 @@
-"""The Kubernetes API through its official client: opened, called with patience, errors in a line.
+"""The Kubernetes API through its official client, with retries and one-line errors.
 
-The client is imported when a ConfigMap is first used: it is an extra, and takes a second.
+The client is imported at its first use, because it is an extra and takes a second to import.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["CALL_SECONDS", "Kube", "open_api", "status_of"]
 
 CALL_SECONDS = (5.0, 10.0)
-"""To connect to the API server, and to read its answer."""
+"""Timeouts to connect to the API server, and to read its answer."""
 TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
-"""Answers of an API server that is overloaded or starts again."""
+"""Answers of an API server that is overloaded or restarting."""
 RETRY_SECONDS = 0.5
 
 T = TypeVar("T")
 
 
 def open_api() -> ApiClient:
-    """The cluster that `kubectl` would talk to: kubeconfig, else the pod's service account.
+    """A client of the cluster that `kubectl` uses: kubeconfig, else the pod's service account.
 
     Raises `ConfigFileError`.
     """
@@ -40,9 +40,9 @@ def open_api() -> ApiClient:
             f"pip install 'featurewire-rollout[kubernetes]' ({error})"
         ) from error
     made = client.Configuration()
-    made.retries = False  # `Kube` retries: it knows what may be done twice
+    made.retries = False  # `Kube` retries, because it knows which calls may be repeated
     named = os.environ.get("KUBECONFIG")
-    # No home is none: containers have users without one.
+    # A container's user may lack a home.
     path = named or os.path.expanduser("~/.kube/config")
     try:
         if named or os.path.exists(path):
@@ -62,7 +62,7 @@ def open_api() -> ApiClient:
 
 
 def status_of(error: Exception) -> int | None:
-    """The HTTP status of an answer that is a refusal; None where there was no answer."""
+    """The HTTP status of a refusal; None without an answer."""
     return getattr(error, "status", None) or None
 
 
@@ -70,15 +70,15 @@ class Kube:
     """Calls to the API server about one object."""
 
     def __init__(self, api: ApiClient, name: str, *, patience: float = 10.0) -> None:
-        """`name` is what errors call the object; `patience`: seconds to try again for."""
+        """`name` is the object's name in errors; `patience`: seconds of retries."""
         self.api = api
         self._name = name
         self._patience = patience
 
     def read(self, call: Callable[[], T], *, missing: str, until: float | None = None) -> T:
-        """What `call` returns; again where the server does not answer or is overloaded.
+        """The result of `call`, which is retried after transient errors.
 
-        `missing` is what to do about a 404; `until`: when to give up, on the monotonic clock.
+        `missing` is the advice after a 404; `until`: when to give up, on the monotonic clock.
         Raises `ConfigFileError`.
         """
         deadline = self.until() if until is None else until
@@ -91,11 +91,11 @@ class Kube:
             time.sleep(RETRY_SECONDS)
 
     def until(self) -> float:
-        """When to give up what begins at this moment, on the monotonic clock."""
+        """When to give up a call that starts now, on the monotonic clock."""
         return time.monotonic() + self._patience
 
     def is_transient(self, error: Exception) -> bool:
-        """Whether `error` may be gone a moment later. Raises what is none of the API's errors."""
+        """Whether a retry may succeed. Raises `error` if it did not come from the API."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -106,11 +106,11 @@ class Kube:
         raise error
 
     def explained(self, verb: str, error: Exception, *, missing: str = "") -> ConfigFileError:
-        """One line: what the API server said, and what to do."""
+        """The API server's error in one line, with advice."""
         status, host = status_of(error), self.api.configuration.host
         said = _message(error)
         if status is None:
-            text = f"the API server at {host} gives no answer: {said}"
+            text = f"the API server at {host} does not answer: {said}"
         elif status == 401:
             text = (
                 f"the API server at {host} does not accept the credentials (401): the token may "
@@ -126,7 +126,7 @@ class Kube:
 
 
 def _message(error: Exception) -> str:
-    """What the `Status` object in the answer says, else the error in short."""
+    """The message of the `Status` object in the answer, else the error in short."""
     body: Any = getattr(error, "body", None)
     try:
         return _one_line(json.loads(body)["message"])

@@ -1,5 +1,7 @@
-"""One operator at a time, by a Lease (coordination.k8s.io/v1): renewed while it is held, free
-when its holder has not renewed it for as long as it says."""
+"""A lock for one operator, as a Lease (coordination.k8s.io/v1).
+
+The holder renews the Lease. A Lease that was not renewed for its whole duration is free.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,18 @@ from featurewire_rollout.store.kubernetes_api import CALL_SECONDS, RETRY_SECONDS
 __all__ = ["Lease"]
 
 LEASE_SECONDS = 15
-"""Seconds that a Lease outlives a holder that was killed."""
+"""Duration of a Lease: how long it outlives a killed holder."""
 RENEW_SECONDS = 5.0
-"""Seconds between two renewals."""
+"""Interval between two renewals."""
 
 
 class Lease:
-    """A lock by the name of a Lease in a namespace."""
+    """A named lock in a namespace."""
 
     def __init__(
         self, kube: Kube, namespace: str, name: str, *, about: str, duration: int = LEASE_SECONDS
     ) -> None:
-        """`about` is what the Lease guards, for errors."""
+        """`about` names the protected config in errors."""
         from kubernetes.client import CoordinationV1Api
 
         self._kube = kube
@@ -37,11 +39,11 @@ class Lease:
         self._about = about
         self._duration = duration
         self.lost = ""
-        """Who took it, where somebody did."""
+        """The operator that has taken the Lease away; empty if none has."""
 
     @contextmanager
     def hold(self, owner: str) -> Iterator[None]:
-        """Hold it. Raises `ConflictError` naming another holder, and `ConfigFileError`."""
+        """Hold the lock. Raises `ConflictError`, which names the holder, and `ConfigFileError`."""
         self.lost = ""
         self._acquire(owner)
         ended = threading.Event()
@@ -67,7 +69,7 @@ class Lease:
                         f"{self._about} is being changed by {holder}; wait until it has ended, "
                         "or interrupt it (`status` shows where it is)"
                     )
-                # By this machine's clock the holder is gone. Clocks differ: watch before taking.
+                # The Lease has expired by this clock. Clocks differ, so wait for a renewal.
                 if state != seen:
                     seen, since = state, time.monotonic()
                 if not holder or time.monotonic() - since >= self._duration:
@@ -76,7 +78,7 @@ class Lease:
             except ConflictError:
                 raise
             except Exception as error:
-                # 409: another one was quicker; look who.
+                # 409: another operator was faster. The next read names it.
                 passing = status_of(error) == 409 or self._kube.is_transient(error)
                 if not passing or (status_of(error) != 409 and time.monotonic() >= until):
                     raise self._kube.explained("lock", error) from error
@@ -108,7 +110,7 @@ class Lease:
         )
 
     def _write(self, found: Any, owner: str | None) -> None:
-        """Make `owner` the holder, or nobody; 409 where somebody else wrote after `found`."""
+        """Set the holder to `owner`, or to none. 409 if the Lease has changed since `found`."""
         stamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         spec = {"holderIdentity": owner, "leaseDurationSeconds": self._duration, "renewTime": stamp}
         if owner and found.spec.holder_identity != owner:
@@ -123,7 +125,7 @@ class Lease:
 
     def _renew(self, owner: str, ended: threading.Event) -> None:
         while not ended.wait(min(RENEW_SECONDS, self._duration / 3)):
-            # An API server that is away for a moment: at the next turn.
+            # After an error of the API server, the next turn tries again.
             with contextlib.suppress(Exception):
                 found = self._read()
                 if found.spec.holder_identity not in (owner, None, ""):
@@ -132,7 +134,7 @@ class Lease:
                 self._write(found, owner)
 
     def _release(self, owner: str) -> None:
-        # It runs out by itself where this does not come through.
+        # If this fails, the Lease expires.
         with contextlib.suppress(Exception):
             found = self._read()
             if found.spec.holder_identity == owner:

@@ -1,8 +1,8 @@
-"""Finds configs after which TensorFlow Serving takes no other config until it is restarted.
+"""Detect configs after which TensorFlow Serving accepts no other one until it is restarted.
 
-It keeps the new list of models before it has checked all of it. From then on it compares each later
-config with the broken one and refuses them all. A model whose base path does not exist is worse:
-that reload never ends, and every later one waits for it.
+TensorFlow Serving stores the new list of models before it has checked all of them. It compares each
+later config with the broken one and refuses it. A model with a missing base path is worse, because
+that reload never ends and blocks every later one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PLATFORM = "tensorflow"
 
 
 def check_models(config: ModelServerConfig, name: str) -> None:
-    """Check what every model says, not only the one that is rolled out.
+    """Check the entries of all models, not only of the one being rolled out.
 
-    `name` is what errors call the config. Raises `ConfigFileError` with all faults in one line.
+    `name` is the config's name in errors. Raises `ConfigFileError` with all faults in one line.
     """
     faults = [*_faults(config)]
     if faults:
@@ -54,7 +54,7 @@ def _platform_fault(model: ModelConfig) -> str:
         return f'has both model_type and model_platform; keep model_platform: "{PLATFORM}"'
     if not model.model_type and not model.model_platform:
         return f'has no model_platform; add model_platform: "{PLATFORM}"'
-    # A later config that mends a misspelt platform would be refused as a change of platform.
+    # A later config with the right platform would be refused as a change of platform.
     if model.model_type not in (0, TENSORFLOW) or model.model_platform not in ("", PLATFORM):
         wrong = model.model_platform or "another model_type"
         return f'has {wrong} as its platform; only model_platform: "{PLATFORM}" can be rolled out'
@@ -62,10 +62,10 @@ def _platform_fault(model: ModelConfig) -> str:
 
 
 def check_base_paths(config: ModelServerConfig, name: str) -> None:
-    """Check that base paths exist, where this machine sees the servers' folders.
+    """Check that base paths exist, if this machine sees the servers' folders.
 
-    That is so if the base path of some model is a folder here; then one that is missing in a folder
-    that is there is missing for the servers, too. Raises `ConfigFileError`.
+    It does if the base path of any model is a folder here. Then a base path that is missing in an
+    existing folder is also missing on the servers. Raises `ConfigFileError`.
     """
     models = config.model_config_list.config
     local = [model for model in models if model.base_path.startswith("/")]

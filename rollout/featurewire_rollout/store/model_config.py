@@ -1,6 +1,6 @@
-"""`models.config`: what it says about one model, and the same text with that changed.
+"""Parse `models.config`, and edit the entry of one model in its text.
 
-Everything else in the text, comments and other models included, stays as it is.
+The rest of the text, including comments and other models, stays unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OURS = ("model_version_policy", "version_labels")
 
 
 def parse(text: str, name: str) -> ModelServerConfig:
-    """The config in `text`; `name` is what errors call it. Raises `ConfigFileError`."""
+    """Parse a config; `name` is its name in errors. Raises `ConfigFileError`."""
     config = ModelServerConfig()
     try:
         text_format.Parse(text, config)
@@ -36,7 +36,7 @@ def parse(text: str, name: str) -> ModelServerConfig:
 
 
 def entry_of(config: ModelServerConfig, model: str, name: str) -> Entry:
-    """What `config` says about `model`. Raises `ConfigFileError`."""
+    """The entry of `model`. Raises `ConfigFileError`."""
     found = _model(config, model, name)
     policy = found.model_version_policy
     choice = policy.WhichOneof("policy_choice") or "latest"
@@ -51,7 +51,7 @@ def entry_of(config: ModelServerConfig, model: str, name: str) -> Entry:
 def edit(
     text: str, model: str, *, versions: Sequence[int], labels: Mapping[str, int], name: str
 ) -> str:
-    """`text` with the policy `specific` and the labels of `model` replaced.
+    """Replace the policy and the labels of `model` in `text`.
 
     Raises `ConfigFileError`.
     """
@@ -68,7 +68,7 @@ def edit(
             return edited
     except (ValueError, ConfigFileError):
         pass
-    # Laid out in an unusual way (a list of models in brackets): printed anew, without comments.
+    # The layout is unusual (a list of models in brackets): print all of it, without comments.
     return text_format.MessageToString(wanted)
 
 
@@ -131,7 +131,7 @@ def _indent(text: str, at: int) -> str:
 
 
 def _line_start(text: str, at: int, floor: int) -> int:
-    """Where the blank space before `at` begins, the line break included."""
+    """Start of the white space before `at`, including the line break."""
     while at > floor and text[at - 1] in " \t":
         at -= 1
     return at - 1 if at > floor and text[at - 1] == "\n" else at

@@ -19,24 +19,23 @@ _OPEN = {"{": "}", "<": ">"}
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a message, by positions in the text."""
+    """One field of a message, with its offsets in the text."""
 
     name: str
     start: int
-    """Of its name."""
+    """Offset of its name."""
     end: int
-    """Behind its last character, a separator included."""
+    """Offset after its last character, including a separator."""
     body: tuple[int, int] | None
-    """Between the braces of a message; None for a scalar or a list."""
+    """Offsets of a message's content between its braces; None for a scalar or a list."""
     value: str
-    """The text of a scalar; empty for a message."""
+    """Text of a scalar; empty for a message."""
 
 
 def fields(text: str, start: int = 0, end: int | None = None) -> list[Field]:
-    """The fields of the message whose body is `text[start:end]`, in their order.
+    """The fields of the message with the body `text[start:end]`, in their order.
 
-    For text that protobuf has parsed. Raises `ValueError` for what is laid out in a way that is
-    not understood here.
+    The text must be valid. Raises `ValueError` for a layout that this parser does not know.
     """
     tokens = [
         (match.group(), match.start(), match.end())

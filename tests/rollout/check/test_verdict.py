@@ -80,7 +80,7 @@ def test_digests_that_differ_never_give_the_same_space():
 def test_measures_overrule_digests_that_agree():
     report = judged(ROWS + 0.5 * NOISE, spaces=("a", "a"))
     assert said(report).startswith("1 new space: rebuild the index (cosine, median 0.8")
-    assert "what was measured contradicts them" in notes(report)
+    assert "the measures contradict them" in notes(report)
 
 
 def test_small_differences_are_compatible_within_what_is_sure():
@@ -95,7 +95,7 @@ def test_the_same_order_on_other_axes_is_a_new_space_to_bridge():
     turned = ROWS @ np.linalg.qr(NOISE[:32])[0]
     report = judged(turned)
     assert said(report).startswith("1 new space: rebuild the index")
-    assert "a bridge may do" in notes(report)
+    assert "a bridge may work" in notes(report)
 
 
 def test_a_new_space_with_a_bridge_to_the_old_one_says_what_it_keeps():

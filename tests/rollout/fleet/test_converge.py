@@ -33,7 +33,7 @@ def test_a_replica_that_loads_and_goes_back_reads_another_config() -> None:
     old = shows((1, "AVAILABLE"), stable=1)
     loading = shows((1, "AVAILABLE"), (2, "LOADING"), stable=1)
     unloaded = shows((1, "AVAILABLE"), (2, "END"), stable=1)
-    with pytest.raises(FleetError, match="went back: it reads another config than --config"):
+    with pytest.raises(FleetError, match="went back, so it reads another config than --config"):
         wait_for(Scripted(old, old, loading, unloaded))
     with pytest.raises(FleetError) as caught:
         wait_for(Scripted(old, old, loading))

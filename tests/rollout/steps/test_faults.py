@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_the_old_config(stack: Stack, tmp_path: Path) -> None
             filler.write_bytes(bytes(2**17))
         before = config.read_bytes()
         with stack.rollout(config=str(config)) as step:
-            with pytest.raises(ConfigFileError, match="No space left on device; it is as it was"):
+            with pytest.raises(ConfigFileError, match="No space left on device; it is unchanged"):
                 step.start(2)
             assert config.read_bytes() == before
             filler.unlink()

@@ -123,7 +123,7 @@ def test_an_api_server_that_is_down_is_named(tmp_path: Path, monkeypatch) -> Non
     with ApiServer(tmp_path) as server:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
     with pytest.raises(
-        ConfigFileError, match=rf"at https://127.0.0.1:{server.port} gives no answer"
+        ConfigFileError, match=rf"at https://127.0.0.1:{server.port} does not answer"
     ):
         ConfigMapStore(NAME, patience=0.1).read()
 

@@ -126,7 +126,7 @@ def test_after_a_full_disk_or_a_kill_the_next_write_works(
     )
     assert ended.returncode == (1 if fault == "full" else -9)
     if fault == "full":
-        assert "it is as it was" in ended.stderr
+        assert "it is unchanged" in ended.stderr
     assert path.read_text() == "old"
     with store.lock("next"):
         store.write("new", expected="old")

@@ -20,7 +20,7 @@ PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """The report as JSON takes it: see `docs/rollout-check.md` for every key."""
+    """The report as a JSON object. `docs/rollout-check.md` describes every key."""
     pairs = report.pairs
     return {
         "schema": SCHEMA,
@@ -116,5 +116,5 @@ def _interval(interval: Interval) -> dict[str, float | None]:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no infinity."""
+    """Rounded to six digits; None for an infinity, which JSON lacks."""
     return round(value, 6) if math.isfinite(value) else None

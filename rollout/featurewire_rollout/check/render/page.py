@@ -31,7 +31,7 @@ def to_html(report: Report) -> str:
         text = f"{verdict.outcome}: {text}"
     counted = f"{int(pairs.usable.sum())} images compared"
     if pairs.duplicates:
-        counted += f", {pairs.duplicates} with bytes seen before left out"
+        counted += f", {pairs.duplicates} duplicates left out"
     if pairs.left_out:
         counted += f", {pairs.left_out} beyond the limit left out"
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")

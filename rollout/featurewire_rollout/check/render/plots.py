@@ -1,4 +1,4 @@
-"""Small plots as inline SVG; colours and fonts come from the page's style."""
+"""Small plots as inline SVG. Colours and fonts come from the page's style."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELLS = 44
 
 
 def interval_bar(measure: Measure) -> str:
-    """The interval and the estimate on a line, with the limits as marks."""
+    """A bar with the interval, a dot with the estimate and marks with the limits."""
     width, height, margin = 130, 22, 6
     interval = measure.interval
     limits = [each for each in (measure.at_least, measure.at_most) if each is not None]
@@ -48,7 +48,7 @@ def interval_bar(measure: Measure) -> str:
 
 
 def steps(series: list[tuple[str, Values]], *, across: str, limits: tuple[float, ...] = ()) -> str:
-    """The share of images up to each value, a line a series (`one` and `other` in the style)."""
+    """The cumulative distribution of one or two series."""
     series = [(name, np.sort(values[np.isfinite(values)])) for name, values in series]
     series = [(name, values) for name, values in series if len(values)]
     if not series:
@@ -83,7 +83,7 @@ def steps(series: list[tuple[str, Values]], *, across: str, limits: tuple[float,
 
 
 def density(before: Values, after: Values, *, across: str, up: str) -> str:
-    """How many pairs lie where; darker is more, on a logarithmic scale."""
+    """The density of pairs of values, on a logarithmic scale; darker is denser."""
     if not len(before):
         return ""
     ends = np.concatenate([before, after])
@@ -108,7 +108,7 @@ def density(before: Values, after: Values, *, across: str, up: str) -> str:
 
 
 class _Frame:
-    """From values to places in a plot."""
+    """Converts values to pixels of a plot."""
 
     def __init__(self, left: float, right: float, bottom: float, top: float) -> None:
         self.left, self.right, self.bottom, self.top = left, right, bottom, top
@@ -149,7 +149,7 @@ class _Frame:
 
 
 def _ticks(least: float, largest: float) -> list[float]:
-    """Four or so round numbers within the range."""
+    """About four round numbers within the range."""
     rough = (largest - least) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(each * power for each in (1, 2, 5, 10) if each * power >= rough)

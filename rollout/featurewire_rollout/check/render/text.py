@@ -9,7 +9,7 @@ __all__ = ["to_text"]
 
 
 def to_text(report: Report) -> str:
-    """Lines for a terminal."""
+    """The verdict, one line per measure, and the notes."""
     pairs = report.pairs
     lines = [
         f"{pairs.model}: stable {pairs.stable.version}, canary {pairs.canary.version}, "
@@ -30,7 +30,7 @@ def to_text(report: Report) -> str:
 
 
 def _limit(measure: Measure) -> str:
-    """The limit and what became of it, such as `at least 0.995: kept`."""
+    """The limit and the outcome, such as `at least 0.995: kept`; empty without a limit."""
     parts = []
     if measure.at_least is not None:
         parts.append(f"at least {measure.at_least:g}")
