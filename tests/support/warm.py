@@ -32,6 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 180.0
 """How long the server may take for its imports, on a busy machine."""
 
+END_SECONDS = 30.0
+"""Time for the server and its programs to end after the run."""
+
 FIXED_AT_START = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONHASHSEED", "PYTHONWARNINGS")
 """Variables that only affect a new interpreter; a program with another value is not forked."""
 
@@ -102,11 +105,17 @@ def folder_of_fork_servers() -> Path | None:
 
 
 def leave_fork_servers() -> None:
-    """Disconnect, so that the servers end when all processes of the run have done this."""
+    """Disconnect, so that the servers end when all processes of the run have done this.
+
+    The process that has started them waits for that, but not long.
+    """
     for connection in _run.users.values():
         connection.close()
     _run.users.clear()
     _run.folder = None
+    for server in _run.launched:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(END_SECONDS)
 
 
 def cpu_seconds() -> float:
