@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from featurewire import Client
-from tests.exporter.modules import write_tf2_module
-from tests.server.split_model import write_split_model
 from tests.support.process import ServerProcess
 from tests.support.waiting import wait_until
 
@@ -75,6 +73,8 @@ def test_the_watch_sees_what_phones_home(watch: Watch) -> None:
 
 @pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
 def test_a_server_says_only_what_is_its_own(watch: Watch, tmp_path: Path, engine: str) -> None:
+    from tests.server.split_model import write_split_model
+
     first = write_split_model(tmp_path / "model")
     photo = next((SOURCE.parents[2] / "samples" / "photos").glob("*.jpg"))
     log = tmp_path / "server.log"
@@ -105,6 +105,8 @@ def test_a_server_says_only_what_is_its_own(watch: Watch, tmp_path: Path, engine
 
 
 def test_an_export_looks_nothing_up(watch: Watch, tmp_path: Path) -> None:
+    from tests.exporter.modules import write_tf2_module
+
     module = write_tf2_module(tmp_path / "module")
     ended = watch.run("export", module, tmp_path / "model")
     assert ended.returncode == 0, ended.stderr
