@@ -291,6 +291,7 @@ def test_the_gpu_overlays_differ_by_what_a_gpu_needs():
         assert share * resource["replicas"] <= 1
 
 
+@pytest.mark.slow
 def test_mutual_tls_from_the_secrets_to_an_embedding(tiny_model, tmp_path):
     """Run the rendered pod without Kubernetes: the init container's command on the Secret's files,
     then the server with the pod's flags, and clients with and without a certificate."""
