@@ -14,7 +14,7 @@ from featurewire._config import UNSET, Timeout
 from featurewire._core import Core
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import ConfigError
-from featurewire._flow import Flow, T
+from featurewire._flow import Collect, Deliver, Flow, Send, Sleep, Step, T, Wait
 from featurewire._images import Image, Source
 from featurewire._rpc.async_driver import Driver
 from featurewire._rpc.call import Job
@@ -114,13 +114,14 @@ class AsyncClient(Core):
             reading.walk(images)
         try:
             for step in self._steps(stream, reading, driver, progress):
-                if isinstance(step, list):
-                    for result in step:
-                        yield result
-                elif isinstance(step, float):
-                    await driver.wait(step)
-                else:
-                    await self._run(step)
+                match step:
+                    case Deliver(results):
+                        for result in results:
+                            yield result
+                    case Collect(until):
+                        await driver.wait(until)
+                    case _:
+                        await self._take(step)
         finally:
             reading.close(wait=False)
             driver.close()
@@ -164,23 +165,26 @@ class AsyncClient(Core):
         """Run a flow of the core to its result."""
         try:
             while True:
-                step = next(flow)
-                if isinstance(step, float):
-                    await asyncio.sleep(step)
-                elif isinstance(step, tuple):
-                    future, until = asyncio.wrap_future(step[0]), step[1]
-                    left = until - time.monotonic()
-                    await asyncio.wait([future], timeout=None if math.isinf(left) else left)
-                else:
-                    driver = self._driver(step)
-                    try:
-                        while not step.finished:
-                            driver.start_due()
-                            await driver.wait()
-                    finally:
-                        driver.close()
+                await self._take(next(flow))
         except StopIteration as stop:
             result: T = stop.value
             return result
         finally:
             flow.close()
+
+    async def _take(self, step: Step) -> None:
+        match step:
+            case Send(job):
+                driver = self._driver(job)
+                try:
+                    while not job.finished:
+                        driver.start_due()
+                        await driver.wait()
+                finally:
+                    driver.close()
+            case Sleep(seconds):
+                await asyncio.sleep(seconds)
+            case Wait(future, until):
+                left = until - time.monotonic()
+                timeout = None if math.isinf(left) else left
+                await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout)

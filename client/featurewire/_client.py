@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 from featurewire._config import UNSET, Timeout
 from featurewire._core import Core
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
-from featurewire._flow import Flow, T
+from featurewire._flow import Collect, Deliver, Flow, Send, Sleep, Step, T, Wait
 from featurewire._images import Image, Source
 from featurewire._rpc.channel import close_all
 from featurewire._rpc.driver import Driver
@@ -118,12 +118,13 @@ class Client(Core):
         reading.walk(images)
         try:
             for step in self._steps(stream, reading, driver, progress):
-                if isinstance(step, list):
-                    yield from step
-                elif isinstance(step, float):
-                    driver.wait(step)
-                else:
-                    self._run(step)
+                match step:
+                    case Deliver(results):
+                        yield from results
+                    case Collect(until):
+                        driver.wait(until)
+                    case _:
+                        self._take(step)
         finally:
             reading.close()
             driver.close()
@@ -171,21 +172,23 @@ class Client(Core):
         """Run a flow of the core to its result."""
         try:
             while True:
-                step = next(flow)
-                if isinstance(step, float):
-                    time.sleep(step)
-                elif isinstance(step, tuple):
-                    future, until = step
-                    left = until - time.monotonic()
-                    wait([future], None if math.isinf(left) else max(left, 0.0))
-                else:
-                    driver = Driver(self._method, self._connection, step)
-                    try:
-                        driver.run()
-                    finally:
-                        driver.close()
+                self._take(next(flow))
         except StopIteration as stop:
             result: T = stop.value
             return result
         finally:
             flow.close()
+
+    def _take(self, step: Step) -> None:
+        match step:
+            case Send(job):
+                driver = Driver(self._method, self._connection, job)
+                try:
+                    driver.run()
+                finally:
+                    driver.close()
+            case Sleep(seconds):
+                time.sleep(seconds)
+            case Wait(future, until):
+                left = until - time.monotonic()
+                wait([future], None if math.isinf(left) else max(left, 0.0))

@@ -1,7 +1,7 @@
 """All of a client but its I/O, which `Client` and `AsyncClient` add.
 
-A method with several steps is a `Flow`: a generator that yields what it waits for (a `Job`, a
-number of seconds, a future and until when) and returns the result. Both clients run it alike.
+A method is a `Flow`: a generator that yields the steps which do I/O or wait, and returns the
+result. Both clients take the steps the same way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from featurewire._errors import (
     is_transient,
     lacks_signature,
 )
-from featurewire._flow import Flow, T
+from featurewire._flow import Collect, Deliver, Flow, Send, Sleep, StreamStep, T, Wait
 from featurewire._images import Buffer, Image
 from featurewire._model.queries import Inquiry
 from featurewire._model.resolver import Resolver
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["Core"]
 
 Loaded = Buffer | ImageError
-Step: TypeAlias = Flow[None] | float | list[Result[Any]]
-"""Of a stream: a question to ask, until when to wait for an outcome, or results to hand out."""
 
 
 class Core:
@@ -150,7 +148,7 @@ class Core:
         deadline = self._deadline(timeout)
         images = load_all(given)
         if isinstance(images, Future):
-            yield images, deadline
+            yield Wait(images, deadline)
             if not images.done():
                 raise DeadlineExceededError(
                     "the files were not read in time; raise timeout=…, or look at their disk"
@@ -171,7 +169,7 @@ class Core:
                 decide=connection.policy,
                 deadline=deadline,
             )
-            yield call
+            yield Send(call)
             if call.error is None:
                 assert call.reply is not None
                 rows = codec.read(call.reply, len(loaded))
@@ -222,10 +220,10 @@ class Core:
         stream.end()
         if refusal is not None:
             stream.refused(refusal)
-        yield stream
+        yield Send(stream)
         while stream.astray is not None:
             yield from self._redirect(stream, deadline)
-            yield stream
+            yield Send(stream)
         stream.raise_error()
         return stream.take()
 
@@ -260,7 +258,7 @@ class Core:
                 transient = is_transient(error) and self._connection.answered
                 if not transient or wait is None or not outage.trouble(time.monotonic()):
                     raise
-                yield wait
+                yield Sleep(wait)
 
     def _reading(self, stream: Stream, timeout: Timeout, driver: AnyDriver) -> Reading:
         """What reads the stream's source."""
@@ -273,25 +271,25 @@ class Core:
         reading: Reading,
         driver: AnyDriver,
         progress: Callable[[StreamProgress], object] | None,
-    ) -> Iterator[Step]:
+    ) -> Iterator[StreamStep]:
         """A stream from its first image to its last result."""
         finished = False
         while not finished:
             # First, so that what has its reply is not hedged after a long look at a result.
             driver.collect()
             if stream.astray is not None:
-                yield self._redirect(stream, None)
+                yield from self._redirect(stream, None)
             reading.ask()
             while driver.start_due():
                 reading.ask()
-            yield reading.wake_at()
+            yield Collect(reading.wake_at())
             reading.give_up(time.monotonic())
             finished = stream.finished and stream.astray is None
             if results := stream.take():
                 if progress is not None:
                     progress(stream.progress)
                 given = time.monotonic()
-                yield results
+                yield Deliver(results)
                 stream.excuse(time.monotonic() - given)
 
     def _redirect(self, stream: Stream, deadline: float | None) -> Flow[None]:

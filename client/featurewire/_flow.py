@@ -1,16 +1,54 @@
-"""The steps of a method, which both clients take alike."""
+"""The steps of a method, which both clients take the same way."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import Future
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
+from featurewire._embedding import Result
 from featurewire._rpc.call import Job
 
-__all__ = ["Flow", "T"]
+__all__ = ["Collect", "Deliver", "Flow", "Send", "Sleep", "Step", "StreamStep", "T", "Wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a job's attempts and report their outcomes, until the job is finished."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for a future, but no longer than until a point of the monotonic clock."""
+
+    future: Future[Any]
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Wait for outcomes of the stream's own job, but no longer than until this point."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand results out to the caller."""
+
+    results: list[Result[Any]]
+
 
 T = TypeVar("T")
-Flow = Generator["Job | float | tuple[Future[None], float]", None, T]
-"""The steps of a method: yields what to wait for, a job, seconds, or a future
-and until when, and returns the result."""
+Step: TypeAlias = Send | Sleep | Wait
+StreamStep: TypeAlias = Step | Collect | Deliver
+Flow: TypeAlias = Generator[Step, None, T]
+"""The steps of a method that returns a T."""

@@ -1,6 +1,6 @@
 """What a client asks about its model: names of tensors, status, manifest, readiness.
 
-Each question is a `Flow`: it yields what it waits for and returns the answer.
+Each question is a `Flow`: it yields the steps to take and returns the answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from featurewire._errors import (
     ServerUnavailableError,
     is_transient,
 )
-from featurewire._flow import Flow
+from featurewire._flow import Flow, Send, Sleep
 from featurewire._rpc.call import Decide
 from featurewire._rpc.connection import Connection
 from featurewire._tfs import model_pb2
@@ -148,7 +148,7 @@ class Inquiry:
                 seen, cause = describe(status.versions) or "it lists no version", None
                 if status.versions and all(map(_gave_up, status.versions)):
                     raise ServerError(f"{self._origin} could not be loaded: {seen}")
-            yield min(POLL, max(0.0, deadline - time.monotonic()))
+            yield Sleep(min(POLL, max(0.0, deadline - time.monotonic())))
         if isinstance(cause, ServerUnavailableError):
             raise cause
         raise DeadlineExceededError(f"{self._origin} is not ready in time: {seen}") from cause
@@ -185,7 +185,7 @@ class Inquiry:
         """Any call, by its full name `/package.Service/Method`; `once`: with no retry."""
         decide: Decide = (lambda *_: None) if once else self._connection.policy
         call = self._connection.call(method, request, decide=decide, deadline=deadline)
-        yield call
+        yield Send(call)
         if call.error is not None:
             raise call.error
         assert call.reply is not None

@@ -15,7 +15,7 @@ from featurewire._errors import (
     ResponseError,
     VectorSpaceError,
 )
-from featurewire._flow import Flow
+from featurewire._flow import Flow, Wait
 from featurewire._model.queries import Inquiry
 from featurewire._rpc.connection import Connection
 from featurewire._wire.predict import Codec, Names
@@ -128,7 +128,7 @@ class Resolver:
                 if asked is None:
                     asking = connection.asking[key] = Future()
             if asked is not None:
-                yield asked, deadline
+                yield Wait(asked, deadline)
                 if not asked.done():
                     raise DeadlineExceededError(
                         f"{connection.target}, model {connection.model!r}: another call of this "
