@@ -128,23 +128,22 @@ class AsyncClient(Core):
             if source is not None:
                 source.cancel()
                 await asyncio.wait([source])
-        stream.raise_error()
 
     async def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
         """The model's versions and their states (of the pinned version alone, if one is)."""
-        return await self._run(self._inquiry.status(self._deadline(timeout)))
+        return await self._run(self._queries.status(self._deadline(timeout)))
 
     async def wait_until_ready(self, timeout: float | None = 60.0) -> ModelStatus:
         """Wait until the model is AVAILABLE; see `Client.wait_until_ready`."""
-        return await self._run(self._inquiry.wait_until_ready(self._deadline(timeout)))
+        return await self._run(self._queries.wait_until_ready(self._deadline(timeout)))
 
     async def is_ready(self, timeout: float | None = 5.0) -> bool:
         """Whether the model is AVAILABLE now; see `Client.is_ready`."""
-        return await self._run(self._inquiry.is_ready(self._deadline(timeout)))
+        return await self._run(self._queries.is_ready(self._deadline(timeout)))
 
     async def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
         """The signatures of the version that answers, and its manifest where it has one."""
-        return await self._run(self._inquiry.metadata(self._deadline(timeout)))
+        return await self._run(self._queries.metadata(self._deadline(timeout)))
 
     async def aclose(self) -> None:
         """Close the connection; calls that are open end with an error."""

@@ -128,11 +128,10 @@ class Client(Core):
         finally:
             reading.close()
             driver.close()
-        stream.raise_error()
 
     def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
         """The model's versions and their states (of the pinned version alone, if one is)."""
-        return self._run(self._inquiry.status(self._deadline(timeout)))
+        return self._run(self._queries.status(self._deadline(timeout)))
 
     def wait_until_ready(self, timeout: float | None = 60.0) -> ModelStatus:
         """Wait until the model (the pinned version, if one is) is AVAILABLE.
@@ -141,18 +140,18 @@ class Client(Core):
         `DeadlineExceededError` when the model is not AVAILABLE by then, `ServerError` when it
         cannot be loaded.
         """
-        return self._run(self._inquiry.wait_until_ready(self._deadline(timeout)))
+        return self._run(self._queries.wait_until_ready(self._deadline(timeout)))
 
     def is_ready(self, timeout: float | None = 5.0) -> bool:
         """Ask once whether the model (the pinned version, if one is) is AVAILABLE.
 
         Returns False also if no server answers within `timeout` seconds. Raises only `ConfigError`.
         """
-        return self._run(self._inquiry.is_ready(self._deadline(timeout)))
+        return self._run(self._queries.is_ready(self._deadline(timeout)))
 
     def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
         """The signatures of the version that answers, and its manifest where it has one."""
-        return self._run(self._inquiry.metadata(self._deadline(timeout)))
+        return self._run(self._queries.metadata(self._deadline(timeout)))
 
     def close(self) -> None:
         """Close the connection; calls that are open end with an error."""

@@ -35,7 +35,8 @@ from featurewire._errors import (
 )
 from featurewire._flow import Collect, Deliver, Flow, Send, Sleep, StreamStep, T, Wait
 from featurewire._images import Buffer, Image
-from featurewire._model.queries import Inquiry
+from featurewire._model.cache import Cache
+from featurewire._model.queries import Queries
 from featurewire._model.resolver import Resolver
 from featurewire._rpc.channel import Channels
 from featurewire._rpc.connection import Connection
@@ -69,12 +70,13 @@ class Core:
         connection = Connection(settings)
         self._channels = Channels(connection.servers, settings.channel, settings.tls, aio=self._aio)
         self._method: Method = self._channels.method
+        self._cache = Cache()
         self._share(connection, settings)
 
     def _share(self, connection: Connection, settings: Settings) -> None:
         self._connection, self._settings = connection, settings
-        self._inquiry = Inquiry(settings, connection)
-        self._resolver = Resolver(settings, connection, self._inquiry)
+        self._queries = Queries(settings, connection)
+        self._resolver = Resolver(settings, self._queries, self._cache)
 
     def with_options(
         self,
@@ -160,7 +162,7 @@ class Core:
                 "stream(), which takes an empty iterable"
             )
         connection, settings, refusal = self._connection, self._settings, None
-        codec = yield from self._codec(deadline)
+        codec = yield from self._resolver.codec(deadline)
         if (loaded := self._one_request(images)) is not None:
             call = connection.call(
                 PREDICT,
@@ -180,6 +182,7 @@ class Core:
             elif codec.names.bridged and settings.version is None and lacks_signature(call.error):
                 codec, _ = yield from self._resolver.resolve(0, deadline)
             elif not can_split(call.error):
+                self._resolver.note(call.error)
                 raise call.error
             else:
                 refusal = call.error
@@ -190,11 +193,6 @@ class Core:
             _, codec = yield from self._resolver.resolve(max(versions), deadline)
             results = yield from self._results(images, codec, deadline)
         return _batch_of_results(results, settings.model, codec.names.dimension or 0)
-
-    def _codec(self, deadline: float) -> Flow[Codec]:
-        """What to call, as far as is known: a reply tells whether it is right."""
-        codec = self._connection.codecs.get(self._resolver.key)
-        return (yield from self._resolver.codec(deadline)) if codec is None else codec
 
     def _one_request(self, images: Sequence[Loaded]) -> list[Buffer] | None:
         """The images, where a stream would send them all as one request; else None."""
@@ -224,7 +222,7 @@ class Core:
         while stream.astray is not None:
             yield from self._redirect(stream, deadline)
             yield Send(stream)
-        stream.raise_error()
+        self._raise_error(stream)
         return stream.take()
 
     # Any number of images.
@@ -232,7 +230,7 @@ class Core:
     def _new_stream(self, timeout: Timeout) -> Flow[Stream]:
         """A stream without images yet."""
         config = self._settings.stream
-        codec = yield from self._patiently(self._codec, timeout)
+        codec = yield from self._patiently(self._resolver.codec, timeout)
         if config.pin_version and self._settings.version is None:
             resolve = functools.partial(self._resolver.resolve, 0)
             _, codec = yield from self._patiently(resolve, timeout)
@@ -291,6 +289,15 @@ class Core:
                 given = time.monotonic()
                 yield Deliver(results)
                 stream.excuse(time.monotonic() - given)
+        self._raise_error(stream)
+
+    def _raise_error(self, stream: Stream) -> None:
+        """Raise what ended the stream, if it was an error."""
+        if (error := stream.error) is None:
+            return
+        if isinstance(error, FeaturewireError):
+            self._resolver.note(error)
+        raise error
 
     def _redirect(self, stream: Stream, deadline: float | None) -> Flow[None]:
         """Find a version with vectors of the space that is wanted; without one, end the stream."""

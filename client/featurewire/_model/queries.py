@@ -41,13 +41,13 @@ from featurewire._wire.status import (
     status_request,
 )
 
-__all__ = ["Inquiry"]
+__all__ = ["Queries"]
 
 POLL = 0.25
 """Seconds between two looks at a model that is loading."""
 
 
-class Inquiry:
+class Queries:
     """Asks a server about one model (one version or label of it, if pinned)."""
 
     def __init__(self, settings: Settings, connection: Connection) -> None:

@@ -10,14 +10,16 @@ from typing import Any
 from featurewire._config import Settings
 from featurewire._errors import (
     DeadlineExceededError,
+    FeaturewireError,
     InvalidRequestError,
     ModelNotFoundError,
     ResponseError,
     VectorSpaceError,
+    is_systemic,
 )
 from featurewire._flow import Flow, Wait
-from featurewire._model.queries import Inquiry
-from featurewire._rpc.connection import Connection
+from featurewire._model.cache import Cache
+from featurewire._model.queries import Queries
 from featurewire._wire.predict import Codec, Names
 from featurewire.manifest.spaces import bridges, other_schemes, vector_space
 
@@ -53,25 +55,34 @@ def _names_for(
 
 
 class Resolver:
-    """Finds what to call; `Connection` remembers it, under `key`."""
+    """Finds what to call, and remembers it in a cache that the client's views share."""
 
-    def __init__(self, settings: Settings, connection: Connection, inquiry: Inquiry) -> None:
+    def __init__(self, settings: Settings, queries: Queries, cache: Cache) -> None:
         self._settings = settings
-        self._connection = connection
-        self._inquiry = inquiry
+        self._queries = queries
+        self._cache = cache
+        self._origin = f"{settings.target}, model {settings.model!r}"
         pinned, tensors = (settings.version, settings.label), (settings.input, settings.output)
         self._signature = (*pinned, settings.signature, *tensors)
-        self.key = (*self._signature, settings.vector_space)
+        self._key = (*self._signature, settings.vector_space)
 
     def codec(self, deadline: float) -> Flow[Codec]:
-        """What to call, where nothing is known: a reply tells whether it is right."""
+        """What to call, as far as it is known: a reply tells whether it is right."""
+        codec = self._cache.codecs.get(self._key)
+        if codec is not None:
+            return codec
         names = yield from self._asked(deadline)
         if self._settings.vector_space is not None and names.version:
             # The tensors may be known from a version that answers no more.
             codec, _ = yield from self.resolve(0, deadline)
             return codec
-        codec = self._connection.codecs[self.key] = self._codec(names)
+        codec = self._cache.codecs[self._key] = self._codec(names)
         return codec
+
+    def note(self, error: FeaturewireError) -> None:
+        """Ask for the tensors again if this error says that they are wrong."""
+        if is_systemic(error):
+            self._cache.forget_tensors()
 
     def resolve(self, version: int, deadline: float) -> Flow[tuple[Codec, Codec]]:
         """What to call for vectors of the space that is wanted, and the same of one version alone.
@@ -80,7 +91,7 @@ class Resolver:
         this version, or the one that the label has moved to, has no such space.
         """
         for left in reversed(range(RESOLUTIONS)):
-            version = version or (yield from self._inquiry.current(deadline))
+            version = version or (yield from self._queries.current(deadline))
             try:
                 names = yield from self._names_of(version, deadline)
             except ModelNotFoundError:  # it was retired meanwhile
@@ -88,9 +99,9 @@ class Resolver:
                     raise
                 version = 0
             else:
-                codec = self._connection.codecs.get(self.key)
+                codec = self._cache.codecs.get(self._key)
                 if codec is None or codec.names != names:
-                    codec = self._connection.codecs[self.key] = self._codec(names)
+                    codec = self._cache.codecs[self._key] = self._codec(names)
                 return codec, self._codec(names, pinned=version)
         raise AssertionError
 
@@ -99,57 +110,56 @@ class Resolver:
         asked, wanted = (yield from self._asked(deadline)), self._settings.vector_space
         if wanted is None:
             return asked
-        connection = self._connection
-        if version not in connection.manifests:
+        if version not in self._cache.manifests:
             try:
-                manifest = yield from self._inquiry.manifest(version, deadline)
+                manifest = yield from self._queries.manifest(version, deadline)
             except (InvalidRequestError, ResponseError):  # no such signature
                 manifest = {}
-            connection.manifests[version] = manifest
-        names = _names_for(wanted, connection.manifests[version], asked, version)
+            self._cache.manifests[version] = manifest
+        names = _names_for(wanted, self._cache.manifests[version], asked, version)
         if names is not None:
-            connection.answering.setdefault((wanted, names.signature), set()).add(version)
+            self._cache.answering.setdefault((wanted, names.signature), set()).add(version)
             return names
         # A version may be replaced by another under its number.
-        has = vector_space(connection.manifests.pop(version))
+        has = vector_space(self._cache.manifests.pop(version))
         says = "names no vector space" if has is None else f"has the vector space {has!r}"
         raise VectorSpaceError(
-            f"{connection.target}, model {self._settings.model!r}: version {version} {says}, and "
-            f"{wanted!r} is wanted, to which it has no bridge; pin a version of that space, or "
-            f"rebuild the index{other_schemes(has, wanted)}"
+            f"{self._origin}: version {version} {says}, and {wanted!r} is wanted, to which it has "
+            "no bridge; pin a version of that space, or rebuild the "
+            f"index{other_schemes(has, wanted)}"
         )
 
     def _asked(self, deadline: float) -> Flow[Names]:
         """The tensors of the signature that the client was made with, asked for once."""
-        connection, key = self._connection, self._signature
-        while (names := connection.names.get(key)) is None:
-            with connection.lock:
-                asked = connection.asking.get(key)
+        key = self._signature
+        while (names := self._cache.names.get(key)) is None:
+            with self._cache.lock:
+                asked = self._cache.asking.get(key)
                 if asked is None:
-                    asking = connection.asking[key] = Future()
+                    asking = self._cache.asking[key] = Future()
             if asked is not None:
                 yield Wait(asked, deadline)
                 if not asked.done():
                     raise DeadlineExceededError(
-                        f"{connection.target}, model {connection.model!r}: another call of this "
-                        "client asked for the signature, and had no answer in time; raise timeout=…"
+                        f"{self._origin}: another call of this client asked for the signature, "
+                        "and had no answer in time; raise timeout=…"
                     )
                 continue
             try:
-                names = connection.names[key] = yield from self._inquiry.names(deadline)
+                names = self._cache.names[key] = yield from self._queries.names(deadline)
             finally:
-                del connection.asking[key]
+                del self._cache.asking[key]
                 asking.set_result(None)
         return names
 
     def _codec(self, names: Names, *, pinned: int | None = None) -> Codec:
-        connection, wanted, versions = self._connection, self._settings.vector_space, None
+        wanted, versions = self._settings.vector_space, None
         if wanted is not None:
-            versions = connection.answering.setdefault((wanted, names.signature), set())
+            versions = self._cache.answering.setdefault((wanted, names.signature), set())
         return Codec(
-            self._inquiry.spec(names.signature, pinned=pinned),
+            self._queries.spec(names.signature, pinned=pinned),
             names,
-            origin=f"{connection.target}, model {connection.model!r}",
-            dimensions=connection.dimensions,
+            origin=self._origin,
+            dimensions=self._cache.dimensions,
             versions=versions,
         )

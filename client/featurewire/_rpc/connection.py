@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 import time
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,6 @@ from featurewire._errors import (
     FeaturewireError,
     ServerError,
     from_rpc_error,
-    is_systemic,
 )
 from featurewire._rpc.call import Attempt, Call, Job
 from featurewire._rpc.channel import check_token, proxy_variable
@@ -30,7 +28,6 @@ from featurewire._rpc.retry import RetryBudget, RetryPolicy
 from featurewire._rpc.rotation import Rotation
 from featurewire._rpc.stats import Latencies, Stats
 from featurewire._rpc.target import split_target
-from featurewire._wire.predict import Codec, Names
 
 __all__ = ["Connection"]
 
@@ -67,19 +64,6 @@ class Connection:
         check_token(settings.channel, settings.tls, self.servers)
         self._has_tls = settings.tls is not None
         self.life = Life()
-        self.codecs: dict[object, Codec] = {}
-        """What to call, as far as it is known."""
-        self.names: dict[object, Names] = {}
-        """The tensors of signatures, as far as they were asked for."""
-        self.asking: dict[object, Future[None]] = {}
-        """Done when the question for the tensors, which somebody asks, is."""
-        self.lock = threading.Lock()
-        self.dimensions: dict[tuple[int, str], int] = {}
-        """By version and signature, of all replies."""
-        self.manifests: dict[int, dict[str, Any]] = {}
-        """By version, as far as they were asked for."""
-        self.answering: dict[tuple[str, str], set[int]] = {}
-        """By vector space and signature: the versions that give vectors of that space by it."""
         self._hedge_after = settings.retry.hedge_after
         self._budget = RetryBudget(settings.retry)
         self.rotation = Rotation(self.servers)
@@ -207,7 +191,7 @@ class Connection:
         if self.life.closed:
             error: FeaturewireError = ConfigError("this client was closed while a call was open")
         elif isinstance(exc, grpc.RpcError):
-            error = from_rpc_error(
+            return from_rpc_error(
                 exc,
                 target=name,
                 model=self.model,
@@ -215,10 +199,6 @@ class Connection:
                 tls=self._has_tls,
                 proxy=proxy_variable(name, self.channel),
             )
-            if is_systemic(error):
-                self.codecs.clear()  # a new version may have other tensors
-                self.names.clear()
-            return error
         else:
             error = ServerError(f"{name}, model {self.model!r}: {type(exc).__name__}: {exc}")
         error.__cause__ = exc

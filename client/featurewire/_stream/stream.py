@@ -154,10 +154,10 @@ class Stream:
         ended = self._ended or self._error is not None
         return ended and not self._active and self._packing.front is None
 
-    def raise_error(self) -> None:
-        """Raise what ended the stream, if it was an error."""
-        if (error := self._error or self._source_error) is not None:
-            raise error
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the stream, if it was an error: the server's, or the source's."""
+        return self._error or self._source_error
 
     # The server's side: a Job.
 

@@ -35,7 +35,7 @@ class Server:
         """The versions that it lists; empty for a model that it does not know."""
         client = self._client
         try:
-            status = client._run(client._inquiry.status(client._deadline(UNSET), once=True))
+            status = client._run(client._queries.status(client._deadline(UNSET), once=True))
         except ModelNotFoundError:
             return {}
         return {each.version: each for each in status.versions}
@@ -45,7 +45,7 @@ class Server:
         # TensorFlow Serving's status knows no labels; its metadata does.
         view = self._client.with_options(label=label)
         try:
-            metadata = view._run(view._inquiry.signatures(view._deadline(UNSET), once=True))
+            metadata = view._run(view._queries.signatures(view._deadline(UNSET), once=True))
         except ModelNotFoundError:
             return None
         return metadata.version or None
@@ -54,7 +54,7 @@ class Server:
         """The manifest of an AVAILABLE version; None for a version without one."""
         view = self._client.with_options(version=version)
         try:
-            metadata = view._run(view._inquiry.metadata(view._deadline(timeout), once=True))
+            metadata = view._run(view._queries.metadata(view._deadline(timeout), once=True))
         except ModelNotFoundError:  # unloaded since its status was read
             return None
         return metadata.manifest
@@ -63,7 +63,7 @@ class Server:
         """Any unary call, by its full name `/package.Service/Method`; messages as bytes."""
         client = self._client
         return client._run(
-            client._inquiry.unary(method, request, client._deadline(timeout), once=True)
+            client._queries.unary(method, request, client._deadline(timeout), once=True)
         )
 
     def close(self) -> None:
