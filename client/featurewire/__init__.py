@@ -44,30 +44,44 @@ __version__ = "0.1.0"
 _DEFAULT_TIMEOUT = 60.0
 """Seconds of a whole call; here, where the command's help reads it without the library."""
 
-_HOMES = {
-    name: module
-    for module, names in {
-        "_async_client": "AsyncClient",
-        "_config": "ChannelConfig RetryConfig StreamConfig TLSConfig",
-        "_client": "Client",
-        "_errors": "ConfigError DeadlineExceededError FeaturewireError ImageError "
-        "InvalidRequestError ModelNotFoundError OverloadedError ResponseError ServerError "
-        "ServerUnavailableError VectorSpaceError",
-        "_embedding": "Embedding EmbeddingBatch Result",
-        "_wire.status": "ModelMetadata ModelStatus Signature TensorSpec VersionStatus",
-        "_rpc.stats": "Stats",
-        "_stream.stream": "StreamProgress",
-    }.items()
-    for name in names.split()
+_MODULES = {
+    "AsyncClient": "_async_client",
+    "ChannelConfig": "_config",
+    "Client": "_client",
+    "ConfigError": "_errors",
+    "DeadlineExceededError": "_errors",
+    "Embedding": "_embedding",
+    "EmbeddingBatch": "_embedding",
+    "FeaturewireError": "_errors",
+    "ImageError": "_errors",
+    "InvalidRequestError": "_errors",
+    "ModelMetadata": "_wire.status",
+    "ModelNotFoundError": "_errors",
+    "ModelStatus": "_wire.status",
+    "OverloadedError": "_errors",
+    "ResponseError": "_errors",
+    "Result": "_embedding",
+    "RetryConfig": "_config",
+    "ServerError": "_errors",
+    "ServerUnavailableError": "_errors",
+    "Signature": "_wire.status",
+    "Stats": "_rpc.stats",
+    "StreamConfig": "_config",
+    "StreamProgress": "_stream.stream",
+    "TLSConfig": "_config",
+    "TensorSpec": "_wire.status",
+    "VectorSpaceError": "_errors",
+    "VersionStatus": "_wire.status",
 }
+"""Where the names above are."""
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'featurewire' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"featurewire.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"featurewire.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -16,14 +16,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from featurewire import _DEFAULT_TIMEOUT
 from featurewire._config import (
+    CONFIGS,
     UNSET,
+    ChannelConfig,
     Metadata,
+    RetryConfig,
     Settings,
+    StreamConfig,
     Timeout,
+    TLSConfig,
     Unset,
     check_timeout,
-    made_with,
+    names_checked,
 )
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import (
@@ -65,8 +71,39 @@ class Core:
     _aio: Any = None
     """`grpc.aio`, in a client of asyncio's."""
 
-    @made_with(Settings)
-    def __init__(self, settings: Settings) -> None:
+    @names_checked(CONFIGS)
+    def __init__(
+        self,
+        target: str,
+        *,
+        model: str,
+        version: int | None = None,
+        label: str | None = None,
+        vector_space: str | None = None,
+        timeout: float | None = _DEFAULT_TIMEOUT,
+        retry: RetryConfig = RetryConfig(),  # noqa: B008
+        tls: TLSConfig | None = None,
+        channel: ChannelConfig = ChannelConfig(),  # noqa: B008
+        stream: StreamConfig = StreamConfig(),  # noqa: B008
+        signature: str = "serving_default",
+        input: str | None = None,
+        output: str | None = None,
+    ) -> None:
+        settings = Settings(
+            target=target,
+            model=model,
+            version=version,
+            label=label,
+            vector_space=vector_space,
+            timeout=timeout,
+            retry=retry,
+            tls=tls,
+            channel=channel,
+            stream=stream,
+            signature=signature,
+            input=input,
+            output=output,
+        )
         connection = Connection(settings)
         self._channels = Channels(connection.servers, settings.channel, settings.tls, aio=self._aio)
         self._method: Method = self._channels.method

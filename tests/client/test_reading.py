@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import featurewire
-from featurewire import RetryConfig, StreamConfig
+from featurewire import ChannelConfig, RetryConfig, StreamConfig
 from featurewire._config import Settings
 from featurewire._rpc.connection import Connection
 from featurewire._stream.stream import Stream
@@ -153,7 +153,13 @@ def test_a_stream_that_is_left_while_its_source_waits_ends(connect, server):
 
 def test_patience_does_not_count_the_time_of_the_consumer():
     """Drive a stream by hand, with a clock that the test sets."""
-    settings = Settings("localhost:1", model=MODEL, retry=RetryConfig(max_attempts=1))
+    settings = Settings(
+        target="localhost:1",
+        model=MODEL,
+        retry=RetryConfig(max_attempts=1),
+        channel=ChannelConfig(),
+        stream=StreamConfig(),
+    )
     names = Names(signature="s", input="image_bytes", output="features", status="status")
     stream = Stream(
         Connection(settings),

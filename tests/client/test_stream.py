@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from featurewire import RetryConfig, StreamConfig
+from featurewire import ChannelConfig, RetryConfig, StreamConfig
 from featurewire._config import Settings
 from featurewire._errors import (
     DeadlineExceededError,
@@ -22,7 +22,15 @@ NAMES = Names(signature="serving_default", input="image_bytes", output="features
 def stream_of(count: int, **config):
     """A stream with one image per request and `count` images, at time 0."""
     retry = RetryConfig(initial_backoff=1.0, max_backoff=4.0)
-    connection = Connection(Settings("127.0.0.1:1", model="tiny", retry=retry))
+    connection = Connection(
+        Settings(
+            target="127.0.0.1:1",
+            model="tiny",
+            retry=retry,
+            channel=ChannelConfig(),
+            stream=StreamConfig(),
+        )
+    )
     codec = Codec(model_spec("tiny"), NAMES)
     stream = Stream(connection, codec, StreamConfig(images_per_request=1, **config), timeout=60)
     for number in range(count):

@@ -1,19 +1,21 @@
 """What can be set: frozen, keyword-only, checked when made. Times are seconds, sizes bytes."""
 
 from featurewire._config.channel import ChannelConfig, Metadata, checked_token
+from featurewire._config.checks import names_checked
 from featurewire._config.retry import RetryConfig
 from featurewire._config.settings import (
+    CONFIGS,
     UNSET,
     Settings,
     Timeout,
     Unset,
     check_timeout,
-    made_with,
 )
 from featurewire._config.stream import StreamConfig
 from featurewire._config.tls import TLSConfig
 
 __all__ = [
+    "CONFIGS",
     "UNSET",
     "ChannelConfig",
     "Metadata",
@@ -25,5 +27,5 @@ __all__ = [
     "Unset",
     "check_timeout",
     "checked_token",
-    "made_with",
+    "names_checked",
 ]

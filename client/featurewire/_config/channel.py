@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from featurewire._config.checks import Checked, check_numbers, require
+from featurewire._config.checks import check_numbers, checked, require
 from featurewire._errors import ConfigError
 
 __all__ = ["ChannelConfig", "Metadata", "checked_token"]
@@ -47,8 +47,9 @@ def _pairs(field: str, given: Any) -> tuple[tuple[Any, Any], ...]:
         ) from exc
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
-class ChannelConfig(Checked):
+class ChannelConfig:
     """The connection: limits, keepalive, and what travels with every call."""
 
     metadata: Metadata = ()

@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
-from typing import Any, Self, cast
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ParamSpec, TypeVar
 
 from featurewire._errors import ConfigError, UnknownArgumentError
 
-__all__ = ["Checked", "check_names", "check_numbers", "require"]
+__all__ = ["check_numbers", "checked", "names_checked", "require"]
+
+P = ParamSpec("P")
+Config = TypeVar("Config")
 
 
-def check_names(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Raise `UnknownArgumentError` for a name that `owner` does not know."""
-    for name in given:
-        if name not in known:
-            import difflib  # here, so that only a mistake pays for the import
+def names_checked(
+    configs: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Let an `__init__` report a misspelt argument with the nearest name that it takes.
 
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-            raise UnknownArgumentError(f"{owner}: unknown argument {name!r}; {hint}")
+    `configs`: arguments that are configurations. A field of one may be mistaken for an argument.
+    """
+
+    def decorate(init: Callable[P, None]) -> Callable[P, None]:
+        known = [name for name in inspect.signature(init).parameters if name != "self"]
+
+        @functools.wraps(init)
+        def checked_init(*args: P.args, **kwargs: P.kwargs) -> None:
+            for name in kwargs:
+                if name not in known:
+                    raise UnknownArgumentError(
+                        f"{type(args[0]).__name__}: unknown argument {name!r}; "
+                        f"{_hint(name, known, configs)}"
+                    )
+            init(*args, **kwargs)
+
+        return checked_init
+
+    return decorate
 
 
-class Checked:
-    """Turns a misspelt argument into a `ConfigError` that names the nearest one."""
+def checked(config: type[Config]) -> type[Config]:
+    """The same for a dataclass, whose `__init__` is generated."""
+    config.__init__ = names_checked()(config.__init__)  # type: ignore[method-assign]
+    return config
 
-    def __new__(cls, *_: Any, **kwargs: Any) -> Self:
-        check_names(cls.__name__, kwargs, [each.name for each in fields(cast(Any, cls))])
-        return super().__new__(cls)
+
+def _hint(name: str, known: Sequence[str], configs: Mapping[str, Any]) -> str:
+    for argument, kind in configs.items():
+        if name in kind.__dataclass_fields__:
+            return f"did you mean {argument}={kind.__name__}({name}=…)?"
+    import difflib  # here, so that only a mistake pays for the import
+
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
 
 
 def require(fits: object, text: str) -> None:

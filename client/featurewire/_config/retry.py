@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from featurewire._config.checks import Checked, check_numbers
+from featurewire._config.checks import check_numbers, checked
 
 __all__ = ["RetryConfig"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
-class RetryConfig(Checked):
+class RetryConfig:
     """When a call is sent again. All attempts together stay within the call's timeout.
 
     Only failures that another attempt can cure are retried: an unreachable server, a broken

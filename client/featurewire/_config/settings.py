@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from featurewire import _DEFAULT_TIMEOUT
 from featurewire._config.channel import ChannelConfig
-from featurewire._config.checks import check_names
 from featurewire._config.retry import RetryConfig
 from featurewire._config.stream import StreamConfig
 from featurewire._config.tls import TLSConfig
-from featurewire._errors import ConfigError, UnknownArgumentError
+from featurewire._errors import ConfigError
 
-__all__ = ["UNSET", "Settings", "Timeout", "Unset", "check_timeout", "made_with"]
+__all__ = ["CONFIGS", "UNSET", "Settings", "Timeout", "Unset", "check_timeout"]
 
 
 class Unset:
@@ -29,21 +25,29 @@ UNSET = Unset()
 Timeout = float | None | Unset
 
 
-@dataclass(frozen=True)
+CONFIGS: dict[str, Any] = {
+    "retry": RetryConfig,
+    "tls": TLSConfig,
+    "channel": ChannelConfig,
+    "stream": StreamConfig,
+}
+"""Arguments that are configurations, and their types."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """See `Client`."""
+    """The constructor's arguments; see `Client`."""
 
     target: str
-    _: KW_ONLY
     model: str
     version: int | None = None
     label: str | None = None
     vector_space: str | None = None
-    timeout: float | None = _DEFAULT_TIMEOUT
-    retry: RetryConfig = RetryConfig()  # noqa: RUF009
+    timeout: float | None = None
+    retry: RetryConfig
     tls: TLSConfig | None = None
-    channel: ChannelConfig = ChannelConfig()  # noqa: RUF009
-    stream: StreamConfig = StreamConfig()  # noqa: RUF009
+    channel: ChannelConfig
+    stream: StreamConfig
     signature: str = "serving_default"
     input: str | None = None
     output: str | None = None
@@ -52,7 +56,7 @@ class Settings:
         if not isinstance(self.model, str) or not self.model:
             raise ConfigError(f"model={self.model!r}: expected the model's name on the server")
         check_timeout(self.timeout)
-        for name, kind in _CONFIGS.items():
+        for name, kind in CONFIGS.items():
             value = getattr(self, name)
             if not isinstance(value, kind) and (name, value) != ("tls", None):
                 raise ConfigError(f"{name}={value!r}: expected a {kind.__name__}")
@@ -74,49 +78,3 @@ def check_timeout(timeout: Any) -> float | None:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise ConfigError(f"timeout={timeout!r}: expected seconds > 0, or None for no limit")
     return float(timeout)
-
-
-_CONFIGS: dict[str, Any] = {
-    "retry": RetryConfig,
-    "tls": TLSConfig,
-    "channel": ChannelConfig,
-    "stream": StreamConfig,
-}
-
-
-def _check_arguments(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Raise `UnknownArgumentError`; for a field of a configuration, name that configuration."""
-    for name in given:
-        for argument, kind in _CONFIGS.items():
-            if name not in known and name in kind.__dataclass_fields__:
-                raise UnknownArgumentError(
-                    f"{owner}: unknown argument {name!r}; did you mean "
-                    f"{argument}={kind.__name__}({name}=…)?"
-                )
-    check_names(owner, given, known)
-
-
-Made = TypeVar("Made")
-Kind = TypeVar("Kind")
-P = ParamSpec("P")
-
-
-def made_with(
-    kind: Callable[P, Kind],
-) -> Callable[[Callable[[Made, Kind], None]], Callable[Concatenate[Made, P], None]]:
-    """Let an `__init__` that takes one `kind` be called with the arguments of `kind` itself."""
-
-    signature = inspect.signature(kind)
-
-    def decorate(init: Callable[[Made, Kind], None]) -> Callable[Concatenate[Made, P], None]:
-        def __init__(self: Made, /, *args: P.args, **kwargs: P.kwargs) -> None:
-            _check_arguments(type(self).__name__, kwargs, list(signature.parameters))
-            signature.bind(*args, **kwargs)  # its TypeError does not name `kind`
-            init(self, kind(*args, **kwargs))
-
-        made = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = [made, *signature.parameters.values()]
-        __init__.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return __init__
-
-    return decorate

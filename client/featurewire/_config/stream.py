@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from featurewire._config.checks import Checked, check_numbers, require
+from featurewire._config.checks import check_numbers, checked, require
 
 __all__ = ["StreamConfig"]
 
 MIB = 1 << 20
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig(Checked):
+class StreamConfig:
     """How `stream` and `embed_batch` pack images into requests and how many they keep in flight."""
 
     images_per_request: int = 16

@@ -8,14 +8,15 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from featurewire._config.checks import Checked, require
+from featurewire._config.checks import checked, require
 from featurewire._errors import ConfigError
 
 __all__ = ["TLSConfig"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
-class TLSConfig(Checked):
+class TLSConfig:
     """TLS, and with `cert` and `key` mutual TLS. Each is PEM: bytes, or a path of a file.
 
     A file that changes is read again: calls that begin a second later use the new one.
