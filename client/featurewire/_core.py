@@ -189,9 +189,7 @@ class Core:
         if isinstance(images, Future):
             yield Wait(images, deadline)
             if not images.done():
-                raise DeadlineExceededError(
-                    "the files were not read in time; raise timeout=…, or look at their disk"
-                )
+                raise DeadlineExceededError("the files were not read in time", advice="files")
             images = images.result()
         if not images:
             raise ValueError(

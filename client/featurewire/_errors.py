@@ -1,4 +1,4 @@
-"""What can go wrong, and the one table that maps gRPC's failures to it.
+"""What can go wrong.
 
     FeaturewireError
     ├── ConfigError             the client was set up or used wrongly (also a ValueError)
@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import grpc
+from featurewire._advice import ADVICE
 
 __all__ = [
     "ConfigError",
@@ -36,7 +36,6 @@ __all__ = [
     "ServerUnavailableError",
     "UnknownArgumentError",
     "VectorSpaceError",
-    "from_rpc_error",
     "is_systemic",
     "is_transient",
     "lacks_signature",
@@ -44,7 +43,10 @@ __all__ = [
 
 
 class FeaturewireError(Exception):
-    """The root. `.code` is the gRPC status name where a server sent one, such as `NOT_FOUND`."""
+    """The root. `.code` is the gRPC status name where a server sent one, such as `NOT_FOUND`.
+
+    The text says what the problem is and then what to do, in the names of this library's arguments.
+    """
 
     code: str | None = None
     metadata: Mapping[str, str | bytes] = MappingProxyType({})
@@ -55,9 +57,46 @@ class FeaturewireError(Exception):
     _text: str = ""
     """What the server said, without the names of server and model."""
 
+    def __init__(self, *args: object, advice: str = "") -> None:
+        """`advice`: a key of `ADVICE`, which a command words in its own way."""
+        super().__init__(*args)
+        self._advice = advice
+
+    @property
+    def _problem(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+    @property
+    def _subject(self) -> str:
+        """What the problem is with, where it is an argument."""
+        return ""
+
+    def __str__(self) -> str:
+        advice = f"; {ADVICE[self._advice]}" if self._advice else ""
+        return f"{self._subject}{self._problem}{advice}"
+
 
 class ConfigError(FeaturewireError, ValueError):
     """The client was set up or used wrongly; no request was sent."""
+
+    def __init__(
+        self,
+        *args: object,
+        advice: str = "",
+        argument: str = "",
+        value: str = "…",
+        config: str = "",
+    ) -> None:
+        """`argument`: the one that is wrong, of the client or of the class `config`."""
+        super().__init__(*args, advice=advice)
+        self._argument, self._value, self._config = argument, value, config
+
+    @property
+    def _subject(self) -> str:
+        if not self._argument:
+            return ""
+        given = f"{self._argument}={self._value}"
+        return f"{self._config}({given}): " if self._config else f"{given}: "
 
 
 class UnknownArgumentError(ConfigError, TypeError):
@@ -74,8 +113,8 @@ class ImageError(FeaturewireError):
     `not_finite` (the vector held NaN or infinity).
     """
 
-    def __init__(self, message: str, *, reason: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, reason: str, advice: str = "") -> None:
+        super().__init__(message, advice=advice)
         self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -125,76 +164,6 @@ class ServerError(FeaturewireError):
     """The server failed in another way."""
 
 
-_ADVICE = {
-    "size": "the message is over a size limit; lower StreamConfig(bytes_per_request=…) or raise "
-    "the limit on the side that the text names",
-    "load": "send less at once, or add servers",
-    "threads": "TensorFlow Serving takes 4 calls per processor at once unless it is started with "
-    "--grpc_max_threads=256 or so; set that flag, send less at once, or add servers",
-    "not gRPC": "something else than a gRPC server answers there; TensorFlow Serving's gRPC port "
-    "is usually 8500, its REST port 8501",
-    "TLS": "the TLS handshake failed; check TLSConfig(ca=…, cert=…, key=…, server_name=…) and "
-    "whether that port speaks TLS",
-    "cut off by TLS": "the server hung up during the TLS handshake or right after it; if it asks "
-    "for a client's certificate, set TLSConfig(cert=…, key=…)",
-    "perhaps TLS": "the server hung up at once; if that port speaks TLS, set tls=TLSConfig(…)",
-    "host name": "TLS: the server's certificate is for another host name; name the one that it is "
-    "for with TLSConfig(server_name=…)",
-    "DNS": "the host name does not resolve; check the address",
-    "address": "check the address and that the server runs (`featurewire status --server …`)",
-    "address or TLS": "check the address and that the server runs; if it does, a TLS handshake may "
-    "have failed at another address of that name: check TLSConfig(ca=…, cert=…, key=…, "
-    "server_name=…)",
-    "channel": "check ChannelConfig(load_balancing=…, options=…)",
-    "time": "raise timeout=… or send fewer images",
-    "silent": "nothing has ever answered there; check the address, or raise timeout=…",
-    "model": "check model=…, version=… and label=…; a model that is still loading answers once it "
-    "is AVAILABLE: wait_until_ready()",
-    "label": "the server's config gives no version this label; check label=…",
-    "signature": "name one of the signatures that metadata() lists with signature=…",
-    "API": "the server there does not speak TensorFlow Serving's gRPC API; check host and port",
-    "token": "check ChannelConfig(token=…) and TLSConfig(…)",
-    "rights": "check ChannelConfig(token=…, metadata=…)",
-}
-
-_REQUEST_IDS = {"x-request-id", "request-id"}
-"""Metadata that an error's text repeats: operators search a gateway's log for it."""
-_NOT_GRPC = r"http/?1|header with status|receiving SETTINGS|expected SETTINGS|parsing HTTP/2"
-_HUNG_UP = r"socket closed|connection reset|broken pipe|end of (file|tcp stream)|\bEOF\b"
-_CUT_OFF = r"RST_STREAM|goaway|connection|stream (removed|closed)"
-
-# Code, pattern, error, advice. Most specific first: the first rule that fits decides.
-_RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
-    ("", r"^failed to create channel", ConfigError, "channel"),
-    ("RESOURCE_EXHAUSTED", r"larger than max|message .*too large", InvalidRequestError, "size"),
-    ("RESOURCE_EXHAUSTED", r"threadpool exhausted", OverloadedError, "threads"),
-    ("RESOURCE_EXHAUSTED", "", OverloadedError, "load"),
-    ("UNAVAILABLE", r"queue .*is full", OverloadedError, "load"),
-    ("UNAVAILABLE", _NOT_GRPC, ServerUnavailableError, "not gRPC"),
-    ("UNAVAILABLE", r"hostname verif|peer name|ssl.*host", ServerUnavailableError, "host name"),
-    ("UNAVAILABLE", r"ssl|tls|handshake|certificate", ServerUnavailableError, "TLS"),
-    ("UNAVAILABLE", r"DNS|resol", ServerUnavailableError, "DNS"),
-    ("UNAVAILABLE", "", ServerUnavailableError, "address"),
-    ("DEADLINE_EXCEEDED", "", DeadlineExceededError, "time"),
-    ("NOT_FOUND", "", ModelNotFoundError, "model"),
-    ("INVALID_ARGUMENT", r"servable version label", ModelNotFoundError, "label"),
-    ("FAILED_PRECONDITION", r"signature key", InvalidRequestError, "signature"),
-    ("INVALID_ARGUMENT", "", InvalidRequestError, ""),
-    ("FAILED_PRECONDITION", "", InvalidRequestError, ""),
-    ("OUT_OF_RANGE", "", InvalidRequestError, ""),
-    ("UNIMPLEMENTED", "", ServerError, "API"),
-    ("UNAUTHENTICATED", "", InvalidRequestError, "token"),
-    ("PERMISSION_DENIED", "", InvalidRequestError, "rights"),
-    # A connection that a proxy or a dying server cuts off shows as one of these.
-    ("CANCELLED", "", ServerUnavailableError, ""),
-    ("ABORTED", "", ServerUnavailableError, ""),
-    ("INTERNAL", _CUT_OFF, ServerUnavailableError, ""),
-    ("UNKNOWN", r"stream removed|connection", ServerUnavailableError, ""),
-    ("UNKNOWN", r"header with status", ServerUnavailableError, "not gRPC"),
-    ("", "", ServerError, ""),
-]
-
-
 _SYSTEMIC = re.compile(
     r"ModelSpec|size does not match|tensor alias|version label|expects arg|expected .*dtype|"
     r"incompatible .*type|type mismatch",
@@ -215,79 +184,3 @@ def is_systemic(error: FeaturewireError) -> bool:
 def lacks_signature(error: FeaturewireError) -> bool:
     """The version that answered has no signature of that name."""
     return error.code == "FAILED_PRECONDITION" and "signature key" in error._text.lower()
-
-
-def from_rpc_error(
-    exc: grpc.RpcError,
-    *,
-    target: str,
-    model: str,
-    answered: bool = True,
-    tls: bool = False,
-    proxy: str | None = None,
-) -> FeaturewireError:
-    """Translate an error of gRPC, which becomes the cause.
-
-    Args:
-        answered: This server has replied before.
-        tls: The connection is encrypted.
-        proxy: The environment variable whose proxy the connection goes through.
-    """
-    status = exc.code() if hasattr(exc, "code") else None
-    code = status.name if isinstance(status, grpc.StatusCode) else "UNKNOWN"
-    details = (exc.details() if hasattr(exc, "details") else None) or str(exc) or code
-    # A model may be called as the words that are looked for.
-    text = re.sub(rf"(?<!\w){re.escape(model)}(?!\w)", "", details)
-    kind, advice = next(
-        (kind, advice)
-        for rule, pattern, kind, advice in _RULES
-        if rule in ("", code) and re.search(pattern, text, re.IGNORECASE)
-    )
-    if advice == "time" and not answered:
-        advice = "silent"
-    elif advice == "address" and not answered and re.search(_HUNG_UP, text, re.IGNORECASE):
-        advice = "cut off by TLS" if tls else "perhaps TLS"
-    elif advice == "address" and not answered and tls:
-        advice = "address or TLS"
-    metadata = _metadata(exc)
-    message = f"{target}, model {model!r}: {' '.join(details.split())}"
-    for key in sorted(_REQUEST_IDS & metadata.keys()):
-        message += f" ({key}: {metadata[key]!s})"
-    if advice:
-        message += f"; {_ADVICE[advice]}"
-    if proxy is not None and (kind is ServerUnavailableError or advice == "silent"):
-        message += (
-            f"; the connection goes through the proxy in the environment variable {proxy}: if it "
-            "should not, unset the variable, or add the host to no_proxy"
-        )
-    error = kind(message)
-    error.code = code
-    error.metadata = metadata
-    error.retry_after = _pushback(metadata)
-    if isinstance(error, OverloadedError):
-        reason = metadata.get("featurewire-overload", "")
-        error.reason = str(reason) or ("queue" if code == "UNAVAILABLE" else "")
-    error._text = text
-    error.__cause__ = exc
-    return error
-
-
-def _metadata(exc: grpc.RpcError) -> dict[str, str | bytes]:
-    """Headers and trailers."""
-    return {
-        key: value
-        for name in ("initial_metadata", "trailing_metadata")
-        if hasattr(exc, name)
-        for key, value in getattr(exc, name)() or ()
-    }
-
-
-def _pushback(metadata: Mapping[str, str | bytes]) -> float | None:
-    """Seconds of `grpc-retry-pushback-ms`. What is not a number means "do not retry".
-
-    https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
-    """
-    value = metadata.get("grpc-retry-pushback-ms")
-    if value is None:
-        return None
-    return int(value) / 1000 if str(value).isdecimal() else -1.0

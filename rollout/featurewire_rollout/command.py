@@ -38,7 +38,7 @@ def rollout(argv: list[str]) -> int:
     try:
         made = Rollout(_config(args), say=_say)
     except ConfigError as error:
-        parser.error(in_options(str(error)))
+        parser.error(in_options(error))
     with interruptible(), made:
         if check is not None:
             return _judge(made, args, check)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
 import featurewire
-from featurewire.plugin.wording import in_options
+from featurewire import ChannelConfig, Client, TLSConfig
+from featurewire._advice import ADVICE
+from featurewire.plugin.wording import ADVICE_IN_OPTIONS, in_options
 
+ARGUMENT = re.compile(
+    r"\w+=…|(TLS|Channel|Stream|Retry)Config\(|wait_until_ready\(|metadata\(\)|^target "
+)
 LIBRARY = Path(featurewire.__file__).parent
 UNREACHABLE = re.compile(
     # Settings without an option.
-    r"^(RetryConfig|StreamConfig|ChannelConfig|retry|channel|stream|tls|TLSConfig)\b.*"
-    r"(expected|is above)"
-    r"|ChannelConfig\((metadata|load_balancing|options)\b"
+    r"ChannelConfig\((metadata|load_balancing|options|compression|\{\})="
 )
 
 
@@ -38,41 +42,72 @@ def texts_of(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
-def test_no_advice_of_the_library_names_an_argument():
+def test_only_advice_and_subjects_name_arguments():
+    apart = {"_advice.py", "_cli", "_tfs", "plugin"}
     texts = {
         text
         for path in LIBRARY.rglob("*.py")
-        if not {"_cli", "_tfs", "plugin"} & set(path.relative_to(LIBRARY).parts)
+        if not apart & set(path.relative_to(LIBRARY).parts)
         for text in texts_of(ast.parse(path.read_text()))
-        if not UNREACHABLE.search(text)
     }
-    assert any("timeout=…" in text for text in texts)
-    argument = re.compile(
-        r"\w+=…|(TLS|Channel|Stream|Retry)Config\(|wait_until_ready\(|metadata\(\)"
-    )
-    assert [text for text in map(in_options, texts) if argument.search(text)] == []
+    found = [text for text in texts if ARGUMENT.search(text) and not UNREACHABLE.search(text)]
+    assert found == []
+
+
+def test_the_command_words_every_advice_that_names_an_argument():
+    assert ADVICE_IN_OPTIONS.keys() <= ADVICE.keys()
+    named = {key for key, text in ADVICE.items() if ARGUMENT.search(text)}
+    assert named - ADVICE_IN_OPTIONS.keys() == set()
+    assert [text for text in ADVICE_IN_OPTIONS.values() if ARGUMENT.search(text)] == []
+
+
+def test_every_advice_is_given_somewhere():
+    used = "".join(path.read_text() for path in LIBRARY.rglob("*.py") if path.name != "_advice.py")
+    kinds = {"which input", "which output"}
+    assert [key for key in ADVICE.keys() - kinds if f'"{key}"' not in used] == []
+
+
+def refusal(make: Callable[[], object]) -> featurewire.ConfigError:
+    with pytest.raises(featurewire.ConfigError) as raised:
+        make()
+    return raised.value
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"),
+    ("make", "theirs", "ours"),
     [
-        ("target 'a': expected host:port", "--server 'a': expected host:port"),
-        ("model='': expected the model's name", "--model '': expected the model's name"),
         (
-            "several inputs fit, name one with input=…",
-            "several inputs fit, name one with --input-name",
+            lambda: Client("a", model="m"),
+            "target='a': expected",
+            "--server 'a': expected host:port",
+        ),
+        (lambda: Client("a:1", model=""), "model='': expected", "--model '': expected the model's"),
+        (
+            lambda: Client("a:1", model="m", timeout=-1),
+            *("timeout=-1: expected seconds", "--timeout -1: expected seconds"),
         ),
         (
-            "check TLSConfig(ca=…, cert=…, key=…, server_name=…) and the port",
-            "check --tls-ca, --tls-cert, --tls-key, --tls-server-name and the port",
+            lambda: TLSConfig(ca=b"x").loaded(),
+            *("TLSConfig(ca=…): expected PEM", "--tls-ca: expected PEM"),
         ),
-        ("TLSConfig(ca=a.pem): not a certificate: x", "--tls-ca a.pem: not a certificate: x"),
-        ("TLSConfig: cannot read a.pem: gone", "cannot read a.pem: gone"),
-        ("version=3 of x, option other=…", "--version 3 of x, option other=…"),
+        (lambda: TLSConfig(ca=Path("none")).loaded(), "cannot read none", "cannot read none"),
+        (
+            lambda: Client("a:1", model="m", channel=ChannelConfig(token="t")),
+            "ChannelConfig(token=…): the token would travel in the clear to another machine; set ",
+            "--token-file: the token would travel in the clear to another machine; add --tls or",
+        ),
     ],
 )
-def test_arguments_become_options(theirs, ours):
-    assert in_options(theirs) == ours
+def test_arguments_become_options(make, theirs, ours):
+    error = refusal(make)
+    assert str(error).startswith(theirs)
+    assert in_options(error).startswith(ours)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_an_option_from_the_environment_is_named_by_its_variable():
+    error = refusal(lambda: Client("a", model="m"))
+    assert in_options(error, ["server"]).startswith("FEATUREWIRE_SERVER 'a': expected host:port")
 
 
 @pytest.mark.usefixtures("images")

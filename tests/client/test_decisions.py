@@ -15,7 +15,7 @@ import pytest
 
 import featurewire
 from featurewire import ChannelConfig, RetryConfig, StreamConfig, TLSConfig
-from featurewire._errors import from_rpc_error
+from featurewire._rpc.failures import from_rpc_error
 from featurewire._rpc.retry import RetryBudget, backoff
 from featurewire._rpc.rotation import Rotation
 from featurewire._rpc.stats import Latencies

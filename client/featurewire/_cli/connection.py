@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,6 @@ from featurewire import ChannelConfig, Client, ConfigError, ServerError, StreamC
 from featurewire.manifest.spaces import vector_space
 from featurewire.plugin.arguments import CommandParser
 from featurewire.plugin.credentials import tls_of, token_of
-from featurewire.plugin.environment import option, variable
 from featurewire.plugin.wording import in_options
 
 READERS = 4
@@ -60,10 +58,7 @@ def check(parser: CommandParser, args: argparse.Namespace) -> None:
     try:
         connect(args).close()
     except ConfigError as exc:
-        text = in_options(exc)
-        for name in args.taken:
-            text = re.sub(rf"{option(name)}(?![\w-])", variable(name), text)
-        parser.error(text)
+        parser.error(in_options(exc, args.taken))
 
 
 def describe(client: Client, version: int | None = None) -> Description:

@@ -112,18 +112,18 @@ def _call(name: str, entry: metadata.EntryPoint, arguments: list[str]) -> int:
             traceback.print_exc()
         if isinstance(exc, OSError) and exc.filename is not None:
             return _fail(name, f"{exc.filename}: {exc.strerror}")
-        if _foreseen(exc):
-            return _fail(name, str(exc))
+        if (foreseen := _foreseen(exc)) is not None:
+            return _fail(name, foreseen)
         return _fail(name, f"internal error: {_short(exc)}; {DEBUG_VARIABLE}=1 shows where")
 
 
-def _foreseen(exc: Exception) -> bool:
-    if isinstance(exc, OSError):
-        return True
+def _foreseen(exc: Exception) -> str | None:
+    """The text of a failure that commands are expected to have; None for all others."""
     from featurewire import FeaturewireError
     from featurewire.plugin.arguments import CommandFailure
+    from featurewire.plugin.wording import in_options
 
-    return isinstance(exc, FeaturewireError | CommandFailure)
+    return in_options(exc) if isinstance(exc, OSError | FeaturewireError | CommandFailure) else None
 
 
 def _load(entry: metadata.EntryPoint) -> Command:

@@ -24,15 +24,16 @@ Metadata = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
 def checked_token(token: object, whose: str = "the token") -> str:
     """Return the token if it can be sent. Raises a `ConfigError` that does not repeat the token."""
-    about = f"ChannelConfig(token=…): {whose}"
+    subject = {"argument": "token", "config": "ChannelConfig"}
     if not isinstance(token, str):
-        raise ConfigError(f"{about} is a {type(token).__name__}, not a str")
+        raise ConfigError(f"{whose} is a {type(token).__name__}, not a str", **subject)
     wrong = sorted({each for each in token if not _TOKEN.fullmatch(each)})
-    require(token, f"{about} is empty")
+    require(token, f"{whose} is empty", **subject)
     require(
         not wrong,
-        f"{about} holds {', '.join(map(repr, wrong))}; only visible ASCII characters can be sent, "
+        f"{whose} holds {', '.join(map(repr, wrong))}; only visible ASCII characters can be sent, "
         "without spaces and line breaks",
+        **subject,
     )
     return token
 

@@ -59,9 +59,10 @@ def _hint(name: str, known: Sequence[str], configs: Mapping[str, Any]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
 
 
-def require(fits: object, text: str) -> None:
+def require(fits: object, problem: str, **subject: str) -> None:
+    """Raise `ConfigError` unless it fits; `subject` as `ConfigError` takes it."""
     if not fits:
-        raise ConfigError(text)
+        raise ConfigError(problem, **subject)
 
 
 def check_numbers(
@@ -74,4 +75,5 @@ def check_numbers(
         fits = number and math.isfinite(value) and (value > low if above else value >= low)
         kind, sign = "whole number" if whole else "number", ">" if above else ">="
         owner = type(config).__name__
-        require(fits, f"{owner}({name}={value!r}): expected a {kind} {sign} {low}")
+        problem = f"expected a {kind} {sign} {low}"
+        require(fits, problem, argument=name, value=repr(value), config=owner)

@@ -54,27 +54,31 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
-            raise ConfigError(f"model={self.model!r}: expected the model's name on the server")
+            raise _wrong("model", self.model, "expected the model's name on the server")
         check_timeout(self.timeout)
         for name, kind in CONFIGS.items():
             value = getattr(self, name)
             if not isinstance(value, kind) and (name, value) != ("tls", None):
-                raise ConfigError(f"{name}={value!r}: expected a {kind.__name__}")
+                raise _wrong(name, value, f"expected a {kind.__name__}")
         version, label = self.version, self.label
         if version is not None and label is not None:
             raise ConfigError("version and label: name one of them, not both")
         if version is not None and (not isinstance(version, int) or not 0 <= version < 1 << 63):
-            raise ConfigError(f"version={version!r}: expected a whole number, such as 1")
+            raise _wrong("version", version, "expected a whole number, such as 1")
         space = self.vector_space
         if space is not None and (not isinstance(space, str) or not space):
-            raise ConfigError(f"vector_space={space!r}: expected the digest that a manifest holds")
+            raise _wrong("vector_space", space, "expected the digest that a manifest holds")
         if label is not None and not isinstance(label, str):
-            raise ConfigError(f"label={label!r}: expected a str, such as 'stable'")
+            raise _wrong("label", label, "expected a str, such as 'stable'")
 
 
 def check_timeout(timeout: Any) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise ConfigError(f"timeout={timeout!r}: expected seconds > 0, or None for no limit")
+        raise _wrong("timeout", timeout, "expected seconds > 0, or None for no limit")
     return float(timeout)
+
+
+def _wrong(argument: str, value: object, problem: str) -> ConfigError:
+    return ConfigError(problem, argument=argument, value=repr(value))

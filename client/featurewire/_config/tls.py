@@ -40,13 +40,17 @@ class TLSConfig:
             value = getattr(self, name)
             require(
                 value is None or isinstance(value, (bytes, os.PathLike)),
-                f"TLSConfig({name}=…): expected PEM bytes or a pathlib.Path, "
-                f"not {type(value).__name__}",
+                f"expected PEM bytes or a pathlib.Path, not {type(value).__name__}",
+                argument=name,
+                config="TLSConfig",
             )
 
         require(
             self.server_name is None or (isinstance(self.server_name, str) and self.server_name),
-            f"TLSConfig(server_name={self.server_name!r}): expected a host name",
+            "expected a host name",
+            argument="server_name",
+            value=repr(self.server_name),
+            config="TLSConfig",
         )
 
     def loaded(self) -> TLSConfig:
@@ -73,20 +77,23 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
     if source is None:
         return None
     where = "…" if isinstance(source, bytes) else str(Path(source))
+    subject = {"argument": name, "value": where, "config": "TLSConfig"}
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as exc:
-        raise ConfigError(f"TLSConfig: cannot read {where}: {exc.strerror}") from exc
+        raise ConfigError(f"cannot read {where}: {exc.strerror}") from exc
     blocks = re.findall(rb"-----BEGIN ([A-Z0-9 ]*)-----(.*?)-----END \1-----", data, re.DOTALL)
     bodies = [_decoded(body) for label, body in blocks if label.endswith(kind.encode())]
     require(
         bool(bodies) and all(bodies),
-        f"TLSConfig({name}={where}): expected PEM, -----BEGIN {kind}----- and so on",
+        f"expected PEM, -----BEGIN {kind}----- and so on",
+        **subject,
     )
     if kind == "PRIVATE KEY":
         require(
             all(map(_is_key, bodies)),
-            f"TLSConfig({name}={where}): not a private key, or one that is encrypted",
+            "not a private key, or one that is encrypted",
+            **subject,
         )
     if kind == "CERTIFICATE":
         import ssl  # takes 10 ms that those without TLS need not pay
@@ -94,7 +101,7 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(bodies))
         except (ssl.SSLError, ValueError) as exc:
-            raise ConfigError(f"TLSConfig({name}={where}): not a certificate: {exc}") from exc
+            raise ConfigError(f"not a certificate: {exc}", **subject) from exc
     return data
 
 
@@ -107,7 +114,7 @@ def _check_pair(cert: os.PathLike[str], key: os.PathLike[str]) -> None:
     except ssl.SSLError as exc:
         require(
             "MISMATCH" not in (exc.reason or ""),
-            f"TLSConfig: the key in {Path(key)} is not the one of the certificate in {Path(cert)}",
+            f"the key in {Path(key)} is not the one of the certificate in {Path(cert)}",
         )
     except OSError:  # gone since it was read
         pass

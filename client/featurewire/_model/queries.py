@@ -95,7 +95,7 @@ class Queries:
         for version in status.versions:
             if version.available:
                 return version.version
-        raise ModelNotFoundError(f"{self._origin}: no version is AVAILABLE; wait_until_ready()")
+        raise ModelNotFoundError(f"{self._origin}: no version is AVAILABLE", advice="wait")
 
     def manifest(
         self, version: int, deadline: float, *, once: bool = False
@@ -137,11 +137,11 @@ class Queries:
             try:
                 status = yield from self._look(deadline)
             except (ModelNotFoundError, DeadlineExceededError) as exc:
-                seen, cause = str(exc), exc
+                seen, cause = exc._problem, exc
             except FeaturewireError as exc:
                 if not is_transient(exc):
                     raise
-                seen, cause = str(exc), exc
+                seen, cause = exc._problem, exc
             else:
                 if status.available:
                     return status
@@ -151,7 +151,10 @@ class Queries:
             yield Sleep(min(POLL, max(0.0, deadline - time.monotonic())))
         if isinstance(cause, ServerUnavailableError):
             raise cause
-        raise DeadlineExceededError(f"{self._origin} is not ready in time: {seen}") from cause
+        raise DeadlineExceededError(
+            f"{self._origin} is not ready in time: {seen}",
+            advice="" if cause is None else cause._advice,
+        ) from cause
 
     def is_ready(self, deadline: float) -> Flow[bool]:
         """Whether a version (the one asked for, if any) is AVAILABLE on some server now."""

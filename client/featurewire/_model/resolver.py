@@ -142,7 +142,8 @@ class Resolver:
                 if not asked.done():
                     raise DeadlineExceededError(
                         f"{self._origin}: another call of this client asked for the signature, "
-                        "and had no answer in time; raise timeout=…"
+                        "and had no answer in time",
+                        advice="more time",
                     )
                 continue
             try:

@@ -202,8 +202,10 @@ class Channels:
 def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[str]) -> None:
     if config.token is not None and tls is None and not all(map(is_local, servers)):
         raise ConfigError(
-            "ChannelConfig(token=…) would travel in the clear to another machine: set "
-            "tls=TLSConfig(), or, where something below encrypts, pass it in metadata"
+            "the token would travel in the clear to another machine",
+            argument="token",
+            config="ChannelConfig",
+            advice="encrypt the token",
         )
 
 

@@ -19,11 +19,11 @@ from featurewire._errors import (
     ConfigError,
     FeaturewireError,
     ServerError,
-    from_rpc_error,
 )
 from featurewire._rpc.call import Attempt, Call, Job
 from featurewire._rpc.channel import check_token, proxy_variable
 from featurewire._rpc.exclusive import Quiet
+from featurewire._rpc.failures import from_rpc_error
 from featurewire._rpc.retry import RetryBudget, RetryPolicy
 from featurewire._rpc.rotation import Rotation
 from featurewire._rpc.stats import Latencies, Stats
@@ -136,7 +136,9 @@ class Connection:
                 token = token()
             except Exception as exc:
                 why = f"{type(exc).__name__}: {exc}"
-                raise ConfigError(f"ChannelConfig(token=…): the function failed: {why}") from exc
+                raise ConfigError(
+                    f"the function failed: {why}", argument="token", config="ChannelConfig"
+                ) from exc
             checked_token(token, "the function's token")
         return [*pairs, ("authorization", f"Bearer {token}")]
 

@@ -105,10 +105,10 @@ class RetryPolicy:
     def explain(self, call: Call, error: FeaturewireError, now: float) -> None:
         """Say in the error what was spent on the call."""
         told = is_transient(error) or call.failures > 1
-        if told and call.began is not None and error.args:
+        if told and call.began is not None:
             tries = "1 attempt" if call.failures == 1 else f"{call.failures} attempts"
             error.args = (
-                f"{error.args[0]} ({tries} in {now - call.began:.1f} s; {self._budget} left)",
+                f"{error._problem} ({tries} in {now - call.began:.1f} s; {self._budget} left)",
             )
 
     @staticmethod

@@ -15,12 +15,16 @@ def split_target(target: str) -> list[str]:
     gRPC's own lists (`ipv4:a,b`) know addresses only; here names resolve too, each by itself.
     """
     if not isinstance(target, str):
-        raise ConfigError(f"target: expected a str such as 'localhost:8500', not {target!r}")
+        raise ConfigError(
+            "expected a str such as 'localhost:8500'", argument="target", value=repr(target)
+        )
     for scheme in ("http://", "https://", "grpc://", "grpcs://"):
         if target.startswith(scheme):
             raise ConfigError(
-                f"target {target!r}: leave {scheme} out, a target is host:port; "
-                "TLS is switched on with tls=TLSConfig()"
+                f"leave {scheme} out, and name host:port",
+                argument="target",
+                value=repr(target),
+                advice="encrypt",
             )
     if _is_uri(target):
         return [target]
@@ -28,7 +32,7 @@ def split_target(target: str) -> list[str]:
     for server in servers:
         _check_server(server)
     if len(set(servers)) < len(servers):
-        raise ConfigError(f"target {target!r} names a server twice")
+        raise ConfigError("it names a server twice", argument="target", value=repr(target))
     return servers
 
 
@@ -43,8 +47,10 @@ def _check_server(server: str) -> None:
     host, _, port = server.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in server:
         raise ConfigError(
-            f"target {server!r}: expected host:port, such as 'localhost:8500', several with "
-            "commas between, or a gRPC target URI such as 'dns:///features.example:8500'"
+            "expected host:port, such as 'localhost:8500', several with commas between, or a gRPC "
+            "target URI such as 'dns:///features.example:8500'",
+            argument="target",
+            value=repr(server),
         )
 
 

@@ -275,8 +275,8 @@ class Reading:
             return
         for slot in [slot for slot, began in self._loading.items() if now > began + self._timeout]:
             self._start_reader()
-            late = "not read in time; raise timeout=…, or look at its disk"
-            self._loaded(slot, ImageError(f"{slot.key!r}: {late}", reason="unreadable"))
+            late = f"{slot.key!r}: not read in time"
+            self._loaded(slot, ImageError(late, reason="unreadable", advice="files"))
 
     def wake_at(self) -> float:
         """When to ask `give_up`."""

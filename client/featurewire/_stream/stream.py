@@ -422,7 +422,8 @@ class Stream:
             self._fail(error, slot.number)
             return
         reason = "too_large" if error.code == "RESOURCE_EXHAUSTED" else "rejected"
-        refused = ImageError(f"{reason}: the server refused it: {error}", reason=reason)
+        text = f"{reason}: the server refused it: {error._problem}"
+        refused = ImageError(text, reason=reason, advice=error._advice)
         refused.__cause__ = error
         self._fail_slot(slot, refused)
 

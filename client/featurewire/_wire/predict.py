@@ -126,7 +126,7 @@ class Codec:
             rows = self._read(reply, count)
             self._check(rows.version, rows.vectors.shape[1])
         except ResponseError as exc:
-            raise ResponseError(f"{self._origin}: {exc}") from exc
+            raise ResponseError(f"{self._origin}: {exc._problem}", advice=exc._advice) from exc
         return rows
 
     def _check(self, version: int, dimension: int) -> None:

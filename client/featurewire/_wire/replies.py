@@ -105,9 +105,9 @@ def read_predict_reply(
     message = parsed(reply)
     for name in [output, status] if filtered and status is not None else [output]:
         if name not in message.outputs:
-            advice = "; name the vector's output with output=…" if name == output else ""
             raise ResponseError(
-                f"the reply has no output {name!r}, only {sorted(message.outputs)}{advice}"
+                f"the reply has no output {name!r}, only {sorted(message.outputs)}",
+                advice="output" if name == output else "",
             )
     vectors = _floats(output, message.outputs[output], count, reply)
     reasons: dict[int, str] = {}

@@ -172,8 +172,9 @@ def choose_names(
     found = metadata.signatures.get(signature)
     if found is None:
         raise ConfigError(
-            f"version {metadata.version} of {metadata.model!r} has no signature {signature!r}; "
-            f"name one of {sorted(metadata.signatures)} with signature=…"
+            f"version {metadata.version} of {metadata.model!r} has no signature {signature!r}, "
+            f"only {sorted(metadata.signatures)}",
+            advice="which signature",
         )
     strings = [name for name, spec in found.inputs.items() if spec.dtype == "DT_STRING"]
     floats = [
@@ -218,8 +219,12 @@ def _choice(
         return usual
     if len(fitting) == 1:
         return fitting[0]
-    problem = f"several {kind}s fit, name one with {kind}=…" if fitting else f"no {kind} of {what}"
-    raise ConfigError(f"signature {signature!r}: {problem}; it has {listed}")
+    if fitting:
+        raise ConfigError(
+            f"signature {signature!r}: several {kind}s fit; it has {listed}",
+            advice=f"which {kind}",
+        )
+    raise ConfigError(f"signature {signature!r}: no {kind} of {what}; it has {listed}")
 
 
 def _spec(info: Any) -> TensorSpec:

@@ -94,5 +94,7 @@ def token_of(args: argparse.Namespace) -> str | None:
         text: str = args.token_file.read_text()
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or exc
-        raise ConfigError(f"--token-file {args.token_file}: {reason}") from exc
+        raise ConfigError(
+            f"{reason}", argument="token", value=str(args.token_file), config="ChannelConfig"
+        ) from exc
     return text.strip()

@@ -1,67 +1,85 @@
-"""The library's errors in the words of the command line.
+"""The library's errors in the words of a command line.
 
-The library advises its callers in the names of its own arguments (`raise timeout=…`); who types a
-command has options.
+The library names its own arguments in what it advises (`raise timeout=…`). A command has options.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Container
 
-_OPTIONS = {
-    "target": "--server",
-    "model": "--model",
-    "version": "--version",
-    "label": "--label",
-    "timeout": "--timeout",
-    "signature": "--signature",
-    "input": "--input-name",
-    "output": "--output-name",
-    "tls": "--tls",
-    "ca": "--tls-ca",
-    "cert": "--tls-cert",
-    "key": "--tls-key",
-    "server_name": "--tls-server-name",
-    "token": "--token-file",
-    "patience": "--patience",
-    "vector_space": "--vector-space",
+from featurewire._advice import ADVICE
+from featurewire._errors import ConfigError, FeaturewireError
+from featurewire.plugin.environment import option, variable
+
+__all__ = ["in_options"]
+
+OPTIONS = {
+    "target": "server",
+    "model": "model",
+    "version": "version",
+    "label": "label",
+    "timeout": "timeout",
+    "vector_space": "vector_space",
+    "signature": "signature",
+    "input": "input_name",
+    "output": "output_name",
+    "tls": "tls",
+    "ca": "tls_ca",
+    "cert": "tls_cert",
+    "key": "tls_key",
+    "server_name": "tls_server_name",
+    "token": "token_file",
+    "patience": "patience",
 }
+"""Arguments of the library, and the options for them as `argparse` calls them."""
 
-_PHRASES = [
-    ("lower StreamConfig(bytes_per_request=…) or raise", "raise"),
-    (" (StreamConfig(bytes_per_request=…))", ""),
-    ("ChannelConfig(token=…) would travel", "the token in --token-file would travel"),
-    (
-        "set tls=TLSConfig(), or, where something below encrypts, pass it in metadata",
-        "add --tls or --tls-ca FILE",
-    ),
-    ("ChannelConfig(token=…, metadata=…)", "--token-file"),
-    ("that metadata() lists with", "that the model has with"),
-    (": wait_until_ready()", ": wait for it with --wait SECONDS"),
-    ("wait_until_ready()", "--wait SECONDS"),
-    ("tls=TLSConfig()", "--tls"),
-    ("TLSConfig(…)", "the --tls options"),
-]
+ADVICE_IN_OPTIONS = {
+    "size": "raise the limit on the side that the text names",
+    "TLS": "the TLS handshake failed; check --tls-ca, --tls-cert, --tls-key and --tls-server-name, "
+    "and whether that port speaks TLS",
+    "cut off by TLS": "the server hung up during the TLS handshake or right after it; if it asks "
+    "for a client's certificate, set --tls-cert and --tls-key",
+    "perhaps TLS": "the server hung up at once; if that port speaks TLS, add --tls or --tls-ca "
+    "FILE",
+    "host name": "TLS: the server's certificate is for another host name; name the one that it is "
+    "for with --tls-server-name",
+    "address or TLS": "check the address and that the server runs; if it does, a TLS handshake may "
+    "have failed at another address of that name: check --tls-ca, --tls-cert, --tls-key and "
+    "--tls-server-name",
+    "channel": "check the address",
+    "time": "raise --timeout or send fewer images",
+    "silent": "nothing has ever answered there; check the address, or raise --timeout",
+    "model": "check --model, --version and --label; a model that is still loading answers once it "
+    "is AVAILABLE: wait for it with --wait SECONDS",
+    "label": "the server's config gives no version this label; check --label",
+    "signature": "name one of the signatures that the model has with --signature",
+    "token": "check --token-file and the --tls options",
+    "rights": "check --token-file",
+    "which signature": "name one of them with --signature",
+    "which input": "name one with --input-name",
+    "which output": "name one with --output-name",
+    "output": "name the vector's output with --output-name",
+    "wait": "wait for it with --wait SECONDS",
+    "more time": "raise --timeout",
+    "files": "raise --timeout, or look at the disk",
+    "encrypt": "TLS is switched on with --tls",
+    "encrypt the token": "add --tls or --tls-ca FILE",
+}
+"""By key of `ADVICE`, where that names an argument."""
 
-_CONFIGS = re.compile(r"\b(?:TLS|Channel|Stream)Config\(((?:\w+=…(?:, )?)+)\)")
-_PEM = re.compile(r"^TLSConfig\(([a-z_]+|\{\})=")
-_KEYWORD = re.compile(r"\b([a-z_]+)=…")
-_SUBJECT = re.compile(r"^(?:TLSConfig: )?(?:([a-z_]+)=|(target) )(?=['\"\d-])")
 
+def in_options(error: Exception, taken: Container[str] = ()) -> str:
+    """The error's text with options in the place of arguments.
 
-def in_options(error: Exception | str) -> str:
-    """The text of one of the library's errors, with options in the place of arguments."""
-    text = str(error)
-    for ours, theirs in _PHRASES:
-        text = text.replace(ours, theirs)
-    if (pem := _PEM.match(text)) and "): " in text:
-        text = f"{_OPTIONS.get(pem[1], pem[1])} {text[pem.end() :].replace('): ', ': ', 1)}"
-    text = _CONFIGS.sub(lambda match: match[1], text)
-    text = _KEYWORD.sub(lambda match: _OPTIONS.get(match[1], match[0]), text)
-    text = _SUBJECT.sub(_subject, text)
-    return text.removeprefix("TLSConfig: ")
-
-
-def _subject(match: re.Match[str]) -> str:
-    name = match[1] or match[2]
-    return f"{_OPTIONS[name]} " if name in _OPTIONS else match[0]
+    `taken`: the options whose variables gave their values; they are named by these.
+    """
+    if not isinstance(error, FeaturewireError):
+        return str(error)
+    subject = error._subject
+    if isinstance(error, ConfigError) and error._argument in OPTIONS:
+        name = OPTIONS[error._argument]
+        value = "" if error._value == "…" else f" {error._value}"
+        subject = f"{variable(name) if name in taken else option(name)}{value}: "
+    key = error._advice
+    advice = f"; {ADVICE_IN_OPTIONS.get(key) or ADVICE[key]}" if key else ""
+    return f"{subject}{error._problem}{advice}"
