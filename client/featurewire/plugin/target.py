@@ -1,4 +1,4 @@
-"""What a target such as `a:8500,b:8500` names. Imports gRPC."""
+"""What a target such as `a:8500,b:8500` names."""
 
 from __future__ import annotations
 
