@@ -88,6 +88,20 @@ def test_a_reply_is_read_as_the_generated_class_wrote_it(count, dimension, conte
     assert set(rows.reasons) == {row for row, code in enumerate(codes) if code}
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_vector_that_is_not_finite_is_no_vector(value):
+    vectors = np.ones((3, 5), "<f4")
+    vectors[1, 4] = value
+    reply = reply_of(vectors, [0, 0, 0], content=True).SerializeToString()
+    assert read_predict_reply(reply, **TENSORS, count=3).reasons == {1: "not_finite"}
+
+
+def test_the_largest_numbers_are_finite():
+    vectors = np.full((2, 5), np.finfo("<f4").max)
+    reply = reply_of(vectors, [0, 0], content=True).SerializeToString()
+    assert read_predict_reply(reply, **TENSORS, count=2).reasons == {}
+
+
 def test_floats_that_are_not_packed_are_read_too():
     vectors = np.arange(6, dtype="<f4").reshape(2, 3)
     reply = reply_of(vectors, [0, 0], content=False)

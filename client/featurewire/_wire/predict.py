@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from featurewire._errors import ResponseError
 from featurewire._images import Buffer
 from featurewire._tfs import model_pb2, predict_pb2, types_pb2
-from featurewire._wire.replies import ReplyReader, Rows
+from featurewire._wire.replies import Rows, read_predict_reply
 
 __all__ = ["PREDICT", "Codec", "Names", "model_spec"]
 
@@ -92,7 +92,6 @@ class Codec:
         self.names = names
         self.versions = versions
         self._origin = origin
-        self._read = ReplyReader(names.output, names.status, filtered=names.filtered)
         self.pinned = spec.version.value if spec.HasField("version") else None
         self._dimensions = {} if dimensions is None else dimensions
         """By version and signature, of all replies so far."""
@@ -123,7 +122,13 @@ class Codec:
     def read(self, reply: bytes, count: int) -> Rows:
         """The rows of a reply to `count` images. Raises `ResponseError` for what does not fit."""
         try:
-            rows = self._read(reply, count)
+            rows = read_predict_reply(
+                reply,
+                count,
+                output=self.names.output,
+                status=self.names.status,
+                filtered=self.names.filtered,
+            )
             self._check(rows.version, rows.vectors.shape[1])
         except ResponseError as exc:
             raise ResponseError(f"{self._origin}: {exc._problem}", advice=exc._advice) from exc
