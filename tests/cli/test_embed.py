@@ -533,6 +533,6 @@ def test_a_file_that_never_gives_its_bytes_ends_with_the_timeout(
     told = capsys.readouterr().err.splitlines()
     assert status == 1
     assert told[0] == (
-        "featurewire embed: photos/a/02.jpg: not read in time; raise --timeout, or look at its disk"
+        "featurewire embed: photos/a/02.jpg: not read in time; raise --timeout, or look at the disk"
     )
     assert "5 rows" in told[1]
