@@ -17,7 +17,7 @@ WORKERS := -n 2 --dist worksteal --max-worker-restart 0
 PYTEST := $(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: demo search test test-all test-samples test-protocols test-pythons environments \
-        test-stack tools lint fix prose coverage protos check-protos lock metadata dist test-dist bench clean help
+        test-stack tools lint fix prose coverage protos check-protos lock metadata dist test-dist test-aarch64 bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -96,6 +96,9 @@ dist: .venv-release/.installed ## wheels and source distributions, in dist/
 
 test-dist: dist ## install what is in dist/ into empty environments, and use it
 	@scripts/test_dist.sh 3.11 $(PYTHONS)
+
+test-aarch64: dist ## run the client's wheel on emulated aarch64, with Debian's packages
+	@scripts/test_aarch64.sh
 
 bench: .venv-bench/.installed ## measure speed, compared with limits and peers (PARTS=, QUICK=1)
 	@.venv-bench/bin/python -m bench $(PARTS) $(if $(QUICK),--quick)

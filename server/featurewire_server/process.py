@@ -56,10 +56,11 @@ def main(argv: Sequence[str]) -> int:
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     signal.set_wakeup_fd(waker.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # `nohup` has SIGHUP ignored: the server outlives its terminal.
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    # `nohup` has SIGHUP ignored: the server outlives its terminal. Windows does not have it.
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: stop.set())
     try:
         server = Server(flags, stop)
     except (StartError, ServingError) as error:

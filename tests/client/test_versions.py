@@ -16,7 +16,7 @@ SMOKE = Path(__file__).with_name("smoke.py")
 def declared() -> dict[str, str]:
     text = (ROOT / "client" / "pyproject.toml").read_text()
     block = re.search(r"^dependencies = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)[1]
-    return dict(re.findall(r'"([a-z]+)>=([\d.]+)"', block))
+    return dict(re.findall(r'"([a-z]+)>=([\d.]+)[,"]', block))
 
 
 def run_smoke(python: Path) -> dict[str, str]:

@@ -464,6 +464,24 @@ def slow_model(base: Path) -> Path:
     return base
 
 
+def test_it_serves_without_uvloop(tiny_model: Path, tmp_path: Path) -> None:
+    """As on Windows, which has no wheel of it."""
+    (tmp_path / "uvloop.py").write_text("raise ImportError('no uvloop here')\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    flags = ("--model_name=tiny", f"--model_base_path={tiny_model}")
+    server = ServerProcess(
+        *flags, log=tmp_path / "log", environment=environment, new_interpreter=True
+    )
+    server.start()
+    try:
+        with featurewire.Client(server.target, model="tiny") as client:
+            embedding = client.embed(JPEG)
+            expected = expected_vector(JPEG, version=embedding.version)
+            assert embedding.vector.tolist() == expected.tolist()
+    finally:
+        assert server.stop() == 0
+
+
 def test_version_is_printed() -> None:
     ended = run("--version")
     assert ended.returncode == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,10 +146,10 @@ def _not_ours(path: Path) -> OutputError:
 
 def lock(descriptor: int, path: Path) -> None:
     """Refuse a file that another process is writing; a killed one's lock is gone with it."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
+    if sys.platform == "win32":  # has no locks of this kind
         return
+    import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

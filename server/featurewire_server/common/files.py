@@ -7,7 +7,7 @@ So connections must not take the last descriptors.
 from __future__ import annotations
 
 import os
-import resource
+import sys
 
 SPARE_FILES = 32
 """Descriptors left for everything but connections: random numbers, configs, versions that load."""
@@ -16,13 +16,20 @@ REST_CONNECTIONS = 1100
 MAX_CONNECTIONS = (1 << 31) - 2
 MIN_CONNECTIONS = 4
 """Connections that are allowed even where the limit leaves less room."""
+DARWIN_OPEN_MAX = 10240
+"""macOS refuses a soft limit without bound (setrlimit(2), section COMPATIBILITY)."""
 
 
 def raise_limit() -> None:
     """Let this process open as many files as the system allows."""
+    if sys.platform == "win32":  # has no such limit
+        return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wanted = min(hard, DARWIN_OPEN_MAX) if sys.platform == "darwin" else hard
+    if soft != wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def connections_that_fit(*, rest: bool) -> int:
@@ -30,6 +37,10 @@ def connections_that_fit(*, rest: bool) -> int:
 
     `rest`: leave room for the connections of REST, up to half of what there is.
     """
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    import resource
+
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS

@@ -13,8 +13,6 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
-import uvloop
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -32,11 +30,11 @@ JSON = 512
 
 @functools.cache
 def event_loop() -> asyncio.AbstractEventLoop:
-    """The loop, uvloop's, on which calls cost less; it runs as long as the process.
+    """The loop, which runs as long as the process.
 
     One for all servers of the process: `grpc.aio` wakes every loop that it knows for every event.
     """
-    loop = uvloop.new_event_loop()
+    loop = _new_loop()
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="worker")
     all_started = threading.Barrier(WORKERS)
     for _ in range(WORKERS):
@@ -44,6 +42,15 @@ def event_loop() -> asyncio.AbstractEventLoop:
     loop.set_default_executor(workers)
     threading.Thread(target=loop.run_forever, name="event-loop", daemon=True).start()
     return loop
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, on which calls cost less, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:  # it has no wheel for Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -8,6 +8,7 @@ name for is called ``featurewire_server_…``.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -261,6 +262,9 @@ class Metrics:
 
 
 def _resident_bytes() -> float:
+    """NaN where the system is not Linux."""
+    if sys.platform == "win32":
+        return float("nan")
     try:
         with open("/proc/self/statm") as file:
             return float(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))

@@ -82,7 +82,8 @@ def _end_with_the_parent() -> None:
 
 
 def _main() -> None:
-    os.nice(NICE)
+    if sys.platform != "win32":
+        os.nice(NICE)
     task = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
