@@ -17,7 +17,7 @@ WORKERS := -n 2 --dist worksteal --max-worker-restart 0
 PYTEST := $(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: demo search test test-all test-samples test-protocols test-pythons environments \
-        test-stack tools lint fix prose coverage protos check-protos lock metadata dist test-dist test-aarch64 bench clean help
+        test-stack tools lint fix prose coverage protos check-protos lock metadata dist sbom test-dist test-aarch64 bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -93,6 +93,9 @@ metadata: ## write version, authors, links and licence into the distributions, f
 
 dist: .venv-release/.installed ## wheels and source distributions, in dist/
 	@scripts/dist.sh .venv-release/bin/python
+
+sbom: .venv-release/.installed ## a bill of materials of each image's Python packages, in dist/
+	@scripts/sbom.sh .venv-release/bin
 
 test-dist: dist ## install what is in dist/ into empty environments, and use it
 	@scripts/test_dist.sh 3.11 $(PYTHONS)

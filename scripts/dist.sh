@@ -9,7 +9,7 @@ SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 315532800)
 export SOURCE_DATE_EPOCH
 umask 022
 mkdir -p "$folder"
-rm -f "$folder"/featurewire*
+rm -f "$folder"/*.whl "$folder"/*.tar.gz
 for each in client exporter rollout server; do
     "$python" -m build --no-isolation --outdir "$folder" "$each" >"$folder/build.log" 2>&1 ||
         { cat "$folder/build.log" >&2; exit 1; }

@@ -12,9 +12,9 @@ rm -rf "$work"
 mkdir -p "$work"
 
 scripts/dist.sh "$tools/python" "$work/again"
-diff <(cd dist && sha256sum featurewire*) <(cd "$work/again" && sha256sum featurewire*)
+diff <(cd dist && sha256sum *.whl *.tar.gz) <(cd "$work/again" && sha256sum *.whl *.tar.gz)
 echo "test-dist: two builds are the same bytes"
-"$tools/twine" --no-color check --strict dist/* | sed 's/^/test-dist: /'
+"$tools/twine" --no-color check --strict dist/*.whl dist/*.tar.gz | sed 's/^/test-dist: /'
 
 free_port() { "$tools/python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
