@@ -131,7 +131,7 @@ def test_every_image_yields_one_result_through_the_servers_death(connect, own_se
         stream=StreamConfig(images_per_request=4, patience=100),
         retry=RetryConfig(max_backoff=0.5),
     )
-    results = client.stream(image(number) for number in range(6000))
+    results = client.stream(image(number) for number in range(3000))
     first = [next(results) for _ in range(300)]
     own_server.kill()
     restart = threading.Thread(target=own_server.start)
@@ -141,7 +141,7 @@ def test_every_image_yields_one_result_through_the_servers_death(connect, own_se
         assert np.array_equal(result.unwrap().vector, expected_vector(image(result.key), version=2))
         keys.append(result.key)
     restart.join(READY)
-    assert keys == list(range(6000))
+    assert keys == list(range(3000))
     assert client.stats().retries > 0
 
 

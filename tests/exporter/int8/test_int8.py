@@ -69,6 +69,7 @@ def test_recall_alone_can_fail_it():
     assert not measure(vectors(0), vectors(2.0)).passes(config)
 
 
+@pytest.mark.slow
 def test_the_version_holds_the_network_and_says_what_was_measured(version, capsys):
     about = json.loads((version / "assets.extra" / "featurewire.json").read_text())
     int8 = about["int8"]

@@ -22,6 +22,11 @@ OK, EMPTY, UNSUPPORTED, TOO_LARGE, CORRUPT = range(5)
 
 # Building a graph takes a second or two, so tests share these settings if possible.
 CONFIG = PreprocessConfig(height=48, width=64)
+JUST_ENOUGH = PreprocessConfig(
+    height=48, width=64, max_pixels=200 * 150, max_image_bytes=200_000, webp=True
+)
+"""Allows `photo(200, 150)` in every format, and nothing larger."""
+AS_STORED = PreprocessConfig(height=48, width=64, antialias=False, exif_orientation=False)
 WEBP_CONFIG = PreprocessConfig(height=61, width=97, max_pixels=1 << 22, webp=True)
 
 Result = tuple[np.ndarray, np.ndarray]

@@ -7,10 +7,10 @@ import resource
 import numpy as np
 import pytest
 
-from featurewire_exporter.preprocess import PreprocessConfig
 from tests.exporter.preprocess.images import (
     CONFIG,
     CORRUPT,
+    JUST_ENOUGH,
     OK,
     TOO_LARGE,
     bmp_claiming,
@@ -66,17 +66,17 @@ def test_a_bmp_from_top_to_bottom_is_measured_by_its_absolute_height() -> None:
 
 
 def test_limits_are_inclusive() -> None:
-    config = PreprocessConfig(height=48, width=64, max_pixels=2001, max_image_bytes=9000)
+    limit = JUST_ENOUGH.max_image_bytes
     kinds = ("JPEG", "PNG", "GIF", "BMP")
-    batch = [encode(photo(69, 29), kind) for kind in kinds]
+    batch = [encode(photo(200, 150), kind) for kind in kinds]
     # Trailing bytes are not part of the image, but they count because they are sent.
-    padded = [image.ljust(9000, b"\0") for image in batch]
-    assert served(config)(batch + padded)[1].tolist() == [OK] * 8
-    larger = [encode(photo(1001, 2), kind) for kind in kinds]
-    assert max(len(image) for image in larger) < 9000
-    assert served(config)(larger)[1].tolist() == [TOO_LARGE] * 4
+    padded = [image.ljust(limit, b"\0") for image in batch]
+    assert served(JUST_ENOUGH)(batch + padded)[1].tolist() == [OK] * 8
+    larger = [encode(photo(4286, 7), kind) for kind in kinds]
+    assert max(len(image) for image in larger) < limit
+    assert served(JUST_ENOUGH)(larger)[1].tolist() == [TOO_LARGE] * 4
     longer = [image + b"\0" for image in padded]
-    assert served(config)(longer)[1].tolist() == [TOO_LARGE] * 4
+    assert served(JUST_ENOUGH)(longer)[1].tolist() == [TOO_LARGE] * 4
 
 
 def test_the_thumbnail_inside_a_jpeg_is_not_what_is_measured() -> None:

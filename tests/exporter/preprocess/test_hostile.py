@@ -15,7 +15,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from featurewire_exporter.preprocess import PreprocessConfig
 from tests.exporter.preprocess.hostile_headers import FRAMES, TABLES, frame, scan
 from tests.exporter.preprocess.hostile_images import (
     ANCILLARY,
@@ -30,6 +29,7 @@ from tests.exporter.preprocess.hostile_images import (
 from tests.exporter.preprocess.images import (
     CONFIG,
     CORRUPT,
+    JUST_ENOUGH,
     OK,
     TOO_LARGE,
     encode,
@@ -40,8 +40,6 @@ from tests.exporter.preprocess.images import (
 
 ROOT = Path(__file__).resolve().parents[3]
 PHOTO = photo(200, 150)
-JUST_ENOUGH = PreprocessConfig(height=48, width=64, max_pixels=200 * 150, webp=True)
-"""Allows `PHOTO` and nothing larger."""
 
 
 @pytest.mark.slow

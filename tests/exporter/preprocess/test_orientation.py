@@ -9,6 +9,7 @@ import pytest
 
 from featurewire_exporter.preprocess import PreprocessConfig
 from tests.exporter.preprocess.images import (
+    AS_STORED,
     CONFIG,
     OK,
     TIFF_TYPES,
@@ -84,9 +85,8 @@ def test_turned_with_a_crop_and_other_resize_methods(method: str) -> None:
 
 
 def test_switched_off_the_stored_picture_is_seen() -> None:
-    config = PreprocessConfig(height=48, width=64, exif_orientation=False)
     stored = encode(stored_as(PHOTO, 6))
-    rows = pixels(stored, with_exif(stored, exif(6)), config=config)
+    rows = pixels(stored, with_exif(stored, exif(6)), config=AS_STORED)
     np.testing.assert_array_equal(rows[0], rows[1])
     turned = pixels(stored, with_exif(stored, exif(6)))
     assert np.abs(turned[0] - turned[1]).mean() > 0.05

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from featurewire_exporter.preprocess import RESIZE_METHODS, PreprocessConfig
-from tests.exporter.preprocess.images import CONFIG, encode, photo, resized, served
+from tests.exporter.preprocess.images import AS_STORED, CONFIG, encode, photo, resized, served
 
 METHODS = [
     method if method in ("bilinear", "bicubic") else pytest.param(method, marks=pytest.mark.slow)
@@ -33,7 +34,7 @@ SIZES = [(97, 61), (61, 97), (30, 20), (64, 48), (640, 7), (1, 1), (300, 300)]
     ],
 )
 def test_equal_to_tensorflows_own_resize(method: str, antialias: bool) -> None:
-    config = PreprocessConfig(height=48, width=64, resize_method=method, antialias=antialias)
+    config = replace(CONFIG if antialias else AS_STORED, resize_method=method)
     pictures = [photo(*size) for size in SIZES]
     images, status = served(config)([encode(picture, "PNG") for picture in pictures])
     assert not status.any()
@@ -84,9 +85,8 @@ def test_a_scaled_jpeg_is_cropped_where_a_full_one_would_be() -> None:
 
 
 def test_without_antialias_a_large_jpeg_is_plain_tensorflow() -> None:
-    config = PreprocessConfig(height=48, width=64, antialias=False)
     file = encode(photo(1101, 777))
-    images, _ = served(config)([file])
+    images, _ = served(AS_STORED)([file])
     floats = tf.image.convert_image_dtype(tf.io.decode_image(file, channels=3), tf.float32)
     np.testing.assert_allclose(images[0], tf.image.resize(floats, [48, 64]), atol=1e-5)
 

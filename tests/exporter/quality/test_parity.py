@@ -193,13 +193,8 @@ def _write_rescaling_module(directory) -> str:
     return _write_module(directory, build)
 
 
-@pytest.mark.parametrize(
-    ("options", "warned"),
-    [
-        ([], True),
-        pytest.param(["--input-range", "0,255"], False, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "warned"), [([], True), (["--input-range", "0,255"], False)])
 def test_pixels_of_the_wrong_range_are_warned_of(tmp_path, capsys, options, warned):
     module = _write_rescaling_module(tmp_path / "module")
     assert export([module, str(tmp_path / "m"), *options]) == 0

@@ -9,7 +9,6 @@ import lzma
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import time
 import zlib
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -26,6 +26,7 @@ from featurewire_exporter.progress import Progress
 from featurewire_exporter.source import fetch as sources
 from featurewire_exporter.source import hub as hub_source
 from tests.exporter.source.hub_server import archive_of, archive_with, running_hub
+from tests.support import warm
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +136,10 @@ FETCH = """if True:
 
 
 @contextmanager
-def fetching(handle: str, tmp_path: Path, cache: Path) -> Iterator[subprocess.Popen]:
+def fetching(handle: str, tmp_path: Path, cache: Path) -> Iterator[Any]:
     """Another process in the middle of a download."""
-    argv = [sys.executable, "-c", FETCH, handle, str(tmp_path)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+    argv = ["-c", FETCH, handle, str(tmp_path)]
+    with warm.start(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
             wait_until(lambda: any(each.is_dir() for each in cache.glob("*")))
             yield process

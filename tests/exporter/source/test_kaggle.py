@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.support import warm
 
 HANDLE = "http://tfhub.dev/google/some/feature_vector/1"
 PAGE = "http://www.kaggle.com/models/google/some/tensorFlow1/feature-vector/2"
@@ -86,8 +87,8 @@ def fetched(proxy: str, tmp_path: Path, handle: str, *blocked: str) -> subproces
         "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
         "TFHUB_CACHE_DIR": str(tmp_path / "cache"),
     }
-    argv = [sys.executable, "-c", FETCH, str(tmp_path / "scratch"), handle, *blocked]
-    return subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=120)
+    argv = ["-c", FETCH, str(tmp_path / "scratch"), handle, *blocked]
+    return warm.run(argv, capture_output=True, text=True, env=environment, timeout=120)
 
 
 @pytest.mark.parametrize("handle", [HANDLE, PAGE])

@@ -61,7 +61,7 @@ def stack(running: Stack) -> Iterator[Stack]:
 def load(stack: Stack, *, retry: RetryConfig = RetryConfig(max_attempts=1)) -> Iterator[Callers]:  # noqa: B008
     """Load during which no call may fail, and no vector may be wrong or of an unloaded version."""
     callers = Callers(
-        stack.target, model="tiny", images=IMAGES, retry=retry, pause=0.03, timeout=60.0
+        stack.target, model="tiny", images=IMAGES, retry=retry, pause=0.05, timeout=60.0
     )
     servers = [server.target for server in stack.servers]
     with Onlooker(servers, model="tiny") as onlooker:
