@@ -59,6 +59,8 @@ _DATATYPES = [
         ("BYTES", types_pb2.DT_STRING, "bytes_contents"),
     )
 ]
+_PACKED_TAGS = {"fp32_contents": 0x32, "fp64_contents": 0x3A}
+"""Fields whose packed wire form is the array itself, by their one-byte tag."""
 BY_NAME = {each.name: each for each in _DATATYPES}
 _BY_NUMBER = {each.kind.number: each for each in _DATATYPES}
 
@@ -219,11 +221,18 @@ def encode(
             name=name, datatype=datatype_of(kind.number), shape=array.shape
         )
         if typed:
-            items = tensors.texts(array) if kind.dtype == object else array.ravel().tolist()
-            getattr(output.contents, fields[name].field).extend(items)  # type: ignore[union-attr]
+            _fill(output.contents, fields[name].field, array)  # type: ignore[union-attr]
         else:
             response.raw_output_contents.append(raw_of(array))
     return response
+
+
+def _fill(contents: InferTensorContents, field: str, array: np.ndarray) -> None:
+    if field in _PACKED_TAGS:
+        contents.MergeFromString(tensors.packed(_PACKED_TAGS[field], array))
+    else:
+        items = tensors.texts(array) if array.dtype == object else array.ravel().tolist()
+        getattr(contents, field).extend(items)
 
 
 def output_names(request: ModelInferRequest, values: Mapping[str, np.ndarray]) -> Sequence[str]:

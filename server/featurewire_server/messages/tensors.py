@@ -265,14 +265,18 @@ def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
     if content:
         proto.tensor_content = array.tobytes()
     elif kind.field in _RAW_TAGS:
-        data = array.tobytes()
-        if data:
-            proto.MergeFromString(bytes([_RAW_TAGS[kind.field]]) + _varint(len(data)) + data)
+        proto.MergeFromString(packed(_RAW_TAGS[kind.field], array))
     elif kind.field == "half_val":
         proto.half_val.extend(array.view(np.uint16).ravel().tolist())
     else:
         getattr(proto, kind.field).extend(array.ravel().tolist())
     return proto
+
+
+def packed(tag: int, array: np.ndarray) -> bytes:
+    """The wire form of a packed field with `tag`: far quicker than a field filled item by item."""
+    data = array.tobytes()
+    return bytes([tag]) + _varint(len(data)) + data if data else b""
 
 
 def _varint(value: int) -> bytes:
