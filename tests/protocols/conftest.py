@@ -6,12 +6,16 @@ The clients run in an environment of their own (`make test-protocols`), the serv
 from __future__ import annotations
 
 import base64
+import io
 import json
+import struct
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from tests.support.process import ServerProcess, free_port
@@ -40,15 +44,16 @@ class Server:
         self.grpc = process.target
         self.rest = f"127.0.0.1:{rest_port}"
 
-    def predict(self, images: list[bytes]) -> np.ndarray:
-        """Vectors of TensorFlow Serving's own API: float32 [N, 192]."""
+    def predict(self, images: list[bytes]) -> tuple[np.ndarray, list[int]]:
+        """Vectors of TensorFlow Serving's own API, float32 [N, 192], and each image's status."""
         rows = [{"b64": base64.b64encode(image).decode()} for image in images]
         request = urllib.request.Request(
             f"http://{self.rest}/v1/models/small:predict", json.dumps({"instances": rows}).encode()
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             found = json.loads(answer.read())["predictions"]
-        return np.array([row["features"] for row in found], np.float32)
+        vectors = np.array([row["features"] for row in found], np.float32)
+        return vectors, [row["status"] for row in found]
 
 
 @pytest.fixture(scope="session")
@@ -81,4 +86,18 @@ def images(photos: list[Path]) -> list[bytes]:
 @pytest.fixture(scope="session")
 def wanted(server: Server, images: list[bytes]) -> bytes:
     """The vectors of the two photos, as Predict returns them."""
-    return server.predict(images).tobytes()
+    vectors, _ = server.predict(images)
+    return vectors.tobytes()
+
+
+@pytest.fixture(scope="session")
+def odd_images(images: list[bytes]) -> list[bytes]:
+    """An animation, a picture that claims 3.6 gigapixels, and files that break off or are text."""
+    frames = [PIL.Image.new("RGB", (40, 30), colour) for colour in ("red", "green", "blue")]
+    animation, picture = io.BytesIO(), io.BytesIO()
+    frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
+    frames[0].save(picture, "PNG")
+    header = bytearray(picture.getvalue())
+    header[16:24] = struct.pack(">II", 60_000, 60_000)
+    header[29:33] = struct.pack(">I", zlib.crc32(header[12:29]))
+    return [animation.getvalue(), bytes(header), images[0][:5000], b"text", b""]

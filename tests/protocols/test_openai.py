@@ -52,6 +52,19 @@ def test_other_forms_go_in_the_extra_body(client, images, wanted):
     assert vectors_of(answer) == wanted[: 192 * 4]
 
 
+def test_odd_images_are_named_one_by_one(client, odd_images):
+    with pytest.raises(openai.UnprocessableEntityError) as bad:
+        client.embeddings.create(model="small", input=[data_uri(image) for image in odd_images])
+    assert [(each["index"], each["status"]) for each in bad.value.body["images"]] == [
+        (1, "too_large"),
+        (2, "corrupt"),
+        (3, "unsupported"),
+        (4, "empty"),
+    ]
+    answer = client.embeddings.create(model="small", input=data_uri(odd_images[0]))
+    assert len(answer.data[0].embedding) == 192
+
+
 def test_errors_are_the_packages_own(client, images):
     with pytest.raises(openai.NotFoundError) as unknown:
         client.embeddings.create(model="other", input=data_uri(images[0]))

@@ -96,6 +96,14 @@ def test_a_bad_image_costs_only_itself(client, images):
     assert np.isnan(answer.as_numpy("features")[1]).all()
 
 
+def test_odd_images_have_the_status_of_predict(client, server, odd_images):
+    vectors, status = server.predict(odd_images)
+    assert status == [0, 3, 4, 2, 1]
+    answer = client.infer("small", [client.tensor(odd_images)])
+    assert answer.as_numpy("status").tolist() == status
+    assert answer.as_numpy("features")[0].tobytes() == vectors[0].tobytes()
+
+
 def test_errors_are_the_clients_own(client, images):
     with pytest.raises(InferenceServerException, match="Servable not found"):
         client.infer("other", [client.tensor(images)])
