@@ -30,7 +30,7 @@ def test_the_first_batch_of_a_size_is_not_counted() -> None:
     assert estimate.expected(4) == 1.0
 
 
-def test_other_sizes_are_in_the_middle_of_what_is_possible() -> None:
+def test_other_sizes_are_bounded() -> None:
     estimate = measured({2: 1.0, 8: 2.5})
     expected = [estimate.expected(rows) for rows in (1, 2, 4, 8, 16)]
     assert expected == pytest.approx([(0.5 + 1) / 2, 1.0, (1.25 + 2) / 2, 2.5, (2.5 + 5) / 2])

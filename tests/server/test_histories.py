@@ -128,10 +128,11 @@ class History:
         machine, pick = self.machine, self.random
         longest = (1 + NOISE) * max(self.alone(queue, max(self.rows)) for queue in self.queues)
         needed_batches = SETTLES_BATCHES * len(self.queues)
-        settled_at = machine.now + max(SETTLES_SECONDS, needed_batches * longest)
+        settles = max(SETTLES_SECONDS, needed_batches * longest)
+        settled_at = machine.now + settles
         batches = len(machine.batches)
         expected: list[Task] = []
-        while len(expected) < 4:
+        while len(expected) < 3:
             queue, rows = pick.choice(self.queues), pick.choice((1, *self.rows))
             turns = machine.waiting * longest * (len(self.queues) - 1)  # of those who come later
             needs = (1 + NOISE) * machine.work() + turns + longest
@@ -142,7 +143,7 @@ class History:
             measured = len(machine.batches) - machine.schedule.running - batches
             if machine.now >= settled_at and measured >= needed_batches:
                 expected.append(task)
-            machine.run(machine.now + max(pick.uniform(0.2, 1.2) * longest, SETTLES_SECONDS / 4))
+            machine.run(machine.now + max(pick.uniform(0.2, 1.2) * longest, settles / 6))
         machine.run(machine.now + 3600.0)
         answered = dict(machine.answered)
         for task in expected:
@@ -211,6 +212,8 @@ class Checked(Machine):
         assert 0 < batch.rows <= max(queue.largest, batch.pieces[0].rows)
 
     def ended(self, batch: Batch) -> None:
+        if len(self.batches) % 8:  # it takes longer than the batch
+            return
         estimate = batch.queue.estimate
         sizes = [(estimate.expected(rows), estimate.least(rows, -math.inf)) for rows in SOME_ROWS]
         for (low, least_low), (high, least_high) in itertools.pairwise(sizes):

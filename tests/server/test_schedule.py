@@ -247,7 +247,7 @@ def test_a_batch_fits_the_deadlines_of_what_is_in_it() -> None:
     assert batch.size == 8
 
 
-def test_a_task_is_dropped_when_its_deadline_has_passed_and_not_before() -> None:
+def test_a_task_is_dropped_when_its_deadline_has_passed() -> None:
     queue, schedule = new_queue(), Schedule(threads=1)
     schedule.add(queue, new_task(rows=16), 0.0)
     running = schedule.next(0.0)
@@ -259,7 +259,7 @@ def test_a_task_is_dropped_when_its_deadline_has_passed_and_not_before() -> None
     assert not schedule.waiting
 
 
-def test_a_refusal_says_how_long_an_answer_takes_and_how_long_the_call_had() -> None:
+def test_a_refusal_says_what_it_needs_and_what_it_had() -> None:
     queue, schedule = new_queue(), Schedule(threads=1)
     schedule.add(queue, new_task(rows=16), 0.0)
     schedule.next(0.0)

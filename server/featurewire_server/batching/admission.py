@@ -96,7 +96,7 @@ def _full_batches(
     timeout, and a fifth of the timeout to fill it. Tasks too late for that batch run before it.
     """
     filled_at = now + POLICY.margin * ((task.deadline or now) - now)
-    size = max([task.rows, *(s for s in queue.sizes() if queue.in_time(task, s, filled_at))])
+    size = max([task.rows, *(s for s in queue.sizes if queue.in_time(task, s, filled_at))])
     late = sum(each.left for each in ahead if not queue.in_time(each, size, now + busy))
     batches = (sum(each.left for each in ahead) - late) // size + 1
     seconds = queue.seconds(size) if size > task.rows else queue.least(size, since)

@@ -7,8 +7,8 @@ from collections import deque
 
 from featurewire_server.batching.policy import POLICY
 
-Windows = dict[int, deque[float]]
-"""Seconds of the last few batches by their size. The last key was measured last."""
+Windows = dict[int, tuple[deque[float], float]]
+"""By batch size: the seconds of its last few batches, and their median. The newest is the last."""
 
 
 class LatencyEstimate:
@@ -22,7 +22,9 @@ class LatencyEstimate:
     def __init__(self) -> None:
         self._all: Windows = {}
         self._fresh: deque[tuple[float, int, float]] = deque(maxlen=32)
-        """The last few batches: when they ended, their size and seconds."""
+        """The end, size and seconds of the last batches."""
+        self._recent: Windows = {}
+        """The windows of `_fresh`; empty if they are out of date."""
         self._expected: dict[int, float] = {}
         self._least: dict[int, float] = {}
         """Caches of the two methods, by rows; cleared by each measurement."""
@@ -31,12 +33,12 @@ class LatencyEstimate:
         """A batch of `rows` has taken `seconds`."""
         size = int(float(f"{rows:.2g}"))  # bounds the number of windows
         if size not in self._all and not seconds <= _bounds(self._all, rows)[1] < math.inf:
-            self._all[size] = deque(maxlen=POLICY.recent_batches)
+            self._all[size] = deque(maxlen=POLICY.recent_batches), math.nan
             return
         _add(self._all, size, seconds)
         self._fresh.append((now, size, seconds))
         self._expected.clear()
-        self._least.clear()
+        self._forget_recent()
 
     def expected(self, rows: int) -> float:
         """Seconds for choosing batch sizes, from all measurements; 0 before the first one."""
@@ -49,27 +51,31 @@ class LatencyEstimate:
         """Seconds for refusing calls: the lower bound by batches that ended after `since`."""
         while self._fresh and self._fresh[0][0] < since:
             self._fresh.popleft()
-            self._least.clear()
+            self._forget_recent()
         if rows not in self._least:
-            windows: Windows = {}
-            for _, size, seconds in self._fresh:
-                _add(windows, size, seconds)
-            self._least[rows] = _bounds(windows, rows)[0]
+            if not self._recent:
+                for _, size, seconds in self._fresh:
+                    _add(self._recent, size, seconds)
+            self._least[rows] = _bounds(self._recent, rows)[0]
         return self._least[rows]
+
+    def _forget_recent(self) -> None:
+        self._recent.clear()
+        self._least.clear()
 
 
 def _add(windows: Windows, size: int, seconds: float) -> None:
-    window = windows.pop(size, deque(maxlen=POLICY.recent_batches))
+    window, _ = windows.pop(size, (deque[float](maxlen=POLICY.recent_batches), 0.0))
     window.append(seconds)
-    windows[size] = window
+    windows[size] = window, sorted(window)[(len(window) - 1) // 2]
 
 
 def _bounds(windows: Windows, rows: int) -> tuple[float, float]:
     """Bounds for the seconds of a batch of `rows`; (0, infinity) before the first measurement."""
     low, high = 0.0, math.inf
-    for size, window in reversed(windows.items()):
+    for size, (window, median) in reversed(windows.items()):
         if window:
-            median = sorted(window)[(len(window) - 1) // 2]
-            ends = median, median * rows / size
-            low, high = min(max(low, min(ends)), high), max(min(high, max(ends)), low)
+            scaled = median * rows / size
+            below, above = (median, scaled) if rows > size else (scaled, median)
+            low, high = min(max(low, below), high), max(min(high, above), low)
     return low, high

@@ -21,7 +21,7 @@ def choose(line: Line, *, most: int, now: float, start: float, since: float) -> 
     if queue.overloaded(now):
         tasks = [task for task in tasks if _can_be_in_time(queue, task, start, since)] or tasks
         if queue.config.merge:
-            sizes = (most, *(size for size in queue.sizes() if size < most))
+            sizes = (most, *(size for size in queue.sizes if size < most))
             answers = {size: _answers(line, tasks, size, start) for size in sizes}
             size = max(sizes, key=answers.__getitem__)
             if answers[size]:

@@ -96,6 +96,10 @@ class Queue:
         self.config = config
         self.largest = config.execution_size
         """Rows of the largest batch that runs."""
+        powers = (1 << bit for bit in range(self.largest.bit_length()))
+        below = (size for size in powers if size < self.largest)
+        self.sizes = config.allowed_sizes or (*below, self.largest)
+        """Batch sizes to choose from, in increasing order."""
         self.splits = splits
         """Whether a task may run in pieces, because its rows are independent."""
         self.side_by_side = side_by_side
@@ -172,9 +176,3 @@ class Queue:
         """Number of rows including padding."""
         allowed = self.config.allowed_sizes if self.pads else ()
         return next((size for size in allowed if size >= rows), rows)
-
-    def sizes(self) -> tuple[int, ...]:
-        """Batch sizes to choose from, in increasing order."""
-        powers = (1 << bit for bit in range(self.largest.bit_length()))
-        below = (size for size in powers if size < self.largest)
-        return self.config.allowed_sizes or (*below, self.largest)

@@ -196,7 +196,7 @@ class Schedule:
 
     def _most_rows(self, line: Line, now: float) -> int:
         """Maximum rows of the next batch: few for bulk if there were interactive calls lately."""
-        queue, sizes = line.queue, line.queue.sizes()
+        queue, sizes = line.queue, line.queue.sizes
         if line.bulk and now - self._interactive_at <= POLICY.interactive_seconds:
             most = POLICY.bulk_seconds if queue.seconds(1) else -1.0
             sizes = tuple(size for size in sizes if queue.seconds(size) <= most) or sizes[:1]
