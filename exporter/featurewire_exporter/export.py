@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from featurewire.manifest import FILE, spaces
 from featurewire_exporter.bridge import fit
 from featurewire_exporter.bridge.graph import build_map
 from featurewire_exporter.config import ExportConfig
@@ -156,8 +157,8 @@ def _native(about: Mapping[str, Any]) -> dict[str, Any]:
 def _write_extras(version: Path, about: Mapping[str, Any], preprocess: PreprocessConfig) -> None:
     sizes = about["allowed_batch_sizes"]
     (version / batching.FILE).write_text(batching.batching_params(sizes[-1]))
-    extras = version / manifest.DIRECTORY
+    extras = version / manifest.EXTRAS
     extras.mkdir(exist_ok=True)
-    bridges = [bridge["signature"] for bridge in manifest.bridges(about)]
+    bridges = [each.signature for each in spaces.bridges(about).values() if each.signature]
     warmup.write_warmup(extras / warmup.FILE, sizes, preprocess, bridges=bridges)
-    (extras / manifest.FILE).write_text(manifest.dumps(about))
+    (version / FILE).write_text(manifest.dumps(about))

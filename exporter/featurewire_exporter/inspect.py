@@ -9,6 +9,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
+from featurewire.manifest.spaces import bridges
 from featurewire_exporter.errors import ExportError
 from featurewire_exporter.int8.config import int8_line
 from featurewire_exporter.version import manifest, warmup
@@ -60,12 +61,11 @@ def card(description: dict[str, Any]) -> str:
     text = [f"{key:<13}{value}" for key, value in lines.items()]
     if "int8" in about:
         text.append(f"{'int8':<13}{int8_line(about['int8'])}")
-    for bridge in manifest.bridges(about):
-        kept = bridge["retention"]
+    for bridge in bridges(about).values():
         text.append(
-            f"{'bridge':<13}{bridge['vector_space']}, of {bridge['module']}: keeps "
-            f"{kept['recall_at_1']:.3f} of recall@1 and {kept['recall_at_10']:.3f} of recall@10 "
-            f"in an index of {kept['index']} pictures, less in a larger one"
+            f"{'bridge':<13}{bridge.vector_space}, of {bridge.module}: keeps "
+            f"{bridge.recall_at_1:.3f} of recall@1 and {bridge.recall_at_10:.3f} of recall@10 "
+            f"in an index of {bridge.index} pictures, less in a larger one"
         )
     for name, sides in description["signatures"].items():
         inputs, outputs = (

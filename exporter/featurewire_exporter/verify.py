@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from featurewire.manifest import FILE
+from featurewire.manifest.files import changed_file
+from featurewire.manifest.spaces import bridges, scheme_of
 from featurewire_exporter.config import PRECISIONS
 from featurewire_exporter.errors import ExportError, ParityError, one_line
 from featurewire_exporter.graph.freeze import freeze
@@ -18,9 +21,9 @@ from featurewire_exporter.progress import Progress
 from featurewire_exporter.quality import parity
 from featurewire_exporter.source.fetch import fetch
 from featurewire_exporter.source.module import load_module
-from featurewire_exporter.version import digests, manifest
+from featurewire_exporter.version import manifest
 from featurewire_exporter.version.artifact import ArtifactSession
-from featurewire_exporter.version.vector_space import scheme_of, vector_space
+from featurewire_exporter.version.vector_space import vector_space
 from featurewire_exporter.version.warmup import count_records
 
 
@@ -120,22 +123,22 @@ def _check_files(version_directory: Path, about: dict[str, Any]) -> None:
         ) from error
     if json.loads(inside) != about:
         raise ExportError(
-            f"{version_directory}/{manifest.DIRECTORY}/{manifest.FILE} is not what the version's "
-            "own graph says: one of them was changed; export the version again"
+            f"{version_directory}/{FILE} is not what the version's own graph says: "
+            "one of them was changed; export the version again"
         )
     if about["precision"] not in PRECISIONS:
         raise ExportError(
             f"{version_directory} says precision {about['precision']!r}, not one of "
             f"{', '.join(PRECISIONS)}; export the version again"
         )
-    expected = len(about["allowed_batch_sizes"]) + 1 + len(manifest.bridges(about))
+    expected = len(about["allowed_batch_sizes"]) + 1 + len(bridges(about))
     found = count_records(version_directory)
     if found != expected:
         raise ExportError(
             f"{version_directory} has {found} warm-up records instead of {expected}; "
             "export the version again"
         )
-    if (name := digests.changed_file(version_directory, about)) is not None:
+    if (name := changed_file(version_directory, about)) is not None:
         raise ExportError(
             f"{version_directory}/{name} is not what the version's manifest says (SHA-256); copy "
             "or export the version again"

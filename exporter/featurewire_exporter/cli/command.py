@@ -5,22 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TextIO
+from typing import TextIO
 
+from featurewire.plugin.interrupts import interruptible
 from featurewire_exporter.cli.quiet import quiet_tensorflow
 from featurewire_exporter.config import KINDS
 from featurewire_exporter.errors import ExportError, one_line
 from featurewire_exporter.progress import Progress
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def add_kind(parser: argparse.ArgumentParser) -> None:
@@ -33,44 +26,32 @@ def add_kind(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM."""
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise _Terminated
-
-
 def run(parser: argparse.ArgumentParser, work: Callable[[TextIO], None]) -> int:
     """Do `work` with the real standard error, and say in one line what went wrong. The exit status.
 
     `work` gets standard error for warnings and progress: TensorFlow writes to the file descriptor.
     """
-    # A terminated export unwinds, so that it removes what it was writing.
-    previous = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        with quiet_tensorflow() as stderr:
-            try:
-                work(stderr)
-                return 0
-            except ExportError as error:
-                message = str(error)
-            except KeyboardInterrupt as stop:
-                print(f"{parser.prog}: interrupted; nothing was published", file=stderr)
-                return 143 if isinstance(stop, _Terminated) else 130
-            except MemoryError:
-                message = "out of memory; export on a machine with more, or fewer others on it"
-            except Exception as error:
-                if os.environ.get("FEATUREWIRE_DEBUG"):
-                    raise
-                message = (
-                    f"{type(error).__name__}: {one_line(error)}; "
-                    "set FEATUREWIRE_DEBUG=1 for the traceback"
-                )
-            print(f"{parser.prog}: {' '.join(message.splitlines())}", file=stderr)
-            return 1
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    # An export that is interrupted unwinds, so that it removes what it was writing.
+    with interruptible(), quiet_tensorflow() as stderr:
+        try:
+            work(stderr)
+            return 0
+        except ExportError as error:
+            message = str(error)
+        except KeyboardInterrupt as interrupt:
+            print(f"{parser.prog}: interrupted; nothing was published", file=stderr)
+            return int(interrupt.args[0])
+        except MemoryError:
+            message = "out of memory; export on a machine with more, or fewer others on it"
+        except Exception as error:
+            if os.environ.get("FEATUREWIRE_DEBUG"):
+                raise
+            message = (
+                f"{type(error).__name__}: {one_line(error)}; "
+                "set FEATUREWIRE_DEBUG=1 for the traceback"
+            )
+        print(f"{parser.prog}: {' '.join(message.splitlines())}", file=stderr)
+        return 1
 
 
 def print_result(text: str) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from featurewire.plugin.arguments import CommandParser
 from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.cli import arguments
-from featurewire_exporter.cli.command import Parser, add_kind, print_result, progress_on, run
+from featurewire_exporter.cli.command import add_kind, print_result, progress_on, run
 from featurewire_exporter.config import PRECISIONS, ExportConfig
 from featurewire_exporter.int8.config import SAMPLES_ONLY, Int8Config, int8_line
 from featurewire_exporter.preprocess import RESIZE_METHODS, PreprocessConfig
@@ -118,9 +119,9 @@ def _report_of(published: Published) -> str:
     return "\n".join([*lines, str(published.path)])
 
 
-def export_parser() -> Parser:
+def export_parser() -> CommandParser:
     defaults = PreprocessConfig(height=1, width=1)
-    parser = Parser(
+    parser = CommandParser(
         prog="featurewire export",
         description="Export an image-feature-vector module as a versioned SavedModel for "
         "TensorFlow Serving. Prints the path of the published version last.",

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from featurewire_exporter.cli.command import Parser, print_result, run
+from featurewire.plugin.arguments import CommandParser
+from featurewire_exporter.cli.command import print_result, run
 
 
 def inspect(argv: Sequence[str]) -> int:
@@ -24,8 +25,8 @@ def inspect(argv: Sequence[str]) -> int:
     return run(parser, work)
 
 
-def inspect_parser() -> Parser:
-    parser = Parser(
+def inspect_parser() -> CommandParser:
+    parser = CommandParser(
         prog="featurewire inspect", description="Show what a published version is and does."
     )
     parser.add_argument("version_directory", metavar="VERSION_DIR", type=Path)

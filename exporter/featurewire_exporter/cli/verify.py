@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from featurewire_exporter.cli.command import Parser, add_kind, print_result, progress_on, run
+from featurewire.plugin.arguments import CommandParser
+from featurewire_exporter.cli.command import add_kind, print_result, progress_on, run
 
 
 def verify(argv: Sequence[str]) -> int:
@@ -28,8 +29,8 @@ def verify(argv: Sequence[str]) -> int:
     return run(parser, work)
 
 
-def verify_parser() -> Parser:
-    parser = Parser(
+def verify_parser() -> CommandParser:
+    parser = CommandParser(
         prog="featurewire verify",
         description="Compare a published version with a module; exit status 1 on a mismatch.",
     )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any
 
+from featurewire.manifest.network import has_vnni, network_digest
 from featurewire_exporter.errors import ExportError, ParityError, one_line
 from featurewire_exporter.graph.freeze import FrozenNetwork
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.pictures import FEW, Found, Pictures, gather
 from featurewire_exporter.progress import Progress
-from featurewire_exporter.version import manifest
+from featurewire_exporter.version.manifest import EXTRAS
 
-NETWORK = f"{manifest.DIRECTORY}/int8.xml"
+NETWORK = f"{EXTRAS}/int8.xml"
 """Within the version; its weights lie beside it, in a .bin."""
-VNNI = frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
-"""Instruction sets whose sums of 8-bit products do not saturate."""
 
 
 def require_packages() -> None:
@@ -74,7 +72,7 @@ def add_int8(
         openvino_network.save(quantised, target)
         return {
             "network": NETWORK,
-            "digest": digest(target),
+            "digest": network_digest(target),
             "setting": setting.name,
             "any_processor": setting.overflow_fix,
             "calibration": {"images": len(pictures.calibration), "source": pictures.source},
@@ -82,14 +80,6 @@ def add_int8(
             **quantise.versions(),
         }
     raise ParityError(_refusal(config, pictures, tried))
-
-
-def digest(network: Path) -> str:
-    """SHA-256 of the network's two files, one after the other."""
-    found = hashlib.sha256()
-    for path in (network, network.with_suffix(".bin")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
 
 
 def _refusal(config: Int8Config, pictures: Pictures, tried: list[tuple[str, Any]]) -> str:
@@ -102,13 +92,3 @@ def _refusal(config: Int8Config, pictures: Pictures, tried: list[tuple[str, Any]
         + ("give --calibration-images more pictures, or " if few else "")
         + "lower --int8-min-agreement if your search can do with less, or leave --int8 out"
     )
-
-
-def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """True if sums of 8-bit products do not saturate on this processor."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return False
-    found = (line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Feat")))
-    return not VNNI.isdisjoint(next(found, ()))

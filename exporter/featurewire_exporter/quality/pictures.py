@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import overload
 import numpy as np
 import tensorflow as tf
 
+from featurewire.plugin.images import find_images
 from featurewire_exporter.errors import ExportError
 
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib"))
 AREA = (0.4, 1.0)
 """The least and the most of a picture's area that a crop keeps."""
 _QUALITY = 95
@@ -56,12 +55,7 @@ def find_pictures(folder: Path, limit: int = 2000, *, seed: int = 0, option: str
         raise ExportError(
             f"{folder} is not a folder; give {option} one with pictures such as your index holds"
         )
-    paths = sorted(
-        Path(root) / name
-        for root, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in EXTENSIONS
-    )
+    paths = find_images(folder)
     if len(paths) > limit:
         random.Random(seed).shuffle(paths)
     found: dict[bytes, Path] = {}

@@ -1,4 +1,4 @@
-"""The manifest: what a published version says about itself."""
+"""The manifest: what a published version says about itself. `featurewire.manifest` reads it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from featurewire.manifest import FILE, ManifestError, read
 from featurewire_exporter.errors import ExportError
 
-FILE = "featurewire.json"
-DIRECTORY = "assets.extra"
+EXTRAS = "assets.extra"
+"""The folder of a version that TensorFlow Serving leaves to others."""
 SPLIT = {
     "preprocess": "preprocess",
     "network": "image_feature_vector",
@@ -20,11 +21,6 @@ SPLIT = {
     "output": "default",
 }
 """How another engine splits the artifact: signatures, and the tensors between them."""
-
-
-def bridges(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the manifest says of each bridge into an older space."""
-    return [each for each in manifest.get("vector_spaces", []) if each["bridged"]]
 
 
 def dumps(manifest: Mapping[str, Any]) -> str:
@@ -44,16 +40,18 @@ def package_version() -> str:
 
 def read_manifest(version_directory: Path) -> dict[str, Any]:
     """The manifest of a published version. Raises `ExportError`."""
-    path = version_directory / DIRECTORY / FILE
+    path = version_directory / FILE
     try:
-        manifest = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise ExportError(
-            f"{version_directory} is not a version published by featurewire: it has no "
-            f"{DIRECTORY}/{FILE}; give the numbered folder below the base path"
-        ) from None
-    except (OSError, ValueError) as error:
+        manifest = read(version_directory)
+    except ManifestError as error:
+        raise ExportError(f"{path} {error}; export the version again") from error
+    except OSError as error:
         raise ExportError(f"{path} cannot be read ({error}); export the version again") from error
+    if manifest is None:
+        raise ExportError(
+            f"{version_directory} is not a version published by featurewire: it has no {FILE}; "
+            "give the numbered folder below the base path"
+        )
     fault = _fault(manifest)
     if fault:
         raise ExportError(f"{path} is not a manifest: {fault}; export the version again")
@@ -76,10 +74,8 @@ _FIELDS: dict[str, type] = {
 }
 
 
-def _fault(manifest: Any) -> str:
+def _fault(manifest: Mapping[str, Any]) -> str:
     """What is wrong with the fields that the commands read, or nothing."""
-    if not isinstance(manifest, dict):
-        return "it is not a JSON object"
     for name, kind in _FIELDS.items():
         if not isinstance(manifest.get(name), kind):
             return f"{name!r} is missing, or not a {kind.__name__}"

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from featurewire.plugin.files import sync
 from featurewire_exporter.errors import PublishError
 from featurewire_exporter.locks import locked
 
@@ -91,7 +92,7 @@ class Staging:
                     if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                         raise _exists(target) from error
                     raise
-            _sync(self.base_path)
+            sync(self.base_path)
         return target
 
     def _make_base(self) -> None:
@@ -129,8 +130,8 @@ class Staging:
 
 
 def next_version(base_path: Path) -> int:
-    """One more than the highest version present, 1 where there is none. Raises `PublishError`."""
-    highest = max(_versions(base_path), default=0)
+    """One more than the highest version present, or 1. Raises `PublishError`."""
+    highest = max(_taken(base_path), default=0)
     if highest >= LARGEST_VERSION:
         raise PublishError(
             f"{base_path} holds version {highest}, which is the highest possible; choose a free "
@@ -140,13 +141,15 @@ def next_version(base_path: Path) -> int:
 
 
 def _check_free(base_path: Path, number: int) -> None:
-    # As numbers, as TensorFlow Serving reads them: a folder 007 is version 7.
-    if (found := _versions(base_path).get(number)) is not None:
+    # Compare numbers, like TensorFlow Serving, where a folder 007 is version 7.
+    if (found := _taken(base_path).get(number)) is not None:
         raise _exists(found)
 
 
-def _versions(base_path: Path) -> dict[int, Path]:
-    return {int(path.name): path for path in base_path.iterdir() if _is_number(path.name)}
+def _taken(base_path: Path) -> dict[int, Path]:
+    """Everything with a version's name, by number: also files and broken links, which block it."""
+    names = {path.name: path for path in base_path.iterdir()}
+    return {int(name): path for name, path in names.items() if name.isascii() and name.isdigit()}
 
 
 def remove_leftovers(base_path: Path) -> list[Path]:
@@ -175,16 +178,8 @@ def sync_tree(directory: Path) -> None:
     """Have everything below `directory` on the disk before its new name is."""
     for root, _, files in os.walk(directory):
         for name in files:
-            _sync(Path(root) / name)
-        _sync(Path(root))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(Path(root) / name)
+        sync(Path(root))
 
 
 @contextmanager
@@ -210,7 +205,3 @@ def _exists(target: Path) -> PublishError:
         f"version {target.name} exists at {target.parent} and is never overwritten; "
         "leave --version out for the next free number"
     )
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit()

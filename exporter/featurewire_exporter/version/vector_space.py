@@ -23,13 +23,8 @@ WEIGHTS_SCHEME = "weights-1"
 """Covers the weights instead of the graph. Its names are bare digests."""
 
 
-def scheme_of(space: str) -> str:
-    """The name of the scheme that a vector space was named under."""
-    return space.rpartition("-")[0] or WEIGHTS_SCHEME
-
-
 def vector_space(
-    network: FrozenNetwork, preprocess: Mapping[str, Any], *, scheme: str = SCHEME
+    network: FrozenNetwork, preprocess: Mapping[str, Any], *, scheme: str | None = SCHEME
 ) -> str:
     """The vector space of a frozen network behind a preprocessing, as its manifest has it.
 

@@ -11,7 +11,7 @@ from featurewire_exporter import photos
 from featurewire_exporter._tfs.prediction_log_pb2 import PredictionLog
 from featurewire_exporter.errors import ExportError
 from featurewire_exporter.preprocess import PreprocessConfig
-from featurewire_exporter.version.manifest import DIRECTORY
+from featurewire_exporter.version.manifest import EXTRAS
 
 FILE = "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
@@ -52,7 +52,7 @@ def warmup_batches(
 
 def count_records(version_directory: Path) -> int:
     """The warm-up records of a published version. Raises `ExportError` where they are damaged."""
-    path = version_directory / DIRECTORY / FILE
+    path = version_directory / EXTRAS / FILE
     if not path.exists():
         return 0
     try:

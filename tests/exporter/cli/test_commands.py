@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from featurewire.manifest.files import changed_file
 from featurewire_exporter import commands
 from featurewire_exporter.__main__ import main
 from featurewire_exporter.version import manifest
-from featurewire_exporter.version.digests import changed_file
 from tests.exporter.modules import (
     write_tf1_module_with_a_table,
     write_tf2_module,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from featurewire.manifest.network import network_digest
 from featurewire_exporter import photos
 from featurewire_exporter.commands import export, inspect
 from featurewire_exporter.errors import ExportError
@@ -74,7 +75,7 @@ def test_the_version_holds_the_network_and_says_what_was_measured(version, capsy
     about = json.loads((version / "assets.extra" / "featurewire.json").read_text())
     int8 = about["int8"]
     network = version / int8["network"]
-    assert make.digest(network) == int8["digest"]
+    assert network_digest(network) == int8["digest"]
     assert {int8["network"], "assets.extra/int8.bin"} <= about["files"].keys()
     assert int8["gate"]["cosine"] >= 0.9
     assert int8["calibration"]["images"] > 0

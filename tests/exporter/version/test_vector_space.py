@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from featurewire.manifest.spaces import scheme_of
 from featurewire_exporter.errors import ExportError
 from featurewire_exporter.graph.digest import graph_digest
 from featurewire_exporter.graph.freeze import FrozenNetwork, freeze
@@ -19,7 +20,7 @@ from featurewire_exporter.preprocess import PreprocessConfig
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.source.fetch import fetch
 from featurewire_exporter.source.module import load_module
-from featurewire_exporter.version.vector_space import scheme_of, vector_space, weights_digest
+from featurewire_exporter.version.vector_space import vector_space, weights_digest
 from tests.exporter.modules import SIZE, write_tf2_module
 from tests.exporter.source.hub_server import running_hub
 
