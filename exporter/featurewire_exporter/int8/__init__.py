@@ -1,8 +1,8 @@
 """A quantised network beside the float one: 8-bit integers for servers that run OpenVINO.
 
 `pictures` splits pictures for calibration and for the gate, `openvino_network` computes networks,
-`rounding` rounds weights, `quantise` quantises by a setting, `gate` and `judge` say what search
-loses, and `make` takes the first setting that the gate lets through.
+`rounding` rounds weights, `quantise` quantises by a setting, `gate` says what search loses, and
+`make` takes the first setting that the gate lets through.
 """
 
 import sys

@@ -10,6 +10,7 @@ from featurewire.manifest.network import has_vnni, network_digest
 from featurewire_exporter.errors import ExportError, ParityError, one_line
 from featurewire_exporter.graph.freeze import FrozenNetwork
 from featurewire_exporter.int8.config import Int8Config
+from featurewire_exporter.int8.gate import measure
 from featurewire_exporter.int8.pictures import FEW, Found, Pictures, gather
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.version.manifest import EXTRAS
@@ -43,7 +44,6 @@ def add_int8(
     progress.step("Reading pictures for 8 bits")
     pictures = gather(found, version)
     from featurewire_exporter.int8 import openvino_network, quantise
-    from featurewire_exporter.int8.judge import Judge
 
     height, width = pictures.judged.shape[2:4]
     try:
@@ -51,10 +51,10 @@ def add_int8(
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot read this network ({one_line(error)})") from error
     progress.step("Computing what float32 gives for pictures kept out of calibration")
-    judge = Judge(pictures.judged, openvino_network.compiled(model), config, progress.step)
-    judge.require_telling()
+    exact = openvino_network.vectors(model, pictures.judged)
+    measure(exact, exact).require_telling(config)
     progress.step("Looking at what each layer of the network reads")
-    quantiser = quantise.Quantiser(model, pictures.calibration, judge)
+    quantiser = quantise.Quantiser(model, pictures.calibration)
     tried = []
     any_processor = config.any_processor or not has_vnni()
     for setting in quantise.SETTINGS:
@@ -62,7 +62,7 @@ def add_int8(
             continue
         progress.step(f"Quantising to 8 bits: {setting.name}")
         quantised = quantiser.quantise(setting)
-        measured = judge.measure(openvino_network.compiled(quantised))
+        measured = measure(exact, openvino_network.vectors(quantised, pictures.judged))
         tried.append((setting.name, measured))
         progress.result(f"In 8 bits, {setting.name}: {measured.text()}")
         if not measured.passes(config):

@@ -11,12 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino as ov
 from tensorflow.core.framework import graph_pb2
 
 from featurewire_exporter.graph.freeze import FrozenNetwork
 
 _CORE = ov.Core()
+_BATCH = 16
 
 
 def read(network: FrozenNetwork, size: tuple[int, int], folder: Path) -> ov.Model:
@@ -40,6 +42,14 @@ def compiled(model: ov.Model) -> Any:
     """`model` on every core; called with images, float32 `[N, height, width, 3]`."""
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     return _CORE.compile_model(model, "CPU", settings)
+
+
+def vectors(model: ov.Model, images: np.ndarray) -> np.ndarray:
+    """float32 `[..., dimension]` for float32 `[..., height, width, 3]`."""
+    network, flat = compiled(model), images.reshape(-1, *images.shape[-3:])
+    starts = range(0, len(flat), _BATCH)
+    found = [network(flat[start : start + _BATCH])[0].copy() for start in starts]
+    return np.concatenate(found).reshape(*images.shape[:-3], -1)
 
 
 def save(model: Any, path: Path) -> None:
