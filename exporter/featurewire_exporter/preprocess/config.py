@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-RESIZE_METHODS = ("bilinear", "area", "bicubic", "lanczos3")
+RESIZE_METHODS = ("bilinear", "bicubic", "lanczos3")
 
 STATUS = {0: "ok", 1: "empty", 2: "unsupported", 3: "too_large", 4: "corrupt"}
 """What a row of `status` says about its image."""

@@ -76,7 +76,7 @@ def make_plans(images: Images, config: PreprocessConfig) -> Plan:
     upright = tf.constant([[config.height, config.width]])
     target = tf.where(exchanged, upright[:, ::-1], upright)
     start, extent = _central(sides, config.central_crop)
-    step = _ratio_index(images.is_jpeg, sides, start, extent, target, config)
+    step = _ratio_index(images.is_jpeg, extent, target, config)
     ratio = tf.gather(tf.constant(RATIOS), step)[:, tf.newaxis]
     divisor = tf.cast(ratio, tf.float32)
     start, extent = tf.cast(start, tf.float32) / divisor, tf.cast(extent, tf.float32) / divisor
@@ -135,20 +135,12 @@ def _central(sides: tf.Tensor, share: float) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _ratio_index(
-    is_jpeg: tf.Tensor,
-    sides: tf.Tensor,
-    start: tf.Tensor,
-    extent: tf.Tensor,
-    target: tf.Tensor,
-    config: PreprocessConfig,
+    is_jpeg: tf.Tensor, extent: tf.Tensor, target: tf.Tensor, config: PreprocessConfig
 ) -> tf.Tensor:
     """int32 [N]: the largest ratio of the decode that leaves enough to resize from."""
     best = tf.zeros_like(is_jpeg, tf.int32)
     for ratio, margin in sorted(config.scaled_decode.items()):
         least = ratio * margin * tf.cast(target, tf.float32)
         enough = tf.cast(extent, tf.float32) >= least
-        if config.resize_method == "area":
-            # It counts whole pixels, so the decoded ones have to be whole, too.
-            enough &= tf.equal(sides % ratio, 0) & tf.equal(start % ratio, 0)
         best = tf.where(is_jpeg & tf.reduce_all(enough, 1), RATIOS.index(ratio), best)
     return best

@@ -20,15 +20,14 @@ def resize(image: tf.Tensor, plan: Plan, config: PreprocessConfig) -> tf.Tensor:
 
     What a scaled decode has changed, sharpness and levels, is made up for.
     """
-    if config.antialias and config.resize_method in _KERNELS:
+    if config.antialias:
         return _two_passes(image, plan, config)
     bounds = [plan.rows.bounds, plan.columns.bounds]
     if config.central_crop < 1:
         (top, bottom), (left, right) = (tf.unstack(pair) for pair in bounds)
         image = image[top:bottom, left:right]
     size = tf.stack([plan.rows.size[0], plan.columns.size[0]])
-    resized = tf.image.resize(image, size, config.resize_method, antialias=config.antialias)
-    return tf.cast(resized, tf.float32) - _level_shift(image, plan)
+    return tf.cast(tf.image.resize(image, size, config.resize_method), tf.float32)
 
 
 def _two_passes(image: tf.Tensor, plan: Plan, config: PreprocessConfig) -> tf.Tensor:

@@ -49,7 +49,7 @@ def test_any_other_setting_is_another_manifest(name: str) -> None:
     other: dict[str, Any] = {
         "height": 300,
         "width": 300,
-        "resize_method": "area",
+        "resize_method": "bicubic",
         "antialias": False,
         "central_crop": 0.9,
         "max_pixels": 1,

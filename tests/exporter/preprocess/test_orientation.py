@@ -74,7 +74,7 @@ def test_all_eight_values_in_png_and_webp() -> None:
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [pytest.param("area", marks=pytest.mark.slow), "bilinear"])
+@pytest.mark.parametrize("method", [pytest.param("lanczos3", marks=pytest.mark.slow), "bilinear"])
 def test_turned_with_a_crop_and_other_resize_methods(method: str) -> None:
     config = PreprocessConfig(height=48, width=64, resize_method=method, central_crop=0.875)
     upright = encode(PHOTO, "PNG")

@@ -47,7 +47,7 @@ def test_equal_to_tensorflows_own_resize(method: str, antialias: bool) -> None:
     ("method", "share"),
     [
         ("bilinear", 0.875),
-        pytest.param("area", 0.875, marks=pytest.mark.slow),
+        pytest.param("lanczos3", 0.875, marks=pytest.mark.slow),
         pytest.param("bicubic", 0.01, marks=pytest.mark.slow),
     ],
 )

@@ -239,7 +239,7 @@ def test_every_preprocessing_setting_is_in_manifest_and_vector_space(
     manifest = json.loads((base / "1/assets.extra/featurewire.json").read_text())
 
     expected = {
-        "resize_method": "area",
+        "resize_method": "bicubic",
         "antialias": False,
         "central_crop": 0.875,
         "exif_orientation": False,

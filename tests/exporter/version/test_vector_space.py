@@ -269,7 +269,7 @@ OTHER: dict[str, Any] = {
     "input_range": (0.0, 255.0),
     "height": 298,
     "width": 298,
-    "resize_method": "area",
+    "resize_method": "bicubic",
     "antialias": False,
     "central_crop": 0.875,
     "max_pixels": 10,
