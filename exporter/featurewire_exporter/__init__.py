@@ -1,5 +1,5 @@
-"""From a TF-Hub image-feature-vector module to a versioned SavedModel that takes image bytes.
+"""Turns a TF-Hub image-feature-vector module into a versioned SavedModel that takes image bytes.
 
-Importing this does nothing. `commands` holds what the command line runs; `export.export_module` is
-the same for programs.
+Importing the package does nothing. `commands` has the functions behind the command line, and
+`export.export_module` does the same for programs.
 """

@@ -1,4 +1,4 @@
-"""What to export and how. Imports no TensorFlow: the command line is parsed with it."""
+"""Settings of an export. Imports no TensorFlow, because the command line is parsed with them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from featurewire_exporter.bridge.config import BridgeConfig
 from featurewire_exporter.int8.config import Int8Config
 
 KINDS = ("auto", "slim-checkpoint")
-"""What a module can be said to be; `auto` finds out."""
+"""Kinds of modules; `auto` looks at the module."""
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What to export and how."""
+    """The module to export, and how."""
 
     module: str
     """A handle, path, or `stand-in`."""
@@ -26,18 +26,18 @@ class ExportConfig:
     kind: str = "auto"
     """One of `KINDS`."""
     version: int | None = None
-    """The number to publish as; None takes the next free one."""
+    """The version's number; None takes the next free one."""
     precision: str = "float32"
     """One of `PRECISIONS`."""
     image_size: tuple[int, int] | None = None
-    """Height and width in pixels, for modules that take any."""
+    """Height and width in pixels, for modules that accept any size."""
     signature: str | None = None
     """The signature that gives the vectors; None takes the one whose name says so."""
     max_batch_size: int = 32
     """The largest batch that the server merges, images."""
     preprocess: Mapping[str, Any]
-    """Settings of `PreprocessConfig` besides height and width."""
+    """Settings of `PreprocessConfig`, without height and width."""
     bridge: BridgeConfig | None = None
-    """Which older versions' spaces to serve, too."""
+    """The older versions whose vector spaces are also served."""
     int8: Int8Config | None = None
-    """How to make a quantised network beside the float one."""
+    """How to make an additional network in 8 bits."""

@@ -1,4 +1,4 @@
-"""What an export can fail with. `str(error)` is one line: what was wrong; what to do.
+"""The errors of an export. `str(error)` is one line: what was wrong; what to do.
 
 ExportError
 ├── ModuleError      the module cannot be found, fetched, read or understood
@@ -26,9 +26,9 @@ class PublishError(ExportError):
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, or the name of its class where it has none.
+    """The first line of an error's text; the name of its class if the text is empty.
 
-    A first line that only announces (it ends with a colon) is followed by the last one.
+    If that line ends with a colon, the last line follows it.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:

@@ -1,4 +1,4 @@
-"""A module to a published version: the steps, in order."""
+"""The steps of an export, in order."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from featurewire_exporter.version.vector_space import vector_space, weights_dige
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What was published."""
+    """A published version."""
 
     path: Path
     manifest: dict[str, Any]
     bridges: tuple[fit.Bridge, ...] = ()
     warning: str | None = None
-    """What is suspect about the module."""
+    """Why the module looks suspicious; None if it does not."""
 
 
 def export_module(config: ExportConfig, progress: Progress) -> Published:

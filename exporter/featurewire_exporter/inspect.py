@@ -1,4 +1,4 @@
-"""Reading a published version back: a card for people, a dictionary for programs."""
+"""Reads a published version back, as text for people and as a dictionary for programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def describe(version_directory: Path) -> dict[str, Any]:
 
 
 def card(description: dict[str, Any]) -> str:
-    """A description as text, a fact a line."""
+    """A description as text, one fact per line."""
     about = description["manifest"]
     module = about["module"]
     parity = about.get("parity", {})

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""Locks between processes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Alone among exporters in this directory; to be held for moments only.
+    """Lock a folder against other exporters, for moments only.
 
-    The kernel drops the lock when the process dies, however it dies.
+    The kernel drops the lock when the process ends, however it ends.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -25,7 +25,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_file(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """The same by a file of its own, made here and left, for as long as a download takes.
+    """Lock a file, for as long as a download takes. The file is created, and stays.
 
     `waiting` is called before a wait for another process.
     """

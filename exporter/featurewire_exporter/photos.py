@@ -67,7 +67,7 @@ def probe_images(count: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def hard_images(size: tuple[int, int]) -> np.ndarray:
-    """float32 [10, height, width, 3] in [0, 1]: what a network tells apart by small differences.
+    """float32 [10, height, width, 3] in [0, 1]: images with small differences that matter.
 
     Photos that are dark, pale, of little contrast and out of focus, a ramp, a checkerboard of
     single pixels, and a disc on white: reduced precision loses the most on them.

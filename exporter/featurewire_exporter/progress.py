@@ -10,9 +10,9 @@ CLEAR = "\r\x1b[K"
 
 
 class Progress:
-    """Says what is being done. On a terminal one line is rewritten, elsewhere a step is a line.
+    """Reports steps and results, on a terminal in one line that is rewritten.
 
-    A result is a line that stays.
+    The line of a result stays. Elsewhere every step is a line.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -35,7 +35,7 @@ class Progress:
         self._write(f"{CLEAR if self._terminal else ''}{self._clock()} {text}\n")
 
     def bytes(self, done: int, total: int | None = None) -> None:
-        """How far the step's transfer is; drawn on terminals only, a few times a second."""
+        """Report the step's transfer; drawn only on terminals, up to five times per second."""
         now = time.monotonic()
         if not self._terminal or (now - self._drawn < 0.2 and done != total):
             return
@@ -65,5 +65,5 @@ class Progress:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except OSError:  # nobody reads it any more; the work goes on
+        except OSError:  # the reader is gone; the work goes on
             self._stream = None

@@ -1,4 +1,4 @@
-"""Parity of a published version with a module, measured again."""
+"""Measures the parity of a published version with a module again."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from featurewire_exporter.version.warmup import count_records
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a verification found."""
+    """The result of a verification."""
 
     path: Path
     parity: parity.Parity
     vector_space: str
-    """As the version's manifest says."""
+    """The name in the version's manifest."""
     expected_vector_space: str
-    """Of the module, with the version's preprocessing."""
+    """The name that the module gives, with the version's preprocessing."""
 
     @property
     def same_space(self) -> bool:
@@ -113,7 +113,7 @@ def verify_version(
 
 
 def _check_files(version_directory: Path, about: dict[str, Any]) -> None:
-    """What lies beside the graph says what the graph says. Raises `ExportError`."""
+    """Compare the other files of a version with its graph. Raises `ExportError`."""
     try:
         with ArtifactSession(version_directory) as session:
             (inside,) = session.run("manifest", request=np.array([b""], object))["manifest"]

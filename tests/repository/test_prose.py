@@ -20,7 +20,7 @@ MAX_MARKED_PERCENT = {
     "client": 19,
     "deploy": 2,
     "docs": 4,
-    "exporter": 18,
+    "exporter": 3,
     "rollout": 4,
     "samples": 4,
     "scripts": 4,

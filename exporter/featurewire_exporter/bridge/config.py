@@ -1,4 +1,4 @@
-"""What a bridge is asked to be. Imports no TensorFlow: the command line is parsed by it."""
+"""Settings of a bridge. Imports no TensorFlow, because the command line is parsed with them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class BridgeConfig:
-    """What a bridge is made from, and what it must keep."""
+    """The inputs of a bridge, and the recall that it must keep."""
 
     versions: tuple[Path, ...]
-    """Directories of older versions: one bridge each."""
+    """Folders of older versions; each gets a bridge."""
     images: Path
     """A folder of pictures such as the index holds."""
     max_images: int = 2000
-    """Of more pictures, so many are drawn."""
+    """Maximum number of pictures; from a larger folder this many are drawn."""
     views: int = 4
-    """Of each picture: itself and crops."""
+    """Views per picture: the picture itself and crops of it."""
     min_recall_at_1: float = 0.8
     """Share of re-embedding's recall@1 that bridged queries must keep."""
     min_recall_at_10: float = 0.95

@@ -1,4 +1,4 @@
-"""Pictures to vectors: every view of each, by a published version."""
+"""Computes the vectors of pictures and their crops with a published version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featurewire_exporter.version.artifact import ArtifactSession
 
 BATCH = 16
 SAID = 50
-"""After so many pictures it is said how far it is."""
+"""Report progress each time this many pictures are done."""
 Say = Callable[[str], None]
 
 

@@ -20,26 +20,26 @@ from featurewire_exporter.version import manifest
 from featurewire_exporter.version.artifact import ArtifactSession
 
 TESTED = 0.25
-"""Share of the pictures that the map does not see; it is measured with them."""
+"""Fraction of the pictures that are kept out of the fit, to measure the map with."""
 QUERIES = 2
-"""Crops of each such picture that are looked for."""
+"""Crops per such picture that are searched for."""
 FEWEST = 40
-"""Pictures; fewer say nothing."""
+"""Minimum number of pictures for a meaningful test."""
 SHARES = (0.25, 0.5, 1.0)
-"""Of the learned pictures: how much more of them would bring."""
+"""Fractions of the learned pictures, to estimate the gain from more pictures."""
 TIE = 0.002
-"""A simpler map is taken where its mean reciprocal rank is at most so much lower."""
+"""Take a simpler map if its mean reciprocal rank is lower by no more than this."""
 TELLING = 0.5
-"""Recall@10 without any bridge, below which a share of it says nothing."""
+"""Minimum recall@10 of the new version alone; below it the test cannot judge a bridge."""
 CHECKED = 16
-"""Pictures that the served graph is compared with."""
+"""Pictures to compare the served graph with the fitted map on."""
 SAME = 1e-4
-"""Between the served graph and the measured map: float32 adds up in another order."""
+"""Maximum difference between the two: float32 sums depend on their order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bridge:
-    """A fitted map, and what was measured."""
+    """A fitted map, and its measurements."""
 
     map: Map
     vector_space: str
@@ -47,12 +47,12 @@ class Bridge:
     handle: str
     """Its module."""
     pictures: int
-    """From which the map was learned."""
+    """Number of pictures that the map was learned from."""
     retention: Retention
     curve: tuple[tuple[int, float, float], ...]
-    """Pictures, and the share of recall@1 and @10 that a map learned from so many keeps."""
+    """Numbers of learned pictures, each with the fractions of recall@1 and @10 that it keeps."""
     compared: dict[str, float]
-    """By kind of map: mean reciprocal rank of pictures that were kept out of the choice's fits."""
+    """The mean reciprocal rank of held-out pictures for each kind of map."""
 
     @property
     def signature(self) -> str:
@@ -75,7 +75,7 @@ class Bridge:
         }
 
     def require(self, config: BridgeConfig) -> None:
-        """Raises `ExportError` where less is kept than `config` asks for."""
+        """Raises `ExportError` if the bridge keeps less recall than `config` requires."""
         kept = self.retention
         if kept.reembedded.at_10 < TELLING:
             raise ExportError(
@@ -94,11 +94,11 @@ class Bridge:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Materials:
-    """What bridges are fitted from, read and found right before any long work."""
+    """The inputs of all bridges, read and checked before any long work."""
 
     config: BridgeConfig
     manifests: tuple[dict[str, Any], ...]
-    """Of the older versions, in order."""
+    """Manifests of the older versions, in their order."""
     pictures: Sequence[bytes]
 
 
@@ -198,9 +198,9 @@ def _check_count(count: int, found: str) -> None:
 
 
 def choose(x: np.ndarray, y: np.ndarray) -> tuple[Map, dict[str, float]]:
-    """Of all kinds and ridges: what finds most of every fifth picture, learned from the rest.
+    """Fit each kind and ridge without every fifth picture; take the map that finds most of those.
 
-    Also the best score of each kind.
+    Also returns the best score of each kind.
     """
     held = np.arange(len(x)) % 5 == 0
     queries, own = _queries(x[held])

@@ -17,8 +17,8 @@ import numpy as np
 from featurewire_exporter.quality.recall import unit
 
 KINDS = ("low-rank", "linear", "residual")
-"""The simplest first: a product of two narrow matrices, one matrix, and one with a hidden layer of
-drawn weights beside it."""
+"""The simplest first: a product of two narrow matrices, one matrix, and one matrix plus a hidden
+layer with random weights."""
 RANK = 256
 HIDDEN = 512
 """Units of the hidden layer."""
@@ -101,7 +101,7 @@ def _fit_residual(
     weights = random.normal(size=(x.shape[1], HIDDEN))
     weights /= (x @ weights).std() or 1.0
     biases = random.normal(size=HIDDEN) / 10
-    # As large as the inputs themselves, so that one ridge suits both.
+    # Scaled to the size of the inputs, so that one ridge suits both.
     scale = x.std() / 2
     layer = np.maximum(x @ weights + biases, 0) * scale
     shift = layer.mean(axis=0)
@@ -121,7 +121,7 @@ def _fit_residual(
 def _regress(
     x: np.ndarray, y: np.ndarray, axes: np.ndarray, ridges: Iterable[float]
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Matrices that map x to y; what they map spreads along `axes` as y does."""
+    """Matrices that map x to y, with the same spread along `axes` as y."""
     wide = len(x) < x.shape[1]  # then the rows' products are the smaller system, to the same end
     gram = x @ x.T if wide else x.T @ x
     mean_variance = max(np.square(x).sum() / x.shape[1], 1e-12)

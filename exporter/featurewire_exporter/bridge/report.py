@@ -1,4 +1,4 @@
-"""What an index owner needs to know of a bridge, as text."""
+"""The measurements of a bridge as text, for the owner of an index."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def report(bridge: Bridge) -> str:
 
 
 def _larger(kept: Retention) -> str | None:
-    """What the bridge would keep in an index larger than the tested one."""
+    """The recall that the bridge should keep in an index larger than the tested one."""
     shown = []
     for times in (4, 16):
         size = times * kept.index
@@ -57,7 +57,7 @@ def _row(name: str, *cells: float | str | None) -> str:
 
 
 def _twice(curve: tuple[tuple[int, float, float], ...]) -> str | None:
-    """What twice as many pictures would bring, if the loss goes on shrinking by the same factor."""
+    """The recall with twice as many pictures, if the loss goes on shrinking by the same factor."""
     before, now = (at_1 for _, at_1, _ in curve[-2:])
     if not before < now < 1:
         return None

@@ -1,4 +1,4 @@
-"""What search keeps when queries go through a bridge: measured in an index of old vectors."""
+"""The recall that a search in an index of old vectors keeps when queries go through a bridge."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Retention:
     untouched: Recall | None
     """New queries in the old index as they are; None where the dimensions differ."""
     among_learned: Recall
-    """Bridged queries in an index that also holds the pictures that the map was learned from:
-    what it gives lies close to these, so they are found too often."""
+    """Bridged queries in an index that also holds the pictures that the map was learned from.
+    Bridged vectors are close to these, so a query finds them too often."""
     overlap_at_10: float
-    """Share of a picture's ten nearest in the old index that its bridged vector finds, too."""
+    """Fraction of a picture's ten nearest in the old index that its bridged vector also finds."""
     reembedded_overlap_at_10: float
     """The same for its new vector in an index of new vectors."""
     untouched_overlap_at_10: float | None
@@ -92,7 +92,7 @@ def kept_by_index(
 
 def _at_1_among(found: np.ndarray, part: int, size: int) -> float:
     """Recall@1 to be expected in a random part of an index, of `part` pictures of `size`."""
-    # None of those that come before the own picture may be drawn with it: hypergeometric.
+    # Hypergeometric: the part may not contain any picture that ranks before the own one.
     drawn = np.arange(size - 1)
     missed = np.cumprod(np.maximum(size - part - drawn, 0) / (size - 1 - drawn))
     return float(np.concatenate([[1.0], missed])[found - 1].mean())

@@ -1,4 +1,4 @@
-"""What the commands share: the parser, and a run that fails with one line."""
+"""Shared by the commands: one option, the printing of results, and one line for a failure."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def add_kind(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parser: argparse.ArgumentParser, work: Callable[[TextIO], None]) -> int:
-    """Do `work` with the real standard error, and say in one line what went wrong. The exit status.
+    """Run `work`, report a failure in one line, and return the exit status.
 
-    `work` gets standard error for warnings and progress: TensorFlow writes to the file descriptor.
+    `work` gets the real standard error, for warnings and progress. TensorFlow's goes nowhere.
     """
     # An export that is interrupted unwinds, so that it removes what it was writing.
     with interruptible(), quiet_tensorflow() as stderr:
@@ -60,7 +60,7 @@ def print_result(text: str) -> None:
         print(text, flush=True)
     except OSError as error:
         with contextlib.suppress(OSError, ValueError):
-            # What is left in the buffer has nowhere to go when the interpreter ends, either.
+            # The interpreter would try to flush the rest of the buffer at exit, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise ExportError(
             f"standard output cannot be written ({error.strerror}); the work is done: "
@@ -69,7 +69,7 @@ def print_result(text: str) -> None:
 
 
 def progress_on(stderr: TextIO, *, as_json: bool) -> Progress:
-    """Progress on a terminal, or as lines on standard output where that is not for JSON."""
+    """Progress on a terminal; else as lines on standard output, unless that is for JSON."""
     if stderr.isatty():
         return Progress(stderr)
     return Progress(None if as_json else sys.stdout)

@@ -45,7 +45,7 @@ def export(argv: Sequence[str]) -> int:
 
 
 def _config(parser: argparse.ArgumentParser, options: argparse.Namespace) -> ExportConfig:
-    """What the options ask for. Exits with status 2 where they do not go together."""
+    """The config that the options describe. Exits with status 2 if they contradict each other."""
     preprocess = {
         "resize_method": options.resize_method,
         "antialias": not options.no_antialias,
@@ -107,7 +107,7 @@ def _json_of(published: Published) -> str:
 
 
 def _report_of(published: Published) -> str:
-    """What was published, for people; the path last."""
+    """The published version as text, its path on the last line."""
     from featurewire_exporter.bridge.report import report
 
     lines = []
@@ -152,7 +152,7 @@ def export_parser() -> CommandParser:
         "--image-size",
         type=arguments.size,
         metavar="HEIGHTxWIDTH",
-        help="for modules that take images of any size (default: what the module says)",
+        help="for modules that take images of any size (default: the module's)",
     )
     parser.add_argument(
         "--signature",

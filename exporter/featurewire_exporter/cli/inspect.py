@@ -1,4 +1,4 @@
-"""`featurewire inspect`: what a published version says of itself."""
+"""`featurewire inspect`: prints the manifest, signatures and files of a published version."""
 
 from __future__ import annotations
 

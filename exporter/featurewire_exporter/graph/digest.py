@@ -77,7 +77,7 @@ class _Body:
 
     def digests(self, tensors: Sequence[Tensor]) -> list[bytes]:
         """The digests of tensors, in their order."""
-        # What goes round a loop depends on itself: each round sees one more step back.
+        # A tensor in a loop depends on itself, so each round looks one more step back.
         for _ in self._loops:
             self._outputs = {}
             fed_back = {name: self._inputs[name][0] for name in self._loops}
@@ -213,7 +213,7 @@ def _function(function: Any, arguments: Sequence[bytes], library: Mapping[str, A
 
 
 def _first_of_outputs(node: Any, library: Mapping[str, Any]) -> dict[str, int]:
-    """For each named output of an operation, the number of its first tensor."""
+    """The number of the first tensor of each named output of an operation."""
     definition = op_def_registry.get(node.op)
     if definition is None:
         definition = library[node.op].signature

@@ -1,8 +1,8 @@
 """Arithmetic with constants around convolutions goes into their weights and one bias.
 
 Batch normalisation, residual scales and input scaling cost time at every request and keep
-TensorFlow's optimiser from fusing `Conv2D + BiasAdd + Add + Relu` into one operation. Every rewrite
-is guarded by structure: what does not match stays as it is.
+TensorFlow's optimiser from fusing `Conv2D + BiasAdd + Add + Relu` into one operation. A rewrite
+applies only to the structure that it knows; everything else stays as it is.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _LARGEST_FOLDED_BYTES = 2**20
 _NOT_ZERO = np.float32(1e-30)
 """TensorFlow's constant folder drops a bias of zeros, and without the BiasAdd its remapper no
 longer recognises a residual join. A bias of this size is kept, and changes no float32 feature above
-1e-22. It has to be this small: a layer's features can be as small as its weights make them."""
+1e-22. It must be this small, because weights can make a layer's features tiny."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Affine:
-    """x -> scale * x + offset, each a float64 array of one entry a channel or of one entry."""
+    """x -> scale * x + offset; both are float64 arrays with one entry per channel, or one entry."""
 
     scale: np.ndarray
     offset: np.ndarray
@@ -170,8 +170,8 @@ def _apply(graph: Graph, conv: Any, affine: _Affine, last: str) -> None:
 def _fold_from_inputs(graph: Graph, images: str) -> None:
     """Fold scaling and shifting of a convolution's input, such as [0, 1] to [-1, 1].
 
-    By one factor, or by one a channel where the input is `images`: of another tensor the number of
-    channels is not known, and one channel times many factors gives many.
+    One factor folds anywhere; one factor per channel folds only if the input is `images`. Another
+    tensor has an unknown number of channels, and one channel times many factors gives many.
     """
     consumers = graph.consumers()
     for name in graph.order():
@@ -185,7 +185,7 @@ def _fold_from_inputs(graph: Graph, images: str) -> None:
         channels = graph.array(conv.input[1]).shape[2]
         if affine is _SAME or not affine.fits(channels if node_of(source) == images else 1):
             continue
-        # Zero padding comes after the shift, so a shift cannot move behind it.
+        # Zero padding follows the shift, so a shift cannot move past it.
         if affine.offset.any() and conv.attr["padding"].s != b"VALID":
             continue
         users = consumers[name]
@@ -217,7 +217,7 @@ def _affine_of_producer(graph: Graph, tensor: str) -> tuple[_Affine, str] | None
 
 
 def _affine_step(graph: Graph, node: Any, source: str) -> _Affine | None:
-    """What `node` does to the output of `source`, if that is affine and one entry a channel."""
+    """The affine function per channel that `node` applies to the output of `source`, or None."""
     if has_control_inputs(node) or type_of(node) != tf.float32:
         return None
     if node.op in _NORMS:

@@ -1,4 +1,4 @@
-"""From a loaded module to one frozen graph: constants only, pruned to the vector."""
+"""Freezes a loaded module to one graph without variables, pruned to the vector."""
 
 from __future__ import annotations
 

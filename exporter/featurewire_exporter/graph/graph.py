@@ -22,7 +22,7 @@ class Graph:
         self.versions = graph_def.versions
         self.library = graph_def.library
         self.output = output
-        """The tensor that has to stay: `node:index`."""
+        """The tensor that must stay: `node:index`."""
         self.nodes: dict[str, Any] = {node.name: _free(node) for node in graph_def.node}
         self._arrays: dict[str, np.ndarray] = {}
         self.prune()
@@ -155,7 +155,7 @@ def has_control_inputs(node: Any) -> bool:
 
 
 def type_of(node: Any, attr: str = "T") -> tf.DType | None:
-    """An attribute that is one type, not a list of types. None if the node has none of the name."""
+    """An attribute that is one type, not a list of types. None if the node lacks it."""
     # Reading an attribute that a node lacks would add it.
     if attr not in node.attr or node.attr[attr].WhichOneof("value") != "type":
         return None

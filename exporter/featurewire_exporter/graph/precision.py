@@ -1,7 +1,7 @@
 """A frozen float32 network in bfloat16 or float16.
 
-Convolutions and matrix products are cast, with their weights; what follows them stays in the lower
-precision as long as it is cheap and safe there. The vector itself comes out as float32, and sums
+Convolutions and matrix products are cast, with their weights. Operations after them stay in the
+lower precision as long as that is cheap and safe. The vector itself comes out as float32, and sums
 over many pixels (the pooling at the end) are taken in float32.
 
 Networks of few channels can lose too much that way. For them there is a second way, which costs
@@ -44,7 +44,7 @@ def lower(
 ) -> FrozenNetwork:
     """The network in `precision`, one of `config.PRECISIONS`; its input and output stay float32.
 
-    With `float32_activations` only convolutions and matrix products compute in it.
+    `float32_activations`: only convolutions and matrix products compute in it.
     """
     dtype = tf.as_dtype(precision)
     if dtype == tf.float32:

@@ -1,4 +1,4 @@
-"""A quantised network beside the float one: 8-bit integers for servers that run OpenVINO.
+"""An additional network in 8-bit integers, for servers that run OpenVINO.
 
 `pictures` splits pictures for calibration and for the gate, `openvino_network` computes networks,
 `rounding` rounds weights, `quantise` quantises by a setting, `gate` says what search loses, and
@@ -7,5 +7,5 @@
 
 import sys
 
-# NNCF and OpenVINO post each use to a statistics host by it, and work without it.
+# NNCF and OpenVINO report each use to a statistics host through it, and work without it.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What a quantised network is asked to be. Imports no TensorFlow: the command line needs it."""
+"""Settings of the 8-bit network. Imports no TensorFlow, because the command line needs them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ SAMPLES_ONLY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Config:
-    """What to calibrate with, and what the gate asks for."""
+    """The pictures to calibrate with, and the limits of the gate."""
 
     images: Path | None = None
-    """A folder of pictures such as will be embedded; None: the samples."""
+    """A folder of pictures similar to those that will be embedded; None: the samples."""
     min_cosine: float = 0.99
-    """Between vectors in 8 bits and in float32, in the median."""
+    """Minimum of the median cosine between vectors in 8 bits and in float32."""
     min_overlap_at_10: float = 0.97
-    """Share of the ten nearest that both have in common."""
+    """Minimum fraction of the ten nearest that both have in common."""
     max_recall_loss: float = 0.005
-    """By which recall@1 of crops may be below float32's."""
+    """Maximum loss of the crops' recall@1 compared with float32."""
     min_float32_recall_at_1: float = 0.5
-    """How often crops must find their picture in float32: with pictures that are all alike, or that
-    the model cannot tell apart, no loss would show. Half of them, as for a bridge."""
+    """Minimum fraction of crops that find their picture in float32. With pictures that look alike
+    to the model, a loss could not show."""
     any_processor: bool = False
-    """Whether it has to run on processors without VNNI, too, though it is made on one with it."""
+    """Whether the network must also run on processors without VNNI, even if this one has it."""
 
 
 def int8_line(about: Mapping[str, Any]) -> str:
-    """What the manifest says of a quantised network, for people."""
+    """The manifest's entry about the 8-bit network, as text."""
     gate = about["gate"]
     return (
         f"8 bits ({about['setting']}; {about['calibration']['images']} pictures to calibrate): "

@@ -1,4 +1,4 @@
-"""What search loses in 8 bits, measured with pictures that the calibration has not seen."""
+"""Measures what a search loses in 8 bits, with pictures kept out of the calibration."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Measured:
     pictures: int
     queries: int
     cosine: float
-    """Between the two vectors of a picture or crop, in the median."""
+    """Median cosine between the two vectors of a picture or crop."""
     least_cosine: float
     overlap_at_10: float
-    """Share of the ten nearest that both vectors of a picture have in common."""
+    """Fraction of the ten nearest that both vectors of a picture have in common."""
     recall_at_1: float
-    """How often a crop in 8 bits finds its own picture."""
+    """Fraction of crops in 8 bits that find their own picture."""
     float32_recall_at_1: float
 
     def margin(self, config: Int8Config) -> float:
-        """By how much the tightest of the three conditions is met; below 0: missed."""
+        """The smallest distance to one of the three limits; negative if a limit is missed."""
         loss = self.float32_recall_at_1 - self.recall_at_1
         return min(
             self.cosine - config.min_cosine,
@@ -37,7 +37,7 @@ class Measured:
         )
 
     def require_telling(self, config: Int8Config) -> None:
-        """Raises `ExportError` where even float32 does not find the pictures by their crops."""
+        """Raises `ExportError` if even float32 does not find the pictures by their crops."""
         if self.float32_recall_at_1 < config.min_float32_recall_at_1:
             raise ExportError(
                 f"8 bits cannot be tested with these pictures: in float32, "

@@ -1,4 +1,4 @@
-"""The first setting whose network passes the gate, written beside the version."""
+"""Finds the first setting whose network passes the gate, and adds that network to the version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from featurewire_exporter.progress import Progress
 from featurewire_exporter.version.manifest import EXTRAS
 
 NETWORK = f"{EXTRAS}/int8.xml"
-"""Within the version; its weights lie beside it, in a .bin."""
+"""Path within the version. The weights are in a .bin next to it."""
 
 
 def require_packages() -> None:
@@ -36,10 +36,10 @@ def add_int8(
     scratch: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Quantise `network` and write it into `version`, which can be run; what the manifest says.
+    """Quantise `network`, write it into `version`, which can be run, and return its manifest entry.
 
-    Raises `ParityError` with the numbers where no setting passes the gate, and `ExportError` where
-    the pictures cannot say.
+    Raises `ParityError` with the numbers if no setting passes the gate, and `ExportError` if the
+    pictures cannot show a loss.
     """
     progress.step("Reading pictures for 8 bits")
     pictures = gather(found, version)

@@ -1,8 +1,8 @@
 """Networks in OpenVINO: read, compiled and written.
 
-By one `Core` that lives as long as the process. The first network that a `Core` compiles gives its
-thread a stack for signals, which the `Core` takes back when it goes. Where two go in the order in
-which they came, the thread is left with the first one's stack, which is gone: Ctrl-C would end the
+One `Core` serves the whole process. The first network that a `Core` compiles gives its thread a
+signal stack, which the `Core` takes back when it is deleted. If two are deleted in the order of
+their creation, the thread keeps the stack of the first, which is freed memory: Ctrl-C would end the
 process with a segmentation fault (OpenVINO 2026.4; seen with AMX).
 """
 
@@ -53,5 +53,5 @@ def vectors(model: ov.Model, images: np.ndarray) -> np.ndarray:
 
 
 def save(model: Any, path: Path) -> None:
-    """Write OpenVINO's own format: `path`, which ends in .xml, and a .bin beside it."""
+    """Write OpenVINO's own format: `path`, which ends in .xml, and a .bin next to it."""
     ov.save_model(model, path, compress_to_fp16=False)

@@ -1,4 +1,4 @@
-"""Pictures to calibrate with, and others, kept out, to judge by."""
+"""Splits pictures into some to calibrate with and some to test with."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from featurewire_exporter.quality.recall import NEIGHBOURS
 from featurewire_exporter.version.artifact import ArtifactSession
 
 SAMPLES = Path(__file__).resolve().parents[3] / "samples" / "photos"
-"""In a clone of the repository; elsewhere pictures are drawn."""
+"""Only a clone of the repository has them; elsewhere pictures are drawn."""
 DRAWN = 12
 FEWEST = 5
-"""Pictures: two of them are kept out, whose tiles are more than `FEWEST_JUDGED`."""
+"""Minimum number of pictures. Two of them are kept out, with more than `FEWEST_JUDGED` tiles."""
 FEWEST_JUDGED = NEIGHBOURS + 2
-"""Pictures or tiles. Among fewer, the ten nearest of each are all the others, in any network."""
+"""Minimum number of pictures or tiles to test with. Among fewer, the ten nearest are all others."""
 FEW = 40
-"""Pictures below which each is cut into `TILES` x `TILES`, so that search has something to find."""
+"""With fewer pictures, each is cut into `TILES` x `TILES`, to have enough to search among."""
 TILES = 3
 KEPT_OUT = 0.3
 MOST_CALIBRATED, MOST_JUDGED = 300, 170
 QUERIES = 2
-"""Crops of each picture kept out that are looked for."""
+"""Crops per test picture that are searched for."""
 _BATCH = 16
 
 
@@ -38,7 +38,7 @@ class Pictures:
     """The network's input, preprocessed as it is served: float32, rows in [0, 1]."""
 
     source: str
-    """Where they come from, for people."""
+    """The origin of the pictures, as text."""
     calibration: np.ndarray
     """`[C, height, width, 3]`"""
     judged: np.ndarray
@@ -50,7 +50,7 @@ class Found:
     """Encoded pictures, before anything is computed from them."""
 
     source: str
-    """Where they come from, for people."""
+    """The origin of the pictures, as text."""
     encoded: Sequence[bytes]
 
 

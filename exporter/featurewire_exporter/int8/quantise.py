@@ -1,4 +1,4 @@
-"""A network to 8 bits, by NNCF's post-training quantisation.
+"""Quantises a network to 8 bits with NNCF's post-training quantisation.
 
 Importing this module imports NNCF and OpenVINO.
 """
@@ -25,10 +25,10 @@ from featurewire_exporter.int8.rounding import Rounding, convolutions
 from featurewire_exporter.int8.signals import received_elsewhere
 
 _OFFSET_PICTURES = 100
-"""So many tell by how much vectors are off in the mean."""
+"""Number of pictures to estimate the mean error of the vectors with."""
 _RANGES = RangeEstimatorParametersSet.MINMAX
-"""NNCF's default, the mean of pictures' largest values, would cut off the white of those that have
-more of it than others."""
+"""NNCF's default is the mean of the pictures' largest values, which clips the white of pictures
+with more white than most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class Setting:
 
     name: str
     overflow_fix: bool = False
-    """Weights take 7 bits, so that sums of two products fit 16, all that processors without VNNI
-    have: 8 bits may do for the pictures of the gate there and saturate for the next."""
+    """Weights take 7 bits, so that sums of two products fit into 16 bits. Processors without VNNI
+    have no more, and with 8 bits the sums could saturate for other pictures than the gate's."""
     float_layers: int = 0
-    """So many convolutions at each end stay in float32."""
+    """Number of convolutions at each end that stay in float32."""
 
 
 SETTINGS = (
@@ -53,11 +53,11 @@ SETTINGS = (
     Setting(name="first and last 4 layers in float", overflow_fix=True, float_layers=4),
     Setting(name="first and last 8 layers in float", overflow_fix=True, float_layers=8),
 )
-"""Those for processors with VNNI first, and of each kind the fastest first."""
+"""First the settings that need VNNI; within each kind the fastest first."""
 
 
 class Quantiser:
-    """Quantises one network. What of it is the same for all settings is computed once."""
+    """Quantises one network. Work that all settings share is done once."""
 
     def __init__(self, model: ov.Model, images: np.ndarray) -> None:
         """`images` to calibrate with: float32 `[N, height, width, 3]`."""
@@ -83,7 +83,7 @@ class Quantiser:
         )
         # Not `nncf.set_log_level`, which also silences handlers that others share with its logger.
         logging.getLogger("nncf").setLevel(logging.ERROR)
-        # NNCF makes a `Core` a network, and lets them go in the order in which they came.
+        # NNCF makes a `Core` per network, and deletes them in the order of their creation.
         with received_elsewhere(), contextlib.redirect_stdout(io.StringIO()):
             return nncf.quantize(
                 model,
@@ -95,7 +95,7 @@ class Quantiser:
             )
 
     def _offset(self, quantised: ov.Model) -> np.ndarray:
-        """What vectors lack of those of float32, in the mean: float32 `[dimension]`."""
+        """Mean of float32's vectors less the quantised ones: float32 `[dimension]`."""
         found = vectors(quantised, self._offset_images)
         return (self._exact - found).mean(axis=0)
 
@@ -105,7 +105,7 @@ def versions() -> dict[str, str]:
 
 
 def _move(model: ov.Model, offset: np.ndarray) -> None:
-    """Add `offset`, `[dimension]`, to what `model` gives."""
+    """Add `offset`, `[dimension]`, to the output of `model`."""
     result = model.get_results()[0]
     moved = operations.add(result.input_value(0), operations.constant(offset))
     result.input(0).replace_source_output(moved.output(0))

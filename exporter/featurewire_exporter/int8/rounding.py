@@ -1,12 +1,12 @@
-"""Weights of convolutions rounded so that what a layer gives changes least, not each weight.
+"""Rounds the weights of convolutions so that the output of each layer changes least.
 
-GPTQ (Frantar et al., ICLR 2023, arXiv 2210.17323): a layer's inputs are taken one after the other,
-and the weights of those still to come make up for what rounding changed, as far as the inputs go
-together. Neighbouring pixels and features do, so little is left. Libraries have it for PyTorch and
-for the matrix products of language models, none for convolutions in OpenVINO.
+GPTQ (Frantar et al., ICLR 2023, arXiv 2210.17323): the weights of a layer are rounded input by
+input, and the weights of the remaining inputs compensate for the change, as far as inputs are
+correlated. Neighbouring pixels and features are, so little error is left. Libraries have it for
+PyTorch and for the matrix products of language models, but not for convolutions in OpenVINO.
 
-Weights then lie on the grid that NNCF chooses for them, so its own rounding changes nothing but the
-largest of a channel, which has half a step too much for 7 bits; `settle` mends it.
+The weights are then on the grid that NNCF chooses for them. Its own rounding changes only the
+largest weight of a channel, which is half a step too large for 7 bits; `settle` fixes that.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from openvino import opset13 as operations
 from featurewire_exporter.int8.openvino_network import compiled
 
 STEPS = {8: 127.0, 7: 63.5}
-"""By bits, the steps of NNCF's grid from 0 to a channel's largest weight."""
+"""Number of bits to steps of NNCF's grid between 0 and a channel's largest weight."""
 _PICTURES, _PLACES = 64, 200
-"""A layer is looked at in so many places of so many pictures; it has up to some 3,000 inputs."""
+"""A layer's inputs, about 3,000 at most, are sampled at this many places of this many pictures."""
 _BATCH = 4
-"""Pictures at once: what every layer of a large network gets of one takes some 80 MB."""
+"""Pictures at a time: the inputs of all layers of a large network take about 80 MB per picture."""
 _DAMPING = 0.01
-"""Of the mean of the diagonal, added to it, as in the paper: makes few places invertible."""
+"""This fraction of the diagonal's mean is added to it, as in the paper, to make it invertible."""
 _DEQUANTISING = frozenset(("Multiply", "Subtract", "Convert", "Reshape"))
-"""What NNCF leaves between a layer and its weights in 8 bits."""
+"""Operations that NNCF puts between a layer and its weights in 8 bits."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a convolution reads of a tensor. Pairs are `(height, width)`."""
+    """The part of a tensor that a convolution reads. Pairs are `(height, width)`."""
 
     source: str
-    """As `_source` names it."""
+    """The tensor's name, from `_source`."""
     groups: int
     kernel: tuple[int, int]
     strides: tuple[int, int]
@@ -62,7 +62,7 @@ class Reading:
 
 
 class Rounding:
-    """Rounds the weights of a model; what its layers read is looked at once."""
+    """Rounds the weights of a model. The inputs of its layers are sampled once."""
 
     def __init__(self, model: ov.Model, images: np.ndarray) -> None:
         """`images`: float32 `[N, height, width, 3]`, at least one."""
@@ -84,7 +84,7 @@ class Rounding:
             weights = layer.input_value(1).get_node().data
             moments = self._moments[self._readings[name]]
             by_group = weights.reshape(len(moments), -1, moments.shape[-1])
-            # NNCF gives depthwise convolutions all 8 bits, with its overflow fix, too.
+            # NNCF gives depthwise convolutions all 8 bits, even with its overflow fix.
             depthwise = len(moments) > 1 and weights.shape[2] == 1
             steps = STEPS[8 if depthwise else bits]
             if (name, bits) not in self._levels:
@@ -97,7 +97,7 @@ class Rounding:
         return model
 
     def settle(self, quantised: ov.Model, bits: int) -> None:
-        """Give what NNCF made of `rounded` the levels that were meant."""
+        """Restore the levels of `rounded` in the network that NNCF made of it."""
         for layer in convolutions(quantised):
             value = layer.input_value(1)
             while value.get_node().get_type_name() in _DEQUANTISING:
@@ -108,7 +108,7 @@ class Rounding:
 
 
 def convolutions(model: ov.Model) -> list[Any]:
-    """In the order of computation."""
+    """The convolutions of a model, in the order of computation."""
     kinds = {"Convolution", "GroupConvolution"}
     return [node for node in model.get_ordered_ops() if node.get_type_name() in kinds]
 
@@ -145,7 +145,7 @@ def round_to_grid(
 
 
 def _first(magnitudes: np.ndarray) -> np.ndarray:
-    """Where the first of each channel's largest weights is: bool, of the same shape."""
+    """True at the first of each channel's largest weights: bool, of the same shape."""
     return np.arange(magnitudes.shape[2]) == magnitudes.argmax(axis=2)[..., np.newaxis]
 
 
@@ -154,7 +154,7 @@ def _replace(edge: Any, values: np.ndarray) -> None:
 
 
 def _correction(moments: np.ndarray) -> np.ndarray:
-    """By which factors the inputs after one make up for it: upper triangles, of the same shape."""
+    """Factors by which later inputs compensate for each one: upper triangles, of the same shape."""
     damped = moments.astype(np.float64)
     diagonal = np.einsum("gkk->gk", damped)
     diagonal += _DAMPING * diagonal.mean(axis=1, keepdims=True) + np.finfo(np.float32).tiny

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while other people's code runs that may take the stack for signals away."""
+"""Handles Ctrl-C and SIGTERM while a library runs that may free the thread's signal stack."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def received_elsewhere() -> Iterator[None]:
-    """Within it, another thread receives both signals; Python's handlers run in the main one.
+    """Let another thread receive both signals; Python's handlers still run in the main thread.
 
-    Then this thread has the stack for signals again that it had before.
+    Afterwards this thread has its former signal stack again.
     """
     libc, over = ctypes.CDLL(None), threading.Event()
-    stack = (ctypes.c_size_t * 3)()  # `stack_t` of sigaltstack(2), which nobody here looks into
+    stack = (ctypes.c_size_t * 3)()  # an opaque `stack_t` of sigaltstack(2)
     libc.sigaltstack(None, stack)
     threading.Thread(target=over.wait, daemon=True).start()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))

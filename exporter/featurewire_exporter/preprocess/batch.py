@@ -1,10 +1,10 @@
-"""A batch of images, each decoded by itself: one that fails leaves only its own row empty.
+"""Decodes a batch of images so that an image that fails leaves only its own row empty.
 
-Headers are read for all at once, with ops that cannot fail, and say which images are decoded and
-how. Decoding can fail. TensorFlow has one way to outlive a failing op inside a graph: a tf.data
-pipeline that drops the element (`ignore_errors`). So a dataset runs over what is to be decoded,
-on all cores, and what it drops is corrupt. It resizes too, so that no more decoded images are in
-memory than there are cores.
+The headers of all images are read at once, with operations that cannot fail. They decide which
+images are decoded, and how. Decoding can fail, and TensorFlow has one way to survive a failing
+operation inside a graph: a tf.data pipeline that drops the element (`ignore_errors`). So a dataset
+decodes and resizes the images on all cores, and an image that it drops is corrupt. Because it also
+resizes, memory never holds more decoded images than there are cores.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def batch_decode(
 
             rows = tf.data.Dataset.from_tensor_slices((wanted, plans))
             most = tf.size(wanted, out_type=tf.int64)
-            # A function of its own, so that both datasets share what is inside.
+            # A separate function, which both datasets share.
             one = tf.function(partial(_pixels, config=config), autograph=False)
 
             @tf.autograph.experimental.do_not_convert
@@ -62,7 +62,7 @@ def batch_decode(
             survivors, pixels = tf.cond(
                 most > 1,
                 lambda: _collect(rows.map(survivor, tf.data.AUTOTUNE), most, config),
-                # One image by itself is not worth the thread that hands out several.
+                # For a single image, the thread that distributes several is not worth its cost.
                 lambda: _collect(rows.map(survivor), most, config),
             )
             survived = tf.scatter_nd(
@@ -99,7 +99,7 @@ def _judge(data: tf.Tensor, images: Images, config: PreprocessConfig) -> tf.Tens
     """int32 [N]: the status of each image, as far as its header tells."""
     length = tf.strings.length(data)
     height, width = images.header.height, images.header.width
-    # Of sides that are not beyond measure, so that their product is not either.
+    # The sides are bounded first, so that their product does not overflow.
     pixels = tf.minimum(height, 1 << 30) * tf.minimum(width, 1 << 30)
     pixels = (pixels * images.header.thirds + 2) // 3
     large = (tf.maximum(height, width) > MAX_IMAGE_SIDE) | (pixels > config.max_pixels)
@@ -130,14 +130,14 @@ def _pixels(data: tf.Tensor, plan: Plan, config: PreprocessConfig) -> tf.Tensor:
 def _collect(
     rows: tf.data.Dataset, most: tf.Tensor, config: PreprocessConfig
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What survives of a dataset of at most so many rows: indices, int64 [M], and pixels."""
-    # Only there to be taken where no row survives: an empty dataset has no single element.
+    """The surviving rows of a dataset of up to `most`: indices, int64 [M], and pixels."""
+    # Taken if all rows were dropped, because an empty dataset has no single element.
     nothing = (tf.zeros([0], tf.int64), tf.zeros([0, config.height, config.width, 3]))
     rows = rows.ignore_errors().batch(tf.maximum(most, 1))
     rows = rows.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
     options = tf.data.Options()
-    # Without tuning and rewriting a dataset starts in well under a millisecond, and AUTOTUNE
-    # means the number of cores of the host that serves, not of the one that exported.
+    # Without tuning and rewriting, a dataset starts in well under a millisecond, and AUTOTUNE
+    # then means the number of cores of the server, not of the exporter.
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     return tf.data.Dataset.get_single_element(rows.with_options(options))

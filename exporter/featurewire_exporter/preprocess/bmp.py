@@ -1,7 +1,7 @@
 """BMP: 1, 4 and 8 bits with a palette, 24 and 32 bits, uncompressed, in either direction.
 
 Decoded here from its plain bytes: TensorFlow's op takes palette indices for grey, knows fewer
-depths and refuses a file with a byte behind its pixels.
+depths and refuses a file with a byte after its pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def looks_like(head: tf.Tensor) -> tf.Tensor:
 
 
 def read(head: tf.Tensor) -> Header:
-    """The headers of BMP files; sides of 0 where one is of a kind that is not decoded."""
+    """The headers of BMP files; the sides of an unsupported kind are 0."""
     bits, compression = little(head[:, 28:30]), little(head[:, 30:34])
     masks = tf.equal(compression, _MASKS) & tf.equal(bits, 32)
     masks &= spell(head[:, 54:], _USUAL_MASKS)

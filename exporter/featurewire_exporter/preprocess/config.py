@@ -1,4 +1,4 @@
-"""What a version does to images before its network sees them, as settings.
+"""The settings of the preprocessing of a version.
 
 Nothing here imports TensorFlow: the `export` command reads these defaults while it parses.
 """
@@ -11,7 +11,7 @@ from typing import Any
 RESIZE_METHODS = ("bilinear", "bicubic", "lanczos3")
 
 STATUS = {0: "ok", 1: "empty", 2: "unsupported", 3: "too_large", 4: "corrupt"}
-"""What a row of `status` says about its image."""
+"""Names of the values of `status`."""
 
 OK, EMPTY, UNSUPPORTED, TOO_LARGE, CORRUPT = STATUS
 
@@ -22,7 +22,7 @@ ALGORITHM_REVISION = 2
 """Raised whenever the same settings begin to give other pixels: it is part of `vector_space`."""
 
 SCALED_DECODE = {8: 1.25, 4: 1.5, 2: 1.5}
-"""By how much a JPEG may be scaled down in its decode: ratio, and the margin that must be left.
+"""Ratios by which a JPEG may be scaled down in its decode, each with the margin that must be left.
 
 The largest ratio is taken at which each side of the decoded image, after the central crop, is
 still at least this many times its target. 1/8 is allowed a smaller margin than the others

@@ -1,4 +1,4 @@
-"""The formats that are known: told apart and measured for a batch, decoded one by one."""
+"""Recognises the formats of a batch of images, reads their headers, and decodes single images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from featurewire_exporter.preprocess.header import HEAD_BYTES, Header
 from featurewire_exporter.preprocess.octets import spell, window
 
 RATIOS = (1, 2, 4, 8)
-"""By which a JPEG's sides can be divided in its decode."""
+"""Ratios by which TensorFlow can scale a JPEG down in its decode."""
 
 _WHOLE = np.int64(3)
 """Thirds of a pixel."""
 
 
 class Images:
-    """Headers of a batch of files, `data` string [N], and what can be told from them."""
+    """The headers of a batch of files, `data` string [N]."""
 
     def __init__(self, data: tf.Tensor, config: PreprocessConfig) -> None:
         head = window(data, 0, HEAD_BYTES)
@@ -73,7 +73,7 @@ def _merged(read: list[tuple[tf.Tensor, Header]]) -> Header:
     return merged
 
 
-# Of PNG, GIF, BMP (two of them) and WebP, behind those of JPEG.
+# The decoders of PNG, GIF, BMP (two of them) and WebP; they follow those of JPEG.
 _FIRST_DECODERS = (4, 5, 6, 8)
 
 

@@ -1,7 +1,7 @@
 """GIF: only the first frame is read and decoded.
 
 TensorFlow's decoder unpacks every frame of a file onto the full canvas, whatever is asked for:
-a small file of many frames is a bomb. So the file is cut behind its first frame.
+a small file of many frames is a bomb. So the file is truncated after its first frame.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _first_frame(data: tf.Tensor) -> tf.Tensor:
     0 and 0 where the file ends before, or has other things than a GIF has.
     """
     octets = tf.io.decode_raw(data, tf.uint8)
-    # Nothing is looked up behind the last byte, so nothing here can fail.
+    # No byte after the last one is read, so nothing here can fail.
     last = tf.size(octets) - 1
 
     def wanted(step: tf.Tensor, at: tf.Tensor, _start: tf.Tensor, state: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""What images' first bytes say of them, before any pixel is decoded."""
+"""Facts about images from their first bytes, before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Header(NamedTuple):
     """int32, from 1 (upright) to 8."""
 
     decoder: tf.Tensor
-    """int32: which of the format's own decoders is to be used."""
+    """int32: the index of one of the format's own decoders."""
 
     extra: tf.Tensor
-    """int32 [N, 4]: what the format's own decoders need besides."""
+    """int32 [N, 4]: further arguments for the format's own decoders."""
 
     level_shift: tf.Tensor | None = None
-    """float32 [N, 2, 3]: what a full decode takes from the levels of red, green and blue, and a
-    scaled one does not; everywhere, and besides where there is colour."""
+    """float32 [N, 2, 3]: levels of red, green and blue that only a full decode subtracts: in all
+    pixels, and in addition in coloured ones."""
 
     scans: tf.Tensor | None = None
     """int64 [N]: how often the decoder goes over all pixels; of JPEG files."""

@@ -28,12 +28,12 @@ _STRAY, _SEGMENT, _FRAME, _SCAN, _MISPLACED = range(5)
 
 
 def _role(code: int) -> int:
-    """What the marker with this code begins."""
+    """The kind of segment that the marker with this code begins."""
     if code == 0xDA:
         return _SCAN
     if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
         return _FRAME
-    # Markers without a length have no place before the scan.
+    # Markers without a length are not allowed before the scan.
     return _MISPLACED if code in (0x01, 0xC8) or 0xD0 <= code <= 0xD9 else _SEGMENT
 
 
@@ -46,7 +46,7 @@ arithmetic codes (0xC9, 0xCA) as well, but nothing in them shows that a file was
 _ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"
 """A segment that says that four components are CMYK and stored inverted."""
 
-# What a step down of Y, and one of Cb and Cr, takes from red, green and blue (ITU-R BT.601).
+# Change of red, green and blue for one level of Y, and for one of Cb and Cr (ITU-R BT.601).
 _STEPS = ((1.0, 1.0, 1.0), (1.402, -0.344136 - 0.714136, 1.772))
 
 
@@ -64,8 +64,8 @@ def read(data: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> Header:
         tagged = spell(octets, b"\xff\xe1") & spell(octets[:, 4:], b"Exif\0\0")
         length = big(octets[:, 2:4])
         adobe = spell(octets, b"\xff\xee") & spell(octets[:, 4:], b"Adobe") & (length >= 14)
-        # As libjpeg does: fill bytes and stray bytes before a marker are passed over, and a length
-        # that does not count its own two bytes ends its segment behind them.
+        # Like libjpeg, skip fill bytes and stray bytes before a marker. A length that does not
+        # count its own two bytes ends its segment after them.
         passed = tf.where(tf.reduce_any(markers, 1), tf.argmax(markers, 1), _WINDOW - 1)
         following = at + tf.where(marker, 2 + tf.maximum(length, 2), passed)
         return following, role < _SCAN, (frame, tagged, scan, adobe)
@@ -98,7 +98,7 @@ def read(data: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> Header:
         tf.concat(extra, 1),
         shift,
         scans,
-        # Where there are several scans, decoding takes 2 bytes for each component of a pixel.
+        # With several scans, decoding takes 2 more bytes for each component of a pixel.
         tf.where(components[:, 0] < 4, tf.constant(3, tf.int64), 4),
     )
 
@@ -107,7 +107,7 @@ def decode(data: tf.Tensor, ratio: int, shape: tf.Tensor, extra: tf.Tensor) -> t
     """uint8 [ceil(h / ratio), ceil(w / ratio), 3], of one file; `ratio` is 1, 2, 4 or 8.
 
     Fails unless the decoder reads the same `shape`, int32 [3], from the header as was read here,
-    and where the file was cut short, with or without an end put behind the cut.
+    and if the file is truncated, with or without an end marker after the cut.
     """
 
     def pixels(data: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,8 @@
-"""A JPEG's scans: how many there are, and whether the last of them was reached.
+"""Counts the scans of a JPEG, and finds whether the last one is complete.
 
-Every scan is work for all pixels, however few bytes it has: a small file of many scans is a bomb.
-And a decoder fills with grey what is missing, without an error, where an end marker was put
-behind a cut.
+Every scan is work for all pixels, even if it has few bytes, so a small file with many scans is a
+bomb. If a truncated file has an end marker, a decoder fills the missing part with grey and reports
+no error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_SCANS_SEARCHED = 1024
 """No file of more scans is decoded, so none is counted beyond."""
 
 FRAME_BYTES = 22
-"""Of a frame's header, up to the fourth component: int32 [N, 22]."""
+"""Length of a frame's header up to the fourth component: int32 [N, 22]."""
 
 _PROGRESSIVE = 0xC2
 _SCAN = b"\xff\xda\0"
@@ -49,7 +49,7 @@ def _search(
     coded = tf.gather(data, files)
     start = tf.gather(scan, files)
     coded = tf.strings.substr(coded, start, tf.cast(tf.strings.length(coded), tf.int64) - start)
-    # Inside coded pixels a marker cannot occur, and elsewhere these three bytes hardly do.
+    # Coded pixels contain no marker, and elsewhere these three bytes almost never occur.
     parts = tf.raw_ops.StringSplitV2(input=coded, sep=_SCAN, maxsplit=MAX_SCANS_SEARCHED)
     behind = parts.indices[:, 1] > 0
     rows = tf.gather(files, tf.boolean_mask(parts.indices[:, 0], behind))
@@ -84,8 +84,8 @@ def _reached(headers: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     return mine[:, :, tf.newaxis] & held[:, tf.newaxis]
 
 
-# Bytes that are no marker, in no order that equal blocks could have, and between them every
-# marker that a decoder may wait for at a cut.
+# Bytes without a marker, in an order that equal blocks cannot have. Between them is every marker
+# that a decoder may wait for at a cut.
 _PART = bytes((at * at * 31 + at * 7 + 85) % 251 for at in range(128))
 _NOISE = _PART + b"".join(bytes([0xFF, 0xD0 + at]) + _PART for at in range(8))
 

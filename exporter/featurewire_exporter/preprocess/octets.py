@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 def window(data: tf.Tensor, at: tf.Tensor | int, count: int) -> tf.Tensor:
-    """int32 [N, count]: the bytes of each string from `at` [N] on, zeros where there are none."""
+    """int32 [N, count]: the bytes of each string from `at` [N] on, padded with zeros."""
     length = tf.cast(tf.strings.length(data), tf.int64)
     at = tf.maximum(tf.minimum(tf.cast(at, tf.int64), length), 0)
     part = tf.strings.substr(data, at, tf.fill(tf.shape(length), tf.constant(count, tf.int64)))
@@ -61,7 +61,7 @@ def walk(
     `step` is given a window of `width` bytes, int32 [N, width], and its place [N], int64. It
     returns the next place, never one before it, whether to go on, and `marks` marks, bool [N]. Of
     each mark, the place where it was first set is returned, int64 [N]; 0 where it never was. At
-    most `limit` steps are taken, whatever the bytes, and none behind a string's end.
+    most `limit` steps are taken, whatever the bytes, and none after a string's end.
     """
     length = tf.cast(tf.strings.length(data, "BYTE"), tf.int64)
     place = tf.fill(tf.shape(length), tf.constant(start, tf.int64))
@@ -74,7 +74,7 @@ def walk(
     def advance(
         count: tf.Tensor, place: tf.Tensor, active: tf.Tensor, *found: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        # As `window` does it, with the least ops: this is most of what a header costs.
+        # The same as `window`, with fewer operations: this is most of the cost of a header.
         part = tf.strings.substr(data, tf.minimum(place, length), size)
         octets = tf.cast(tf.io.decode_raw(part, tf.uint8, fixed_length=width), tf.int32)
         following, more, marked = step(octets, place)

@@ -26,7 +26,7 @@ _ENTRIES = 64
 def read_orientation(data: tf.Tensor, at: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     """int32 [N] from 1 to 8, of the TIFF blocks of `length` bytes at `at`, int64 [N].
 
-    1 where `at` is 0, and wherever a block is broken or says nothing.
+    1 if `at` is 0, and if a block is broken or has no orientation.
     """
 
     def read() -> tf.Tensor:

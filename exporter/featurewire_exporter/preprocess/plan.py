@@ -1,7 +1,7 @@
-"""What is to be done with each image of a batch, decided from its header alone.
+"""Plans the decode and resize of each image of a batch, from its header alone.
 
-Everything that can be worked out beforehand is, for the whole batch: what runs for each image is
-built anew for each batch, and costs by its number of ops.
+As much as possible is computed here, for the whole batch at once. The function that runs for each
+image is built again for each batch, and its cost grows with its number of operations.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from featurewire_exporter.preprocess.formats import RATIOS, Images
 from featurewire_exporter.preprocess.orientation import exchanges_sides, reversed_sides
 
 _WIDE = 16
-"""How many times as wide as high a picture is that is turned over first."""
+"""Ratio of width to height from which a picture is transposed first."""
 
 
 class Side(NamedTuple):
-    """How one side of a decoded image is resized, as the op wants it. Of N images, or of one."""
+    """Arguments to resize one side of a decoded image; for N images, or for one."""
 
     bounds: tf.Tensor
-    """int32 [N, 2]: the first decoded pixel that is looked at, and the one behind the last."""
+    """int32 [N, 2]: the first decoded pixel that is used, and the one after the last."""
 
     size: tf.Tensor
     """int32 [N, 2]: the pixels that they become, and 1."""
@@ -35,13 +35,13 @@ class Side(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Of N images, or of one."""
+    """The plan of N images, or of one."""
 
     decoder: tf.Tensor
     """int32 [N], an index as `formats.decode` takes it."""
 
     shape: tf.Tensor
-    """int32 [N, 3]: what the header says, as `formats.decode` takes it."""
+    """int32 [N, 3]: the shape in the header, as `formats.decode` takes it."""
 
     extra: tf.Tensor
     """int32 [N, 4], as the header has it."""

@@ -32,7 +32,7 @@ def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> He
     there = tf.cast(spell(head[:, 12:], b"IHDR"), tf.int64)
     width, height = big(head[:, 16:20]) * there, big(head[:, 20:24]) * there
     decoder = tf.zeros_like(orientation)
-    # With 16 bits there are twice as many bytes to unpack and to undo the filters of.
+    # 16 bits are twice as many bytes to unpack and to unfilter.
     thirds = tf.where(tf.equal(head[:, 24], 16), tf.constant(6, tf.int64), 3)
     return Header(height, width, orientation, decoder, no_extra(mine), thirds=thirds)
 

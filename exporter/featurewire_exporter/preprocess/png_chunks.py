@@ -30,9 +30,9 @@ _MAY_BE_PASSED = 1 << 29
 def needed(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """string: one file with its header, its palette and its pixels, and nothing else.
 
-    Fails where a chunk reaches beyond the file's end, where one is unknown that may not be passed
-    over, where there are more than can be walked over, and where they are larger than the pixels
-    of `shape`, int32 [3], can need: what is left over would be unpacked all the same.
+    Fails for a chunk that extends beyond the file's end, for an unknown critical chunk, for more
+    chunks than can be visited, and for more packed data than the pixels of `shape`, int32 [3], can
+    need, because the decoder would unpack the rest as well.
     """
     palette, behind_palette, pixels, behind_pixels, packed = _places(data)
     most = _most_packed(data, shape)
@@ -47,15 +47,15 @@ def needed(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
             [*(tf.strings.substr(data, start, end - start) for start, end in parts), _END]
         )
 
-    # Most files hold nothing else: then there is nothing to copy.
+    # Most files have only these chunks; then nothing is copied.
     alone = tf.equal(kept, tf.cast(tf.strings.length(data), tf.int64))
     return tf.cond(alone, lambda: tf.identity(data), rebuilt)
 
 
 def _most_packed(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """int64: bytes that the packed pixels of one file take at the most.
+    """int64: the maximum number of bytes of the packed pixels of one file.
 
-    Packing makes nothing larger by more than an eighth (every byte in 9 bits) and some bytes a
+    Packing enlarges data by at most an eighth (every byte in 9 bits) and a few bytes per
     block. There may be a block for every row, and more rows where they are interlaced.
     """
     height, width, _ = tf.unstack(tf.cast(shape, tf.int64))
@@ -68,8 +68,8 @@ def _most_packed(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 
 
 def _places(data: tf.Tensor) -> list[tf.Tensor]:
-    """Where the palette starts and ends, and the pixels, int64; 0 and 0 where there are none; and
-    how many bytes are in the chunks of pixels."""
+    """int64: start and end of the palette, start and end of the pixels (0 and 0 without any), and
+    the number of bytes in the chunks of pixels."""
     octets = tf.io.decode_raw(data, tf.uint8)
     length = tf.size(octets, out_type=tf.int64)
     several = tf.range(_RUN, dtype=tf.int64)[:, tf.newaxis]

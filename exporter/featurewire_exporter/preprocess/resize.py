@@ -1,4 +1,4 @@
-"""Decoded pixels to the network's size, as `tf.image.resize` would, for less.
+"""Resizes decoded pixels to the network's size, like `tf.image.resize`, in less time.
 
 With antialias, `tf.image.resize` spends most of its time on the columns, three numbers at a
 time. The same op is quick along rows of many numbers. So it is run twice along rows, and the
@@ -18,7 +18,7 @@ _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos3": "lanczos
 def resize(image: tf.Tensor, plan: Plan, config: PreprocessConfig) -> tf.Tensor:
     """uint8 `plan.decoded` to float32 [rows, columns, 3], in levels from 0 to 255, not clipped.
 
-    What a scaled decode has changed, sharpness and levels, is made up for.
+    Restores the sharpness and the levels that a scaled decode has changed.
     """
     if config.antialias:
         return _two_passes(image, plan, config)
@@ -89,10 +89,10 @@ def _sharpened(lines: tf.Tensor, side: Side, plan: Plan) -> tf.Tensor:
 
 
 def _level_shift(image: tf.Tensor, plan: Plan) -> tf.Tensor:
-    """float32 [3]: what is to be taken from the levels of a scaled decode.
+    """float32 [3]: the levels to subtract from a scaled decode.
 
-    Where there is no colour at all, none is rounded: so colour counts by the share of pixels
-    that have some. One pixel of 64 is enough to tell.
+    Pixels without colour have no colour that is rounded, so the part for colour is weighted by the
+    fraction of coloured pixels. One pixel in 64 is enough to estimate it.
     """
     sample = image[::8, ::8]
     coloured = tf.reduce_any(tf.not_equal(sample, sample[:, :, :1]), 2)

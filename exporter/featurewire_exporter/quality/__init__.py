@@ -1,1 +1,1 @@
-"""What is measured before a version is published: parity with the module, and search."""
+"""Measurements before a version is published: parity with the module, and search."""

@@ -1,4 +1,4 @@
-"""The gate before publishing: does the artifact compute what the module does?"""
+"""The gate before publishing: the artifact must compute the same vectors as the module."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MAX_REL = 1e-3
 MIN_FLOAT32_COSINE = 0.99999
 """All three bind in float32. An absolute bound alone passes anything where features are small."""
 MAX_ABS_FRACTION = 1e-6
-"""Of the largest number of the module's vectors: the absolute bound where they exceed 100, because
-float32 itself rounds a number of 1000 to the nearest 6e-5."""
+"""Absolute bound as a fraction of the largest number in the module's vectors. It applies above 100,
+because float32 itself rounds 1000 to the nearest 6e-5."""
 MIN_COSINE = 0.999
 MIN_HARD_COSINE = 0.99
 MAX_REDUCED_REL = 0.1
@@ -39,7 +39,7 @@ _PROBE_JPEG = (360, 480)
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """What was measured, over every probe and both ways into the artifact."""
+    """The measurements over all probes and both signatures of the artifact."""
 
     precision: str
     probes: int
@@ -87,7 +87,7 @@ class Parity:
 
     @property
     def figures(self) -> str:
-        """What was measured, in words."""
+        """The measurements as text."""
         hard = ""
         if self.hard_cosine is not None:
             hard = f" ({self.hard_rel:.3g} and {self.hard_cosine:.6f} on hard images)"
@@ -111,7 +111,7 @@ class Parity:
 
     @property
     def warning(self) -> str | None:
-        """What is suspect about the module, though the artifact computes the same."""
+        """Why the module looks suspicious, although the artifact computes the same."""
         if self.photo_cosine is None or self.photo_cosine < ALIKE:
             return None
         return (
@@ -132,7 +132,7 @@ class Parity:
 def measure(
     directory: str | Path, module: Module, *, precision: str, preprocess: Mapping[str, Any]
 ) -> Parity:
-    """Run the artifact in `directory` in a TF1 Session and the module beside it.
+    """Compare the artifact in `directory`, in a TF1 Session, with the module.
 
     `preprocess` are its settings, as its manifest has them: the probes keep to their limits.
 
@@ -190,7 +190,7 @@ def compare(ours: np.ndarray, theirs: np.ndarray, *, precision: str) -> Parity:
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     lengths = np.linalg.norm(b, axis=1)
     norms = np.linalg.norm(a, axis=1) * lengths
-    # Two vectors of zeros are equal, though they have no angle.
+    # Two vectors of zeros are equal, although they lack an angle.
     both_zero = np.maximum(np.linalg.norm(a, axis=1), lengths) < ZERO_LENGTH
     cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms > 0, norms, np.nan))
     differences = np.linalg.norm(a - b, axis=1)

@@ -1,4 +1,4 @@
-"""Pictures of a folder, and crops of them: more views to learn from, and queries to test with."""
+"""Finds the pictures of a folder, and makes crops of them to learn from and to test with."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Pictures(Sequence[bytes]):
 def find_pictures(folder: Path, limit: int = 2000, *, seed: int = 0, option: str) -> Pictures:
     """The pictures below `folder`, each content once, by name; of more than `limit` a drawn part.
 
-    `option`: the one that named the folder, for errors. Raises `ExportError`.
+    `option`: the option that named the folder, for errors. Raises `ExportError`.
     """
     if not folder.is_dir():
         raise ExportError(

@@ -1,4 +1,4 @@
-"""What a search finds: recall, overlap of neighbours, and cut-offs, by cosine similarity."""
+"""Measures of a search by cosine similarity: recall, overlap of neighbours, and cut-offs."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def ranks(queries: np.ndarray, own: np.ndarray, index: np.ndarray) -> np.ndarray
     """int `[Q]`: the place of each query's own picture, from 1 on; as `recall` takes them."""
     similarity = unit(queries) @ unit(index).T
     right = similarity[np.arange(len(own)), own]
-    # Of equal ones the own picture comes last: a map that gives one vector for all finds nothing.
+    # The own picture ranks last among equals, so a map to one constant vector finds nothing.
     return np.asarray((similarity >= right[:, np.newaxis]).sum(axis=1))
 
 
 def overlap(old: np.ndarray, queries: np.ndarray, index: np.ndarray) -> float:
-    """Share of each picture's ten nearest among `old` that `queries` find in `index`, too.
+    """Fraction of each picture's ten nearest among `old` that `queries` also find in `index`.
 
-    All are of the same pictures, row by row; a query's own picture does not count.
+    The rows of all three are the same pictures. A query's own picture does not count.
     """
     count = min(NEIGHBOURS, len(old) - 1)
     nearest = [_others(*each)[:, :count] for each in ((old, old), (queries, index))]
@@ -64,7 +64,7 @@ def _others(queries: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def cutoffs(old: np.ndarray, bridged: np.ndarray) -> tuple[tuple[float, float], ...]:
-    """For each of `CUTOFFS` the bridged similarity that equally many false matches exceed.
+    """The bridged similarity that as many false matches exceed as exceed each of `CUTOFFS`.
 
     `old`, `bridged`: float `[N, D]`, the old vectors of pictures and the bridged ones. A false
     match is one of two different pictures.

@@ -1,1 +1,1 @@
-"""Where a module comes from: found or made, unpacked, and read."""
+"""Fetches or makes a module, unpacks it, and finds its function."""

@@ -1,4 +1,4 @@
-"""Unpacking a module's archive without trusting it."""
+"""Unpacks a module's archive without trusting it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _CHUNK_BYTES = 1 << 20
 _SHOWN = 3
 """Modules of an archive that an error names."""
 _OF_THE_MEMBER = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
-"""What a member's own name brings about, where no disk is at fault."""
+"""Errors that a member's name causes, not the disk."""
 
 Report = Callable[[int], None]
-"""Called with the number of bytes written so far."""
+"""Called with the total number of bytes written."""
 
 
 def extract(file: IO[bytes], destination: Path, *, name: str, report: Report | None = None) -> None:
     """Unpack a tar archive, compressed or not, into `destination`, which exists.
 
-    `name` is what errors call it. Raises `ModuleError` for an archive that is cut short, is none,
-    or has a member with an absolute path, a path that leads out, or that is not a plain file.
+    `name`: the archive's name in errors. Raises `ModuleError` for a truncated archive, for another
+    kind of file, and for a member with an absolute path or `..`, or that is not a plain file.
     """
     written, member = 0, None
     try:

@@ -1,4 +1,4 @@
-"""Where a module comes from: a hub handle, a bucket, a folder, an archive, or nowhere."""
+"""Gets a module from a hub handle, a bucket, a folder or an archive, or makes the stand-in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Source:
     """A module, on a file system that TensorFlow reads."""
 
     handle: str
-    """As it was given."""
+    """The handle that the user gave."""
     directory: str
     """Where `saved_model.pb` is."""
 
@@ -33,7 +33,7 @@ class Source:
 
 
 def fetch(handle: str, scratch: Path, progress: Progress, *, kind: str = "auto") -> Source:
-    """Make `handle` a directory, below `scratch` where it has to be made.
+    """The directory of the module `handle`; new files are written below `scratch`.
 
     `kind`: one of `config.KINDS`. Raises `ModuleError`.
     """

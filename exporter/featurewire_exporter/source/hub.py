@@ -32,7 +32,7 @@ _CHUNK_BYTES = 1 << 18
 
 
 def download(handle: str, progress: Progress) -> str:
-    """The folder with the module that the http(s) address `handle` answers with.
+    """The folder of the module behind the http(s) address `handle`.
 
     Raises `ModuleError`.
     """
@@ -74,7 +74,7 @@ def _cached(handle: str, cache: Path, progress: Progress) -> str:
         if _has_files(directory):
             return str(directory)
         partial = directory.with_suffix(".partial")
-        # What a killed export left. No other one is at work here: this one holds the lock.
+        # A leftover of a killed export, because only the holder of the lock works here.
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
@@ -101,9 +101,9 @@ def _rename(partial: Path, directory: Path) -> None:
 
 
 def _fetch(handle: str, directory: Path, progress: Progress) -> Path:
-    """Unpack what `handle` answers with into `directory`; the folder with the module.
+    """Unpack the archive behind `handle` into `directory`, and return the folder with the module.
 
-    Only a module that moved to Kaggle is in another folder: kagglehub has a cache of its own.
+    A module that moved to Kaggle is in another folder, because kagglehub has its own cache.
     """
     with _open(handle) as response, tempfile.TemporaryFile(dir=directory) as copy:
         model = kaggle.model_of(response.url)
@@ -114,7 +114,7 @@ def _fetch(handle: str, directory: Path, progress: Progress) -> Path:
         progress.step("Unpacking it")
         extract(copy, directory, name=handle, report=progress.bytes)
     if not (directory / "saved_model.pb").exists():
-        # In this cache a module is at the top of its folder: tensorflow_hub loads it from there.
+        # In this cache, tensorflow_hub loads a module from the top of its folder.
         inside = module_folder(directory, f"the archive that {handle} answers with")
         raise ModuleError(
             f"{handle} answers with an archive that holds its module in the folder "

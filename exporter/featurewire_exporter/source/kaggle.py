@@ -1,4 +1,4 @@
-"""Modules that moved to Kaggle, whose own library fetches them: an extra of this package."""
+"""Fetches modules that moved to Kaggle with Kaggle's own library, an extra of this package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAGE = re.compile(
 
 
 def model_of(address: str) -> str | None:
-    """What kagglehub calls the model whose page is at `address`, or None for another page."""
+    """The kagglehub name of the model whose page is at `address`; None for another page."""
     found = _PAGE.fullmatch(address)
     return found[1] if found else None
 
@@ -28,7 +28,7 @@ def download(model: str, handle: str, progress: Progress) -> Path:
 
     `handle`: what errors call the module. Raises `ModuleError`.
     """
-    # Its version check and progress bars would be between the lines of a command.
+    # Hide its log and its progress bars, which would mix with the lines of a command.
     os.environ.setdefault("KAGGLEHUB_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:

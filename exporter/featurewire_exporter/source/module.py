@@ -1,7 +1,7 @@
-"""Reading a module: which function makes the vectors, from what size, of what dimension.
+"""Reads a module: finds the function that makes its vectors, the image size and the dimension.
 
-Nothing is assumed: the size and the dimension come from what the module announces and from what
-its function returns.
+The size and the dimension come from the module's announcement and from the output of its function;
+none of them is assumed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
 class _Advice(NamedTuple):
-    """What to do about a refused module: not every command has the same options."""
+    """Advice in errors about a refused module; it depends on the command's options."""
 
     other_size: str
     refused: str
@@ -53,7 +53,7 @@ class Module:
     """A loaded module."""
 
     directory: str
-    """Where it lies."""
+    """The folder of the module."""
     format: str
     """`TF1 Hub`, `TF1 SavedModel` or `SavedModel`."""
     tags: tuple[str, ...]
@@ -95,11 +95,11 @@ def load_module(
 
     `handle`: what errors call the module; None calls it by its directory.
     `image_size` (height, width) is for modules that take any size; for others it must agree.
-    `signature`: the signature to use, or `__call__`; None chooses the one that is known to give
+    `signature`: the signature to use, or `__call__`; None chooses one whose name says that it gives
     vectors, and refuses a module with several signatures of unknown names.
     `input_range`: the numbers that black and white have in the module's input.
-    With `made_from`, all of these come from a version that was made from the module, and a
-    signature that the module lacks is ignored.
+    `made_from`: all of these come from a version that was made from the module. A signature that
+    the module lacks is then ignored.
     Raises `ModuleError`.
     """
     try:

@@ -32,7 +32,7 @@ END_POINTS = (
     "Mixed_7a",
     "Conv2d_7b_1x1",
 )
-"""What a TF-Slim module announces beside its vector, each under `InceptionResnetV2/`."""
+"""Further outputs that a TF-Slim module announces, each under `InceptionResnetV2/`."""
 
 _BN_EPSILON = 0.001
 _BN_DECAY = 0.9997

@@ -19,7 +19,7 @@ _NAMED_AT_MOST = 3
 
 
 def checkpoint_prefix(path: str) -> str:
-    """What a checkpoint is called, of the name of one of its files."""
+    """The name of a checkpoint, from the name of one of its files."""
     return re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
 
 

@@ -35,7 +35,7 @@ def write_stand_in(directory: Path, *, seed: int = SEED, size: Size = FULL_SIZE)
 
 
 def is_stand_in(directory: str) -> bool:
-    """Whether the module in `directory` is one that `write_stand_in` made."""
+    """Whether `write_stand_in` made the module in `directory`."""
     return tf.io.gfile.exists(f"{directory}/{NOTICE}")
 
 
@@ -57,7 +57,7 @@ def stand_in_variables(
 def _value(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
     kind = name.rsplit("/", 1)[1]
     if kind == "moving_variance":
-        # The residual sums have grown by the last layer; trained statistics know that, too.
+        # The residual sums have grown by the last layer; trained statistics include that.
         scale = 8.0 if name.startswith(f"{SCOPE}/Conv2d_7b") else 1.0
         return scale * random.uniform(0.5, 1.5, shape)
     if kind != "weights":

@@ -1,1 +1,1 @@
-"""The version that is published: its SavedModel, its manifest, and the files beside them."""
+"""Writes and publishes a version: its SavedModel, its manifest and its other files."""

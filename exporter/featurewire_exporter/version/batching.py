@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FILE = "batching_params.pbtxt"
-_TIMEOUT_MICROS = 1000  # small beside the time of one image, which a lone request waits
+_TIMEOUT_MICROS = 1000  # a lone request waits this long; small compared with the time of one image
 _QUEUED_BATCHES = 64
 
 

@@ -19,7 +19,7 @@ def seal(
 ) -> dict[str, Any]:
     """Add the digests to the manifest `about`, in the graph and in its file; returns it.
 
-    `write` writes the graph with a manifest into a version.
+    `write`: writes the graph, with the given manifest, into a version.
     """
     names = sorted(
         path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()
@@ -27,7 +27,7 @@ def seal(
     files = {name: digest_of(version / name) for name in names if name not in (GRAPH, FILE)}
     sealed = dict(about) | {"files": files | {GRAPH: _UNKNOWN}}
     write(version, sealed)
-    # A digest is as long as the one that is not known yet, so the graph need not be laid out again.
+    # All digests have the same length, so this one can be written into the finished file.
     with (version / GRAPH).open("r+b") as file, mmap.mmap(file.fileno(), 0) as graph:
         text = text_in_graph(sealed)
         at = graph.find(text)

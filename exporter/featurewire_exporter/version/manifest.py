@@ -1,4 +1,4 @@
-"""The manifest: what a published version says about itself. `featurewire.manifest` reads it."""
+"""Writes the manifest of a version, and checks it; `featurewire.manifest` reads it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from featurewire.manifest import FILE, ManifestError, read
 from featurewire_exporter.errors import ExportError
 
 EXTRAS = "assets.extra"
-"""The folder of a version that TensorFlow Serving leaves to others."""
+"""The folder of a version for files that do not belong to TensorFlow Serving."""
 SPLIT = {
     "preprocess": "preprocess",
     "network": "image_feature_vector",
     "input": "images",
     "output": "default",
 }
-"""How another engine splits the artifact: signatures, and the tensors between them."""
+"""How another engine splits the artifact: two signatures, and the tensors between them."""
 
 
 def dumps(manifest: Mapping[str, Any]) -> str:
@@ -75,7 +75,7 @@ _FIELDS: dict[str, type] = {
 
 
 def _fault(manifest: Mapping[str, Any]) -> str:
-    """What is wrong with the fields that the commands read, or nothing."""
+    """The first wrong field that the commands read, as text, or nothing."""
     for name, kind in _FIELDS.items():
         if not isinstance(manifest.get(name), kind):
             return f"{name!r} is missing, or not a {kind.__name__}"

@@ -1,9 +1,9 @@
-"""A version directory appears complete or not at all.
+"""Publishes a version directory complete or not at all.
 
-Everything is written below a hidden directory beside the versions, which TensorFlow Serving ignores
-(its name is no number), and renamed into place at the end. An exclusive lock on that directory says
-that its exporter is alive; the kernel drops it when the process dies, however it dies, so the next
-export knows a leftover and removes it.
+Everything is written to a hidden directory next to the versions and renamed into place at the end.
+TensorFlow Serving ignores that directory, because its name is not a number. An exclusive lock on it
+shows that its exporter is alive. The kernel drops the lock when the process ends, however it ends,
+so the next export recognises a leftover and removes it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LARGEST_VERSION = 2**63 - 1
 class Staging:
     """A place to write one version, and the way to publish it. A context manager.
 
-    On leaving, what was not published is removed, and base directories made for it with it.
+    On exit an unpublished version is removed, with the base directories that were made for it.
     """
 
     def __init__(self, base_path: str | Path, *, version: int | None = None) -> None:
@@ -53,7 +53,7 @@ class Staging:
 
     @property
     def scratch(self) -> Path:
-        """For anything else; it goes when the export ends."""
+        """A directory for other files; it is removed when the export ends."""
         assert self._directory is not None
         return self._directory / "scratch"
 
@@ -153,7 +153,7 @@ def _taken(base_path: Path) -> dict[int, Path]:
 
 
 def remove_leftovers(base_path: Path) -> list[Path]:
-    """Remove what killed exporters left behind; returns what was removed.
+    """Remove and return the leftovers of killed exporters.
 
     Call with `base_path` locked, so that no exporter is between making and locking its directory.
     """

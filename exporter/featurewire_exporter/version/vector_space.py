@@ -26,7 +26,7 @@ WEIGHTS_SCHEME = "weights-1"
 def vector_space(
     network: FrozenNetwork, preprocess: Mapping[str, Any], *, scheme: str | None = SCHEME
 ) -> str:
-    """The vector space of a frozen network behind a preprocessing, as its manifest has it.
+    """The name of the vector space of a frozen network with a preprocessing, from its manifest.
 
     The network is taken before it is folded and cast, so the precision is not part of the space:
     vectors of all precisions stay comparable, which the parity gate sees to.
