@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections import Counter
@@ -12,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from featurewire_server.engines.engine import MANIFEST, Split
+from featurewire.manifest import FILE, parse
+from featurewire.manifest.network import split
 from featurewire_server.engines.libraries import import_openvino, import_tensorflow
 
 
@@ -31,8 +31,8 @@ def _graph(version: Path) -> bytes:
     import_tensorflow()
     from featurewire_server.engines.openvino_graph import take_apart
 
-    split = Split(**json.loads((version / MANIFEST).read_text())["split"])
-    return take_apart(version, ("serve",), split).network
+    parts = split(parse((version / FILE).read_bytes()))
+    return take_apart(version, ("serve",), parts).network
 
 
 def convolutions(model: Any) -> tuple[int, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench._published import ROOT
-from featurewire_server.engines.engine import MANIFEST
+from featurewire.manifest import FILE
 from tests.support.pictures import STAMPS
 
 FOLDER = ROOT / "build" / "bench"
@@ -53,7 +53,7 @@ def stand_in_for_any() -> Path | None:
     """An 8-bit version of the stand-in that also runs on CPUs without VNNI."""
     version = stand_in_with("int8")
     if version:
-        about = json.loads((version / MANIFEST).read_text())
+        about = json.loads((version / FILE).read_text())
         if about["int8"]["any_processor"]:
             return version
     return newest(FOLDER / "stand-in-int8-any")

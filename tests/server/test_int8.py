@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from featurewire_server.common.errors import ServingError
-from featurewire_server.common.processor import has_vnni
 from featurewire_server.engines import openvino as engine_openvino
 from featurewire_server.engines.engine import EngineConfig
 from featurewire_server.engines.libraries import import_openvino
@@ -98,16 +97,6 @@ def test_one_that_needs_vnni_is_refused_without(artifact, monkeypatch):
     assert "VNNI" in refusal(artifact)
     monkeypatch.setattr(engine_openvino, "has_vnni", lambda: True)
     load_engine(artifact, INT8).close()
-
-
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [("flags\t: fpu avx512_vnni", True), ("flags\t: fpu avx2", False), ("", False)],
-)
-def test_the_processor_says_whether_it_has_vnni(tmp_path, line, found):
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
-    assert has_vnni(tmp_path / "cpuinfo") is found
-    assert not has_vnni(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

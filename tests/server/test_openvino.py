@@ -238,8 +238,8 @@ def change_manifest(path: Path, change) -> None:
 
 REASONS = {
     "no manifest": "it has no manifest",
-    "no split": "does not say how it splits",
-    "broken manifest": "does not say how it splits",
+    "no split": "does not say how the version splits",
+    "broken manifest": "its manifest cannot be read",
     "other signatures": "has no signature",
     "wrong way round": "does not begin where its preprocessing ends",
 }

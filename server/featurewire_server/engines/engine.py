@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
-MANIFEST = Path("assets.extra", "featurewire.json")
 """In the version directory of an artifact of the exporter."""
 
 
@@ -34,16 +32,6 @@ class EngineConfig:
 
 class Unsuitable(Exception):
     """Why OpenVINO cannot run a version: half a sentence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """The manifest's `split`: names of two signatures, and of the network's input and output."""
-
-    preprocess: str
-    network: str
-    input: str
-    output: str
 
 
 Patience = Callable[[], float]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from featurewire.manifest import FILE
 from featurewire_server.engines.artifact import ArtifactEngine
-from featurewire_server.engines.engine import MANIFEST, Engine, EngineConfig
+from featurewire_server.engines.engine import Engine, EngineConfig
 
 
 def load_engine(path: Path, config: EngineConfig, *, beside: bool = False) -> Engine:
@@ -15,7 +16,7 @@ def load_engine(path: Path, config: EngineConfig, *, beside: bool = False) -> En
     Raises ServingError when the directory cannot be loaded.
     """
     engine = _load(path, config, beside)
-    return ArtifactEngine(engine) if (path / MANIFEST).is_file() else engine
+    return ArtifactEngine(engine) if (path / FILE).is_file() else engine
 
 
 def _load(path: Path, config: EngineConfig, beside: bool) -> Engine:

@@ -9,9 +9,7 @@ Neither TensorFlow nor OpenVINO is imported until a version is loaded.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +20,13 @@ import grpc
 import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
+from featurewire.manifest import FILE, ManifestError, read
+from featurewire.manifest.network import Split, has_vnni, int8, split
 from featurewire_server.common import cgroup
 from featurewire_server.common.errors import failed_precondition, from_run, internal
-from featurewire_server.common.processor import has_vnni
 from featurewire_server.engines.engine import (
-    MANIFEST,
     EngineConfig,
     Patience,
-    Split,
     Unsuitable,
     endless,
 )
@@ -63,38 +60,41 @@ def suitable_split(path: Path, config: EngineConfig) -> Split:
     if config.mixed_precision == "float16":
         raise Unsuitable("OpenVINO computes in float32 or bfloat16 on a CPU, not in float16")
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        split = Split(**manifest["split"])
-    except FileNotFoundError:
-        raise Unsuitable(f"it has no manifest ({MANIFEST})") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Unsuitable(f"its manifest does not say how it splits ({error})") from None
+        parts = split(_manifest(path))
+    except ManifestError as error:
+        raise Unsuitable(f"its manifest {error}") from None
     if config.engine == "auto" and not config.int8 and _has_gpu():
         raise Unsuitable("there is a GPU")
-    return split
+    return parts
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = read(path)
+    except (OSError, ManifestError) as error:
+        raise Unsuitable(f"its manifest cannot be read ({error})") from None
+    if manifest is None:
+        raise Unsuitable(f"it has no manifest ({FILE})")
+    return manifest
 
 
 def int8_network(path: Path) -> Path:
     """Where the version's quantised network is. Raises Unsuitable where there is none, or another
     than its manifest says, or one that this processor computes wrongly."""
-    about = json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("int8")
-    if not isinstance(about, dict):
+    about = int8(_manifest(path))
+    if about is None:
         raise Unsuitable("it has no network in 8 bits (export it with --int8)")
-    network = path / str(about.get("network"))
-    digest = hashlib.sha256()
     try:
-        for file in (network, network.with_suffix(".bin")):
-            digest.update(file.read_bytes())
+        if not about.is_intact(path):
+            raise Unsuitable("its network in 8 bits is not what its manifest says (SHA-256)")
     except OSError as error:
         raise Unsuitable(f"its network in 8 bits cannot be read ({error.strerror})") from None
-    if digest.hexdigest() != about.get("digest"):
-        raise Unsuitable("its network in 8 bits is not what its manifest says (SHA-256)")
-    if not about.get("any_processor", True) and not has_vnni():
+    if not about.any_processor and not has_vnni():
         raise Unsuitable(
             "its network in 8 bits was made on a processor with VNNI and this one has none (export "
             "it with --int8-any-processor)"
         )
-    return network
+    return path / about.network
 
 
 def _has_gpu() -> bool:

@@ -17,8 +17,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featurewire.manifest.network import Split
 from featurewire_server.common.errors import internal, resource_exhausted
-from featurewire_server.engines.engine import Split, Unsuitable
+from featurewire_server.engines.engine import Unsuitable
 
 if TYPE_CHECKING:
     from featurewire_server.engines.openvino_graph import Halves

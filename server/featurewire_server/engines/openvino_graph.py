@@ -15,7 +15,8 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
-from featurewire_server.engines.engine import Split, Unsuitable
+from featurewire.manifest.network import Split
+from featurewire_server.engines.engine import Unsuitable
 
 _PLACEHOLDERS = {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"}
 _PASS_THROUGH = {"Identity", "EnsureShape", "Merge"}
