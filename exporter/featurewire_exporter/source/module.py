@@ -6,9 +6,8 @@ none of them is assumed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,35 +16,25 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from featurewire_exporter.errors import ModuleError, one_line
 from featurewire_exporter.source import tf1_hub
-
-_SIGNATURES = ("image_feature_vector", "default", "serving_default")
-"""Signatures that may give vectors, the most specific first."""
-CALL = "__call__"
-"""What `Module.signature` says where the module itself is called."""
-_OTHER_FLOATS = {tf.float16, tf.bfloat16, tf.float64}
-_SAVE_AS_FLOAT32 = (
-    "save the model in float32 (in Keras, build it under keras.config.set_dtype_policy('float32') "
-    "and load the weights into it) and lower the precision with --precision"
+from featurewire_exporter.source.signatures import (
+    OTHER_FLOATS,
+    SAVE_AS_FLOAT32,
+    Advice,
+    signature_names,
+    vector_function,
 )
+
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 """They work in the process that has built them, and there alone."""
 
 
-class _Advice(NamedTuple):
-    """Advice in errors about a refused module; it depends on the command's options."""
-
-    other_size: str
-    refused: str
-    several_signatures: str
-
-
-_OF_AN_EXPORT = _Advice(
+_OF_AN_EXPORT = Advice(
     "leave --image-size out",
     "a module whose batch size is free is needed, and --image-size HEIGHTxWIDTH where it takes "
     "several sizes",
     "choose one with --signature NAME",
 )
-_OF_A_VERSION = _Advice(*["name the module that the version was made from"] * 3)
+_OF_A_VERSION = Advice(*["name the module that the version was made from"] * 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +119,9 @@ def _load(
             "fetch or export the module again"
         ) from error
     announced = next((tf1_hub.announced_image_size(m) for m in metas if _tags(m) == tags), None)
-    if made_from and signature not in _signature_names(loaded):
+    if made_from and signature not in signature_names(loaded):
         signature = None
-    name, bind, spec = _vector_function(directory, loaded, signature, advice)
+    name, bind, spec = vector_function(directory, loaded, signature, advice)
     size = _image_size(directory, announced, spec, image_size, advice)
     try:
         function = bind(tf.TensorSpec([None, *size, 3], tf.float32))
@@ -168,7 +157,7 @@ def _check_python(graph_def: Any) -> None:
 
 
 def _not_for(
-    directory: str, size: tuple[int, int], error: Exception, advice: _Advice
+    directory: str, size: tuple[int, int], error: Exception, advice: Advice
 ) -> ModuleError:
     return ModuleError(
         f"{directory} does not take images of {size[0]}x{size[1]} pixels in batches of any size "
@@ -220,145 +209,12 @@ def _inference_tags(directory: str, metas: list[Any], *, is_tf1_hub: bool) -> li
     )
 
 
-Bind = Callable[[tf.TensorSpec], Any]
-
-
-def _vector_function(
-    directory: str, loaded: Any, wanted: str | None, advice: _Advice
-) -> tuple[str, Bind, tf.TensorShape]:
-    """Name of the function, what makes it concrete, and the shape of its input if it says."""
-    names = _signature_names(loaded)
-    if wanted is not None and wanted not in names:
-        raise ModuleError(
-            f"{directory} has no signature {wanted!r}; it has {_listed(names) or 'none'}"
-        )
-    usable = {name: shape for name in names if (shape := _image_shape(loaded, name)) is not None}
-    name = wanted if wanted is not None else _chosen(directory, usable, advice)
-    if name is None or name not in usable:
-        raise ModuleError(_no_images(directory, loaded, [wanted] if wanted else names))
-    if name == CALL:
-        return CALL, lambda image_spec: _concrete_call(loaded, image_spec), usable[name]
-    function = loaded.signatures[name]
-    (key,) = _inputs(function)
-    return name, _signature_binder(function, key), usable[name]
-
-
-def _signature_names(loaded: Any) -> list[str]:
-    """`__call__` where the module is callable with a tensor, and its signatures, by name."""
-    called = callable(loaded) and bool(getattr(loaded.__call__, "concrete_functions", []))
-    return [CALL] * called + sorted(getattr(loaded, "signatures", {}))
-
-
-def _inputs(function: Any) -> dict[str, Any]:
-    """Specifications of a signature's inputs by their names."""
-    return dict(function.structured_input_signature[1])
-
-
-def _image_shape(loaded: Any, name: str) -> tf.TensorShape | None:
-    """Shape of the images that a signature or `__call__` takes, or None where it takes others."""
-    if name == CALL:
-        return _call_spec(loaded)
-    specs = [*_inputs(loaded.signatures[name]).values()]
-    return specs[0].shape if len(specs) == 1 and _takes_images(specs[0]) else None
-
-
-def _chosen(directory: str, usable: Iterable[str], advice: _Advice) -> str | None:
-    """The signature whose name says that it gives vectors, or the only one there is."""
-    # A TF2 module's __call__ is its interface; its signatures are optional.
-    for name in (CALL, *_SIGNATURES):
-        if name in usable:
-            return name
-    others = [*usable]
-    if len(others) > 1:
-        raise ModuleError(
-            f"{directory} has several signatures that take images ({_listed(others)}), and none "
-            f"of their names says that it gives feature vectors; {advice.several_signatures}"
-        )
-    return others[0] if others else None
-
-
-def _no_images(directory: str, loaded: Any, names: Sequence[str]) -> str:
-    """Why none of these signatures can be used."""
-    for name in names:
-        for spec in _first_inputs(loaded, name):
-            if _shaped_as_images(spec) and spec.dtype in _OTHER_FLOATS:
-                return (
-                    f"{directory} takes images in {spec.dtype.name} ({name}), and only float32 "
-                    f"can be exported; {_SAVE_AS_FLOAT32}"
-                )
-    signatures = _listed(name for name in names if name != CALL)
-    return (
-        f"{directory} is not an image-feature-vector module: none of its signatures "
-        f"({signatures or 'it has none'}) takes one batch of float32 images "
-        "[N, height, width, 3], and it is not callable with one"
-    )
-
-
-def _first_inputs(loaded: Any, name: str) -> list[Any]:
-    if name != CALL:
-        return [*_inputs(loaded.signatures[name]).values()][:1]
-    functions = loaded.__call__.concrete_functions
-    return [
-        spec
-        for function in functions
-        for spec in tf.nest.flatten(function.structured_input_signature[0])[:1]
-    ]
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
-def _takes_images(spec: Any) -> bool:
-    return _shaped_as_images(spec) and spec.dtype == tf.float32
-
-
-def _shaped_as_images(spec: Any) -> bool:
-    if not isinstance(spec, tf.TensorSpec):
-        return False
-    return spec.shape.rank is None or (spec.shape.rank == 4 and spec.shape[3] in (3, None))
-
-
-def _call_spec(loaded: Any) -> tf.TensorShape | None:
-    """Shape of the images that `__call__` was traced with, or None where it takes none."""
-    specs = _first_inputs(loaded, CALL)
-    return next((spec.shape for spec in specs if _takes_images(spec)), None)
-
-
-def _concrete_call(loaded: Any, image_spec: tf.TensorSpec) -> Any:
-    names = {
-        name
-        for function in loaded.__call__.concrete_functions
-        for name in _argument_names(function)
-    }
-    inference = {"training": False} if "training" in names else {}
-
-    def call(images: tf.Tensor) -> Any:
-        return loaded(images, **inference)
-
-    return tf.function(call).get_concrete_function(image_spec)
-
-
-def _argument_names(function: Any) -> list[str]:
-    return list(function.function_type.parameters)
-
-
-def _signature_binder(function: Any, key: str) -> Bind:
-    def bind(image_spec: tf.TensorSpec) -> Any:
-        def call(images: tf.Tensor) -> Any:
-            return function(**{key: images})
-
-        return tf.function(call).get_concrete_function(image_spec)
-
-    return bind
-
-
 def _image_size(
     directory: str,
     announced: tuple[int, int] | None,
     shape: tf.TensorShape,
     wanted: tuple[int, int] | None,
-    advice: _Advice,
+    advice: Advice,
 ) -> tuple[int, int]:
     own = None
     if shape.rank == 4 and shape[1] and shape[2]:
@@ -377,7 +233,7 @@ def _image_size(
 
 
 def _vector_output(
-    directory: str, function: Any, size: tuple[int, int], advice: _Advice
+    directory: str, function: Any, size: tuple[int, int], advice: Advice
 ) -> tuple[int, str, int]:
     """Index among the flat outputs, name in the signature, and dimension, of the vector."""
     structured = function.structured_outputs
@@ -389,11 +245,11 @@ def _vector_output(
         i for i in floats if outputs[i].shape.rank in (2, None)
     ]
     if len(chosen) != 1:
-        lower = [o.dtype.name for o in outputs if o.dtype in _OTHER_FLOATS]
+        lower = [o.dtype.name for o in outputs if o.dtype in OTHER_FLOATS]
         if not floats and lower:
             raise ModuleError(
                 f"{directory} returns vectors in {lower[0]}, and only float32 can be exported; "
-                f"{_SAVE_AS_FLOAT32}"
+                f"{SAVE_AS_FLOAT32}"
             )
         raise ModuleError(
             f"{directory} returns {len(outputs)} outputs, {len(chosen)} of which could be the "
