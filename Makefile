@@ -17,7 +17,7 @@ WORKERS := -n 2 --dist worksteal --max-worker-restart 0
 PYTEST := $(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: demo search test test-all test-samples test-protocols test-pythons environments \
-        test-stack tools lint fix prose coverage protos check-protos lock metadata dist sbom test-dist test-aarch64 bench clean help
+        test-stack tools lint fix prose coverage protos check-protos lock metadata docs dist sbom test-dist test-aarch64 bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -91,6 +91,9 @@ lock: .venv-release/.installed ## write requirements.txt, with hashes (UPGRADE=1
 metadata: ## write version, authors, links and licence into the distributions, from pyproject.toml
 	@$(PYTHON) scripts/metadata.py
 
+docs: .venv-docs/.installed ## docs/ as a site in build/docs, with search and an API reference
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 dist: .venv-release/.installed ## wheels and source distributions, in dist/
 	@scripts/dist.sh .venv-release/bin/python
 
@@ -107,7 +110,7 @@ bench: .venv-bench/.installed ## measure speed, compared with limits and peers (
 	@.venv-bench/bin/python -m bench $(PARTS) $(if $(QUICK),--quick)
 
 clean: ## remove environments, models and caches
-	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples .venv-protocols .venv-bench .venv-release build dist
+	rm -rf $(VENV) $(VENV)-3.* .venv-protos .venv-search .venv-samples .venv-protocols .venv-bench .venv-release .venv-docs build dist
 
 $(VENV)/.installed: requirements.txt scripts/locked.py $(wildcard */pyproject.toml)
 	@echo "Creating $(VENV) (TensorFlow is a large download; a minute or two)"
@@ -151,4 +154,9 @@ $(VENV)/.dev: requirements.txt $(VENV)/.installed
 .venv-release/.installed: scripts/requirements-release.txt
 	@$(PYTHON) -m venv .venv-release
 	@.venv-release/bin/pip $(PIP) --quiet -r $<
+	@touch $@
+
+.venv-docs/.installed: scripts/requirements-docs.txt
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/pip $(PIP) --quiet -r $<
 	@touch $@
