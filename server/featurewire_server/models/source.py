@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from featurewire._tfs.model_server_config_pb2 import ModelConfig
+from featurewire.plugin.files import version_folders
 from featurewire_server.models import policy
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Source:
 
     def _look(self, name: str, model: ModelConfig) -> None:
         try:
-            found = list_versions(model.base_path)
+            found = version_folders(Path(model.base_path))
         except OSError as error:
             text = f"cannot read the base path {model.base_path}: {error.strerror}"
             with self._models_lock:
@@ -104,18 +104,3 @@ class Source:
             self._complaints[name] = text
             if text:
                 log.log(level, "model %s: %s", name, text)
-
-
-def list_versions(base_path: str) -> dict[int, Path]:
-    """Version number to directory: the sub-directories of `base_path` whose name is a number.
-
-    Leading zeros are allowed; of two names of one number the shorter counts. Raises OSError
-    when `base_path` cannot be read.
-    """
-    found: dict[int, Path] = {}
-    with os.scandir(base_path) as entries:
-        for entry in sorted(entries, key=lambda entry: (-len(entry.name), entry.name)):
-            name = entry.name
-            if name.isascii() and name.isdigit() and int(name) < 1 << 63 and entry.is_dir():
-                found[int(name)] = Path(entry.path)
-    return found
