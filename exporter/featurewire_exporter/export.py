@@ -91,7 +91,7 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
             break
     other = "" if config.precision == "float32" else "try --precision float32, or "
     measured.require(f"{other}report this module")
-    # Random weights tell photos apart less than learned ones do, in the right range also.
+    # Random weights distinguish photos less than learned ones, even with the right range.
     warning = None if source.stand_in else measured.warning
     about |= {"activations": activations, "parity": measured.as_manifest()}
     bridges: list[fit.Bridge] = []

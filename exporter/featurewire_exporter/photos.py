@@ -1,4 +1,4 @@
-"""Photo-like images made in code: for probes and warm-up records, without carrying any file."""
+"""Generates photo-like images for probes and warm-up records, so that no files are needed."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import time
 from typing import TextIO
 
 CLEAR = "\r\x1b[K"
-"""Back to the start of a terminal's line, and empty it."""
+"""Clear the terminal's line."""
 
 
 class Progress:
@@ -31,7 +31,7 @@ class Progress:
             self._write(f"{self._clock()} {text}\n")
 
     def result(self, text: str) -> None:
-        """Write what a step has found, for good."""
+        """Write the result of a step, in a line that stays."""
         self._write(f"{CLEAR if self._terminal else ''}{self._clock()} {text}\n")
 
     def bytes(self, done: int, total: int | None = None) -> None:

@@ -13,11 +13,11 @@ class BridgeConfig:
     versions: tuple[Path, ...]
     """Folders of older versions; each gets a bridge."""
     images: Path
-    """A folder of pictures such as the index holds."""
+    """A folder of pictures similar to those in the index."""
     max_images: int = 2000
     """Maximum number of pictures; from a larger folder this many are drawn."""
     views: int = 4
     """Views per picture: the picture itself and crops of it."""
     min_recall_at_1: float = 0.8
-    """Share of re-embedding's recall@1 that bridged queries must keep."""
+    """Minimum recall@1 of bridged queries, as a fraction of re-embedding's."""
     min_recall_at_10: float = 0.95

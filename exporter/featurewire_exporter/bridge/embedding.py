@@ -24,14 +24,15 @@ class Embedded:
     """Vectors of every picture's views."""
 
     vectors: np.ndarray
-    """float32 `[pictures, views, dimension]`; NaN where a version gave no vector."""
+    """float32 `[pictures, views, dimension]`; NaN for a view that does not decode."""
 
 
 def embed_pictures(
     directory: Path, pictures: Sequence[bytes], count: int, say: Say, name: str
 ) -> Embedded:
-    """Embed `count` views of each picture with the version in `directory`, which `say` calls
-    `name`. Raises `ExportError`."""
+    """Embed `count` views of each picture with the version in `directory`.
+
+    `name`: the version's name in the messages to `say`. Raises `ExportError`."""
     found: dict[tuple[int, int], np.ndarray] = {}
     waiting: dict[tuple[int, int], bytes] = {}
     try:

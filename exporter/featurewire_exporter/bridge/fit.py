@@ -1,4 +1,4 @@
-"""Fit a bridge: embed pictures with both versions, choose a map, measure it, judge it."""
+"""Fits a bridge: embeds pictures with both versions, chooses a map, measures it and judges it."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Bridge:
 
     map: Map
     vector_space: str
-    """The older version's."""
+    """The vector space of the older version."""
     handle: str
-    """Its module."""
+    """The handle of its module."""
     pictures: int
     """Number of pictures that the map was learned from."""
     retention: Retention
@@ -122,7 +122,7 @@ def gather(config: BridgeConfig, native_space: str) -> Materials:
 
 
 def fit_bridges(materials: Materials, version: Path, say: Say) -> list[Bridge]:
-    """A bridge from `version`, a written one, to each older version. Raises `ExportError`."""
+    """Fit a bridge from the written `version` to each older version. Raises `ExportError`."""
     config, pictures = materials.config, materials.pictures
     new = embed_pictures(version, pictures, config.views, say, "the new version")
     bridges = []
@@ -138,7 +138,7 @@ def fit_bridges(materials: Materials, version: Path, say: Say) -> list[Bridge]:
 
 
 def check_served(bridges: Sequence[Bridge], version: Path, materials: Materials) -> None:
-    """Raises `ParityError` where the graph in `version` does not compute what was measured."""
+    """Raises `ParityError` if the graph in `version` computes other vectors than the maps."""
     images = np.array(list(materials.pictures[:CHECKED]), dtype=object)
     with ArtifactSession(version) as session:
         native = session.run("serving_default", image_bytes=images)
@@ -157,7 +157,7 @@ def check_served(bridges: Sequence[Bridge], version: Path, materials: Materials)
 def make_bridge(new: Embedded, old: Embedded, *, vector_space: str, handle: str) -> Bridge:
     """Choose a map by part of the pictures, fit it to all but the tested ones, and measure it.
 
-    Raises `ExportError` where too few pictures have vectors of both versions.
+    Raises `ExportError` if too few pictures have vectors of both versions.
     """
     x, y = _whole(new.vectors, old.vectors)
     tested = np.arange(len(x)) % round(1 / TESTED) == 0
@@ -183,7 +183,7 @@ def make_bridge(new: Embedded, old: Embedded, *, vector_space: str, handle: str)
 
 
 def _whole(new: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures all of whose views have vectors of both versions."""
+    """The pictures with vectors of both versions for all of their views."""
     whole = np.isfinite(new).all(axis=(1, 2)) & np.isfinite(old).all(axis=(1, 2))
     _check_count(int(whole.sum()), f"{whole.sum()} pictures have vectors of both versions")
     return new[whole], old[whole]
@@ -213,7 +213,7 @@ def choose(x: np.ndarray, y: np.ndarray) -> tuple[Map, dict[str, float]]:
 
 
 def measure(fitted: Map, x: np.ndarray, y: np.ndarray, tested: np.ndarray) -> Retention:
-    """Crops of the tested pictures, looked for among them, and among all."""
+    """Search for crops of the tested pictures among these, and among all pictures."""
     queries, own = _queries(x[tested])
     index_old, index_new = y[tested, 0], x[tested, 0]
     bridged, pictures = fitted(queries), fitted(x[tested, 0])
@@ -236,7 +236,7 @@ def measure(fitted: Map, x: np.ndarray, y: np.ndarray, tested: np.ndarray) -> Re
 
 
 def _queries(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The crops to look for, and the row of `x` that each is of."""
+    """The crops to search for, and each one's row in `x`."""
     return _rows(x[:, 1 : 1 + QUERIES]), np.repeat(np.arange(len(x)), QUERIES)
 
 

@@ -23,7 +23,7 @@ RANK = 256
 HIDDEN = 512
 """Units of the hidden layer."""
 RIDGES = (0.1, 0.3, 1.0)
-"""Strengths of the regression that are tried, as shares of the inputs' mean variance."""
+"""Strengths of the ridge to try, as fractions of the inputs' mean variance."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class Map:
     hidden: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     """Weights `[new, hidden]`, biases `[hidden]`, weights `[hidden, old]`."""
     length: float = 1.0
-    """Euclidean length of the vectors that it gives: the old ones' median."""
+    """Euclidean length of the mapped vectors: the median length of the old ones."""
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """float32 `[N, old]` for float32 `[N, new]`."""
@@ -122,7 +122,7 @@ def _regress(
     x: np.ndarray, y: np.ndarray, axes: np.ndarray, ridges: Iterable[float]
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Matrices that map x to y, with the same spread along `axes` as y."""
-    wide = len(x) < x.shape[1]  # then the rows' products are the smaller system, to the same end
+    wide = len(x) < x.shape[1]  # then the rows' products are the smaller system
     gram = x @ x.T if wide else x.T @ x
     mean_variance = max(np.square(x).sum() / x.shape[1], 1e-12)
     wanted = (y @ axes).std(axis=0)

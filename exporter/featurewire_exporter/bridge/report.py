@@ -7,7 +7,7 @@ from featurewire_exporter.bridge.retention import Retention
 
 
 def report(bridge: Bridge) -> str:
-    """Some lines for people."""
+    """The measurements of a bridge, in a few lines."""
     kept = bridge.retention
     ways = [
         ("bridged queries, old index", kept.bridged, kept.overlap_at_10),

@@ -13,7 +13,7 @@ from featurewire_exporter.quality.recall import NEIGHBOURS, Recall
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """Queries with pictures that the map has not seen."""
+    """Results of queries with pictures that the map has not seen."""
 
     queries: int
     index: int
@@ -21,7 +21,7 @@ class Retention:
     bridged: Recall
     """Bridged queries in the old index."""
     reembedded: Recall
-    """New queries in an index of new vectors: what re-embedding would bring."""
+    """New queries in an index of new vectors, as after re-embedding."""
     untouched: Recall | None
     """New queries in the old index as they are; None where the dimensions differ."""
     among_learned: Recall
@@ -36,17 +36,17 @@ class Retention:
     cutoffs: tuple[tuple[float, float], ...]
     """An old cut-off, and the bridged one with the same share of false matches."""
     by_index: tuple[tuple[int, float], ...] = ()
-    """Pictures in an index, and the share of recall@1 that the bridge keeps there: in parts of the
-    index that was tested with, and last in all of it."""
+    """Sizes of indexes, each with the fraction of recall@1 that the bridge keeps there. They are
+    parts of the tested index, and last all of it."""
 
     @property
     def at_1(self) -> float:
-        """Recall@1 by re-embedding's."""
+        """Recall@1 as a fraction of re-embedding's."""
         return self.bridged.at_1 / max(self.reembedded.at_1, 1e-9)
 
     @property
     def at_10(self) -> float:
-        """Recall@10 by re-embedding's."""
+        """Recall@10 as a fraction of re-embedding's."""
         return self.bridged.at_10 / max(self.reembedded.at_10, 1e-9)
 
     def at_1_in(self, size: int) -> float | None:
@@ -71,7 +71,7 @@ class Retention:
 
 
 def _log_odds(share: float) -> float:
-    # A bridge that loses no query of the test, or keeps none, leaves an estimate possible.
+    # Bounds keep the log-odds finite if the bridge loses all queries of the test, or keeps all.
     share = min(max(share, 1e-3), 1 - 1e-3)
     return math.log(share / (1 - share))
 

@@ -143,7 +143,7 @@ def export_parser() -> CommandParser:
         "--version",
         type=arguments.whole(1, LARGEST_VERSION),
         metavar="N",
-        help="number to publish as (default: highest version present + 1)",
+        help="the version's number (default: highest version present + 1)",
     )
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="default: float32"
@@ -177,7 +177,7 @@ def export_parser() -> CommandParser:
         type=arguments.share,
         default=defaults.central_crop,
         metavar="F",
-        help="share of each side to keep, around the middle, in (0, 1] (default: 1)",
+        help="fraction of each side to keep, around the middle, in (0, 1] (default: 1)",
     )
     parser.add_argument(
         "--max-pixels",
@@ -207,7 +207,7 @@ def export_parser() -> CommandParser:
         type=arguments.whole(1, _MAX_BATCH),
         default=32,
         metavar="N",
-        help="largest batch the server merges; powers of two below it are allowed sizes "
+        help="largest batch that the server forms; powers of two below it are allowed sizes "
         "(default: 32)",
     )
     _add_int8_options(parser)
@@ -227,14 +227,14 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
         "--calibration-images",
         type=Path,
         metavar="DIR",
-        help="some hundreds of pictures such as will be embedded (default: samples)",
+        help="a few hundred pictures similar to those you will embed (default: samples)",
     )
     group.add_argument(
         "--int8-min-agreement",
         type=arguments.shares,
         default=(Int8Config.min_cosine, Int8Config.min_overlap_at_10),
         metavar="COSINE,OVERLAP",
-        help="median cosine and overlap@10 with float32 that it must reach to be published "
+        help="minimum median cosine and overlap@10 with float32, else nothing is published "
         f"(default: {Int8Config.min_cosine:g},{Int8Config.min_overlap_at_10:g})",
     )
     group.add_argument(
@@ -251,13 +251,13 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         metavar="OLD_VERSION_DIR",
-        help="the version that the index was built with; may be given several times",
+        help="the version that the index was built with; repeat it for several",
     )
     group.add_argument(
         "--bridge-images",
         type=Path,
         metavar="DIR",
-        help="pictures such as the index holds, some 600, to fit and test the bridge with",
+        help="about 600 pictures similar to those in the index, to fit and test the bridge",
     )
     group.add_argument(
         "--bridge-max-images",
@@ -271,7 +271,7 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
         type=arguments.views,
         default=BridgeConfig.views,
         metavar="N",
-        help="of each picture, itself and crops of it; more help where pictures are few "
+        help="views per picture: itself and crops of it; 8 help if there are few pictures "
         f"(default: {BridgeConfig.views})",
     )
     group.add_argument(
@@ -279,6 +279,6 @@ def _add_bridge_options(parser: argparse.ArgumentParser) -> None:
         type=arguments.shares,
         default=(BridgeConfig.min_recall_at_1, BridgeConfig.min_recall_at_10),
         metavar="AT_1,AT_10",
-        help="shares of recall@1 and recall@10 that a bridge must keep, or nothing is published "
+        help="minimum fractions of recall@1 and @10 that a bridge keeps, else nothing is published "
         f"(default: {BridgeConfig.min_recall_at_1:g},{BridgeConfig.min_recall_at_10:g})",
     )

@@ -1,4 +1,4 @@
-"""Keeping TensorFlow's own chatter off standard error."""
+"""Keeps TensorFlow's log off standard error."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[TextIO]:
-    """Yields the real standard error; what TensorFlow writes to its own goes nowhere.
+    """Discard what TensorFlow writes to file descriptor 2, and yield the real standard error.
 
-    TensorFlow's C++ part logs to file descriptor 2 while it is imported, at levels that no setting
-    holds back, and a command that fails owes its user one line. `FEATUREWIRE_DEBUG=1` keeps it all.
+    TensorFlow's C++ code logs there during its import, at levels that no setting hides, but a
+    command should fail with one line. `FEATUREWIRE_DEBUG=1` keeps the log.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Keras comes with TensorFlow and writes ~/.keras/keras.json when it is imported.

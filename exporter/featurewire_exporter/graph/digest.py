@@ -1,10 +1,10 @@
-"""A digest of what a frozen network computes, however its graph is written down.
+"""Computes a digest of a frozen network's computation, independent of how its graph is written.
 
-Each tensor's digest is made from its operation, the attributes that change a result, and the
-digests of what the operation reads. So the names and the order of nodes do not count, nor do nodes
-that the output does not need, placement, identities, attributes with their default value, and
-whether a function is called or inlined. No value is computed: other processors and versions of
-TensorFlow would round it differently.
+The digest of a tensor covers its operation, the attributes that change a result, and the digests of
+the operation's inputs. These do not count: names and order of nodes, nodes that the output does not
+need, placement, identities, attributes with their default value, and whether a function is called
+or inlined. Values are not computed, because other processors and versions of TensorFlow would round
+them differently.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Tensor = tuple[str, int]
 
 
 def graph_digest(network: FrozenNetwork) -> str:
-    """SHA-256, in hexadecimal, of what the network's output is made from."""
+    """SHA-256 of the computation of the network's output, in hexadecimal digits."""
     library = {function.signature.name: function for function in network.graph_def.library.function}
     nodes = {node.name: node for node in network.graph_def.node}
     inputs = {name: [_flat(tensor) for tensor in node.input] for name, node in nodes.items()}
@@ -116,7 +116,7 @@ class _Body:
         if name in self._loops:
             return _hash("loop", self._loops[name])
         data = [self._digest(tensor) for tensor in self._inputs[name] if tensor[1] >= 0]
-        # Which branch computes a constant is said by what it waits for, and by that alone.
+        # Only its control inputs tell which branch computes a constant.
         waits = {self._digest(each) for each in self._inputs[name] if self._decides(each)}
         if node.op in PASS_THROUGH and not waits:
             return data

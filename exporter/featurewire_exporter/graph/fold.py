@@ -1,4 +1,4 @@
-"""Arithmetic with constants around convolutions goes into their weights and one bias.
+"""Folds arithmetic with constants around convolutions into their weights and one bias.
 
 Batch normalisation, residual scales and input scaling cost time at every request and keep
 TensorFlow's optimiser from fusing `Conv2D + BiasAdd + Add + Relu` into one operation. A rewrite
@@ -27,7 +27,7 @@ from featurewire_exporter.graph.graph import (
 )
 
 _CONVOLUTIONS = {"Conv2D": 3, "DepthwiseConv2dNative": 2}
-"""Axis of the weights that one scale an output channel goes along (see `_scale_weights`)."""
+"""Axis of the weights for one scale per output channel (see `_scale_weights`)."""
 _NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 _LARGEST_FOLDED_BYTES = 2**20
 
@@ -45,7 +45,7 @@ class _Affine:
     offset: np.ndarray
 
     def fits(self, channels: int) -> bool:
-        """Whether the number of channels stays: one channel and many factors give many."""
+        """Whether the number of channels stays the same; one channel and many factors give many."""
         return {self.scale.size, self.offset.size} <= {1, channels}
 
     def then(self, other: _Affine) -> _Affine:
@@ -71,7 +71,7 @@ def fold(network: FrozenNetwork) -> FrozenNetwork:
 
 
 def _drop_idle_waits(graph: Graph) -> None:
-    """Drop control inputs that wait for nothing with an effect, as tf.function leaves them."""
+    """Drop control inputs that wait for operations without effect; tf.function leaves such."""
     acts: dict[str, bool] = {}
     for name in graph.order():
         node = graph.nodes[name]

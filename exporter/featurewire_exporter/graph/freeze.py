@@ -19,7 +19,7 @@ tf1 = tf.compat.v1
 
 _LIMIT_BYTES = 2**31 - 2**20
 _WRITES = ("Assign", "ResourceScatter", "RngSkip")
-"""How the names of ops begin that change a variable."""
+"""Prefixes of the operations that change a variable."""
 _DRAWS = (
     "Multinomial",
     "ParameterizedTruncatedNormal",
@@ -31,9 +31,9 @@ _DRAWS = (
     "StatefulUniform",
     "TruncatedNormal",
 )
-"""How the names of stateful ops begin that draw random numbers."""
+"""Prefixes of the stateful operations that draw random numbers."""
 _TABLES = ("AnonymousHash", "AnonymousMutable", "HashTable", "LookupTable", "Mutable")
-"""How the names of ops begin that hold or read tables."""
+"""Prefixes of the operations that hold or read tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +76,9 @@ def freeze(module: Module) -> FrozenNetwork:
 
 
 def _without_writes(network: FrozenNetwork, module: Module) -> FrozenNetwork:
-    """The same network without the ops that change variables on the way, as a seed's count.
+    """The same network without the operations that change variables, such as a seed's counter.
 
-    Raises `ModuleError` where a vector depends on such a variable, or on random numbers.
+    Raises `ModuleError` if a vector depends on such a variable, or on random numbers.
     """
     graph = Graph(network.graph_def, output=network.output)
     computing = graph.computing()
@@ -95,7 +95,7 @@ def _without_writes(network: FrozenNetwork, module: Module) -> FrozenNetwork:
         for node in body.node_def
         if node.op.startswith(_WRITES) or _draws(node)
     ]
-    # Not by the graph alone: random numbers may be drawn in a branch that inference never takes.
+    # The graph alone cannot tell: a branch that inference never takes may draw random numbers.
     if (suspects or inside) and not _repeats(module):
         raise _changing(*(suspects + inside)[0])
     if not writes:
@@ -109,7 +109,7 @@ def _without_writes(network: FrozenNetwork, module: Module) -> FrozenNetwork:
 
 
 def _repeats(module: Module) -> bool:
-    """Whether the module gives the same vectors for the same images, called several times."""
+    """Whether the module gives the same vectors for the same images in several calls."""
     images = photos.probe_images(4, module.image_size)
     first = module(images)
     near = 1e-3 * float(np.abs(first).max())
@@ -122,7 +122,7 @@ def _draws(node: Any) -> bool:
 
 
 def _changing(name: str, op: str) -> ModuleError:
-    """`name`: of a node, which ends with the layer's name and its own."""
+    """`name`: the name of a node; it ends with the layer's name and its own."""
     layer = name.split("/")[-2] if "/" in name else name
     return ModuleError(
         f"the module draws random numbers or changes its variables with each call, in its layer "
@@ -154,7 +154,7 @@ def _from_unit_range(network: FrozenNetwork, low: float, high: float) -> FrozenN
 
 
 def _check_state(network: FrozenNetwork) -> None:
-    """Raises `ModuleError` where a vector needs more than constants and the image."""
+    """Raises `ModuleError` if a vector depends on more than constants and the image."""
     nodes = [*Graph(network.graph_def, output=network.output).nodes.values()]
     nodes += [node for body in network.graph_def.library.function for node in body.node_def]
     tables = sorted({node.op for node in nodes if node.op.startswith(_TABLES)})

@@ -52,7 +52,7 @@ class Graph:
         return order
 
     def computing(self) -> set[str]:
-        """Names of the nodes whose outputs the output is computed from: none that it waits for."""
+        """Names of the nodes that the output is computed from, without control inputs."""
         found: set[str] = set()
         stack = [node_of(self.output)]
         while stack:
@@ -78,7 +78,7 @@ class Graph:
         return consumers
 
     def constant(self, tensor: str) -> np.ndarray | None:
-        """The value of a tensor if a Const node makes it."""
+        """The value of a tensor if it is a Const; else None."""
         node = self.nodes[node_of(tensor)]
         if node.op != "Const" or tensor.startswith("^"):
             return None
@@ -87,7 +87,7 @@ class Graph:
         return self._arrays[node.name]
 
     def array(self, tensor: str) -> np.ndarray:
-        """The value of a tensor that a Const node makes."""
+        """The value of a tensor that is a Const."""
         value = self.constant(tensor)
         assert value is not None
         return value
@@ -117,7 +117,7 @@ class Graph:
         return candidate
 
     def redirect(self, mapping: dict[str, str]) -> None:
-        """Let every consumer of the tensors on the left use those on the right."""
+        """Replace the tensors on the left by those on the right, in every consumer."""
 
         def target(tensor: str) -> str:
             while normal(tensor) in mapping:
@@ -131,7 +131,7 @@ class Graph:
 
 
 def _free(node: Any) -> Any:
-    """A copy without placement and internal attributes: where it runs is for the server to say."""
+    """A copy without placement and internal attributes; the server decides where it runs."""
     copy = node_def_pb2.NodeDef()
     copy.CopyFrom(node)
     copy.ClearField("device")
@@ -141,12 +141,12 @@ def _free(node: Any) -> Any:
 
 
 def node_of(tensor: str) -> str:
-    """Name of the node that makes a tensor (or is waited for, with a leading `^`)."""
+    """Name of the node of a tensor, or of a control input (with a leading `^`)."""
     return tensor.lstrip("^").rsplit(":", 1)[0]
 
 
 def normal(tensor: str) -> str:
-    """`node:0` for `node`; everything else as it is."""
+    """`node:0` for `node`; all other names unchanged."""
     return tensor if ":" in tensor or tensor.startswith("^") else f"{tensor}:0"
 
 

@@ -4,8 +4,8 @@ Convolutions and matrix products are cast, with their weights. Operations after 
 lower precision as long as that is cheap and safe. The vector itself comes out as float32, and sums
 over many pixels (the pooling at the end) are taken in float32.
 
-Networks of few channels can lose too much that way. For them there is a second way, which costs
-time: only full convolutions are cast, and what flows between them stays float32.
+Networks with few channels can lose too much that way. For them there is a slower way: only full
+convolutions are cast, and the tensors between them stay float32.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FOLLOWING = {
     "Sigmoid",
     "Squeeze",
 }
-"""Lowered where an input already is: alone they gain nothing."""
+"""Operations that are lowered only if an input already is, because alone they gain nothing."""
 
 
 def lower(

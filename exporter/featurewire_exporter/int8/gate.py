@@ -14,7 +14,7 @@ from featurewire_exporter.quality.recall import overlap, recall, unit
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Vectors in 8 bits looked for in an index of float32 vectors: they share a vector space."""
+    """Results of a search for vectors in 8 bits in an index of float32 vectors."""
 
     pictures: int
     queries: int

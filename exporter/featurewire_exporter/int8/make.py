@@ -20,7 +20,7 @@ NETWORK = f"{EXTRAS}/int8.xml"
 
 
 def require_packages() -> None:
-    """Raises `ExportError` where `nncf` or `openvino` is not installed."""
+    """Raises `ExportError` if `nncf` or `openvino` is not installed."""
     missing = [name for name in ("nncf", "openvino") if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(

@@ -1,4 +1,4 @@
-"""Networks in OpenVINO: read, compiled and written.
+"""Reads, compiles and writes networks in OpenVINO.
 
 One `Core` serves the whole process. The first network that a `Core` compiles gives its thread a
 signal stack, which the `Core` takes back when it is deleted. If two are deleted in the order of

@@ -57,7 +57,7 @@ class Found:
 def gather(found_pictures: Found, version: Path) -> Pictures:
     """Preprocess the pictures by the artifact in `version`. Raises `ExportError`."""
     source, found = found_pictures.source, found_pictures.encoded
-    # Whole pictures are kept out, not tiles: two tiles of one picture are too much alike.
+    # Keep whole pictures out, because two tiles of one picture are too similar.
     at = np.random.default_rng(0).permutation(len(found))
     kept = max(1, round(len(found) * KEPT_OUT))
     judged = [found[i] for i in sorted(at[:kept])]
@@ -79,7 +79,7 @@ def gather(found_pictures: Found, version: Path) -> Pictures:
 
 
 def find(folder: Path | None) -> Found:
-    """The pictures of a folder, or samples. Raises `ExportError` where too few of them decode."""
+    """The pictures of a folder, or samples. Raises `ExportError` if too few of them decode."""
     if folder is not None:
         found = find_pictures(folder, option="--calibration-images")
         if len(found) < FEWEST:
@@ -129,7 +129,7 @@ def _tiles(pictures: Sequence[bytes]) -> list[bytes]:
 def _pixels(
     session: ArtifactSession, encoded: Sequence[bytes], *, strict: bool = False
 ) -> np.ndarray:
-    """float32 `[N, height, width, 3]`; bad ones are left out, or, with `strict`, zeros."""
+    """float32 `[N, height, width, 3]`; bad images are omitted, or zeros with `strict`."""
     found = []
     for start in range(0, len(encoded), _BATCH):
         batch = np.array([*encoded[start : start + _BATCH]], dtype=object)

@@ -48,7 +48,7 @@ class Reading:
     after: tuple[int, int]
 
     def places(self, maps: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-        """`maps`: `[N, channels, height, width]`; `[groups, places, inputs]`, by chance."""
+        """`maps`: `[N, channels, height, width]`; `[groups, places, inputs]`, at random places."""
         maps = np.pad(maps, ((0, 0), (0, 0), *zip(self.before, self.after, strict=True)))
         spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
         windows = sliding_window_view(maps, spans, axis=(2, 3))
@@ -116,11 +116,11 @@ def convolutions(model: ov.Model) -> list[Any]:
 def round_to_grid(
     weights: np.ndarray, moments: np.ndarray, steps: float, *, block: int = 128
 ) -> np.ndarray:
-    """Levels of each channel, in terms of its largest weight / `steps`, which has the last level.
+    """Levels of each channel, in units of its largest weight / `steps`.
 
     `weights`: `[groups, channels, inputs]`; `moments`: `[groups, inputs, inputs]`, the second
-    moments of the inputs, times any factor. int8 `[groups, channels, inputs]`. The inputs still to
-    come are corrected after every `block` inputs: the same sums, in larger products.
+    moments of the inputs, times any factor. int8 `[groups, channels, inputs]`. The
+    remaining inputs are corrected after every `block` inputs: the same sums, in larger products.
     """
     moved = weights.astype(np.float64)
     magnitudes = np.abs(moved)
@@ -164,7 +164,7 @@ def _correction(moments: np.ndarray) -> np.ndarray:
 def _moments(
     probed: ov.Model, readings: Collection[Reading], images: np.ndarray
 ) -> dict[Reading, np.ndarray]:
-    """Sums of products of each two inputs, float32 `[groups, inputs, inputs]`."""
+    """Sums of products of every two inputs, float32 `[groups, inputs, inputs]`."""
     sources = {_source(layer): layer.input_value(0) for layer in _layers(probed)}
     if not sources:
         return {}

@@ -28,7 +28,7 @@ class Images:
         of_jpeg = jpeg.read(data, self.is_jpeg, exif=exif)
         self.known, self.header = tf.cond(
             tf.reduce_all(self.is_jpeg),
-            # Most batches, for three quarters of the ops.
+            # Most batches are JPEG only, and need three quarters of the operations.
             lambda: (self.is_jpeg, of_jpeg),
             lambda: _read_others(data, head, (self.is_jpeg, of_jpeg), config),
         )
@@ -38,7 +38,7 @@ class Images:
 def _read_others(
     data: tf.Tensor, head: tf.Tensor, of_jpeg: tuple[tf.Tensor, Header], config: PreprocessConfig
 ) -> tuple[tf.Tensor, Header]:
-    """`known` and `header` of a batch that is not of JPEG files alone."""
+    """`known` and `header` of a batch with other files than JPEG."""
     exif = config.exif_orientation
     is_png = spell(head, png.MAGIC)
     is_gif = gif.looks_like(head)
@@ -86,8 +86,8 @@ def decode(
 ) -> tf.Tensor:
     """uint8 [h, w, 3], of one file that its header says to be `shape`, int32 [3].
 
-    `decoder` is the header's, plus the index of the ratio in RATIOS for a JPEG; for one, the
-    last number of `shape` is the components. Fails where the file is broken.
+    `decoder`: the header's; for a JPEG plus the index of the ratio in RATIOS. The last number of a
+    JPEG's `shape` is its number of components. Fails if the file is broken.
     """
     branches = [
         *(lambda by=by: jpeg.decode(data, by, shape, extra) for by in RATIOS),

@@ -1,7 +1,7 @@
 """GIF: only the first frame is read and decoded.
 
-TensorFlow's decoder unpacks every frame of a file onto the full canvas, whatever is asked for:
-a small file of many frames is a bomb. So the file is truncated after its first frame.
+TensorFlow's decoder unpacks every frame of a file onto the full canvas, even if only one is wanted,
+so a small file with many frames is a bomb. So the file is truncated after its first frame.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def looks_like(head: tf.Tensor) -> tf.Tensor:
 def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor) -> Header:
     """The headers of the GIF files, which `mine` [N] marks.
 
-    The sides are the canvas's, or 0 where the first frame is cut off or reaches beyond it.
+    The sides are the canvas's, or 0 if the first frame is truncated or extends beyond it.
     """
     rows = tf.where(mine)
     spans = tf.map_fn(
@@ -50,7 +50,7 @@ def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor) -> Header:
 def decode(data: tf.Tensor, shape: tf.Tensor, extra: tf.Tensor) -> tf.Tensor:
     """uint8 `shape`, of one file: the first frame on a black canvas. Fails where it is broken."""
     start, end, top, left = tf.unstack(extra)
-    # Its place becomes 0, 0: the decoder would take the frame's size for the canvas's.
+    # Move it to 0, 0, because the decoder would take the frame's size for the canvas's.
     before = tf.strings.substr(data, 0, start + 1)
     after = tf.strings.substr(data, start + 5, end - start - 5)
     frame = tf.io.decode_gif(tf.strings.join([before, b"\0\0\0\0", after, b";"]))[0]
@@ -61,7 +61,7 @@ def decode(data: tf.Tensor, shape: tf.Tensor, extra: tf.Tensor) -> tf.Tensor:
 def _first_frame(data: tf.Tensor) -> tf.Tensor:
     """int32 [2]: where the first frame's descriptor starts and where its data end, of one file.
 
-    0 and 0 where the file ends before, or has other things than a GIF has.
+    0 and 0 if the file ends early or has parts that a GIF does not have.
     """
     octets = tf.io.decode_raw(data, tf.uint8)
     # No byte after the last one is read, so nothing here can fail.

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import tensorflow as tf
 
 HEAD_BYTES = 72
-"""How many first bytes, padded with zeros, every format's reader is given: int32 [N, 72]."""
+"""Number of first bytes that each format's reader gets, padded with zeros: int32 [N, 72]."""
 
 
 class Header(NamedTuple):
-    """Vectors [N]. Sides are not positive where they cannot be right."""
+    """Vectors [N]. Impossible sides are 0 or negative."""
 
     height: tf.Tensor
     """int64, pixels, as stored: before any orientation is applied."""
@@ -33,11 +33,10 @@ class Header(NamedTuple):
     pixels, and in addition in coloured ones."""
 
     scans: tf.Tensor | None = None
-    """int64 [N]: how often the decoder goes over all pixels; of JPEG files."""
+    """int64 [N]: the number of passes of the decoder over all pixels of a JPEG."""
 
     thirds: tf.Tensor | None = None
-    """int64 [N]: how many thirds of a pixel each pixel counts as, by what its decoding takes. None
-    is 3 everywhere."""
+    """int64 [N]: the decoding cost of a pixel, in thirds of a usual one. None is 3 everywhere."""
 
 
 def no_extra(like: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,8 @@
-"""JPEG: size and orientation from its segments, and a decode at the scale that is needed.
+"""JPEG: reads size and orientation from its segments, and decodes at a reduced scale.
 
-A JPEG decoder can leave out the high frequencies of each 8 x 8 block and so give the image at
-1/2, 1/4 or 1/8 for less work. Each of its pixels is then the mean of the block of pixels that a
-full decode would have given, which is what `resize` relies on.
+A JPEG decoder can omit the high frequencies of each 8 x 8 block and so give the image at 1/2, 1/4
+or 1/8 of its size for less work. Each of its pixels is then the mean of a block of pixels of the
+full decode. `resize` relies on that.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def read(data: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> Header:
         length = big(window(data, tagged + 2, 2)) - 8
         orientation = read_orientation(data, tf.where(tagged > 0, tagged + 10, 0), length)
     components = head[:, 9:10]
-    # What CMYK becomes is left as it is.
+    # The colours of converted CMYK are not corrected.
     shifted = tf.cast(components[:, :, tf.newaxis] < 4, tf.float32)
     shift = shifted * (LEVEL_SHIFT * tf.constant(_STEPS))
     # Without Adobe's segment, TensorFlow takes inverted CMYK for plain CMYK: black for white.
@@ -111,7 +111,7 @@ def decode(data: tf.Tensor, ratio: int, shape: tf.Tensor, extra: tf.Tensor) -> t
     """
 
     def pixels(data: tf.Tensor) -> tf.Tensor:
-        # At full size, the decode that TensorFlow's users know; at others, all exact alike.
+        # TensorFlow's default decode at full size; the exact one at all other scales.
         method = "" if ratio == 1 else "INTEGER_ACCURATE"
         return tf.io.decode_jpeg(data, channels=3, ratio=ratio, dct_method=method)
 

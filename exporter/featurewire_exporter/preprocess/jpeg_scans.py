@@ -14,7 +14,7 @@ import tensorflow as tf
 from featurewire_exporter.preprocess.octets import window
 
 MAX_SCANS_SEARCHED = 1024
-"""No file of more scans is decoded, so none is counted beyond."""
+"""Maximum number of scans to count, because a file with more is not decoded."""
 
 FRAME_BYTES = 22
 """Length of a frame's header up to the fourth component: int32 [N, 22]."""
@@ -43,7 +43,7 @@ def read(
 def _search(
     data: tf.Tensor, head: tf.Tensor, scan: tf.Tensor, several: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`read`, for files of which `several` are not of one scan alone."""
+    """The same as `read`, if `several` of the files have more than one scan."""
     count = tf.size(several, out_type=tf.int64)
     files = tf.where(several)[:, 0]
     coded = tf.gather(data, files)
@@ -54,7 +54,7 @@ def _search(
     behind = parts.indices[:, 1] > 0
     rows = tf.gather(files, tf.boolean_mask(parts.indices[:, 0], behind))
     headers = window(tf.boolean_mask(parts.values, behind), 0, 13)
-    # A scan costs by the blocks that it goes over, so one of three components counts as three.
+    # The cost of a scan is the number of its blocks, so one of three components counts as three.
     weights = tf.cast(tf.clip_by_value(headers[:, 1], 1, 4), tf.int64)
     scans = tf.math.unsorted_segment_sum(weights, rows, count)
     reached = _reached(headers, tf.gather(head, rows))
@@ -75,7 +75,7 @@ def _reached(headers: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     given = tf.range(4) < components
     ids = tf.gather(head, [10, 13, 16, 19], axis=1)[:, tf.newaxis]
     mine = tf.reduce_any(tf.equal(named, ids) & given[:, :, tf.newaxis], 1)
-    # Behind the components: the first frequency, the last, and two numbers of bits.
+    # After the components: the first frequency, the last, and two numbers of bits.
     at = tf.clip_by_value(2 + 2 * components, 0, 10) + tf.range(3)
     first, last, bits = tf.unstack(tf.gather(headers, at, axis=1, batch_dims=1), axis=1)
     frequency = tf.range(64)
@@ -93,11 +93,11 @@ _NOISE = _PART + b"".join(bytes([0xFF, 0xD0 + at]) + _PART for at in range(8))
 def require_whole(
     data: tf.Tensor, pixels: Callable[[tf.Tensor], tf.Tensor], extra: tf.Tensor
 ) -> tf.Tensor:
-    """What `pixels` decodes from one file. Fails where its only scan was cut short.
+    """The result of `pixels` for one file. Fails if its only scan is truncated.
 
-    A decoder leaves blocks without data grey. So where the last pixel is grey, the file is
-    decoded once more with noise before its end: the image stays the same where the decoder had
-    all the data that it needed, and where it had not, it takes the noise for the data.
+    A decoder leaves blocks without data grey. So if the last pixel is grey, the file is decoded
+    again with noise before its end. The image stays the same if the decoder had all of its data;
+    otherwise it decodes the noise.
     """
     image = pixels(data)
     blank = tf.where(extra[0] < 4, 128, 64)

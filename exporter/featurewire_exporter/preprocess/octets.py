@@ -1,6 +1,6 @@
-"""Bytes of a batch of strings as numbers, inside a graph.
+"""Reads bytes of a batch of strings as numbers, inside a graph.
 
-Headers are read for a whole batch at once: everything here has the batch's images first.
+Headers are read for a whole batch at once, so the first axis of every tensor here is the image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""EXIF orientation: found in a TIFF block, and what it asks for.
+"""Reads the EXIF orientation from a TIFF block.
 
 Tag 0x0112 of the first directory says how the stored rows and columns were turned: 1 upright,
 2 mirrored, 3 upside down and mirrored, 4 upside down, and 5 to 8 the same with rows and columns
@@ -34,7 +34,7 @@ def read_orientation(data: tf.Tensor, at: tf.Tensor, length: tf.Tensor) -> tf.Te
         swapped = spell(start, b"II*\0")
         known = (at > 0) & (swapped | spell(start, b"MM\0*"))
         offset = tf.where(swapped, little(start[:, 4:]), big(start[:, 4:]))
-        # Beyond its end would be some other part of the file.
+        # Bytes after its end belong to another part of the file.
         offset = tf.minimum(offset, tf.maximum(length, 0))
         table = window(data, at + offset, 2 + 12 * _ENTRIES)
         count = tf.where(swapped, little(table[:, :2]), big(table[:, :2]))

@@ -56,7 +56,7 @@ class Plan(NamedTuple):
     columns: Side
 
     sharpening: tf.Tensor
-    """float32 [N]: how much of it makes up for a scaled decode; 0 for none."""
+    """float32 [N]: strength of the sharpening after a scaled decode; 0 for none."""
 
     level_shift: tf.Tensor
     """float32 [N, 2, 3], as the header has it; 0 for a full decode."""
@@ -69,7 +69,7 @@ class Plan(NamedTuple):
 
 
 def make_plans(images: Images, config: PreprocessConfig) -> Plan:
-    """The plans of a batch; of no use for images whose sides are not positive."""
+    """The plans of a batch; only plans of images with positive sides are valid."""
     header = images.header
     sides = tf.stack([header.height, header.width], 1)
     exchanged = exchanges_sides(header.orientation)[:, tf.newaxis]
@@ -88,8 +88,8 @@ def make_plans(images: Images, config: PreprocessConfig) -> Plan:
     decoded = -(-sides // ratio)
     rows = _side(start[:, 0], extent[:, 0], target[:, 0])
     columns = _side(start[:, 1], extent[:, 1], target[:, 1])
-    # Rows are resized first. Of a strip a pixel high and 65535 wide that would make hundreds of
-    # megabytes.
+    # Rows are resized first. For a strip of 65535 x 1 pixels that would take hundreds of
+    # megabytes, so it is transposed.
     wide = (header.width > _WIDE * header.height)[:, tf.newaxis]
 
     def swapped(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:

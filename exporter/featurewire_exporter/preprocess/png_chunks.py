@@ -1,7 +1,7 @@
-"""A PNG with only the chunks that its pixels depend on.
+"""Reduces a PNG to the chunks that its pixels depend on.
 
-The decoder reads every chunk: it unpacks texts and colour profiles, a thousand bytes from each
-of the file's, and takes as much memory as a chunk claims to have. So it is given none of them.
+The decoder reads every chunk: it unpacks texts and colour profiles to a thousand times their size,
+and allocates as much memory as a chunk claims to need. So it does not get these chunks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAGIC = b"\x89PNG\r\n\x1a\n"
 _HEADER_END = len(MAGIC) + 25
 _DEPTH = len(MAGIC) + 16
 _CHANNELS = (1, 1, 3, 1, 2, 1, 4, 1)
-"""Numbers a pixel by the colour type: grey, true colour, palette, with alpha."""
+"""Numbers per pixel by colour type: grey, true colour, palette, with alpha."""
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 
 # A step takes up to _RUN chunks of equal length: encoders fill all of pixels but the last.
@@ -24,7 +24,7 @@ _RUN = 64
 
 _PALETTE, _PIXELS, _LAST = (int.from_bytes(name, "big") for name in (b"PLTE", b"IDAT", b"IEND"))
 _MAY_BE_PASSED = 1 << 29
-"""The bit that the name of a chunk has where a decoder may pass over it."""
+"""The bit in the name of a chunk that a decoder may skip."""
 
 
 def needed(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,8 @@
 """Resizes decoded pixels to the network's size, like `tf.image.resize`, in less time.
 
 With antialias, `tf.image.resize` spends most of its time on the columns, three numbers at a
-time. The same op is quick along rows of many numbers. So it is run twice along rows, and the
-image is turned over in between and back: the same result in half the time.
+time. The same operation is fast along rows of many numbers. So it runs twice along rows, with a
+transpose in between and after it: the same result in half the time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _two_passes(image: tf.Tensor, plan: Plan, config: PreprocessConfig) -> tf.Te
     kernel = _KERNELS[config.resize_method]
     height, width, _ = tf.unstack(plan.decoded)
     rows, columns = plan.rows.size[0], plan.columns.size[0]
-    # Fails where the decoder has found another size than the header claims.
+    # Fails if the decoder has found another size than the header's.
     lines = tf.reshape(image, tf.stack([1, height, 1, width * 3]))
     if config.central_crop < 1:
         lines = _cut(lines, plan.rows)
@@ -76,13 +76,13 @@ def _resize(lines: tf.Tensor, side: Side, kernel: str) -> tf.Tensor:
 
 
 def _sharpened(lines: tf.Tensor, side: Side, plan: Plan) -> tf.Tensor:
-    """Takes the blur of a mean over `ratio` pixels out of the resized rows, to second order.
+    """Remove the blur of a mean over `ratio` pixels from the resized rows, to second order.
 
     Such a mean has the variance (1 - 1 / ratio^2) / 12 in units of the decoded pixel. The filter
     (-b, 1 + 2 b, -b) has the variance -2 b: with b half the former, they cancel. It is applied
     to the result, which has the fewest pixels, and is measured in them there.
     """
-    # At the edges the op takes the mean of two, as if the edge pixel stood there twice.
+    # At the edges the operation takes the mean of two pixels, as if the edge pixel were repeated.
     means = tf.nn.avg_pool2d(lines, [3, 1], 1, "SAME")
     blur = 3.0 * plan.sharpening * tf.square(side.scale[0])
     return (1.0 + blur) * lines - blur * means

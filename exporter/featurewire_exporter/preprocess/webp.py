@@ -41,7 +41,7 @@ def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> He
     width = side(26, 1, 24)
     alpha = extended & (tf.bitwise.bitwise_and(head[:, 20], _ALPHA) > 0)
     alpha |= spell(kind, b"VP8L") & tf.equal(packed // _FOURTEEN_BITS**2 % 2, 1)
-    # The decoder gives four numbers a pixel then.
+    # The decoder then gives four numbers per pixel.
     thirds = tf.where(alpha, tf.constant(4, tf.int64), 3)
     decoder = tf.zeros_like(orientation)
     return Header(height, width, orientation, decoder, no_extra(mine), thirds=thirds)
@@ -65,5 +65,5 @@ def _orientation(data: tf.Tensor, extended: tf.Tensor) -> tf.Tensor:
 
 def decode(data: tf.Tensor) -> tf.Tensor:
     """uint8 [h, w, 3], of one file; alpha is dropped."""
-    # The op takes no number of channels but the file's own, and puts frames first.
+    # The operation accepts only the file's own number of channels, and its first axis is frames.
     return tf.raw_ops.DecodeWebP(contents=data, channels=0, dtype=tf.uint8)[0, :, :, :3]

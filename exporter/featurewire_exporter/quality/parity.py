@@ -17,7 +17,7 @@ from featurewire_exporter.version.artifact import ArtifactSession
 MAX_ABS = 1e-4
 MAX_REL = 1e-3
 MIN_FLOAT32_COSINE = 0.99999
-"""All three bind in float32. An absolute bound alone passes anything where features are small."""
+"""All three apply in float32. An absolute bound alone passes anything if features are small."""
 MAX_ABS_FRACTION = 1e-6
 """Absolute bound as a fraction of the largest number in the module's vectors. It applies above 100,
 because float32 itself rounds 1000 to the nearest 6e-5."""
@@ -25,15 +25,15 @@ MIN_COSINE = 0.999
 MIN_HARD_COSINE = 0.99
 MAX_REDUCED_REL = 0.1
 MAX_HARD_REL = 0.2
-"""In reduced precision. A cosine of 0.999 is a relative difference of 0.045, one of 0.99 is 0.14.
-The rest is for vectors that are a little longer or shorter, which a cosine does not see."""
+"""Limits in reduced precision. A cosine of 0.999 is a relative difference of 0.045, one of 0.99 is
+0.14. The rest allows for slightly longer or shorter vectors, which a cosine does not notice."""
 ZERO_LENGTH = 1e-20
-"""A shorter vector is one of zeros: folding may leave 1e-30 where the module has 0."""
+"""A shorter vector counts as zero, because folding may leave 1e-30 where the module has 0."""
 ALIKE = 0.999
-"""Cosine between vectors of different photos. Learned networks stay below 0.9, and above this with
-pixels of the wrong range."""
+"""Cosine between vectors of different photos. Learned networks stay below 0.9, but exceed this with
+pixels in the wrong range."""
 _PROBES = {"float32": 3, "bfloat16": 9, "float16": 9}
-"""A wrong rewrite shows with any image; how much reduced precision loses depends on it."""
+"""Number of probes. Any image shows a wrong rewrite; the loss of precision depends on the image."""
 _PROBE_JPEG = (360, 480)
 
 
@@ -121,7 +121,7 @@ class Parity:
         )
 
     def require(self, advice: str) -> None:
-        """Raises `ParityError` with the numbers, and what to do, where the gate is shut."""
+        """Raises `ParityError` with the numbers and the advice if a limit is exceeded."""
         if not self.passed:
             raise ParityError(
                 f"the artifact differs from the module: {self.figures} over {self.probes} probes, "
@@ -134,11 +134,11 @@ def measure(
 ) -> Parity:
     """Compare the artifact in `directory`, in a TF1 Session, with the module.
 
-    `preprocess` are its settings, as its manifest has them: the probes keep to their limits.
+    `preprocess`: its settings from the manifest; the probes stay within their limits.
 
-    Probes are images fed to `image_feature_vector` (in reduced precision more of them, and hard
-    ones), and one JPEG through `serving_default`, which
-    is compared with the module on the pixels that `preprocess` returns.
+    Probes are images for `image_feature_vector` (in reduced precision more of them, and hard ones),
+    and one JPEG through `serving_default`. The module gets the pixels that `preprocess` returns for
+    it.
     """
     images = photos.probe_images(_PROBES[precision], module.image_size)
     limits = {name: preprocess[name] for name in ("max_pixels", "max_image_bytes")}
@@ -154,7 +154,7 @@ def measure(
     theirs = module(np.concatenate([images, preprocessed["images"]]))
     ours = np.concatenate([ours, served["features"]])
     measured = compare(ours, theirs, precision=precision)
-    # All but the noise, which is the last of the probes.
+    # Without the noise, which is the last probe.
     of_photos = np.delete(theirs, len(images) - 1, axis=0)
     measured = replace(measured, photo_cosine=_least_cosine(of_photos))
     if precision == "float32":
@@ -171,7 +171,7 @@ def measure(
 
 
 def _least_cosine(vectors: np.ndarray) -> float:
-    """Smallest cosine between two of the rows; 1 where all rows are zeros, and so the same."""
+    """Smallest cosine between two of the rows; 1 if all rows are zeros, and so equal."""
     exact = vectors.astype(np.float64)
     lengths = np.linalg.norm(exact, axis=1, keepdims=True)
     if not exact.any():

@@ -15,7 +15,7 @@ from featurewire.plugin.images import find_images
 from featurewire_exporter.errors import ExportError
 
 AREA = (0.4, 1.0)
-"""The least and the most of a picture's area that a crop keeps."""
+"""Minimum and maximum fraction of a picture's area that a crop keeps."""
 _QUALITY = 95
 
 
@@ -47,7 +47,7 @@ class Pictures(Sequence[bytes]):
 
 
 def find_pictures(folder: Path, limit: int = 2000, *, seed: int = 0, option: str) -> Pictures:
-    """The pictures below `folder`, each content once, by name; of more than `limit` a drawn part.
+    """The pictures below `folder`, by name, each content once; if more than `limit`, a random part.
 
     `option`: the option that named the folder, for errors. Raises `ExportError`.
     """
@@ -76,7 +76,7 @@ def _read(path: Path) -> bytes:
 def views(picture: bytes, count: int) -> Iterator[bytes]:
     """The picture itself and `count - 1` crops of it as JPEGs, the same for the same bytes.
 
-    Nothing at all where it does not decode.
+    Yields nothing if the picture does not decode.
     """
     try:
         pixels = tf.io.decode_image(picture, channels=3, expand_animations=False).numpy()

@@ -8,9 +8,9 @@ import numpy as np
 
 NEIGHBOURS = 10
 FEWEST_MATCHES = 10
-"""False matches above a cut-off, for the table to name it."""
+"""Minimum number of false matches above a cut-off for it to be in the table."""
 CUTOFFS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-"""Similarities at which duplicate detectors are usually cut off."""
+"""Usual cut-offs of duplicate detectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def recall(queries: np.ndarray, own: np.ndarray, index: np.ndarray) -> Recall:
-    """`queries`: float `[Q, D]`; `own`: the row of `index`, float `[N, D]`, each should find."""
+    """`queries`: float `[Q, D]`; `index`: float `[N, D]`; `own`: the row that each should find."""
     found = ranks(queries, own, index)
     return Recall(
         at_1=float((found <= 1).mean()),

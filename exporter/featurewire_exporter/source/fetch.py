@@ -24,11 +24,11 @@ class Source:
     handle: str
     """The handle that the user gave."""
     directory: str
-    """Where `saved_model.pb` is."""
+    """The folder with `saved_model.pb`."""
 
     @property
     def stand_in(self) -> bool:
-        """Whether its weights are random, under whatever handle it came."""
+        """Whether its weights are random, whatever its handle."""
         return is_stand_in(self.directory)
 
 
@@ -77,7 +77,7 @@ def fetch(handle: str, scratch: Path, progress: Progress, *, kind: str = "auto")
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """Whether it names a checkpoint: a file of one, or what its files' names begin with."""
+    """Whether `path` is a file of a checkpoint, or the common prefix of its files."""
     prefix = checkpoint_prefix(str(path))
     if any(Path(prefix + end).is_file() for end in (".index", ".meta")):
         return True

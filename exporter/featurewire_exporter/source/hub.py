@@ -1,7 +1,7 @@
-"""Modules by address: each is downloaded once and kept in a folder.
+"""Downloads modules by address, and keeps them in a cache.
 
-The cache has the layout of tensorflow_hub: a module is in the folder whose name is the SHA-1 of its
-handle, below `TFHUB_CACHE_DIR`. So modules that tensorflow_hub has fetched are found there.
+The cache has the layout of tensorflow_hub, so modules that tensorflow_hub has fetched are found: a
+module is in a folder below `TFHUB_CACHE_DIR`, named by the SHA-1 of its handle.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _cached(handle: str, cache: Path, progress: Progress) -> str:
         if _has_files(directory):
             return str(directory)
         partial = directory.with_suffix(".partial")
-        # A leftover of a killed export, because only the holder of the lock works here.
+        # Only the holder of the lock works here, so this is the leftover of a killed export.
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
@@ -95,7 +95,7 @@ def _rename(partial: Path, directory: Path) -> None:
     try:
         partial.rename(directory)
     except OSError as error:
-        # tensorflow_hub takes no notice of the lock, and was faster.
+        # tensorflow_hub ignores the lock, and was faster.
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
 

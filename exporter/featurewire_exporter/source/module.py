@@ -25,7 +25,7 @@ from featurewire_exporter.source.signatures import (
 )
 
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
-"""They work in the process that has built them, and there alone."""
+"""Operations that work only in the process that built them."""
 
 
 _OF_AN_EXPORT = Advice(
@@ -56,11 +56,11 @@ class Module:
     function: Any
     """Concrete function of one tensor, float32 [N, height, width, 3] in `input_range`."""
     input_range: tuple[float, float] = (0.0, 1.0)
-    """The numbers that black and white have in the function's input."""
+    """The values of black and white in the function's input."""
     output_index: int
     """Which of the function's flat outputs is the vector, float32 [N, dimension]."""
     output_name: str
-    """The signature's name of that output, where it has one."""
+    """The signature's name of that output, or an empty string."""
     owner: Any
     """The loaded object, which keeps the variables alive."""
 
@@ -82,11 +82,11 @@ def load_module(
 ) -> Module:
     """Load the module in `directory`, always its inference variant.
 
-    `handle`: what errors call the module; None calls it by its directory.
-    `image_size` (height, width) is for modules that take any size; for others it must agree.
+    `handle`: the module's name in errors; None uses its directory.
+    `image_size` (height, width) is for modules that accept any size; for others it must match.
     `signature`: the signature to use, or `__call__`; None chooses one whose name says that it gives
     vectors, and refuses a module with several signatures of unknown names.
-    `input_range`: the numbers that black and white have in the module's input.
+    `input_range`: the values of black and white in the module's input.
     `made_from`: all of these come from a version that was made from the module. A signature that
     the module lacks is then ignored.
     Raises `ModuleError`.
@@ -96,7 +96,7 @@ def load_module(
     except ModuleError as error:
         if handle is None or handle == directory:
             raise
-        # A module from an archive lies in a hidden folder, which is gone when this is read.
+        # A module from an archive is in a hidden folder, so the error names its handle instead.
         raise ModuleError(str(error).replace(directory, handle)) from error
 
 
@@ -146,7 +146,7 @@ def _load(
 
 
 def _check_python(graph_def: Any) -> None:
-    """Raises `ModuleError` where the function calls Python: it would run in no other process."""
+    """Raises `ModuleError` if the function calls Python, which would run only in this process."""
     bodies = [graph_def.node, *(each.node_def for each in graph_def.library.function)]
     held = sorted({node.op for body in bodies for node in body} & _PYTHON_OPS)
     if held:
@@ -235,7 +235,7 @@ def _image_size(
 def _vector_output(
     directory: str, function: Any, size: tuple[int, int], advice: Advice
 ) -> tuple[int, str, int]:
-    """Index among the flat outputs, name in the signature, and dimension, of the vector."""
+    """The vector's index among the flat outputs, its name in the signature, and its dimension."""
     structured = function.structured_outputs
     outputs = tf.nest.flatten(structured, expand_composites=True)
     names = list(structured) if isinstance(structured, dict) else [""] * len(outputs)

@@ -12,7 +12,7 @@ from featurewire_exporter.errors import ModuleError
 _SIGNATURES = ("image_feature_vector", "default", "serving_default")
 """Signatures that may give vectors, the most specific first."""
 CALL = "__call__"
-"""What `Module.signature` says where the module itself is called."""
+"""The value of `Module.signature` if the module itself is called."""
 OTHER_FLOATS = {tf.float16, tf.bfloat16, tf.float64}
 SAVE_AS_FLOAT32 = (
     "save the model in float32 (in Keras, build it under keras.config.set_dtype_policy('float32') "
@@ -34,7 +34,7 @@ Bind = Callable[[tf.TensorSpec], Any]
 def vector_function(
     directory: str, loaded: Any, wanted: str | None, advice: Advice
 ) -> tuple[str, Bind, tf.TensorShape]:
-    """Name of the function, what makes it concrete, and the shape of its input if it says."""
+    """Name of the function, a callable that makes it concrete, and the shape of its input."""
     names = signature_names(loaded)
     if wanted is not None and wanted not in names:
         raise ModuleError(
@@ -52,7 +52,7 @@ def vector_function(
 
 
 def signature_names(loaded: Any) -> list[str]:
-    """`__call__` where the module is callable with a tensor, and its signatures, by name."""
+    """The names of the signatures; first `__call__` if the module is callable with a tensor."""
     called = callable(loaded) and bool(getattr(loaded.__call__, "concrete_functions", []))
     return [CALL] * called + sorted(getattr(loaded, "signatures", {}))
 
@@ -63,7 +63,7 @@ def _inputs(function: Any) -> dict[str, Any]:
 
 
 def _image_shape(loaded: Any, name: str) -> tf.TensorShape | None:
-    """Shape of the images that a signature or `__call__` takes, or None where it takes others."""
+    """Shape of the images that a signature or `__call__` takes; None if it does not take images."""
     if name == CALL:
         return _call_spec(loaded)
     specs = [*_inputs(loaded.signatures[name]).values()]
@@ -86,7 +86,7 @@ def _chosen(directory: str, usable: Iterable[str], advice: Advice) -> str | None
 
 
 def _no_images(directory: str, loaded: Any, names: Sequence[str]) -> str:
-    """Why none of these signatures can be used."""
+    """The reason why none of these signatures can be used."""
     for name in names:
         for spec in _first_inputs(loaded, name):
             if _shaped_as_images(spec) and spec.dtype in OTHER_FLOATS:
@@ -128,7 +128,7 @@ def _shaped_as_images(spec: Any) -> bool:
 
 
 def _call_spec(loaded: Any) -> tf.TensorShape | None:
-    """Shape of the images that `__call__` was traced with, or None where it takes none."""
+    """Shape of the images that `__call__` was traced with; None if it does not take images."""
     specs = _first_inputs(loaded, CALL)
     return next((spec.shape for spec in specs if _takes_images(spec)), None)
 

@@ -26,7 +26,7 @@ def checkpoint_prefix(path: str) -> str:
 def write_slim_module(checkpoint: str, directory: Path) -> Path:
     """Write the network with the checkpoint's weights as a TF1 Hub module into `directory`.
 
-    Classification heads and what only training needs are ignored. Raises `ModuleError` that names
+    Ignores classification heads and training-only variables. Raises `ModuleError`, which names
     missing and surplus variables.
     """
     try:
@@ -72,7 +72,7 @@ def _ignored(name: str) -> bool:
 
 
 def _names(names: Iterable[str]) -> str:
-    """All of few names, the first and the number of many."""
+    """The names, or the first few and the number of the others."""
     names = list(names)
     shown = ", ".join(names[:_NAMED_AT_MOST])
     more = len(names) - _NAMED_AT_MOST

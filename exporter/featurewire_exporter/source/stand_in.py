@@ -1,7 +1,7 @@
 """The stand-in module: Inception ResNet V2 in TF1 Hub format with seeded random weights.
 
-For machines that cannot reach the hub. Its vectors have the right shape, cost and determinism,
-and no learned meaning.
+It is for machines that cannot reach the hub. Its vectors have the right shape, cost and
+determinism, but no learned meaning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from featurewire_exporter.source.network_module import variable_shapes, write_ne
 NAME = "stand-in"
 SEED = 20160830
 NOTICE = "assets.extra/stand_in.txt"
-"""Travels with the module, so that copies and archives of it are still known as the stand-in."""
+"""A file of the module, so that copies and archives of it are recognised as the stand-in."""
 
 
 def write_stand_in(directory: Path, *, seed: int = SEED, size: Size = FULL_SIZE) -> Path:
@@ -44,10 +44,10 @@ def stand_in_variables(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Name and float32 value of each variable: the same on every machine for one seed.
 
-    Filters sum to zero, so that the positive mean of ReLU outputs does not drown what differs
-    between images, and have the gain that keeps a unit variance from layer to layer. Moving
-    statistics and biases are away from 1 and 0, so that an error in folding them would show, and
-    so that TensorFlow's optimiser does not drop an addition of zeros that trained weights keep.
+    Filters sum to zero, so that the positive mean of ReLU outputs does not hide the differences
+    between images, and their gain keeps a unit variance from layer to layer. Moving statistics and
+    biases differ from 1 and 0, so that an error in folding them shows, and so that TensorFlow's
+    optimiser keeps every addition, as with trained weights.
     """
     random = np.random.Generator(np.random.PCG64(seed))
     for name, shape in shapes.items():

@@ -1,7 +1,7 @@
-"""TF1 Hub format: how such a module lies on disk, and what it announces.
+"""Reads and writes TF1 Hub format, and the announcements of such a module.
 
-A SavedModel whose graph variants differ by tags (`[]` and `["train"]`, never `serve`), a marker
-file, and a collection that holds attachments such as the image size.
+It is a SavedModel whose graph variants differ by tags (`[]` and `["train"]`, never `serve`), with a
+marker file, and a collection for attachments such as the image size.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ _MANIFEST = "manifest/json"
 _NETWORK = "network"
 
 Bridge = Callable[[tf.Tensor], tf.Tensor]
-"""Adds operations to the current graph: vectors, float32 `[N, dimension]`, to those of an older
-space."""
+"""Adds operations to the current graph, from vectors, float32 `[N, dimension]`, to those of an
+older space."""
 
 
 class Artifact:
@@ -101,18 +101,18 @@ Tensors = dict[str, tf.Tensor]
 def _build(
     network: FrozenNetwork, config: PreprocessConfig, dimension: int, bridges: Mapping[str, Bridge]
 ) -> dict[str, tuple[Tensors, Tensors]]:
-    """Fill the current graph; inputs and outputs by signature."""
+    """Fill the current graph; returns inputs and outputs of each signature."""
     size = [config.height, config.width]
     with tf.device("/CPU:0"):
         image_bytes = tf1.placeholder(tf.string, [None], name="image_bytes")
         good, status = build_decode(config)(image_bytes)
         status = tf.identity(status, name="status")
         preprocessed = spread(good, status, 0.0)
-        # Its output is the one place where images enter the network: `serving_default` lets those
-        # through that have pixels, `image_feature_vector` feeds others in their stead.
+        # Images enter the network only here: `serving_default` passes the decoded ones on, and
+        # `image_feature_vector` feeds other images instead.
         images = tf1.placeholder_with_default(good, [None, *size, 3], name="images")
-        # Of no images nothing is computed: the dead branch reaches to the merge. Not `tf.cond`,
-        # whose functions would keep the network from being optimised as one graph.
+        # An empty batch skips the network, in a dead branch up to the merge. `tf.cond` would put
+        # the network into a function, which is not optimised as one graph.
         some = tf.raw_ops.Switch(data=images, pred=tf.shape(images)[0] > 0)
         entering = tf.identity(some.output_true, name="entering")
     (default,) = tf.graph_util.import_graph_def(

@@ -1,4 +1,4 @@
-"""Batch sizes, and the file that tells them to TensorFlow Serving."""
+"""Allowed batch sizes, and the file with them for TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _QUEUED_BATCHES = 64
 def allowed_batch_sizes(max_batch_size: int) -> list[int]:
     """Powers of two up to, and always including, `max_batch_size`.
 
-    A merged batch is padded up to the next of these: at most half of a run is padding, and each
+    TensorFlow Serving pads a batch to the next of these, so at most half of it is padding, and each
     size is warmed up once.
     """
     sizes = [2**i for i in range(max_batch_size.bit_length()) if 2**i < max_batch_size]
@@ -20,7 +20,7 @@ def allowed_batch_sizes(max_batch_size: int) -> list[int]:
 def batching_params(max_batch_size: int) -> str:
     """`BatchingParameters` in text form, for `--enable_per_model_batching_parameters`.
 
-    The number of batch threads stays out: TensorFlow Serving's default is the host's cores.
+    It omits the number of batch threads, whose default is the number of the host's cores.
     """
     lines = [
         f"max_batch_size {{ value: {max_batch_size} }}",

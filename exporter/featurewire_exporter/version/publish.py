@@ -28,7 +28,7 @@ LARGEST_VERSION = 2**63 - 1
 
 
 class Staging:
-    """A place to write one version, and the way to publish it. A context manager.
+    """A context manager that writes one version to a hidden folder and publishes it.
 
     On exit an unpublished version is removed, with the base directories that were made for it.
     """
@@ -175,7 +175,7 @@ def remove_leftovers(base_path: Path) -> list[Path]:
 
 
 def sync_tree(directory: Path) -> None:
-    """Have everything below `directory` on the disk before its new name is."""
+    """Flush everything below `directory` to the disk, before it gets its new name."""
     for root, _, files in os.walk(directory):
         for name in files:
             sync(Path(root) / name)
@@ -191,7 +191,7 @@ def _told(base_path: Path) -> Iterator[None]:
 
 
 def describe(error: OSError, base_path: Path) -> str:
-    """One line about a failed write below `base_path`."""
+    """Describe a failed write below `base_path` in one line."""
     if error.errno == errno.ENOSPC:
         return f"the disk of {base_path} is full; free some space and export again"
     if error.errno == errno.EDQUOT:

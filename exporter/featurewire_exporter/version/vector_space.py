@@ -1,7 +1,7 @@
-"""The name of a vector space: a digest of all that decides what a vector is.
+"""Names vector spaces: a name is a digest of everything that determines a vector.
 
-The name begins with that of the scheme that made it, and two names are equal only where their
-schemes are. Versions that were published under an older scheme keep their names.
+It begins with the name of its scheme, so names of two schemes are never equal. Versions that were
+published under an older scheme keep their names.
 """
 
 from __future__ import annotations
