@@ -141,7 +141,7 @@ $(VENV)/.dev: requirements.txt $(VENV)/.installed
 .venv-protocols/.installed: tests/protocols/requirements.txt
 	@echo "Creating .venv-protocols (tritonclient, kserve, openai; a minute)"
 	@$(PYTHON) -m venv .venv-protocols
-	@.venv-protocols/bin/pip install --quiet --disable-pip-version-check -r $<
+	@.venv-protocols/bin/pip install --quiet --no-compile --disable-pip-version-check -r $<
 	@touch $@
 
 # The oldest supported generator: its output also runs on newer protobuf runtimes.

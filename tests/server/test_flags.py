@@ -102,6 +102,13 @@ def test_per_model_batching_without_batching_is_said() -> None:
     assert warnings(parse([*flags, "--enable_batching"])) == []
 
 
+def test_embeddings_without_a_rest_port_get_a_warning():
+    flags = ["--model_base_path=/m", "--enable_openai_embeddings"]
+    (line,) = warnings(parse(flags))
+    assert "--rest_api_port" in line
+    assert warnings(parse([*flags, "--rest_api_port=8501"])) == []
+
+
 @pytest.mark.parametrize(
     "given",
     [

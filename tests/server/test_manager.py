@@ -303,3 +303,22 @@ def test_one_version_loads_at_a_time_unless_told_otherwise(make, loads: Loads, t
     gate.set()
     waiting.join(TIMEOUT)
     assert sorted(loads.attempts) == [1, 3]
+
+
+def test_it_is_ready_when_every_model_has_a_version(make, loads: Loads, tmp_path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "1").mkdir(parents=True)
+    (tmp_path / "b" / "1").rename(tmp_path / "b" / "2")
+    loads.failures[2] = "broken"
+    manager = make()
+    manager.reload(config(model("a", tmp_path / "a")))
+    assert manager.ready
+    assert manager.available("a") == [1]
+    with pytest.raises(ServingError):
+        manager.reload(config(model("a", tmp_path / "a"), model("b", tmp_path / "b")))
+    assert not manager.ready
+    assert manager.available("b") == []
+    manager.reload(config(model("a", tmp_path / "a")))
+    assert manager.ready
+    manager.stop()
+    assert not manager.ready
