@@ -21,7 +21,7 @@ class LatencyEstimate:
 
     def __init__(self) -> None:
         self._all: Windows = {}
-        self._fresh: deque[tuple[float, int, float]] = deque(maxlen=32)
+        self._fresh: deque[tuple[float, int, float]] = deque(maxlen=POLICY.kept)
         """The end, size and seconds of the last batches."""
         self._recent: Windows = {}
         """The windows of `_fresh`; empty if they are out of date."""

@@ -29,9 +29,9 @@ class Policy:
     interactive_seconds: float = 10.0
     """How long after an interactive call batches of bulk stay short: people look at an answer for
     a few seconds before they ask again."""
-    idle_queues: int = 64
-    """Queues of a version that keep their measurements while nothing waits in them. Callers make a
-    queue per set of outputs, and must not fill the memory with them."""
+    kept: int = 64
+    """How many idle queues per version, measured batches per queue and ends of batches are kept.
+    Callers can make a queue per set of outputs, so memory must be bounded."""
 
 
 POLICY = Policy()

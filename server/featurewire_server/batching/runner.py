@@ -174,9 +174,7 @@ class Runner:
                 key=key,
             )
         self.queues.move_to_end(key)
-        if (
-            len(self.queues) > POLICY.idle_queues
-        ):  # a queue a set of outputs: callers must not pile them up
+        if len(self.queues) > POLICY.kept:
             idle = next((key for key, each in self.queues.items() if not len(each)), None)
             if idle is not None:
                 del self.queues[idle]

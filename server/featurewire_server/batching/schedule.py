@@ -6,6 +6,7 @@ docs/server.md describes the policy under "Scheduling" and "Overload".
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from featurewire_server.batching import forming
 from featurewire_server.batching.admission import admit
@@ -30,7 +31,7 @@ class Schedule:
         self._running = Running()
         self._batches = 0
         """Number of batches that have started."""
-        self._ended_at: list[float] = []
+        self._ended_at: deque[float] = deque(maxlen=POLICY.kept)
         """When the last batches ended."""
         self._deficit = 0.0
         """Seconds that bulk is owed of its share (deficit round robin)."""
@@ -74,8 +75,8 @@ class Schedule:
         The last three batches always count, or three per queue if several take turns.
         """
         recent = POLICY.recent_batches * max(len(self._queues), 1)
-        ended_at = self._ended_at[-recent:]
-        return min([now - POLICY.recent_seconds, *ended_at[:1]])
+        ends = list(self._ended_at)[-recent:]
+        return min([now - POLICY.recent_seconds, *ends[:1]])
 
     def remove(self, queue: Queue, task: Task) -> None:
         """Remove a task whose caller has left."""
@@ -108,7 +109,7 @@ class Schedule:
         """A batch has ended. `computed`: rows that its time was spent on (None: all)."""
         rows = batch.size if computed is None else computed
         self._running.end(batch, now)
-        self._ended_at = [*self._ended_at[-63:], now]
+        self._ended_at.append(now)
         if not batch.bulk:
             batch.queue.loop.ended(batch.rows, now)
         if rows and batch.spent > 0:
