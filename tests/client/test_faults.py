@@ -483,7 +483,7 @@ def test_a_server_that_dies_before_its_first_reply_is_waited_for(connect):
     def predict(images, context):
         if not away.is_set():
             away.set()
-            back_at.append(time.monotonic() + 2.0)
+            back_at.append(time.monotonic() + 1.0)
         if time.monotonic() < back_at[0]:
             context.abort(grpc.StatusCode.UNAVAILABLE, "Connection refused")
         return reply_to(images)
@@ -508,7 +508,7 @@ def test_a_stream_that_waits_for_the_connection_rides_out_an_outage(connect):
         first = [next(results) for _ in range(20)]
         server.stop()
         again = Misbehaving(port=server.port)
-        threading.Timer(1.5, again.start).start()
+        threading.Timer(1.0, again.start).start()
         check_complete(itertools.chain(first, results), 200)
         again.stop()
 

@@ -8,10 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from featurewire_server.transport import grpc_server
 from tests.server.endpoints import Endpoints, open_endpoints
 from tests.server.support import Stub, config, model, served
 from tests.support.shared import once_for_all_workers
 from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_stop() -> Iterator[None]:
+    """Stop servers of this process at once: their callers have read every answer by then."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grpc_server, "LAST_WORDS", 0.05)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -257,10 +257,7 @@ def test_a_call_without_a_message_does_not_hold_up_the_stop(serve, monkeypatch) 
         assert time.monotonic() - began < 30  # well below the grace of a minute
 
 
-def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(
-    serve, engine, monkeypatch
-) -> None:
-    monkeypatch.setattr(grpc_server, "LAST_WORDS", 0.05)
+def test_an_answer_that_is_on_its_way_is_not_cut_off_by_the_stop(serve, engine) -> None:
     engine.gate.clear()
     with serve() as made, slow_line(made.port) as line, stub_for(f"127.0.0.1:{line.port}") as slow:
         # More than fits into the buffers of the sockets.
