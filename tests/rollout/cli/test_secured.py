@@ -75,6 +75,7 @@ def rollout(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow  # each step waits for polls of a second
 def test_a_rollout_over_mutual_tls_by_polling_alone(stack: Stack, folder: Path) -> None:
     stack.publish(2)
     (folder / "images").mkdir()

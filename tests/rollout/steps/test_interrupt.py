@@ -14,6 +14,7 @@ import pytest
 
 from featurewire_rollout import ConflictError
 from featurewire_rollout.check import CheckConfig, Thresholds
+from featurewire_rollout.fleet import converge
 from featurewire_rollout.steps.watch import WatchConfig
 from tests.rollout.stack import Stack
 from tests.support import warm
@@ -87,7 +88,10 @@ def test_an_interrupted_run_is_rolled_back(
             assert replica.labels == after.entry.labels
 
 
-def test_what_nobody_foresaw_rolls_back(stack: Stack, images: Path) -> None:
+def test_what_nobody_foresaw_rolls_back(
+    stack: Stack, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converge, "POLL_SECONDS", 0.02)
     stack.publish(9, source=1)
 
     def full(_report: object) -> None:
