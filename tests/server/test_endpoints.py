@@ -74,13 +74,13 @@ def test_ten_thousand_inputs_get_one_short_error(endpoints):
         request.raw_input_contents.append(b"")
     code, text = code_and_text(lambda: endpoints.call("ModelInfer", request))
     assert code is Code.INVALID_ARGUMENT
-    assert len(text) < 1100
+    assert text == "The request has 10000 inputs; up to 1024 are taken"
     inputs = [
         {"name": f"input{at}", "datatype": "BYTES", "shape": [0], "data": []}
         for at in range(10_000)
     ]
     status, answer = endpoints.json("POST", INFER, {"inputs": inputs})
-    assert (status, len(answer["error"])) == (400, 1024)
+    assert (status, answer["error"]) == (400, text)
     status, answer = endpoints.embed(input=[data_uri(JPEG)] * 10_000)
     assert status == 400
     assert "10000 images" in answer["error"]["message"]

@@ -62,6 +62,8 @@ REFUSED_PARAMETERS = {
     "shared_memory_region": "shared memory is not supported: send the tensor",
     "classification": "the classification extension is not supported: read the scores",
 }
+MAX_TENSORS = 1024
+"""Inputs, and outputs, of one request. They are looked at on the event loop."""
 VERSION_DIGITS = 19
 """Digits of the largest version."""
 STRING_BYTES = 64
@@ -161,7 +163,13 @@ class OpenInference:
 
 
 def _parameters(request: ModelInferRequest) -> dict[str, object]:
-    """The parameters of a request; raises UNIMPLEMENTED for what the server cannot do."""
+    """The parameters of a request, if the server can do what they and the tensors ask for.
+
+    Raises INVALID_ARGUMENT for too many tensors, UNIMPLEMENTED for parameters of extensions.
+    """
+    for name, count in (("inputs", len(request.inputs)), ("outputs", len(request.outputs))):
+        if count > MAX_TENSORS:
+            raise invalid_argument(f"The request has {count} {name}; up to {MAX_TENSORS} are taken")
     given = open_inference.parameters(request)
     names = {name for tensor in request.inputs for name in tensor.parameters}
     names |= {name for output in request.outputs for name in output.parameters}
