@@ -24,7 +24,7 @@ MAX_MARKED_PERCENT = {
     "rollout": 4,
     "samples": 4,
     "scripts": 4,
-    "server": 17,
+    "server": 14,
     "serving_config": 2,
     "tests": 5,
 }
