@@ -54,6 +54,7 @@ def _add_options(step: CommandParser, name: str) -> None:
     )
     step.add_argument(
         "--server",
+        dest="servers",
         action="append",
         required=True,
         metavar="HOST:PORT",
@@ -98,7 +99,10 @@ def _add_options(step: CommandParser, name: str) -> None:
             "--base-path", metavar="DIR", help="folder of the versions on this machine"
         )
         step.add_argument(
-            "--no-memory-check", action="store_true", help="load even if memory seems too small"
+            "--no-memory-check",
+            dest="memory_check",
+            action="store_false",
+            help="load even if memory seems too small",
         )
     if name in ("check", "run"):
         from featurewire_rollout.cli.check_options import add_check_options
@@ -131,7 +135,8 @@ def _add_patience(step: CommandParser) -> None:
     )
     step.add_argument(
         "--poll-only",
-        action="store_true",
+        dest="reload",
+        action="store_false",
         help="do not send reloads, because the replicas poll the config",
     )
 

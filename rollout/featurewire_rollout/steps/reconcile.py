@@ -34,7 +34,7 @@ class Reconciler:
         audit: Audit,
         trust_config: bool = False,
     ) -> None:
-        self._store = store
+        self._given_store = store
         self._fleet = fleet
         self._model = model
         self._patience = patience
@@ -50,10 +50,9 @@ class Reconciler:
         Raises `ConflictError` if another operator holds the lock.
         """
         about = {"command": command, "model": self._model, "version": version}
-        store = self._there(command)
         with ExitStack() as stack:
             if not self._depth:
-                stack.enter_context(store.lock(owner(f"{command} of {self._model}")))
+                stack.enter_context(self._store.lock(owner(f"{command} of {self._model}")))
             self._depth += 1
             stack.callback(self._leave)
             self._audit.record(**about, step="begin")
@@ -75,18 +74,19 @@ class Reconciler:
         except RolloutError as error:
             self._say(str(error))
 
-    def _there(self, command: str) -> ConfigStore:
-        if self._store is None:
-            raise RefusedError(f"{command} needs the config: --config FILE")
-        return self._store
+    @property
+    def _store(self) -> ConfigStore:
+        if self._given_store is None:
+            raise RefusedError("this step needs the config: --config FILE")
+        return self._given_store
 
     def read(self) -> tuple[str, Entry]:
         """The config's text and its entry of the model. Raises `ConfigFileError`."""
-        text = self._there("this").read()
+        text = self._store.read()
         return text, self.entry(text)
 
     def entry(self, text: str) -> Entry:
-        name = self._there("this").name
+        name = self._store.name
         return entry_of(parse(text, name), self._model, name)
 
     def gather(self, entry: Entry) -> FleetView:
@@ -106,7 +106,7 @@ class Reconciler:
         self._check_config(entry, self._fleet.look(labels=_labels(entry)))
 
     def _check_config(self, entry: Entry, fleet: FleetView) -> None:
-        fault = config_mismatch(entry, fleet, self._there("this").name)
+        fault = config_mismatch(entry, fleet, self._store.name)
         if fault and not self._trust:
             raise RefusedError(f"{fault}; --trust-config continues anyway")
 
@@ -117,7 +117,7 @@ class Reconciler:
         Raises `ConfigFileError` and `ConflictError` if nothing was changed, and `FleetError` if
         the config has the new state.
         """
-        store, new = self._there("this"), text
+        store, new = self._store, text
         before = parse(text, store.name)
         check_models(before, store.name)
         if not self._trust:
@@ -135,13 +135,13 @@ class Reconciler:
     def changed(self, text: str) -> bool:
         """Whether the config differs from `text`, or cannot be read."""
         try:
-            return self._there("this").read() != text
+            return self._store.read() != text
         except RolloutError:
             return True
 
     def put_back(self, before: str, version: int, current: int) -> str:
         """Undo a failed start of `version`. Returns a sentence about the new state."""
-        store, entry = self._there("this"), self.entry(before)
+        store, entry = self._store, self.entry(before)
         if entry.versions is not None and version in entry.versions:  # left by an interrupted start
             labels = {k: v for k, v in entry.labels.items() if v != version}
             versions = [each for each in entry.versions if each != version]
