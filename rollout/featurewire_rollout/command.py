@@ -39,7 +39,7 @@ def rollout(argv: list[str]) -> int:
     try:
         made = Rollout(_config(args), say=_say)
     except ConfigError as error:
-        parser.error(in_options(error))
+        parser.error(in_options(error, args.taken))
     with interruptible(), made:
         if check is None:
             return _step(made, args)

@@ -41,7 +41,7 @@ def rollout_parser() -> CommandParser:
 def parse(argv: list[str]) -> tuple[CommandParser, argparse.Namespace]:
     """The step's parser, to report further errors of usage, and the options."""
     args = rollout_parser().parse_args(argv)
-    complete_credentials(args.parser, args)
+    args.taken = complete_credentials(args.parser, args)
     return args.parser, args
 
 
