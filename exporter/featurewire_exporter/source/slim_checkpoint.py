@@ -47,7 +47,7 @@ def write_slim_module(checkpoint: str, directory: Path) -> Path:
         f"{what} {_names(names)}"
         for what, names in (
             ("misses", missing),
-            ("has besides", surplus),
+            ("also has", surplus),
             ("has in another shape", misshapen),
         )
         if names
