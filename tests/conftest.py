@@ -1,4 +1,4 @@
-"""What is expensive and shared by all tests: made once a session."""
+"""Expensive fixtures that all tests share. They are created once per session."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 pytest_plugins = ["tests.support.cpu_limit"]
 
-# The environment of the samples has no Hypothesis.
+# Hypothesis is not installed in the environment of the samples.
 with contextlib.suppress(ImportError):
     from hypothesis import HealthCheck, settings
 
-    # On a busy machine generated examples are late, which says nothing about the code. Everybody
-    # runs the same examples, so that a failure is the change's; `--hypothesis-profile=random` looks
-    # for new ones.
+    # Without deadlines, because examples are slow on a busy machine. Every run uses the same
+    # examples, so that a failure is due to the change; `--hypothesis-profile=random` looks for new
+    # ones.
     no_clock = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.register_profile("random", no_clock)
     settings.register_profile("same", no_clock, derandomize=True)

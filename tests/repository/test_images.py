@@ -49,7 +49,7 @@ def test_every_variable_of_the_bake_file_is_used():
 
 
 def test_packages_from_the_index_are_installed_by_their_hashes():
-    """All but the sample's own, whose file has no hashes."""
+    """Except the sample's packages, whose requirements file does not list hashes."""
     text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
     installs = re.findall(r"image-pip install (.*?)(?=&&|\n|$)", text)
     assert installs

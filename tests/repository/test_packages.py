@@ -1,4 +1,4 @@
-"""What is published and installed: metadata of the distributions, and requirements.txt."""
+"""Metadata of the published distributions, and the packages in requirements.txt."""
 
 from __future__ import annotations
 

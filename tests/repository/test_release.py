@@ -24,7 +24,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A repository with a changelog for 0.2.0 and links that are no placeholders."""
+    """A repository with a changelog for 0.2.0 and real links instead of placeholders."""
     folder = tmp_path / "clone"
     for name in ("client", "exporter", "rollout", "server"):
         (folder / name).mkdir(parents=True)

@@ -465,7 +465,7 @@ def slow_model(base: Path) -> Path:
 
 
 def test_it_serves_without_uvloop(tiny_model: Path, tmp_path: Path) -> None:
-    """As on Windows, which has no wheel of it."""
+    """The server runs like this on Windows, because uvloop does not publish a wheel for it."""
     (tmp_path / "uvloop.py").write_text("raise ImportError('no uvloop here')\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "2"}
     flags = ("--model_name=tiny", f"--model_base_path={tiny_model}")

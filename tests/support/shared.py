@@ -19,7 +19,7 @@ from tests.support.process import START_TIMEOUT, ServerProcess, free_port, wait_
 def folder_of_the_run(factory: pytest.TempPathFactory) -> Path:
     """A temporary folder that all workers of the run share."""
     base = factory.getbasetemp()
-    # Each xdist worker has a folder of its own inside the run's.
+    # Each xdist worker has its own folder inside the run's folder.
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
@@ -40,7 +40,7 @@ def once_for_all_workers(
 
 @dataclass(frozen=True)
 class SharedServer:
-    """A server on loopback that others use, too: nobody stops it or changes what it serves."""
+    """A server on loopback that several tests use: none stops it or changes its models."""
 
     port: int
     rest_port: int

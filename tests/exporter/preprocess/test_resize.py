@@ -16,7 +16,7 @@ METHODS = [
     method if method in ("bilinear", "bicubic") else pytest.param(method, marks=pytest.mark.slow)
     for method in RESIZE_METHODS
 ]
-"""Each has a graph of its own, which takes seconds to build."""
+"""Each has its own graph, which takes seconds to build."""
 SIZES = [(97, 61), (61, 97), (30, 20), (64, 48), (640, 7), (1, 1), (300, 300)]
 
 
