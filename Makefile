@@ -13,8 +13,10 @@ PIP    := install --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps
 OURS   := client exporter rollout server
 SHOWN  := $(PYTHON) scripts/pip_progress.py
-WORKERS := -n 2 --dist worksteal --max-worker-restart 0
-PYTEST := $(BIN)/python -m pytest $(WORKERS)
+# Processes that run tests.
+WORKERS ?= 2
+SHARED := -n $(WORKERS) --dist worksteal --max-worker-restart 0
+PYTEST := $(BIN)/python -m pytest $(SHARED)
 
 .PHONY: demo search test test-all test-samples test-protocols test-pythons environments \
         test-stack tools lint fix prose coverage protos check-protos lock metadata docs dist sbom test-dist test-aarch64 bench clean help
@@ -73,7 +75,7 @@ prose: $(VENV)/.installed $(VENV)/.dev ## check the English of all prose
 
 coverage: $(VENV)/.installed $(VENV)/.dev ## lines that the tests run, per distribution (TESTS=)
 	@$(BIN)/coverage erase
-	-$(BIN)/coverage run -m pytest $(WORKERS) $(TESTS)
+	-$(BIN)/coverage run -m pytest $(SHARED) $(TESTS)
 	@$(BIN)/coverage combine --quiet
 	@for each in client exporter rollout server; do \
 	    echo "$$each, % of lines: $$($(BIN)/coverage report --include="$$each/*" --format=total)"; \
