@@ -141,7 +141,7 @@ def pair(
 
 
 def fixed(number: int) -> StreamConfig:
-    return StreamConfig(min_in_flight=number, max_in_flight=number, initial_in_flight=number)
+    return StreamConfig(in_flight=number)
 
 
 def distinct(count: int) -> Iterator[bytes]:

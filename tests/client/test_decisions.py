@@ -173,7 +173,7 @@ def test_an_image_error_survives_a_process_pool():
         (lambda: RetryConfig(max_backoff=float("nan")), "max_backoff=nan"),
         (lambda: StreamConfig(images_per_request=0), "images_per_request=0"),
         (lambda: StreamConfig(images_per_request=2.5), "whole number"),
-        (lambda: StreamConfig(min_in_flight=9, max_in_flight=8), "above"),
+        (lambda: StreamConfig(in_flight=0), "in_flight=0"),
         (lambda: StreamConfig(patience="long"), "patience='long'"),
         (lambda: TLSConfig(cert=b"x"), "go together"),
         (lambda: TLSConfig(ca="ca.pem"), r"pathlib\.Path"),

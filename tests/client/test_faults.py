@@ -389,24 +389,24 @@ def test_connections_cut_in_mid_reply_lose_and_repeat_nothing(connect):
     ids=["queue", "threads"],
 )
 def test_a_stream_backs_off_from_a_full_server_and_loses_nothing(connect, refusal):
-    def most_held(seconds: float, **limits: Any) -> int:
-        """Maximum number of concurrent calls, after sixteen calls were rejected.
+    def most_held(seconds: float, first: int, **limits: Any) -> int:
+        """Maximum number of concurrent calls, after the `first` calls were rejected.
 
-        Calls wait until sixteen are in flight again, or for `seconds`.
+        Calls wait until as many are in flight again, or for `seconds`.
         """
         changed, refused, held, opened = threading.Condition(), [0], [0], [False]
 
         def predict(images, context):
             with changed:
-                if refused[0] < 16:
+                if refused[0] < first:
                     refused[0] += 1
                     changed.notify_all()
-                    changed.wait_for(lambda: refused[0] == 16, timeout=60)
+                    changed.wait_for(lambda: refused[0] == first, timeout=60)
                     context.abort(*refusal)
                 if not opened[0]:
                     held[0] += 1
                     changed.notify_all()
-                    changed.wait_for(lambda: opened[0] or held[0] == 16, timeout=seconds)
+                    changed.wait_for(lambda: opened[0] or held[0] == first, timeout=seconds)
                     opened[0] = True
                     changed.notify_all()
             return reply_to(images)
@@ -417,8 +417,8 @@ def test_a_stream_backs_off_from_a_full_server_and_loses_nothing(connect, refusa
             check_complete(client.stream(image(number) for number in range(400)), 400)
         return held[0]
 
-    assert most_held(30, min_in_flight=16, max_in_flight=16) == 16
-    assert most_held(0.5, initial_in_flight=16) <= 8
+    assert most_held(30, 16, in_flight=16) == 16
+    assert most_held(0.5, 4) <= 2
 
 
 def test_a_server_that_flaps_loses_and_repeats_nothing(connect):
@@ -444,7 +444,7 @@ def test_an_outage_is_probed_not_amplified(connect):
         return reply_to(images)
 
     with Misbehaving(predict) as server:
-        config = StreamConfig(images_per_request=1, min_in_flight=16, max_in_flight=16)
+        config = StreamConfig(images_per_request=1, in_flight=16)
         retry = RetryConfig(initial_backoff=0.1, max_backoff=0.2)
         client = connect(server.target, retry=retry, stream=config)
         results = client.stream(image(number) for number in range(500))

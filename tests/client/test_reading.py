@@ -164,7 +164,7 @@ def test_patience_does_not_count_the_time_of_the_consumer():
     stream = Stream(
         Connection(settings),
         Codec(model_spec(MODEL), names),
-        StreamConfig(images_per_request=1, min_in_flight=2, max_in_flight=2, patience=10.0),
+        StreamConfig(images_per_request=1, in_flight=2, patience=10.0),
     )
     for number in range(2):
         stream.fill(stream.open(number), image(number), 0.0)

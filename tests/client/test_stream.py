@@ -44,7 +44,7 @@ def answer(stream, attempt, now: float, number: int) -> None:
 
 def stream_that_was_answered():
     """A stream of two images, one request at a time, after the first result."""
-    stream = stream_of(2, initial_in_flight=1, max_in_flight=1)
+    stream = stream_of(2, in_flight=1)
     [attempt] = stream.due(0.5)
     answer(stream, attempt, 0.9, 0)
     assert [result.key for result in stream.take()] == [0]
@@ -52,7 +52,7 @@ def stream_that_was_answered():
 
 
 def test_in_an_outage_one_request_at_a_time_is_sent_and_nothing_spins():
-    stream = stream_of(8, initial_in_flight=4)
+    stream = stream_of(8)
     first = stream.due(1.0)
     assert len(first) == 4
     answer(stream, first[0], 2.0, 0)
@@ -73,7 +73,7 @@ def test_in_an_outage_one_request_at_a_time_is_sent_and_nothing_spins():
 
 
 def test_a_retry_that_waits_for_its_turn_wakes_nobody():
-    stream = stream_of(6, initial_in_flight=2, min_in_flight=1)
+    stream = stream_of(6, max_in_flight=2)
     one, two = stream.due(0.5)
     answer(stream, one, 1.0, 0)
     [three] = stream.due(1.0)
@@ -86,7 +86,7 @@ def test_a_retry_that_waits_for_its_turn_wakes_nobody():
 
 
 def test_results_wait_for_those_before_them():
-    stream = stream_of(3, initial_in_flight=3)
+    stream = stream_of(3)
     attempts = stream.due(0.5)
     answer(stream, attempts[2], 1.0, 2)
     answer(stream, attempts[1], 1.1, 1)
@@ -96,7 +96,7 @@ def test_results_wait_for_those_before_them():
 
 
 def test_an_outcome_that_comes_twice_counts_once():
-    stream = stream_of(2, initial_in_flight=2)
+    stream = stream_of(2)
     attempts = stream.due(0.5)
     answer(stream, attempts[0], 1.0, 0)
     answer(stream, attempts[0], 1.1, 0)
@@ -135,7 +135,7 @@ def test_deadlines_of_a_server_that_is_there_are_counted():
 
 
 def test_patience_counts_from_the_first_failure_since_the_last_reply():
-    stream = stream_of(3, initial_in_flight=1, max_in_flight=1, patience=10)
+    stream = stream_of(3, in_flight=1, patience=10)
     [attempt] = stream.due(0.0)
     answer(stream, attempt, 1.0, 0)
     now = 2.0

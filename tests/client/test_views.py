@@ -101,7 +101,7 @@ def test_a_label_follows_a_promotion_between_two_requests(connect, server):
 def test_vectors_of_another_space_are_never_handed_out(connect, server):
     client = connect(server.target, label="stable", vector_space="old")
     assert client.embed(image(1)).bridged is False
-    config = StreamConfig(images_per_request=1, min_in_flight=1, max_in_flight=1)
+    config = StreamConfig(images_per_request=1, in_flight=1)
     stream = connect(server.target, label="stable", vector_space="old", stream=config).stream(
         image(number) for number in range(1000)
     )
@@ -204,7 +204,7 @@ def test_a_label_moves_under_a_stream_that_wants_one_space(connect, server):
         moves = iter([(0, 3), (1, 3), (0, 1), (1, 1), (0, 3), (1, 3)])
         client = connect(
             f"{server.target},{second.target}", label="stable", vector_space="old",
-            stream=StreamConfig(images_per_request=2, min_in_flight=8, max_in_flight=8),
+            stream=StreamConfig(images_per_request=2, in_flight=8),
         )  # fmt: skip
         keys, seen = [], set()
         for result in client.stream(image(number) for number in range(3000)):
@@ -227,7 +227,7 @@ def test_a_label_moves_under_a_stream_that_wants_one_space(connect, server):
 
 def test_a_stream_ends_with_all_before_a_version_without_the_space(connect, server):
     server.stable = 3
-    config = StreamConfig(images_per_request=2, min_in_flight=4, max_in_flight=4)
+    config = StreamConfig(images_per_request=2, in_flight=4)
     client = connect(server.target, label="stable", vector_space="old", stream=config)
     keys = []
 
@@ -265,7 +265,7 @@ def test_a_stream_can_pin_the_version_that_a_label_means_at_its_start(connect, s
 
 
 def test_a_retired_pinned_version_raises_after_all_earlier_results(connect, server):
-    config = StreamConfig(pin_version=True, images_per_request=2, min_in_flight=4, max_in_flight=4)
+    config = StreamConfig(pin_version=True, images_per_request=2, in_flight=4)
     client = connect(server.target, stream=config)
     keys = []
 
@@ -297,7 +297,7 @@ def test_what_was_sent_before_a_failure_is_delivered_first(connect):
         return reply_to(images)
 
     with Misbehaving(predict) as server:
-        config = StreamConfig(images_per_request=1, min_in_flight=2, max_in_flight=2)
+        config = StreamConfig(images_per_request=1, in_flight=2)
         results = connect(server.target, stream=config).stream([image(0), image(1), image(2)])
         assert next(results).key == 0
         with pytest.raises(featurewire.ServerError, match="a bug"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from featurewire._config.checks import check_numbers, checked, require
+from featurewire._config.checks import check_numbers, checked
 
 __all__ = ["StreamConfig"]
 
@@ -21,12 +21,10 @@ class StreamConfig:
     noticed, and requests shrink to it."""
     bytes_per_request: int = 8 * MIB
     """At most so many bytes of images in one request; a bigger image travels alone."""
-    min_in_flight: int = 1
-    """Requests in flight at least, however loaded the server is."""
     max_in_flight: int = 32
-    """Requests in flight at most. With `min_in_flight` equal to it the number is fixed."""
-    initial_in_flight: int = 4
-    """Requests in flight at the start."""
+    """Maximum number of requests in flight. The stream finds out how many the server can use."""
+    in_flight: int | None = None
+    """Keep this many requests in flight instead of finding the number out."""
     bytes_in_flight: int = 128 * MIB
     """Bytes of images in flight at most, over all requests of the stream. The process holds up to
     three times as much: the images, their requests, and what gRPC is sending."""
@@ -43,13 +41,8 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "images_per_request", "bytes_per_request", low=1, whole=True)
-        check_numbers(
-            self, "min_in_flight", "max_in_flight", "initial_in_flight", low=1, whole=True
-        )
+        check_numbers(self, "max_in_flight", low=1, whole=True)
+        if self.in_flight is not None:
+            check_numbers(self, "in_flight", low=1, whole=True)
         check_numbers(self, "bytes_in_flight", "readers", low=1, whole=True)
         check_numbers(self, "linger", "patience", low=0)
-        require(
-            self.min_in_flight <= self.max_in_flight,
-            f"StreamConfig: min_in_flight={self.min_in_flight} is above "
-            f"max_in_flight={self.max_in_flight}",
-        )

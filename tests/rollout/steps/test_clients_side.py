@@ -19,7 +19,7 @@ from featurewire import (
 from tests.rollout.stack import Stack
 from tests.support.models import expected_vector
 
-SMALL = {"images_per_request": 2, "min_in_flight": 2, "max_in_flight": 2}
+SMALL = {"images_per_request": 2, "in_flight": 2}
 
 
 def image(number: int) -> bytes:
