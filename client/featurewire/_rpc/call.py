@@ -17,7 +17,7 @@ from featurewire._errors import (
     ServerUnavailableError,
     is_transient,
 )
-from featurewire._rpc.exclusive import POLL, WAIT, Quiet
+from featurewire._rpc.exclusive import POLL_SECONDS, WAIT_SECONDS, ExclusiveSlot
 from featurewire._rpc.rotation import Rotation
 
 __all__ = ["Attempt", "Call", "Decide", "Job"]
@@ -74,7 +74,7 @@ class Call:
         hedge_after: float | None = None,
         may_hedge: Callable[[], bool] = lambda: True,
         bulk: bool = False,
-        quiet: Quiet | None = None,
+        slot: ExclusiveSlot | None = None,
         alone: bool = False,
     ) -> None:
         self.method = method
@@ -88,7 +88,7 @@ class Call:
         """It goes while nothing else of the client is in flight."""
         self.given_up = False
         """It never was alone, and was not sent."""
-        self._quiet = quiet
+        self._slot = slot
         self._asked_at: float | None = None
         self.tried: set[int] = set()
         self.reply: bytes | None = None
@@ -138,14 +138,14 @@ class Call:
         return attempt
 
     def _is_admitted(self, now: float) -> bool:
-        quiet = self._quiet
-        if quiet is None or (quiet.holder is None and not self.alone):
+        slot = self._slot
+        if slot is None or (slot.holder is None and not self.alone):
             return True
-        if quiet.admits(self, self.alone, now):
+        if slot.admits(self, self.alone, now):
             return True
         self._asked_at = now if self._asked_at is None else self._asked_at
-        self._next_at = now + POLL
-        if self.alone and now >= min(self._asked_at + WAIT, self.deadline):
+        self._next_at = now + POLL_SECONDS
+        if self.alone and now >= min(self._asked_at + WAIT_SECONDS, self.deadline):
             self.given_up = True
             self._finish()
         return False
@@ -192,8 +192,8 @@ class Call:
 
     def _finish(self) -> None:
         self.finished = True
-        if self._quiet is not None:
-            self._quiet.release(self)
+        if self._slot is not None:
+            self._slot.release(self)
         self._obsolete, self._open = self._obsolete + self._open, []
 
     def obsolete(self) -> list[Attempt]:

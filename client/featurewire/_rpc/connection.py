@@ -22,7 +22,7 @@ from featurewire._errors import (
 )
 from featurewire._rpc.call import Attempt, Call, Job
 from featurewire._rpc.channel import check_token, proxy_variable
-from featurewire._rpc.exclusive import Quiet
+from featurewire._rpc.exclusive import ExclusiveSlot
 from featurewire._rpc.failures import from_rpc_error
 from featurewire._rpc.retry import RetryBudget, RetryPolicy
 from featurewire._rpc.rotation import Rotation
@@ -73,7 +73,7 @@ class Connection:
         self._counts = {name: 0 for name in Stats.__dataclass_fields__ if name != "latency"}
         self._latencies = Latencies()
         counts = self._counts
-        self._quiet = Quiet(lambda: counts["in_flight"])
+        self._slot = ExclusiveSlot(lambda: counts["in_flight"])
         _expect_large_blocks()
 
     def check_usable(self) -> None:
@@ -108,7 +108,7 @@ class Connection:
 
     def call(self, method: str, request: bytes, *, hedged: bool = False, **options: Any) -> Call:
         """A call that these servers share; for the options see `Call`."""
-        options["quiet"] = self._quiet
+        options["slot"] = self._slot
         if hedged and self._hedge_after is not None:
             options |= {"hedge_after": self._hedge_after, "may_hedge": self._budget.spend}
         return Call(method, request, rotation=self.rotation, **options)

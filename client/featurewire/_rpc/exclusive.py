@@ -10,15 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["POLL", "WAIT", "Quiet"]
+__all__ = ["POLL_SECONDS", "WAIT_SECONDS", "ExclusiveSlot"]
 
-POLL = 0.01
+POLL_SECONDS = 0.01
 """Seconds between two looks, and the least that a pause lasts before its call goes."""
-WAIT = 30.0
+WAIT_SECONDS = 30.0
 """Seconds to wait for what is in flight to come back."""
 
 
-class Quiet:
+class ExclusiveSlot:
     """One call at a time holds back all others. Thread-safe."""
 
     def __init__(self, in_flight: Callable[[], int]) -> None:
@@ -35,7 +35,7 @@ class Quiet:
             if self.holder is not call:
                 return self.holder is None
             # Not at once: another thread may be about to send.
-            return now - self._since >= POLL and self._in_flight() == 0
+            return now - self._since >= POLL_SECONDS and self._in_flight() == 0
 
     def release(self, call: object) -> None:
         if self.holder is call:

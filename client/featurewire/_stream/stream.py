@@ -24,7 +24,6 @@ from featurewire._errors import (
     VectorSpaceError,
     is_systemic,
     is_transient,
-    lacks_signature,
 )
 from featurewire._images import Buffer
 from featurewire._rpc.call import Attempt, Call
@@ -32,14 +31,13 @@ from featurewire._rpc.connection import Connection
 from featurewire._rpc.retry import wait_before_retry
 from featurewire._stream.outage import Outage
 from featurewire._stream.packing import Order, Pack, Packing, Slot
+from featurewire._stream.rerouting import Rerouting
 from featurewire._stream.window import Window
 from featurewire._wire.predict import PREDICT, Codec
 
 __all__ = ["Stream", "StreamProgress", "can_split"]
 
 BATCH_LIMIT = re.compile(r"larger than maximum input batch size (\d+)")
-REDIRECTIONS = 8
-"""So often one request may go again for its vector space."""
 REJECTIONS = 16
 """So many images refused one by one, and none accepted: it is not the images."""
 
@@ -75,7 +73,7 @@ class Stream:
         deadline: float | None = None,
     ) -> None:
         self._connection = connection
-        self._codec = codec
+        self._rerouting = Rerouting(codec)
         self._policy = connection.policy
         self._timeout = timeout
         self._deadline = deadline
@@ -94,12 +92,6 @@ class Stream:
         self._replied = False
         self.versions: set[int] = set()
         """Those that answered."""
-        self.astray: int | None = None
-        """A version answered that gives no vectors of the space that is wanted (0: which one is not
-        known). Nothing is sent until `redirect`, or `lose`."""
-        self._astray_at = 0
-        self._elsewhere: Codec | None = None
-        """For what such a version answered."""
         self._rejections = 0
         self._answered = self._errors = 0
 
@@ -190,8 +182,7 @@ class Stream:
         return attempts
 
     def _send(self, pack: Pack, now: float) -> list[Attempt]:
-        codec = self._elsewhere if pack.redirected and self._elsewhere else self._codec
-        pack.codec = codec
+        codec = self._rerouting.codec(pack)
         call = self._connection.call(
             PREDICT,
             codec.build(pack.images),
@@ -220,7 +211,7 @@ class Stream:
         pack = self._finish(attempt.call)
         if pack is None:
             return
-        codec = pack.codec or self._codec
+        codec = pack.codec or self._rerouting.codec(pack)
         try:
             rows = codec.read(reply, len(pack.images))
         except ResponseError as error:
@@ -258,42 +249,37 @@ class Stream:
         if pack is None:
             return
         assert attempt.call.error is not None
-        if self._is_astray(pack, attempt.call.error):
+        if self._rerouting.is_astray(pack, attempt.call.error):
             self._go_astray(pack, 0, attempt.call.error)
         elif can_split(attempt.call.error):
             self._split(pack, attempt.call.error)
         else:
             self._fail(attempt.call.error, pack.first)
 
-    # Where a version answers that gives no vectors of the space that is wanted.
+    # Requests that a version answered without vectors of the wanted space.
 
-    def _is_astray(self, pack: Pack, error: FeaturewireError) -> bool:
-        """What the request named went with a version: the label points to another one."""
-        codec = pack.codec
-        if codec is None or codec.versions is None or self._codec.pinned is not None:
-            return False
-        gone = codec.pinned is not None and isinstance(error, ModelNotFoundError)
-        return gone or lacks_signature(error)
+    @property
+    def astray(self) -> int | None:
+        """The version that gave such an answer, 0 if it is not known; None if there is none.
+
+        Nothing is sent until `redirect`, or `lose`.
+        """
+        return self._rerouting.astray
 
     def _go_astray(self, pack: Pack, version: int, error: FeaturewireError) -> None:
-        pack.redirected += 1
-        if pack.redirected > REDIRECTIONS:
+        if self._rerouting.note(pack, version):
+            self._packing.put_back([pack])
+        else:
             self._fail(error, pack.first)
-            return
-        at = pack.first
-        self._astray_at = at if self.astray is None else min(self._astray_at, at)
-        self.astray = version
-        self._packing.put_back([pack])
 
     def redirect(self, codec: Codec, elsewhere: Codec) -> None:
-        """Go on with `codec`; what was answered in another space goes again, with `elsewhere`."""
-        self.astray = None
-        self._codec, self._elsewhere = codec, elsewhere
+        """Go on with `codec`; requests that were answered in another space go with `elsewhere`."""
+        self._rerouting.redirect(codec, elsewhere)
 
     def lose(self, error: FeaturewireError) -> None:
-        """No version gives vectors of the space that is wanted."""
-        self.astray = None
-        self._fail(error, self._astray_at)
+        """No version gives vectors of the wanted space."""
+        self._rerouting.astray = None
+        self._fail(error, self._rerouting.first)
 
     def _count(self, images: int, errors: int) -> None:
         self._answered += images
