@@ -15,10 +15,9 @@ from featurewire._core import Core
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._errors import ConfigError
 from featurewire._flow import Collect, Deliver, Flow, Send, Sleep, Step, T, Wait
-from featurewire._images import Image, Source
+from featurewire._images import Image, Source, check_images
 from featurewire._rpc.async_driver import Driver
 from featurewire._rpc.call import Job
-from featurewire._stream.source import check_images
 from featurewire._stream.stream import StreamProgress
 from featurewire._wire.status import ModelMetadata, ModelStatus
 

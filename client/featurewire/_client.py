@@ -12,10 +12,9 @@ from featurewire._config import UNSET, Timeout
 from featurewire._core import Core
 from featurewire._embedding import Embedding, EmbeddingBatch, Result
 from featurewire._flow import Collect, Deliver, Flow, Send, Sleep, Step, T, Wait
-from featurewire._images import Image, Source
+from featurewire._images import Image, Source, check_images
 from featurewire._rpc.channel import close_all
 from featurewire._rpc.driver import Driver
-from featurewire._stream.source import check_images
 from featurewire._stream.stream import StreamProgress
 from featurewire._wire.status import ModelMetadata, ModelStatus
 

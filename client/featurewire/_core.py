@@ -40,7 +40,7 @@ from featurewire._errors import (
     lacks_signature,
 )
 from featurewire._flow import Collect, Deliver, Flow, Send, Sleep, StreamStep, T, Wait
-from featurewire._images import Buffer, Image
+from featurewire._images import Buffer, Image, check_images, load_all
 from featurewire._model.cache import Cache
 from featurewire._model.queries import Queries
 from featurewire._model.resolver import Resolver
@@ -50,7 +50,7 @@ from featurewire._rpc.driver import AnyDriver, Method
 from featurewire._rpc.retry import wait_before_retry
 from featurewire._rpc.stats import Stats
 from featurewire._stream.outage import Outage
-from featurewire._stream.source import Reading, check_images, load_all
+from featurewire._stream.source import Reading
 from featurewire._stream.stream import Stream, StreamProgress, can_split
 from featurewire._wire.predict import PREDICT, Codec
 from featurewire._wire.replies import Rows

@@ -12,8 +12,8 @@ import grpc
 import numpy as np
 import pytest
 
+from featurewire import _images
 from featurewire._cli.embed import embed as run
-from featurewire._stream import source
 from tests.cli.conftest import jpeg
 from tests.cli.fake_serving import FakeServing, Version, vector_of
 from tests.support.process import free_port
@@ -518,14 +518,14 @@ def test_a_file_that_never_gives_its_bytes_ends_with_the_timeout(
     server, tmp_path, monkeypatch, capsys
 ):
     """Runs in this process, so that reading can be made to hang."""
-    gate, read = threading.Event(), source.read_file
+    gate, read = threading.Event(), _images.read_file
 
     def read_file(path):
         if str(path).endswith("02.jpg"):
             gate.wait(60)
         return read(path)
 
-    monkeypatch.setattr(source, "read_file", read_file)
+    monkeypatch.setattr(_images, "read_file", read_file)
     monkeypatch.chdir(tmp_path)
     where = ("--server", server.target, "--model", "tiny")
     status = run(["photos/a", "--output", "out.npy", "--timeout", "2", *where])

@@ -1,4 +1,4 @@
-"""Reads images: files, what functions give, and a stream's source, ahead of what is sent.
+"""Reads a stream's source, ahead of what is sent.
 
 A plain iterable is walked on a thread of its own, so that one that waits for its next image holds
 up no result; what takes time to read (a path, a callable) is read on `readers` threads. The threads
@@ -9,117 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import queue
-import stat
 import threading
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from featurewire._errors import ImageError
-from featurewire._images import KINDS, Buffer, Image, Source, advice
+from featurewire._images import KINDS, Source, advice, try_load
 from featurewire._stream.packing import Slot
 from featurewire._stream.stream import Stream
 
-__all__ = ["Reading", "check_images", "load_all", "read_file"]
-
-MAX_FILE_BYTES = 256 << 20
-"""More is no image, and a mistake should not fill the memory."""
+__all__ = ["Reading"]
 
 LEAVING = 0.05
 """Seconds that a stream which is left waits for its source's thread."""
-
-
-def check_images(images: object, *, asynchronous: bool = False) -> None:
-    """Raise a helpful `TypeError` when `images` is not an iterable of images."""
-    if isinstance(images, (list, tuple)):
-        return
-    if isinstance(images, (str, *KINDS)):
-        raise TypeError(
-            f"expected an iterable of images, not one {type(images).__name__}: "
-            "use embed(image) for one image, or put it in a list"
-        )
-    if isinstance(images, Mapping):
-        raise TypeError(
-            "expected an iterable of images, not a mapping: pass its .items() to stream"
-        )
-    if hasattr(images, "__array_interface__"):
-        raise TypeError(advice(images))
-    if isinstance(images, AsyncIterable):
-        if asynchronous:
-            return
-        raise TypeError("an async iterable needs AsyncClient; this Client takes plain iterables")
-    if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
-        raise TypeError(f"expected an iterable of images, not {type(images).__name__}")
-
-
-def load(image: Source, key: object = None) -> Buffer:
-    """The image's encoded bytes; reads a path, calls a callable. Raises `ImageError`.
-
-    The error names the path, or the `key` of a callable.
-    """
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, (bytearray, memoryview)):
-        # A copy: the caller may reuse the buffer while the request waits for its retry.
-        return bytes(image)
-    name = repr(key)
-    if isinstance(image, os.PathLike):
-        name = repr(os.fspath(image))
-    try:
-        data = read_file(image) if isinstance(image, os.PathLike) else image()
-    except Exception as exc:  # whatever it is, it fails this image alone
-        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-        raise ImageError(f"{name}: {reason}", reason="unreadable") from exc
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    raise ImageError(f"{name}: gave a {type(data).__name__}, not bytes", reason="unreadable")
-
-
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file. Raises `OSError`."""
-    # Not blocking: opening a named pipe would wait for its writer.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise OSError(0, "not a regular file")
-        if info.st_size > MAX_FILE_BYTES:
-            raise OSError(0, f"larger than {MAX_FILE_BYTES >> 20} MiB")
-        return file.read()
-
-
-def try_load(image: Source, key: object = None) -> Buffer | ImageError:
-    try:
-        return load(image, key)
-    except ImageError as error:
-        return error
-
-
-def load_all(given: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
-    """What `try_load` gives for each; a future of it where something is to be read.
-
-    Raises a `TypeError` for what is no image.
-    """
-    images = list(given)
-    for image in images:
-        if not isinstance(image, KINDS):
-            raise TypeError(advice(image))
-    if not any(isinstance(image, os.PathLike) for image in images):
-        return [try_load(image) for image in images]
-    # On a thread: a file on a network disk may take for ever, and the call has a deadline.
-    future: Future[Any] = Future()
-
-    def read() -> None:
-        try:
-            future.set_result([try_load(image) for image in images])
-        except BaseException as exc:
-            future.set_exception(exc)
-
-    threading.Thread(target=read, daemon=True, name="featurewire-read").start()
-    return future
 
 
 class Reading:
