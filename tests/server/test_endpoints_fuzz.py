@@ -14,6 +14,8 @@ from tests.server.endpoints import (
     HEADER,
     INFER,
     data_uri,
+    infer_request,
+    json_request,
     strings,
 )
 from tests.server.support import JPEG
@@ -46,6 +48,7 @@ _raw = st.one_of(
 )
 
 
+_items = st.lists(st.just(JPEG) | st.binary(max_size=9), max_size=3)
 _names = st.sampled_from(["image_bytes", "image_bytes", "x", ""])
 
 
@@ -58,18 +61,23 @@ _json = st.recursive(
 
 @st.composite
 def grpc_requests(draw: st.DrawFn) -> oip.ModelInferRequest:
-    request = oip.ModelInferRequest(model_name="tiny", model_version=draw(st.text(max_size=3)))
-    for _ in range(draw(st.integers(0, 3))):
-        tensor = request.inputs.add(
-            name=draw(_names), datatype=draw(_datatypes), shape=draw(st.lists(_sizes, max_size=3))
-        )
-        if draw(st.booleans()):
+    """A good request, or one with a few wrong parts."""
+    request = infer_request(*draw(_items), typed=draw(st.booleans()))
+    for change in draw(st.lists(st.sampled_from(range(6)), max_size=3)):
+        tensor = request.inputs[0]
+        if change == 0:
+            tensor.name = draw(_names)
+        elif change == 1:
+            tensor.datatype = draw(_datatypes)
+        elif change == 2:
+            tensor.shape[:] = draw(st.lists(_sizes, max_size=3))
+        elif change == 3:
             request.raw_input_contents.append(draw(_raw))
-        else:
-            tensor.contents.bytes_contents.extend(draw(st.lists(st.binary(max_size=9), max_size=3)))
+        elif change == 4:
             tensor.contents.int_contents.extend(draw(st.lists(st.integers(-9, 999), max_size=3)))
-    for name in draw(st.lists(st.sampled_from(["timeout", "signature_name", "x"]), max_size=2)):
-        request.parameters[name].int64_param = draw(st.integers(-(1 << 63), (1 << 63) - 1))
+        else:
+            name = draw(st.sampled_from(["timeout", "signature_name", "x"]))
+            request.parameters[name].int64_param = draw(st.integers(-(1 << 63), (1 << 63) - 1))
     return request
 
 
@@ -84,7 +92,7 @@ def test_any_message_gets_an_answer_or_one_clear_error(endpoints, request):
     assert code is Code.OK or (code in CALLERS_FAULT and text), text
 
 
-_inputs = st.fixed_dictionaries(
+_changes = st.fixed_dictionaries(
     {},
     optional={
         "name": _names | _json,
@@ -94,15 +102,19 @@ _inputs = st.fixed_dictionaries(
         "parameters": st.fixed_dictionaries({}, optional={"binary_data_size": _sizes | _json}),
     },
 )
-
-
+_inputs = st.builds(
+    lambda items, changes: json_request(*items)["inputs"][0] | changes,
+    _items,
+    st.just({}) | _changes,
+)
+_tails = st.just(b"") | st.binary(max_size=40)
 _documents = _json | st.fixed_dictionaries(
-    {"inputs": st.lists(_inputs, max_size=3) | _json},
+    {"inputs": st.lists(_inputs, min_size=1, max_size=1) | st.lists(_inputs) | _json},
     optional={"outputs": _json, "parameters": _json, "id": _json},
 )
 
 
-@given(document=_documents, tail=st.binary(max_size=40), header=st.none() | st.integers(-1, 300))
+@given(document=_documents, tail=_tails, header=st.none() | st.integers(-1, 300))
 @FUZZ
 def test_any_body_of_infer_gets_an_answer_or_one_error(endpoints, document, tail, header):
     head = json.dumps(document).encode()
@@ -113,7 +125,8 @@ def test_any_body_of_infer_gets_an_answer_or_one_error(endpoints, document, tail
 
 
 _images = (
-    st.text(max_size=20)
+    st.just(data_uri(JPEG))
+    | st.text(max_size=20)
     | st.binary(max_size=20).map(data_uri)
     | st.sampled_from(["data:", "data:,", "data:;base64,", "data:image/gif;base64,R0lGODlh", JPEG])
     | _json
