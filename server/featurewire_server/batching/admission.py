@@ -98,6 +98,6 @@ def _full_batches(
     filled_at = now + POLICY.margin * ((task.deadline or now) - now)
     size = max([task.rows, *(s for s in queue.sizes if queue.in_time(task, s, filled_at))])
     late = sum(each.left for each in ahead if not queue.in_time(each, size, now + busy))
-    batches = (sum(each.left for each in ahead) - late) // size + 1
+    batches = sum(each.left for each in ahead) // size + 1
     seconds = queue.seconds(size) if size > task.rows else queue.least(size, since)
     return batches * seconds + (queue.seconds(late) if late else 0.0), batches

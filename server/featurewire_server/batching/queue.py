@@ -34,8 +34,8 @@ class Line:
 
     def turn_of(self, task: Task) -> int:
         """The turn of a task that arrives now."""
-        own = (each.turn for each in self.tasks if each.caller == task.caller)
-        return max(own, default=self._turn - 1) + 1
+        own = (each.turn + 1 for each in self.tasks if each.caller == task.caller)
+        return max([self._turn, *own])
 
     def add(self, task: Task) -> None:
         task.turn = self.turn_of(task)
