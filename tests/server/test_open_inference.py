@@ -182,6 +182,11 @@ def test_a_request_that_contradicts_itself_is_refused(endpoints):
         assert code_of(endpoints, request) is Code.INVALID_ARGUMENT
 
 
+def test_a_large_image_counts_as_its_bytes(endpoints):
+    answer = endpoints.call("ModelInfer", infer_request(JPEG + b"\0" * (12 << 20)))
+    assert np.frombuffer(answer.raw_output_contents[1], np.int32).tolist() == [0]
+
+
 def test_a_tensor_of_countless_strings_is_refused_for_its_memory(endpoints):
     raw = b"\0\0\0\0" * (2 << 20)  # 8 MiB that would decode to millions of strings
     request = oip.ModelInferRequest(model_name="tiny", raw_input_contents=[raw])

@@ -24,7 +24,7 @@ from featurewire_server._tfs.open_inference_pb2 import (
 from featurewire_server.common.errors import ServingError, invalid_argument, unimplemented
 from featurewire_server.messages import predict, tensors
 from featurewire_server.messages.predict import Run
-from featurewire_server.messages.tensors import BY_NUMBER, ElementType
+from featurewire_server.messages.tensors import BY_NUMBER, MAX_RANK, ElementType
 
 Parameters = Mapping[str, object]
 Tensor = ModelInferRequest.InferInputTensor
@@ -117,14 +117,14 @@ def plan(
     )
 
 
-def string_count(request: ModelInferRequest) -> int:
-    """How many strings the inputs may become: each takes memory beyond its bytes."""
-    count = 0
-    for at, tensor in enumerate(request.inputs):
-        if tensor.datatype == "BYTES":
-            raw = request.raw_input_contents[at : at + 1]
-            count += len(raw[0]) // 4 if raw else len(tensor.contents.bytes_contents)
-    return count
+def string_count(request: ModelInferRequest, size: int) -> int:
+    """Number of strings that a request of `size` bytes brings; shapes that lie count up to that.
+
+    Reading `raw_input_contents` would copy them.
+    """
+    shapes = [tensor.shape for tensor in request.inputs if tensor.datatype == "BYTES"]
+    counts = [math.prod(shape) for shape in shapes if len(shape) <= MAX_RANK]
+    return sum(min(max(count, 0), size // 4) for count in counts)
 
 
 def _decode(name: str, sent: tuple[Tensor, bytes | None]) -> tuple[np.ndarray, int]:

@@ -154,7 +154,7 @@ class OpenInference:
             if isinstance(timeout, int) and timeout > 0:  # microseconds
                 deadline = time.monotonic() + timeout / 1e6
                 call.deadline = min(call.deadline or math.inf, deadline)
-            strings = open_inference.string_count(request)
+            strings = open_inference.string_count(request, call.held.size)
             call.held.resize(call.held.size + STRING_BYTES * strings)
         except Exception as error:
             raise from_exception(error) from error
