@@ -26,43 +26,42 @@ K = TypeVar("K")
 class Client(Core):
     """A model on TensorFlow Serving (or any server with its API), for embedding images.
 
-    Safe to share between threads, not between processes. Use it as a context manager, or `close`
-    it.
+    Threads may share it, and processes may not. Use it as a context manager, or call `close`.
 
         with featurewire.Client("localhost:8500", model="inception_resnet_v2") as client:
             embedding = client.embed(jpeg_bytes)
 
     Args:
-        target: `host:port`, several with commas between, or a gRPC target URI.
+        target: `host:port`, several of them separated by commas, or a gRPC target URI.
         model: The model's name on the server.
-        version: Pin this version. Neither: the newest that is AVAILABLE.
+        version: Use this version. With neither `version` nor `label`: the newest AVAILABLE one.
         label: Follow the version that carries this label, such as `stable`.
-        vector_space: The digest in a version's manifest. Vectors are of this space: the version's
-            own, or through a bridge (`Embedding.bridged`); or it is an error.
-        timeout: Seconds for a whole call, its retries included; in a stream, for one attempt of
+        vector_space: The name in a version's manifest. Accept only vectors of this space, which
+            the version makes itself or through a bridge (`Embedding.bridged`).
+        timeout: Seconds for a whole call including its retries; in a stream, for one attempt of
             one request. None: no limit.
         retry, tls, channel, stream: See each class.
         signature: The signature to call.
-        input: Its DT_STRING input. None: `image_bytes`, or the only one.
-        output: Its DT_FLOAT `[N, dimension]` output. None: `features`, or the only one.
+        input: Its DT_STRING input. None: `image_bytes`, or the only input.
+        output: Its DT_FLOAT `[N, dimension]` output. None: `features`, or the only output.
 
-    Raises `ConfigError`. Connects when first used: until then a fork does it no harm.
+    Raises `ConfigError`. It connects at its first call, so it may be made before a fork.
     """
 
     def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
         """The feature vector of one image.
 
-        Raises `ImageError` when the image gives none, other `FeaturewireError`s when the call
-        fails, `TypeError` when `image` is no image.
+        Raises `ImageError` if the image does not give a vector, other `FeaturewireError`s if the
+        call fails, and `TypeError` if `image` is not an image.
         """
         return self._run(self._embed(image, timeout))
 
     def embed_batch(self, images: Iterable[Image], *, timeout: Timeout = UNSET) -> EmbeddingBatch:
         """The feature vectors of some images, all made by one version.
 
-        Sent as one Predict request, or as several at once when they are too many for one. An image
-        that gives no vector is in `errors` of the batch. Raises other `FeaturewireError`s when the
-        call fails, `ValueError` when there are no images.
+        They are sent in one Predict request, or in several at once if they are too many for one.
+        Images without a vector are in the batch's `errors`. Raises other `FeaturewireError`s if the
+        call fails, and `ValueError` if `images` is empty.
         """
         return self._run(self._embed_batch(images, timeout))
 
@@ -91,15 +90,14 @@ class Client(Core):
         timeout: Timeout = UNSET,
         progress: Callable[[StreamProgress], object] | None = None,
     ) -> Iterator[Result[Any]]:
-        """Embed any number of images: yields one `Result` an image, in input order.
+        """Embed any number of images: yields one `Result` per image, in input order.
 
-        `images` is read lazily, as requests need them, on a thread of its own, so that a source
-        that waits holds up no result; a list or a tuple is read at once. Items are images,
-        functions that return an image's bytes, or `(key, item)` pairs. An image that gives no
-        vector is a `Result` with an error. When the server fails for good, or `images` raises, the
-        stream raises that after what was answered. `timeout` bounds one attempt of one request,
-        and the reading of one path or function, not the stream. `progress` is called before results
-        are handed out.
+        `images` is read lazily on a separate thread, so a slow source does not delay results; a
+        list or a tuple is read at once. Items are images, functions that return an image's bytes,
+        or `(key, item)` pairs. An image without a vector yields a `Result` with an error. If the
+        server fails for good, or `images` raises, the stream raises that error after the results
+        that it has. `timeout` limits one attempt of one request, and the reading of one path or
+        function, not the stream. `progress` is called before results are yielded.
         """
         check_images(images)
         self._deadline(timeout)
@@ -135,8 +133,8 @@ class Client(Core):
     def wait_until_ready(self, timeout: float | None = 60.0) -> ModelStatus:
         """Wait until the model (the pinned version, if one is) is AVAILABLE.
 
-        Raises `ServerUnavailableError` when nobody has answered after `timeout` seconds,
-        `DeadlineExceededError` when the model is not AVAILABLE by then, `ServerError` when it
+        Raises `ServerUnavailableError` if no server answers within `timeout` seconds,
+        `DeadlineExceededError` if the model is not AVAILABLE by then, and `ServerError` if it
         cannot be loaded.
         """
         return self._run(self._queries.wait_until_ready(self._deadline(timeout)))

@@ -149,7 +149,7 @@ class Core:
         return view
 
     def stats(self) -> Stats:
-        """What this client has seen so far."""
+        """The counters of this client since it was made."""
         return self._connection.stats()
 
     def __repr__(self) -> str:

@@ -41,7 +41,7 @@ class Embedding:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingBatch:
-    """The vectors of `embed_batch`, one row an image, in input order.
+    """The vectors of `embed_batch`, one row per image, in input order.
 
     `batch[i]` is the i-th `Embedding` or raises that image's error, `batch[i:j]` is a list of such;
     `np.asarray(batch)` is `vectors`, or raises when any image failed.

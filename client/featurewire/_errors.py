@@ -126,19 +126,19 @@ def _image_error(message: str, reason: str) -> ImageError:
 
 
 class InvalidRequestError(FeaturewireError):
-    """The server refuses the request as it is: retrying is no use."""
+    """The server refuses the request. Retrying does not help."""
 
 
 class ModelNotFoundError(FeaturewireError):
-    """The server has no such model, version or label, or has not loaded it."""
+    """The server does not know the model, version or label, or has not loaded it."""
 
 
 class ServerUnavailableError(FeaturewireError):
-    """Nobody answers at the address, or the connection broke."""
+    """No server answers at the address, or the connection broke."""
 
 
 class OverloadedError(FeaturewireError):
-    """The server's queue is full, or it has no time, memory or thread left for the call.
+    """The server's queue is full, or it lacks time, memory or a thread for the call.
 
     `.reason` is `time` if it cannot answer before the deadline (for HTTP a 504), `queue` if its
     queue is full (a 503), and empty if the server does not say. `Server Threadpool Exhausted` means

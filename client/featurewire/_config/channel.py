@@ -51,10 +51,10 @@ def _pairs(field: str, given: Any) -> tuple[tuple[Any, Any], ...]:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ChannelConfig:
-    """The connection: limits, keepalive, and what travels with every call."""
+    """The connection: its limits, its keepalive, and the metadata of every call."""
 
     metadata: Metadata = ()
-    """Custom metadata for every call. Keys are lower case; those of bytes end in `-bin`."""
+    """Custom metadata for every call. Keys are lower case; keys of bytes end in `-bin`."""
     token: Token | None = field(default=None, repr=False)
     """A bearer token, or a function that returns the current one, called for every attempt: it
     should return at once (cache the token). Needs TLS, or a target on this machine."""
@@ -66,21 +66,21 @@ class ChannelConfig:
     wait_for_ready: bool = False
     """Let an attempt wait for the connection, up to the timeout, instead of failing at once."""
     max_message_bytes: int = -1
-    """Limit of a message, both ways; -1: the server's limit alone (gRPC's own default is 4 MiB)."""
+    """Maximum size of a message, both ways. -1: only the server's limit (gRPC's default: 4 MiB)."""
     keepalive_time: float = 30.0
-    """While calls are open, ping a connection that has been silent for so long. A server with
-    gRPC's defaults, as TensorFlow Serving, cuts a connection off at the fourth ping without a reply
-    in between: where a call may take longer than two minutes, set a quarter of that or more."""
+    """While calls are open, ping a connection after this much silence. A server with gRPC's
+    defaults, such as TensorFlow Serving, closes a connection at the fourth ping without a reply in
+    between. If a call may take longer than two minutes, set at least a quarter of its duration."""
     keepalive_timeout: float = 20.0
-    """Give a connection up when a ping has had no answer for so long."""
+    """Give up a connection if a ping is not answered within this time."""
     connect_timeout: float = 5.0
-    """Give up one connection attempt, TLS handshake included, after so long."""
+    """Give up one connection attempt, including its TLS handshake, after this time."""
     max_reconnect_backoff: float = 2.0
     """Longest wait between attempts to reconnect."""
     load_balancing: str = "round_robin"
     """gRPC's policy over the addresses of one target's host name (`round_robin`, `pick_first`)."""
     options: Sequence[tuple[str, Any]] = ()
-    """Further gRPC channel arguments; they win over the ones made from the fields above."""
+    """More gRPC channel arguments. They override the ones made from the fields above."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "max_message_bytes", low=-1, whole=True)

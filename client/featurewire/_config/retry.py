@@ -14,28 +14,28 @@ __all__ = ["RetryConfig"]
 class RetryConfig:
     """When a call is sent again. All attempts together stay within the call's timeout.
 
-    Only failures that another attempt can cure are retried: an unreachable server, a broken
-    connection, a full queue. Predict is idempotent, so an attempt whose fate is unknown is safe to
-    repeat.
+    Only failures that can pass are retried: an unreachable server, a broken connection, a full
+    queue. Predict is idempotent, so it is safe to repeat an attempt whose outcome is unknown.
     """
 
     max_attempts: int = 5
-    """Attempts in all, the first one included; 1 switches retries off. In a stream: attempts of one
-    request that may end without a reply in time, from a server that is there."""
+    """Maximum number of attempts, including the first; 1 switches retries off. In a stream: the
+    number of attempts of one request that may time out while the server is reachable."""
     initial_backoff: float = 0.1
     """Upper bound of the random wait before the first retry ("full jitter")."""
     max_backoff: float = 5.0
-    """Upper bound of any such wait."""
+    """Upper bound of the wait before any retry."""
     backoff_multiplier: float = 2.0
-    """How the bound grows from one retry to the next."""
+    """Factor by which the bound grows from one retry to the next."""
     budget: float = 20.0
-    """Retries and hedges that the client may spend in a burst, over all its calls. Streams do not
-    draw on it: when a server fails they probe it with one request at a time."""
+    """Number of retries and hedges that the client may send in a burst, over all its calls. Streams
+    do not use it: they probe a failing server with one request at a time."""
     budget_ratio: float = 0.1
-    """Retries that every success earns back: in the long run at most this share of traffic."""
+    """Retries that each success adds to the budget. In the long run, retries are at most this share
+    of the traffic."""
     hedge_after: float | None = None
-    """Send a second, equal request when the first has no reply after so long, and take whichever
-    answers first. None: never. Set it near the 99th percentile of `stats().latency`."""
+    """Send the same request a second time if the first is not answered within this time, and use
+    the first reply. None: never. Set it near the 99th percentile of `stats().latency`."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "max_attempts", low=1, whole=True)

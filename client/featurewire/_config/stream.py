@@ -17,27 +17,27 @@ class StreamConfig:
     """How `stream` and `embed_batch` pack images into requests and how many they keep in flight."""
 
     images_per_request: int = 16
-    """At most so many images in one Predict request. A server whose `max_batch_size` is lower is
-    noticed, and requests shrink to it."""
+    """Maximum number of images in one Predict request. If the server's `max_batch_size` is lower,
+    the stream notices it and sends smaller requests."""
     bytes_per_request: int = 8 * MIB
-    """At most so many bytes of images in one request; a bigger image travels alone."""
+    """Maximum number of bytes of images in one request. A bigger image is sent alone."""
     max_in_flight: int = 32
     """Maximum number of requests in flight. The stream finds out how many the server can use."""
     in_flight: int | None = None
     """Keep this many requests in flight instead of finding the number out."""
     bytes_in_flight: int = 128 * MIB
-    """Bytes of images in flight at most, over all requests of the stream. The process holds up to
-    three times as much: the images, their requests, and what gRPC is sending."""
+    """Maximum number of bytes of images in flight, over all requests of the stream. The process
+    holds up to three times as much: the images, their requests, and gRPC's buffers."""
     linger: float = 0.1
-    """How long an image waits for others to fill its request, when the iterable is slow."""
+    """Time that an image waits for others to fill its request, if the iterable is slow."""
     patience: float = 300.0
-    """How long a stream keeps trying a server that is gone or overloaded before it raises, once
-    the client has had a reply to anything. Before that the usual retries decide. The time in which
-    the consumer holds a result does not count."""
+    """Time for which a stream keeps trying a lost or overloaded server before it raises. If the
+    client has never had a reply, `RetryConfig` decides instead. Time in which the consumer handles
+    a result does not count."""
     readers: int = 1
-    """Paths and callables of the source that are read at the same time."""
+    """Number of paths and functions of the source that are read at the same time."""
     pin_version: bool = False
-    """Resolve the label (or the newest version) once, when a stream begins, and keep to it."""
+    """Resolve the label (or the newest version) once, at the start of a stream, and keep it."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "images_per_request", "bytes_per_request", low=1, whole=True)

@@ -27,9 +27,9 @@ class Stats:
     failures: int = 0
     """Calls that ended with an error."""
     retries: int = 0
-    """Attempts after the first of a call, hedges not counted."""
+    """Attempts after the first of a call, without hedges."""
     hedges: int = 0
-    """Attempts sent beside one that had not answered yet."""
+    """Attempts sent while an earlier one was not answered yet."""
     bytes_sent: int = 0
     """Of serialised requests, retries included, before compression."""
     bytes_received: int = 0

@@ -51,7 +51,7 @@ class StreamProgress:
     answered: int
     """Those with a result, whether it was handed out or waits for one before it."""
     errors: int
-    """Those whose result is an error."""
+    """Images whose result is an error."""
     in_flight: int
     """Sent, and without a reply."""
 

@@ -101,7 +101,7 @@ class Signature:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMetadata:
-    """What a served version says of itself."""
+    """The signatures and the manifest of a served version."""
 
     model: str
     version: int
