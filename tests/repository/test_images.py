@@ -33,7 +33,7 @@ def test_every_image_runs_as_a_user_other_than_root():
         assert users == ["1000:1000"], name
 
 
-def test_images_are_built_for_two_processors_with_labels_and_a_bill_of_materials():
+def test_images_have_two_platforms_labels_and_an_sbom():
     common = BAKE["target"]["common"]
     assert common["platforms"] == ["linux/amd64", "linux/arm64"]
     assert "type=sbom" in common["attest"]
