@@ -33,6 +33,8 @@ class Proxy:
         head = b""
         while b"\r\n\r\n" not in head and (data := connection.recv(4096)):
             head += data
+        if not head.startswith(b"CONNECT "):
+            return  # a client of another test, whose server had this port before
         self.asked.append(head.split()[1].decode())
         if self._port is None:
             connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")

@@ -22,6 +22,7 @@ from featurewire_server.messages import tensors
 from tests.server.support import JPEG, PREDICTION, code_and_text, predict_request, spec, stub_for
 from tests.support.models import expected_vector
 from tests.support.process import ServerProcess, all_versions, free_port
+from tests.support.waiting import wait_until
 
 SERVICE = "/inference.GRPCInferenceService/"
 HEADER = "Inference-Header-Content-Length"
@@ -92,7 +93,8 @@ class Endpoints:
     def check_alive(self) -> None:
         """Check that the process answers Predict and counts 0 bytes in flight."""
         np.testing.assert_array_equal(self.predict([JPEG])["features"], [expected_vector(JPEG)])
-        assert "featurewire_server_inflight_bytes 0" in self.metrics()
+        # A reply may be read before its bytes are released.
+        wait_until(lambda: "featurewire_server_inflight_bytes 0" in self.metrics())
 
 
 @contextlib.contextmanager
