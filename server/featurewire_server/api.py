@@ -1,7 +1,7 @@
-"""The services' handlers over protobuf messages, whatever transport brought them.
+"""Handlers for every RPC, over protobuf messages and independent of the transport.
 
-gRPC and REST both call an `Api`. A handler returns the response message or
-raises ServingError; it never returns half a response.
+gRPC and REST both call an `Api`. A handler returns the complete response message or raises
+ServingError.
 """
 
 from __future__ import annotations
@@ -53,39 +53,39 @@ Answer = TypeVar("Answer")
 
 SIGNATURE_DEF = "signature_def"
 CLASS, BULK = "featurewire-class", "bulk"
-"""The metadata, or header, of a call for which nobody waits."""
+"""Metadata key and value (over REST: header) that mark a call as bulk, not interactive."""
 
 
 REMEMBERED_CONNECTIONS = 1024
 REMEMBERED_SECONDS = 2.0
 READ_CALLS = 8
-"""Of this many calls that would be refused unread, one is read."""
+"""One call in this many is read even if `refuse_early` would refuse it."""
 
 
 @dataclass(kw_only=True)
 class Call(Terms):
-    """What a handler knows of a call besides its message."""
+    """The properties of a call that are not in its message."""
 
     held: Hold
-    """What admission counts for it, until its answer has been sent."""
+    """Bytes that admission counts for the call, until its answer has been sent."""
     entrypoint: str = "GRPC"
     """`GRPC` or `REST`, for the metrics."""
     api: str = ""
     """`Predict` and so on, for the metrics."""
     model: str = ""
-    """What its message asks for; empty until it has been read."""
+    """The model that the message names; empty until the message has been read."""
     started: float = math.inf
-    """When the Api began with it, in seconds of `time.monotonic()`."""
+    """When the Api began to handle the call, in seconds of `time.monotonic()`."""
     answer_bytes: int = 0
-    """About how many the answer will take."""
+    """Estimated size of the answer in bytes."""
 
     def reserve(self, size: int) -> None:
-        """Hold as much for the answer, too; raises RESOURCE_EXHAUSTED."""
+        """Also hold `size` bytes for the answer. Raises RESOURCE_EXHAUSTED."""
         self.answer_bytes = size
         self.held.resize(self.held.size + size)
 
     def cancellation_code(self) -> grpc.StatusCode:
-        """Why it was cancelled: by its caller, or by its deadline."""
+        """DEADLINE_EXCEEDED if the deadline has passed, else CANCELLED (by the caller)."""
         return grpc.StatusCode.DEADLINE_EXCEEDED if self.late() else grpc.StatusCode.CANCELLED
 
     def late(self) -> bool:
@@ -94,18 +94,18 @@ class Call(Terms):
 
 @dataclass
 class LastCall:
-    """What the last Predict call of a connection asked for, and when."""
+    """The last Predict call of a connection: model, signature, outputs and time."""
 
     spec: ModelSpec
     signature_name: str
     outputs: Sequence[str]
     at: float
     followers: int = 0
-    """Calls of the connection since then."""
+    """Number of calls on the connection since then."""
 
 
 class Api:
-    """Every RPC as a coroutine."""
+    """One coroutine per RPC."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Api:
         self._tensor_content = tensor_content
         self._check = check_method_names
         self._last_calls: OrderedDict[object, LastCall] = OrderedDict()
-        """By connection; the one that called last is the last key."""
+        """The keys are connections, least recently used first."""
 
     async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
         plan = partial(predict.plan, request=request)
@@ -136,16 +136,16 @@ class Api:
         encode: Callable[[ModelSpec, Mapping[str, np.ndarray]], Answer],
         call: Call,
     ) -> Answer:
-        """Run a signature of the version that `spec` names, and return what `encode` makes of it.
+        """Run a signature of the version that `spec` names, and return the result of `encode`.
 
         `plan(signatures, check_method=…)` checks the request and returns its Run. `encode` gets the
-        effective spec and the outputs. Raises ServingError, also for what the two raise.
+        effective spec and the outputs. Raises ServingError, also if one of the two functions fails.
         """
         with self._named(spec, call) as named, self.manager.use(named) as servable:
             signatures = servable.runner.signatures
             run = await by_size(call.held.size, plan, signatures, check_method=self._check)
             self._remember(named, run, call)
-            call.reserve(run.answer_bytes)  # it can be larger than the request by any factor
+            call.reserve(run.answer_bytes)  # an answer can be many times larger than its request
             [values] = await self._run(servable, [run], call)
             effective = _effective(servable, run.signature_name)
             return await by_size(NUMBERS * run.answer_bytes, encode, effective, values)
@@ -158,11 +158,12 @@ class Api:
             calls.popitem(last=False)
 
     def refuse_early(self, call: Call) -> None:
-        """Raise RESOURCE_EXHAUSTED if a Predict call would come too late, before it is received.
+        """Raise RESOURCE_EXHAUSTED if a Predict call cannot meet its deadline, before reading it.
 
-        What a call asks for is in its message. So it is taken to ask for the same as the last call
-        of its connection, if that was a moment ago. One in `READ_CALLS` is received anyway, so that
-        the server learns when a connection asks for something else.
+        The model and signature are in the message, which is still unread. So we assume that the
+        call asks for the same as the last call of its connection, if that was less than
+        `REMEMBERED_SECONDS` ago. One call in `READ_CALLS` is received anyway, so that the server
+        notices when a connection asks for something else.
         """
         last = self._last_calls.get(call.caller)
         if last is None or time.monotonic() - last.at > REMEMBERED_SECONDS:
@@ -204,9 +205,9 @@ class Api:
     async def multi_inference(
         self, request: MultiInferenceRequest, call: Call
     ) -> MultiInferenceResponse:
-        """All tasks run on the version that the first one names."""
+        """Run all tasks on the version that the first task names."""
         first = InferenceTask()
-        first.model_spec.SetInParent()  # without tasks it is a ModelSpec without a name
+        first.model_spec.SetInParent()  # a request without tasks gets a ModelSpec without a name
         for task in request.tasks[:1]:
             first.model_spec.CopyFrom(task.model_spec)
         with self._serving(_spec_of(first), call) as servable:
@@ -236,7 +237,7 @@ class Api:
                 response = GetModelMetadataResponse(model_spec=_effective(servable))
                 for name, signature in servable.runner.signatures.items():
                     found.signature_def[name].CopyFrom(signature)
-            # `Any.Pack` is not made for messages of the private pool.
+            # `Any.Pack` does not work for messages of the private descriptor pool.
             packed = response.metadata[SIGNATURE_DEF]
             packed.type_url = f"type.googleapis.com/{found.DESCRIPTOR.full_name}"
             packed.value = found.SerializeToString(deterministic=True)
@@ -251,8 +252,11 @@ class Api:
             )
 
     async def reload_config(self, request: ReloadConfigRequest, call: Call) -> ReloadConfigResponse:
-        """Replace the whole model list; an OK response says that it has taken hold, and by how
-        much each of the counters grew that the request names."""
+        """Replace the whole model list.
+
+        An OK response means that the new list is in force. The response says by how much each
+        counter that the request names has grown.
+        """
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid_argument(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
@@ -266,19 +270,19 @@ class Api:
         except ServingError as error:
             log.error("HandleReloadConfigRequest failed: %s", error.message)
             raise
-        finally:  # a caller who has gone leaves its place only when its thread is free
+        finally:  # a call whose caller has left keeps its place until its thread is free
             await asyncio.wait({work})
         response = ReloadConfigResponse()
         response.status.SetInParent()
         for name, count in self.metrics.counts(request.metric_names).items():
-            # Series of a version that was unloaded are gone.
+            # Unloading a version removes its series, so a count can fall.
             response.metric.add(name=name, int64_value_increase=max(count - before[name], 0))
         return response
 
     def signature(self, spec: ModelSpec) -> tuple[ModelSpec, SignatureDef]:
         """The effective spec (version and signature name) and the signature that `spec` names.
 
-        For a transport that must know dtypes before it can build a request.
+        REST calls this, because it must know the dtypes before it can build a request.
         """
         with self.manager.use(spec) as servable:
             name, signature = predict.signature_of(servable.runner.signatures, spec.signature_name)
@@ -287,7 +291,8 @@ class Api:
     def require_time(self, spec: ModelSpec, call: Call) -> None:
         """Raise RESOURCE_EXHAUSTED if not even one row could be answered in time.
 
-        For a transport whose requests are dear to read. Other errors are found when it is read.
+        REST calls this before it parses a body, because parsing JSON is expensive. Other errors
+        are not raised here: reading the request finds them.
         """
         try:
             with self.manager.use(spec) as servable:
@@ -300,7 +305,7 @@ class Api:
                 raise
 
     def count(self, call: Call, code: grpc.StatusCode) -> None:
-        """A call has ended: transports say so once of each, whatever became of it."""
+        """Record the end of a call. Transports call this once per call, whatever its outcome."""
         self.metrics.observe_request(
             model=call.model,
             api=call.api,
@@ -328,7 +333,7 @@ class Api:
 
     @contextmanager
     def _named(self, spec: ModelSpec | None, call: Call) -> Iterator[ModelSpec]:
-        """Note what a call asks for, and when; every error in the block becomes a ServingError."""
+        """Record the model and the start of a call, and turn every error into a ServingError."""
         call.model, call.started = spec.name if spec else "", time.monotonic()
         try:
             if spec is None:
@@ -342,7 +347,7 @@ class Api:
 
 
 def _spec_of(request: Any) -> ModelSpec | None:
-    """The ModelSpec of a request; None if the request has none."""
+    """The ModelSpec of a request, or None."""
     return request.model_spec if request.HasField("model_spec") else None
 
 

@@ -13,7 +13,7 @@ def serve(argv: list[str]) -> int:
 
 
 def serve_parser() -> argparse.ArgumentParser:
-    """The parser of `featurewire serve`, for documentation tests."""
+    """The argument parser of `featurewire serve`, which the documentation tests read."""
     from featurewire_server import flags
 
     return flags.parser()

@@ -1,4 +1,4 @@
-"""Reads --model_config_file again and again; a bad file leaves the config in force as it is."""
+"""Polls --model_config_file and reloads the models when it changes; a bad file changes nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ log = logging.getLogger(__name__)
 
 
 class ConfigFile:
-    """Keeps what the manager serves equal to what the file says.
+    """Keeps the manager's config equal to the file.
 
-    As with TensorFlow Serving the file wins: a config that HandleReloadConfigRequest brought lasts
-    until the next look. What failed is tried again at every look, and logged when it changes.
+    The file wins, as in TensorFlow Serving: a config from HandleReloadConfigRequest lasts until
+    the next poll. A reload that failed is retried at every poll, but logged only if the error is
+    a different one.
     """
 
     def __init__(self, path: str, manager: Manager) -> None:
@@ -26,7 +27,7 @@ class ConfigFile:
         self._problem = ""
 
     def watch(self, seconds: float, stopping: threading.Event) -> None:
-        """Look every `seconds`, in a thread of its own, until `stopping`."""
+        """Start a thread that reads the file every `seconds` until `stopping` is set."""
         threading.Thread(
             target=self._watch, args=(seconds, stopping), name="config-file", daemon=True
         ).start()
@@ -35,15 +36,15 @@ class ConfigFile:
         while not stopping.wait(seconds):
             try:
                 self.look()
-            except Exception:  # must outlive whatever one look brings
+            except Exception:  # the thread must survive any error
                 log.exception("reading %s failed", self._path)
 
     def look(self) -> None:
-        """Read the file once and reload if it says something new, or failed the last time."""
+        """Read the file once, and reload if it has changed or if the last reload failed."""
         config = ModelServerConfig()
         try:
             read(self._path, config)
-            if config.WhichOneof("config") is None:  # a file that is just being written
+            if config.WhichOneof("config") is None:  # the file may be half written
                 raise invalid_argument(f"{self._path} holds no model_config_list")
             if self._problem or config != self._manager.config:
                 log.info("reloading %s", self._path)
@@ -56,7 +57,7 @@ class ConfigFile:
             self._problem = self._manager.remark = ""
 
     def _complain(self, problem: str) -> None:
-        # Whoever asks for the status is told, too.
+        # GetModelStatus also shows the problem.
         self._manager.remark = problem
         if problem != self._problem:
             self._problem = problem

@@ -1,4 +1,4 @@
-"""Reads the files that flags name: protobuf text format."""
+"""Reads the files that flags name, all in protobuf text format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def model_server_config(flags: argparse.Namespace) -> ModelServerConfig:
-    """What to serve: the config file, or the single model of the flags."""
+    """The models to serve, from the config file or from the flags for a single model."""
     if flags.model_config_file:
         return read(flags.model_config_file, ModelServerConfig())
     config = ModelServerConfig()
@@ -36,7 +36,7 @@ def model_server_config(flags: argparse.Namespace) -> ModelServerConfig:
 
 
 def engine_config(flags: argparse.Namespace) -> EngineConfig:
-    """What the flags say about engines. Imports TensorFlow, whose ConfigProto it needs."""
+    """The engine settings of the flags. Imports TensorFlow, because it builds a ConfigProto."""
     tf = import_tensorflow()
     session = tf.compat.v1.ConfigProto()
     if flags.tensorflow_session_config_file:
@@ -44,7 +44,7 @@ def engine_config(flags: argparse.Namespace) -> EngineConfig:
     both = flags.tensorflow_session_parallelism
     intra = flags.tensorflow_intra_op_parallelism or both
     inter = flags.tensorflow_inter_op_parallelism or both
-    if cgroup.affinity() > CORES:  # TensorFlow knows of no quota
+    if cgroup.affinity() > CORES:  # TensorFlow ignores CPU quotas
         intra = intra or session.intra_op_parallelism_threads or CORES
         inter = inter or session.inter_op_parallelism_threads or CORES
     if intra:
@@ -67,13 +67,16 @@ def engine_config(flags: argparse.Namespace) -> EngineConfig:
 
 
 def monitoring_config(flags: argparse.Namespace) -> MonitoringConfig:
-    """Empty without --monitoring_config_file."""
+    """The monitoring config; empty without --monitoring_config_file."""
     config = MonitoringConfig()
     return read(flags.monitoring_config_file, config) if flags.monitoring_config_file else config
 
 
 def ssl_config(flags: argparse.Namespace) -> SSLConfig | None:
-    """None without --ssl_config_file. Raises INVALID_ARGUMENT when a part is missing."""
+    """The TLS config, or None without --ssl_config_file.
+
+    Raises INVALID_ARGUMENT if a field is missing or is not valid PEM text.
+    """
     if not flags.ssl_config_file:
         return None
     config = read(flags.ssl_config_file, SSLConfig())
@@ -87,7 +90,7 @@ def ssl_config(flags: argparse.Namespace) -> SSLConfig | None:
 
 
 def _check_pem(name: str, config: SSLConfig) -> None:
-    """Raise INVALID_ARGUMENT for what gRPC would only call a failure to bind."""
+    """Raise INVALID_ARGUMENT for bad PEM texts, which gRPC would report only as a failed bind."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:  # mode 0700; the ssl module reads only files
         key, certificate = Path(folder, "key"), Path(folder, "certificate")
@@ -114,7 +117,10 @@ def _reason(error: Exception) -> str:
 
 
 def batching_config(flags: argparse.Namespace) -> BatchingConfig | None:
-    """None without --enable_batching. Raises INVALID_ARGUMENT for parameters that cannot be."""
+    """The batching config, or None without --enable_batching.
+
+    Raises INVALID_ARGUMENT for parameters that are out of range or contradict each other.
+    """
     if not flags.enable_batching:
         return None
     proto = BatchingParameters()

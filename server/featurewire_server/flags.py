@@ -1,4 +1,4 @@
-"""tensorflow_model_server's flags: one table, and a parser that reads them as it does."""
+"""The flags of tensorflow_model_server: a table, and a parser with the same rules."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ INT32 = (1 << 31) - 1
 INT64 = (1 << 63) - 1
 PORT = (1 << 16) - 1
 CORES = cgroup.cores()
-"""What affinity and control groups allow, not what the host has."""
+"""Cores that affinity and control groups allow; the host may have more."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag of `default`'s type; docs/server.md says the same of each in a table."""
+    """A flag, whose type is that of `default`. docs/server.md has a table of all flags."""
 
     name: str
     default: str | int | float | bool
     help: str
     ignored: bool = False
-    """Accepted with a warning when it is given: it has nothing to act on here."""
+    """Accepted with a warning, because this server lacks the part that the flag controls."""
     refused: bool = False
-    """An error when it is given: serving without it would be less safe than what was asked for."""
+    """An error if given, because serving without the flag's protection would be less safe."""
     choices: tuple[str, ...] = ()
     low: float = 0
-    """The least number; text and switches have none."""
+    """The smallest value allowed; only for numbers."""
     high: float = INT32
 
 
@@ -92,7 +92,7 @@ FLAGS = [
         60_000_000,
         "microseconds between these attempts; less than 0: no wait",
         low=-INT64,
-        high=1e15,  # thirty years, which a lock can wait
+        high=1e15,  # thirty years; a lock cannot wait much longer
     ),
     Flag("flush_filesystem_caches", True, "there are no such caches", ignored=True),
     Flag("enable_model_warmup", True, "replay a version's warm-up records before it is available"),
@@ -148,7 +148,7 @@ FLAGS = [
     Flag("remove_unused_fields_from_bundle_metagraph", True, "memory saving", ignored=True),
     Flag("enable_profiler", True, "profiler service", ignored=True),
     Flag("skip_initialize_tpu", False, "TPU start", ignored=True),
-    # --- what it tells, and its bounds
+    # --- monitoring, answers and limits
     Flag("monitoring_config_file", "", "MonitoringConfig text file: Prometheus on the REST port"),
     Flag("enable_serialization_as_tensor_content", False, "reply in tensor_content"),
     Flag(
@@ -186,7 +186,10 @@ def _boolean(text: str) -> bool:
 
 
 def parser() -> argparse.ArgumentParser:
-    """`--flag=value` and `--flag value`; booleans also bare. Unknown flags exit with 2."""
+    """The parser: `--flag=value` or `--flag value`, and `--flag` alone for a boolean.
+
+    An unknown flag exits with status 2.
+    """
     made = _Parser(
         prog="featurewire serve",
         description="TensorFlow Serving's API in one process. The flags are those of "
@@ -196,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="store_true", help="print the version and exit")
     for flag in FLAGS:
         note = " (ignored)" if flag.ignored else " (not supported)" if flag.refused else ""
-        # No default here, so that what was given is known: `parse` fills in the others.
+        # No default here, so that `parse` can tell which flags were given. It adds the defaults.
         options: dict[str, Any] = {
             "default": argparse.SUPPRESS,
             "help": flag.help.replace("%", "%%") + note,
@@ -212,8 +215,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The flags by name, and the names that were `given`; exits with 2 for what cannot be right
-    whatever the files say."""
+    """The flags by name; `given` holds the names of the flags on the command line.
+
+    Exits with status 2 for flags that are invalid whatever the config files say.
+    """
     made = parser()
     given = made.parse_args(argv)
     defaults = {flag.name: flag.default for flag in FLAGS}
@@ -258,11 +263,11 @@ _CONTRADICTIONS: list[tuple[Callable[[argparse.Namespace], bool], str]] = [
         "--engine_precision=int8 is for OpenVINO: give --engine=openvino",
     ),
 ]
-"""When a command line cannot be right, and the error to show then."""
+"""Conditions that make a command line invalid, each with its error text."""
 
 
 def _problems(flags: argparse.Namespace) -> Iterator[str]:
-    """Everything that cannot be right, most basic first."""
+    """The error text of every problem, the most basic first."""
     for flag in FLAGS:
         yield from _flag_problems(flag, getattr(flags, flag.name))
     yield from (text for wrong, text in _CONTRADICTIONS if wrong(flags))
@@ -283,7 +288,7 @@ def _flag_problems(flag: Flag, value: Any) -> Iterator[str]:
 
 
 def warnings(flags: argparse.Namespace) -> list[str]:
-    """One line for each flag that was given and has nothing to act on."""
+    """One line per given flag that has no effect."""
     lines = [
         f"--{flag.name} is accepted but has no effect in the embedded server"
         for flag in FLAGS
@@ -297,7 +302,7 @@ def warnings(flags: argparse.Namespace) -> list[str]:
 
 
 def channel_arguments(text: str) -> list[tuple[str, int | str]]:
-    """`--grpc_channel_arguments`; what reads as a 32-bit integer is one."""
+    """The options in `--grpc_channel_arguments`. A value that reads as an integer becomes one."""
     options: list[tuple[str, int | str]] = []
     for argument in filter(None, text.split(",")):
         key, value = argument.split("=", 1)

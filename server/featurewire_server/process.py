@@ -1,4 +1,4 @@
-"""The server process: what starts in which order, and how it ends."""
+"""The server process: the order in which its parts start, and how it shuts down."""
 
 from __future__ import annotations
 
@@ -38,11 +38,14 @@ GRACE_SECONDS = 15.0
 
 
 class StartError(Exception):
-    """Why the server does not start: one line."""
+    """The server cannot start; the text is one line."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until SIGTERM, SIGINT or SIGHUP. 0: ended so; 1: could not start; 2: wrong usage."""
+    """Serve until SIGTERM, SIGINT or SIGHUP.
+
+    Exit status: 0 after such a signal, 1 if the server could not start, 2 for wrong usage.
+    """
     flags = flags_module.parse(argv)
     if flags.version:
         print(f"featurewire-server {__version__}")
@@ -52,13 +55,13 @@ def main(argv: Sequence[str]) -> int:
     for warning in flags_module.warnings(flags):
         log.warning("%s", warning)
     stop = threading.Event()
-    # A signal that comes just before `stop.wait()` blocks would not end it; it ends `recv`.
+    # A signal just before `stop.wait()` blocks would not wake it. The wakeup socket always does.
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     signal.set_wakeup_fd(waker.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    # `nohup` has SIGHUP ignored: the server outlives its terminal. Windows does not have it.
+    # Under `nohup`, SIGHUP is ignored and the server outlives its terminal. Windows lacks SIGHUP.
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: stop.set())
     try:
@@ -83,7 +86,7 @@ def _start_logging() -> None:
 
 
 def _leave(status: int) -> None:
-    """End now: a load that is under way in a thread must not hold up or crash the exit."""
+    """Exit at once, because a thread that is still loading must not delay or crash the exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -96,10 +99,10 @@ def _with_advice(error: ServingError) -> str:
 
 
 class Server:
-    """Everything that runs, started so that what can fail cheaply fails first.
+    """All parts of the server. Cheap checks run first, so that most mistakes fail fast.
 
-    Ports are taken at the start but open only when every model has loaded or has failed once:
-    as with TensorFlow Serving, a port that answers is a server that is ready.
+    The ports are bound at the start, but accept connections only after every model has loaded or
+    has failed once. So a server whose port answers is ready, as with TensorFlow Serving.
     """
 
     def __init__(self, flags: argparse.Namespace, stop: threading.Event) -> None:
@@ -122,9 +125,10 @@ class Server:
             ):
                 self._metrics = Metrics(page_path(monitoring))
                 self._manager = self._make_manager()
-                # What the libraries made while they were imported stays: a later collection, of
-                # which each load and unload makes some, need not look at it while callers wait.
-                # Not so what versions bring: that goes with them.
+                # Objects that the libraries created during import live as long as the process.
+                # Freezing them keeps the collections at each load and unload short, because
+                # callers wait during a collection. Objects of versions are not frozen: unloading
+                # a version frees them.
                 gc.collect()
                 gc.freeze()
                 self._load(models)
@@ -159,7 +163,7 @@ class Server:
         try:
             self._manager.reload(models)
         except ServingError as error:
-            if self._manager.config is None:  # refused as a whole: nothing was loaded
+            if self._manager.config is None:  # the config was refused before anything loaded
                 raise StartError(_with_advice(error)) from error
             if not self._stopping.is_set():
                 log.error("%s", error)
@@ -216,8 +220,11 @@ class Server:
             raise StartError(str(error)) from error
 
     def _scheduler(self) -> BatchScheduler:
-        """Versions without batching run as many requests at once as TensorFlow Serving has threads
-        by default; all others wait where the schedule sees them."""
+        """The scheduler of all models.
+
+        Versions without batching run as many requests at a time as TensorFlow Serving has threads
+        by default (4 per core). Further requests wait in the schedule, which decides their order.
+        """
         direct = self._batching is None or self._flags.enable_per_model_batching_parameters
         return BatchScheduler(
             self._batching.threads if self._batching else 0,
@@ -225,7 +232,7 @@ class Server:
         )
 
     def stop(self) -> None:
-        """Take no new work, let what is in flight finish within GRACE_SECONDS."""
+        """Refuse new requests, and give those in flight up to GRACE_SECONDS to finish."""
         log.info("stopping: no new requests; up to %.0f s for those in flight", GRACE_SECONDS)
         self._manager.stop()
         deadline = time.monotonic() + GRACE_SECONDS

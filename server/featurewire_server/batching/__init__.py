@@ -1,1 +1,1 @@
-"""Which requests run next, and together."""
+"""Decides which requests run next, and which of them run together as a batch."""

@@ -1,4 +1,4 @@
-"""Refuses calls that could not be answered before their deadlines."""
+"""Refuses calls that cannot be answered before their deadlines."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def admit(
 ) -> None:
     """Raise RESOURCE_EXHAUSTED if `task` cannot be answered before its deadline.
 
-    `queues`: the ones with waiting tasks; `busy`: seconds until all running batches end, None if
-    nothing runs; `since`: batches that ended earlier are too old to refuse a call.
+    `queues`: all queues with waiting tasks; `busy`: seconds until all running batches end, None if
+    the server is idle; `since`: batches that ended before this time are too old to refuse a call.
     """
     if task.deadline is None or (busy is None and not queues):
         return
@@ -53,10 +53,10 @@ def seconds_until_answer(
     now: float,
     since: float,
 ) -> float:
-    """Seconds until `task`, which arrives now, is answered.
+    """Seconds until the answer to `task`, which arrives now.
 
-    Interactive tasks precede bulk, except for its share. At most one batch of each other queue runs
-    between two batches of this one.
+    Interactive tasks run before bulk tasks, except for the share of bulk. At most one batch of
+    each other queue runs between two batches of this queue.
     """
     line = queue.lines[task.bulk]
     turn = line.turn_of(task)
@@ -77,7 +77,7 @@ def seconds_until_answer(
 
 
 def _work(queue: Queue, tasks: Sequence[Task], since: float) -> tuple[float, int]:
-    """Seconds and number of batches for waiting tasks of one queue."""
+    """Seconds and number of batches that `tasks`, waiting in one queue, need."""
     rows = Counter(task.left for task in tasks)
     alone = sum(count * queue.least(size, since) for size, count in rows.items())
     if not queue.config.merge:
@@ -90,10 +90,11 @@ def _work(queue: Queue, tasks: Sequence[Task], since: float) -> tuple[float, int
 def _full_batches(
     queue: Queue, ahead: Sequence[Task], task: Task, *, now: float, busy: float, since: float
 ) -> tuple[float, int]:
-    """Seconds and number of batches until the answer of `task` in overload.
+    """Seconds and number of batches until the answer to `task` during overload.
 
     Small batches cost throughput. So a call must have time for the largest batch that fits its
-    timeout, and a fifth of the timeout to fill it. Tasks too late for that batch run before it.
+    timeout, and must leave a fifth of the timeout to fill that batch. Waiting tasks that are too
+    late for such a batch run before it.
     """
     filled_at = now + POLICY.margin * ((task.deadline or now) - now)
     size = max([task.rows, *(s for s in queue.sizes if queue.in_time(task, s, filled_at))])

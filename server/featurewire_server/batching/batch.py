@@ -1,4 +1,4 @@
-"""The pieces of tasks that run together."""
+"""A batch: pieces of tasks that run together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featurewire_server.messages.rows import check_rows, merge
 
 @dataclass(frozen=True)
 class Piece:
-    """The rows `start` to `stop` of a task."""
+    """The rows of a task from `start` up to, but excluding, `stop`."""
 
     task: Task
     start: int
@@ -36,28 +36,31 @@ class Batch:
     queue: Queue
     pieces: list[Piece] = field(default_factory=list)
     bulk: bool = False
-    """Whether its tasks are bulk."""
+    """Whether the tasks are bulk."""
     size: int = 0
-    """Rows with padding."""
+    """Number of rows including padding."""
     spent: float = 0.0
-    """Seconds for which it has had the machine to itself, counted by the schedule."""
+    """Seconds charged to the batch, as if it had the machine to itself; see `Running`."""
 
     @property
     def rows(self) -> int:
         return sum(piece.rows for piece in self.pieces)
 
     def inputs(self) -> Mapping[str, np.ndarray]:
-        """The inputs of all pieces, padded to `size`; without batching the task's own."""
+        """The inputs of all pieces, padded to `size`; without batching, the inputs of the task."""
         if not self.queue.config.merge:
             return self.pieces[0].inputs()
         return merge([piece.inputs() for piece in self.pieces], self.size)
 
     def deliver(self, values: dict[str, np.ndarray]) -> None:
-        """Give each task its rows. Raises FAILED_PRECONDITION unless there is one for each."""
+        """Give each task its rows of the outputs.
+
+        Raises FAILED_PRECONDITION unless every output has `size` rows.
+        """
         if self.queue.config.merge:
             check_rows(values, self.size)
         first = self.pieces[0]
-        if first.rows == first.task.rows == self.size:  # a whole task, and nothing else
+        if first.rows == first.task.rows == self.size:  # one whole task without padding
             first.task.deliver(0, values, self.size)
             return
         at = 0

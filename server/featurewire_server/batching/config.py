@@ -1,4 +1,4 @@
-"""BatchingParameters, checked: how large batches are and how long they wait."""
+"""The batching settings: how large batches become, and how long they wait."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from featurewire_server.common.errors import invalid_argument
 
 @dataclass(frozen=True, kw_only=True)
 class BatchingConfig:
-    """BatchingParameters, checked, with TensorFlow Serving's defaults."""
+    """Checked BatchingParameters, with TensorFlow Serving's defaults."""
 
     max_batch_size: int = 1000
-    """Rows of the largest task, and of the largest batch unless `split` makes these smaller."""
+    """Maximum rows per task. Also the maximum rows per batch, unless `split` sets a lower one."""
     max_execution_batch_size: int | None = None
-    """Rows of the largest batch that runs, with `split`; None: max_batch_size."""
+    """Maximum rows per batch with `split`; None: max_batch_size."""
     timeout: float = 0.0
-    """Seconds a batch waits to be filled."""
+    """Maximum seconds that a batch waits for more tasks."""
     max_enqueued_batches: int = 10
     threads: int = cgroup.cores()
-    """Batches of all models together that run at once."""
+    """Maximum number of running batches, over all models."""
     allowed_sizes: tuple[int, ...] = ()
-    """Batches are padded up to the next of these; empty: to none."""
+    """Batches are padded to the next of these sizes; empty: batches are not padded."""
     pad_variable_length: bool = False
     """Merge inputs that differ beyond dimension 0, padded with zeros or empty strings."""
     split: bool = False
-    """Let a task larger than a batch that runs, or than the room in one, run in several."""
+    """Split a task over several batches if it does not fit into one, or into the room left."""
     merge: bool = True
-    """False: without batching, every task is a batch."""
+    """Whether batching is on; without batching, every task is a separate batch."""
 
     @classmethod
     def unbatched(cls) -> BatchingConfig:
-        """Every task is a batch of any size, with no limit on the queue."""
+        """The settings without batching: each task is a batch, and the queue has any length."""
         return cls(max_batch_size=1 << 31, max_enqueued_batches=1 << 31, merge=False)
 
     @classmethod
     def from_proto(cls, proto: BatchingParameters) -> BatchingConfig:
-        """Raises INVALID_ARGUMENT for values that contradict each other."""
+        """The settings in `proto`.
+
+        Raises INVALID_ARGUMENT for values that are out of range or contradict each other.
+        """
         given = {
             "max_batch_size": ("max_batch_size", 1),
             "timeout": ("batch_timeout_micros", 1e-6),

@@ -8,15 +8,17 @@ from collections import deque
 from featurewire_server.batching.policy import POLICY
 
 Windows = dict[int, tuple[deque[float], float]]
-"""By batch size: the seconds of its last few batches, and their median. The newest is the last."""
+"""Batch size to the seconds of the last few batches of that size and their median. The size that
+was measured last is the last key."""
 
 
 class LatencyEstimate:
-    """Seconds per batch: the median of the last three batches of each size.
+    """Estimates the seconds per batch by the median of the last three batches of each size.
 
-    Other sizes are bounded by these, because more rows never take less time, nor more than in
-    proportion. If two sizes contradict each other, the newer measurement wins. The first batch of a
-    size is ignored if it was slow, because it may have compiled something.
+    The measured sizes give bounds for all other sizes. We assume that more rows take at least as
+    long, and at most proportionally longer. If two sizes contradict each other, the newer
+    measurement wins. The first batch of a size is ignored if it was slow, because it may have
+    compiled something.
     """
 
     def __init__(self) -> None:
@@ -27,10 +29,10 @@ class LatencyEstimate:
         """The windows of `_fresh`; empty if they are out of date."""
         self._expected: dict[int, float] = {}
         self._least: dict[int, float] = {}
-        """Caches of the two methods, by rows; cleared by each measurement."""
+        """Caches of `expected` and `least` by rows; each measurement clears both."""
 
     def observe(self, rows: int, seconds: float, now: float) -> None:
-        """A batch of `rows` has taken `seconds`."""
+        """Record that a batch of `rows` has taken `seconds`."""
         size = int(float(f"{rows:.2g}"))  # bounds the number of windows
         if size not in self._all and not seconds <= _bounds(self._all, rows)[1] < math.inf:
             self._all[size] = deque(maxlen=POLICY.recent_batches), math.nan
@@ -41,14 +43,20 @@ class LatencyEstimate:
         self._forget_recent()
 
     def expected(self, rows: int) -> float:
-        """Seconds for choosing batch sizes, from all measurements; 0 before the first one."""
+        """Expected seconds of a batch, from all measurements; 0 before the first one.
+
+        The schedule uses this to choose batch sizes.
+        """
         if rows not in self._expected:
             low, high = _bounds(self._all, rows)
             self._expected[rows] = 0.0 if high == math.inf else (low + high) / 2
         return self._expected[rows]
 
     def least(self, rows: int, since: float) -> float:
-        """Seconds for refusing calls: the lower bound by batches that ended after `since`."""
+        """Lower bound for the seconds of a batch, from batches that ended after `since`.
+
+        Only recent batches may refuse a call.
+        """
         while self._fresh and self._fresh[0][0] < since:
             self._fresh.popleft()
             self._forget_recent()
@@ -71,7 +79,7 @@ def _add(windows: Windows, size: int, seconds: float) -> None:
 
 
 def _bounds(windows: Windows, rows: int) -> tuple[float, float]:
-    """Bounds for the seconds of a batch of `rows`; (0, infinity) before the first measurement."""
+    """Lower and upper bound for the seconds of a batch; (0, infinity) without measurements."""
     low, high = 0.0, math.inf
     for size, (window, median) in reversed(windows.items()):
         if window:

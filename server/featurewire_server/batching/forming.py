@@ -1,4 +1,4 @@
-"""Chooses the rows of a line's next batch."""
+"""Chooses which rows of a line form the next batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featurewire_server.batching.task import Task
 def choose(line: Line, *, most: int, now: float, start: float, since: float) -> list[Piece]:
     """The pieces of the next batch.
 
-    `most`: maximum rows; `start`: when it starts to compute; `since`: see `admission`.
+    `most`: maximum rows; `start`: when the batch starts to compute; `since`: see `admission`.
     """
     queue = line.queue
     tasks = [task for task in line.tasks if task.alive(now)]
@@ -30,7 +30,7 @@ def choose(line: Line, *, most: int, now: float, start: float, since: float) -> 
 
 
 def _can_be_in_time(queue: Queue, task: Task, start: float, since: float) -> bool:
-    """Whether a batch of this task's rows could be in time, by the lower bound."""
+    """Whether a batch of only this task could meet the deadline, by the lower bound."""
     least = queue.least(min(task.left, queue.largest), since)
     return task.deadline is None or start + least <= task.deadline
 
@@ -38,7 +38,8 @@ def _can_be_in_time(queue: Queue, task: Task, start: float, since: float) -> boo
 def _answers(line: Line, tasks: Iterable[Task], size: int, start: float) -> float:
     """Rows per second that a batch of this size answers in time.
 
-    A caller's rows count only up to its turns, so long timeouts do not push out short ones.
+    Each caller counts only with the rows that the round robin would give it in such a batch. So
+    callers with long timeouts do not push out those with short ones.
     """
     queue, room = line.queue, size
     turns: Counter[object] = Counter()
@@ -52,9 +53,9 @@ def _answers(line: Line, tasks: Iterable[Task], size: int, start: float) -> floa
 
 
 def _pick(line: Line, tasks: Iterable[Task], *, most: int, start: float) -> list[Piece]:
-    """Tasks in their order, as many as all deadlines in the batch leave time for.
+    """The first tasks of the line, as many as the tightest deadline in the batch allows.
 
-    A task that would be late even alone does not limit the batch.
+    A task that would be late even without the others does not limit the batch.
     """
     queue = line.queue
     splits = queue.config.split or (line.bulk and queue.splits)

@@ -1,4 +1,4 @@
-"""The waiting tasks of one signature: one line per class, with round robin between callers."""
+"""The queue of one signature: a line per class, with round robin between the callers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from featurewire_server.common.errors import unavailable
 
 
 class Line:
-    """The waiting tasks of one class, in the order in which they run.
+    """The waiting tasks of one class (interactive or bulk), in the order in which they run.
 
-    Round robin: every caller's first waiting task precedes any caller's second one.
+    Round robin: the first waiting task of every caller comes before the second of any caller.
     """
 
     def __init__(self, queue: Queue, *, bulk: bool) -> None:
@@ -25,15 +25,15 @@ class Line:
         self.tasks: list[Task] = []
         self.rows = 0
         self.served = 0
-        """The number of its last batch, in the schedule's count."""
+        """The number of the line's last batch; the schedule counts all batches."""
         self._turn = 0
-        """The turn of the last task that a batch took."""
+        """The turn of the last task that was put into a batch."""
 
     def __bool__(self) -> bool:
         return bool(self.tasks)
 
     def turn_of(self, task: Task) -> int:
-        """The turn of a task that arrives now."""
+        """The round in which a task that arrives now will run."""
         own = (each.turn + 1 for each in self.tasks if each.caller == task.caller)
         return max([self._turn, *own])
 
@@ -43,7 +43,7 @@ class Line:
         self.rows += task.left
 
     def remove(self, task: Task) -> None:
-        """Remove a task if it is waiting."""
+        """Remove a task if it is still waiting."""
         if task in self.tasks:
             self.tasks.remove(task)
             self.rows -= task.left
@@ -59,19 +59,19 @@ class Line:
 
 
 class ClosedLoop:
-    """Detects callers that call again as soon as they are answered."""
+    """Detects callers in a closed loop, which send the next call right after each answer."""
 
     def __init__(self) -> None:
         self.usual = False
-        """Whether at least half of the rows of the batch before the last one came back."""
+        """Whether the callers of at least half of the rows of the last but one batch came back."""
         self.missing = 0
-        """Rows of the last batch that have not come back."""
+        """Rows of the last batch whose callers have not come back yet."""
         self.ended_at = -math.inf
         """When the last batch ended."""
         self._rows = 0
 
     def ended(self, rows: int, now: float) -> None:
-        """A batch has ended and its callers are answered."""
+        """Record the end of a batch, whose callers are answered now."""
         self.usual = 2 * self.missing <= self._rows > 0
         self.ended_at, self._rows, self.missing = now, rows, rows
 
@@ -95,15 +95,15 @@ class Queue:
     ) -> None:
         self.config = config
         self.largest = config.execution_size
-        """Rows of the largest batch that runs."""
+        """Maximum rows per batch."""
         powers = (1 << bit for bit in range(self.largest.bit_length()))
         below = (size for size in powers if size < self.largest)
         self.sizes = config.allowed_sizes or (*below, self.largest)
         """Batch sizes to choose from, in increasing order."""
         self.splits = splits
-        """Whether a task may run in pieces, because its rows are independent."""
+        """Whether a task may be split, because its rows are independent."""
         self.side_by_side = side_by_side
-        """Whether batches compute at the same time, not one after the other; see `engine`."""
+        """Whether the engine computes several batches at the same time; see `engine`."""
         self.pads = pads
         """Whether batches are padded to an allowed size; see `engine`."""
         self.owner = owner
@@ -111,16 +111,16 @@ class Queue:
         self.estimate = LatencyEstimate()
         self.loop = ClosedLoop()
         self.lines = {bulk: Line(self, bulk=bulk) for bulk in (False, True)}
-        """Keys: whether the line is bulk."""
+        """The key says whether the line is bulk."""
         self.refused_at = -math.inf
-        """When a task was last refused because of its deadline."""
+        """Time of the last refusal because of a deadline."""
 
     def __len__(self) -> int:
-        """Batches enqueued."""
+        """Number of batches that the waiting tasks fill."""
         return sum(self.batches(line) for line in self.lines.values())
 
     def batches(self, line: Line, task: Task | None = None) -> int:
-        """Number of waiting batches of a line, if this task is added."""
+        """Number of batches that the tasks of a line fill, with `task` added if given."""
         if not self.config.merge:
             return len(line.tasks) + bool(task)
         return -(-(line.rows + (task.rows if task else 0)) // self.largest)
@@ -129,9 +129,9 @@ class Queue:
         return now - self.refused_at < POLICY.recent_seconds
 
     def make_room(self, task: Task) -> None:
-        """If the queue is full, drop the last task of a caller with more tasks than this one's.
+        """If the queue is full, drop the last task of a caller who has more tasks waiting.
 
-        Raises UNAVAILABLE if every other caller has fewer.
+        Raises UNAVAILABLE if every other caller has at most as many as the caller of `task`.
         """
         line, most = self.lines[task.bulk], self.config.max_enqueued_batches
         while self.batches(line, task) > most:
@@ -149,7 +149,8 @@ class Queue:
             last.fail(error)
 
     def shape(self, task: Task) -> object:
-        """Dtypes and shapes, the same for all tasks of a batch, so that none makes others fail."""
+        """The dtypes and shapes of a task. All tasks of a batch have the same ones, so that one
+        caller's task cannot make the others fail."""
         trimmed = (lambda shape: len(shape)) if self.config.pad_variable_length else tuple
         return tuple(
             (name, array.dtype.str, trimmed(array.shape[1:]))
@@ -157,19 +158,19 @@ class Queue:
         )
 
     def seconds(self, rows: int) -> float:
-        """Expected time of a batch; 0 before the first measurement."""
+        """Expected seconds of a batch of `rows`; 0 before the first measurement."""
         return self.estimate.expected(self.padded(rows))
 
     def least(self, rows: int, since: float) -> float:
-        """Lower bound for the time of a batch; see `LatencyEstimate.least`."""
+        """Lower bound for the seconds of a batch; see `LatencyEstimate.least`."""
         return self.estimate.least(self.padded(rows), since)
 
     def needed(self, rows: int) -> float:
-        """Expected time of a batch plus the safety margin."""
+        """Expected seconds of a batch, plus the safety margin."""
         return self.seconds(rows) * (1 + POLICY.margin)
 
     def in_time(self, task: Task, rows: int, start: float) -> bool:
-        """Whether a batch of `rows` that starts to compute at `start` ends before the deadline."""
+        """Whether a batch of `rows` that starts at `start` ends before the deadline of `task`."""
         return task.deadline is None or start + self.needed(rows) <= task.deadline
 
     def padded(self, rows: int) -> int:

@@ -1,9 +1,8 @@
-"""Runs requests in batches, as TensorFlow Serving's batching session does, in the order of a
-`Schedule`.
+"""Runs requests in batches, like TensorFlow Serving's batching session, in `Schedule`'s order.
 
-One queue for each version, signature and set of outputs; one pool of threads for all of them, so
-that decoding one batch can overlap computing another. Without batching each request is a batch of
-its own in the same schedule.
+There is one queue per version, signature and set of outputs. All queues share one pool of threads,
+so that one batch can be decoded while another is computed. Without batching, each request is a
+batch in the same schedule.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ Key = tuple[str, tuple[str, ...]]
 
 
 class BatchScheduler:
-    """The threads that run batches, shared by every model."""
+    """The threads that run batches, shared by all models."""
 
     def __init__(self, threads: int, *, unbatched: int = 1) -> None:
         lock = threading.Lock()
         self.changed = threading.Condition(lock)
-        """Something may start. Its lock guards the schedule and the runners' queues."""
+        """Notified if a batch may start. Its lock guards the schedule and the runners' queues."""
         self.ended = threading.Condition(lock)
-        """A batch has run."""
+        """Notified when a batch has ended."""
         self.schedule = Schedule(threads=threads, unbatched=unbatched)
         log.debug("scheduling by %s", POLICY)
         self._threads = [
@@ -56,7 +55,7 @@ class BatchScheduler:
 
     @property
     def running(self) -> int:
-        """Batches that run now."""
+        """Number of running batches."""
         return self.schedule.running
 
     def _work(self) -> None:
@@ -65,17 +64,17 @@ class BatchScheduler:
             runner, computed = batch.queue.owner, 0
             try:
                 computed = runner.process(batch)
-            except Exception:  # `process` reports to its tasks; a thread must outlive the rest
+            except Exception:  # the tasks know already; the thread must survive
                 log.exception("a batch failed")
             finally:
                 with self.changed:
                     self.schedule.finished(batch, time.monotonic(), computed=computed)
                     runner.running -= 1
                     self.ended.notify_all()
-            del runner, batch  # not to keep an unloaded version alive while waiting
+            del runner, batch  # else they keep an unloaded version alive during the wait
 
     def _next(self) -> Batch:
-        """Wait for the batch whose turn it is."""
+        """Wait until a batch may start, and return it."""
         with self.changed:
             while True:
                 now = time.monotonic()
@@ -83,14 +82,14 @@ class BatchScheduler:
                 if batch is not None:
                     batch.queue.owner.took(batch)
                     if self.schedule.waiting:
-                        self.changed.notify()  # another may start, or must wait for its time
+                        self.changed.notify()  # a second batch may start, now or later
                     return batch
                 wake_at = self.schedule.wake_at
                 self.changed.wait(None if wake_at == math.inf else max(wake_at - now, 0.0))
 
 
 class Runner:
-    """An engine and its queues. The scheduler's condition guards the fields."""
+    """Runs requests on one engine through its queues. The scheduler's lock guards the fields."""
 
     def __init__(
         self,
@@ -100,15 +99,15 @@ class Runner:
         scheduler: BatchScheduler,
         metrics: Metrics | None = None,
     ) -> None:
-        """`config` None: without batching."""
+        """Without a `config`, requests are not batched."""
         self.signatures = engine.signatures
         self.queues: OrderedDict[Key, Queue] = OrderedDict()
-        """The one used last is the last."""
+        """The queues by signature and outputs, least recently used first."""
         self.running = 0
         self._name = name
         self._engine = engine
         self._config = config or BatchingConfig.unbatched()
-        # Rows of a batch come from several requests, so none depends on another.
+        # With batching, rows of different requests share a batch, so they must be independent.
         self._independent = getattr(engine, "independent_rows", False)
         independent = self._config.merge or self._independent
         self._pads = getattr(engine, "pads", True)
@@ -117,7 +116,7 @@ class Runner:
         self._metrics = metrics or Metrics()
 
     async def run(self, run: Run, terms: Terms) -> dict[str, np.ndarray]:
-        """The outputs; raises ServingError. See Engine.run."""
+        """Run a request and return its outputs; see Engine.run. Raises ServingError."""
         key = _key(run.signature_name, run.outputs)
         rows = common_rows(run.inputs) if self._config.merge else max(run.examples, 1)
         if not rows:
@@ -140,9 +139,9 @@ class Runner:
 
     @contextmanager
     def _queued(self, key: Key, task: Task) -> Iterator[None]:
-        """Add a task to its queue, and remove it if its caller leaves.
+        """Add a task to its queue, and remove it if the block fails, as when its caller leaves.
 
-        In the meantime its rows count as in flight, a metric for scaling a fleet.
+        During the block, the rows of the task count as in flight, a metric for scaling a fleet.
         """
         scheduler = self._scheduler
         self._metrics.observe_rows_inflight(model=self._name, change=task.rows)
@@ -181,7 +180,7 @@ class Runner:
         return queue
 
     def took(self, batch: Batch) -> None:
-        """A batch of this runner starts; `running` is counted down when it has run."""
+        """Record the start of a batch. The scheduler decrements `running` when the batch ends."""
         self.running += 1
         self._observe_queue()
 
@@ -191,7 +190,10 @@ class Runner:
         )
 
     def process(self, batch: Batch) -> int:
-        """Run a batch and tell every task of it how that went; how many rows were computed."""
+        """Run a batch, and give each task its outputs or the error.
+
+        Returns the number of rows that the network computed.
+        """
         signature_name, outputs = batch.queue.key
         if self._config.merge:
             started = time.monotonic()
@@ -211,7 +213,7 @@ class Runner:
         return batch.size - (refused_rows(values) if self._independent else 0)
 
     def close(self) -> None:
-        """Wait until running batches have ended, then free the engine."""
+        """Remove all waiting tasks, wait until the running batches end, then free the engine."""
         with self._scheduler.changed:
             for queue in self.queues.values():
                 self._scheduler.schedule.forget(queue)
@@ -221,7 +223,7 @@ class Runner:
 
 
 def _patience(batch: Batch) -> Patience:
-    """How long the callers of a batch will still wait: until the last deadline of those left."""
+    """A function that returns for how many seconds at least one caller of the batch will wait."""
 
     def seconds() -> float:
         now = time.monotonic()
@@ -233,5 +235,5 @@ def _patience(batch: Batch) -> Patience:
 
 
 def _key(signature_name: str, outputs: Sequence[str]) -> Key:
-    # Sorted, so that a different order of outputs does not need another queue.
+    # Sorted, so that the same outputs in another order use the same queue.
     return signature_name, tuple(sorted(set(outputs)))

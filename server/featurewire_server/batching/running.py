@@ -1,4 +1,4 @@
-"""The batches that run now, and how long each had the machine to itself."""
+"""The running batches, and the machine time charged to each of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from featurewire_server.batching.queue import Queue
 
 
 class Running:
-    """Batches that share the machine.
+    """The running batches, which share the machine.
 
-    Engines compute batches side by side, with equal shares of the machine, or one after the other.
-    Each batch is charged with the time for which it has the machine to itself. So all batches have
-    ended after the sum of their remaining times.
+    An engine computes batches either side by side, with equal shares of the machine, or one after
+    the other. Each batch is charged for its share of the machine's time. So the sum of the
+    remaining times is the time until all batches have ended.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Running:
         return len(self._batches)
 
     def count(self, *, merge: bool) -> int:
-        """Batches with batching, or without."""
+        """Number of running batches whose queue has batching (`merge`) or not."""
         return sum(batch.queue.config.merge == merge for batch in self._batches)
 
     def interactive_rows(self, queue: Queue) -> int:
@@ -34,12 +34,12 @@ class Running:
         self._batches[batch] = None
 
     def end(self, batch: Batch, now: float) -> None:
-        """Set `batch.spent` to the final value."""
+        """Remove a batch, after setting `batch.spent` to its final value."""
         self._charge(now)
         del self._batches[batch]
 
     def left(self, now: float, since: float | None = None) -> float:
-        """Expected seconds until all batches end; with `since`, the lower bound."""
+        """Expected seconds until all running batches end; with `since`, the lower bound."""
         self._charge(now)
         seconds = 0.0
         for batch in self._batches:
@@ -49,7 +49,7 @@ class Running:
         return seconds
 
     def _charge(self, now: float) -> None:
-        # Batches in sequence: the others only decode until the first one ends.
+        # An engine that computes one batch after the other only decodes the later ones.
         first = next((batch for batch in self._batches if not batch.queue.side_by_side), None)
         computing = [each for each in self._batches if each is first or each.queue.side_by_side]
         for batch in computing:

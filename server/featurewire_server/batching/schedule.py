@@ -1,6 +1,7 @@
-"""Decides which batch runs next, over all queues of all versions, without threads or a clock.
+"""Decides which batch runs next, over all queues of all versions.
 
-docs/server.md describes the policy under "Scheduling" and "Overload".
+This module uses neither threads nor a clock. docs/server.md describes the policy under
+"Scheduling" and "Overload".
 """
 
 from __future__ import annotations
@@ -17,27 +18,28 @@ from featurewire_server.batching.running import Running
 from featurewire_server.batching.task import Task, TaskTooLarge
 
 ROUNDING = 1e-6
-"""Seconds by which sums of times may differ."""
+"""Tolerance for comparing sums of times, in seconds."""
 
 
 class Schedule:
     """The waiting tasks and the running batches. `now`: seconds of any monotonic clock."""
 
     def __init__(self, *, threads: int, unbatched: int = 1) -> None:
-        """`threads`: batches that run at once; `unbatched`: additional tasks without batching."""
+        """`threads`: maximum running batches; `unbatched`: maximum running tasks without batching,
+        in addition to those."""
         self._most = {True: threads, False: unbatched}
         self._queues: dict[Queue, None] = {}
         """Queues with waiting tasks."""
         self._running = Running()
         self._batches = 0
-        """Number of batches that have started."""
+        """Number of batches started since the beginning."""
         self._ended_at: deque[float] = deque(maxlen=POLICY.kept)
         """When the last batches ended."""
         self._deficit = 0.0
-        """Seconds that bulk is owed of its share (deficit round robin)."""
+        """Seconds of its share that bulk has not used yet (deficit round robin)."""
         self._interactive_at = -math.inf
         self.wake_at = math.inf
-        """When to call `next` again if nothing happens before; set by `next`."""
+        """When to call `next` again if no task arrives and no batch ends before; set by `next`."""
 
     @property
     def running(self) -> int:
@@ -64,15 +66,15 @@ class Schedule:
             queue.loop.came(task.rows, now)
 
     def check(self, queue: Queue, task: Task, now: float) -> None:
-        """Raise RESOURCE_EXHAUSTED if `task` would be refused now."""
+        """Raise RESOURCE_EXHAUSTED if `task` cannot be answered before its deadline."""
         since = self._since(now)
         busy = self._running.left(now, since) if self._running else None
         admit(queue, task, self._queues, busy=busy, now=now, since=since)
 
     def _since(self, now: float) -> float:
-        """The earliest end of the batches that may refuse a call.
+        """The end of the oldest batch whose measurement may refuse a call.
 
-        The last three batches always count, or three per queue if several take turns.
+        The last three batches always count, or three per queue if several queues have tasks.
         """
         recent = POLICY.recent_batches * max(len(self._queues), 1)
         ends = list(self._ended_at)[-recent:]
@@ -106,7 +108,7 @@ class Schedule:
         return None
 
     def finished(self, batch: Batch, now: float, *, computed: int | None = None) -> None:
-        """A batch has ended. `computed`: rows that its time was spent on (None: all)."""
+        """Record the end of a batch. `computed`: number of rows that took time (None: all)."""
         rows = batch.size if computed is None else computed
         self._running.end(batch, now)
         self._ended_at.append(now)
@@ -126,11 +128,11 @@ class Schedule:
         return any(queue.lines[True] for queue in self._queues)
 
     def _whose_turn(self, now: float) -> Line | None:
-        """The line whose next batch starts now."""
+        """The line whose next batch starts now, or None."""
         line = self._first(self._due(now), now)
         if line is None:
             return None
-        # A short batch starts at once, because its delay is not noticed.
+        # A short batch starts at once, because it delays the running one almost not at all.
         short = line.queue.seconds(min(line.rows, line.queue.largest)) <= POLICY.handover_seconds
         early = self._running.left(now) - POLICY.handover_seconds
         if short or early <= ROUNDING:
@@ -161,18 +163,20 @@ class Schedule:
         at = max(line.tasks[0].enqueued + queue.config.timeout, self._back_at(line))
         if at <= now:
             return now
-        # It must not wait past a deadline.
+        # The batch must start early enough for the first deadline.
         ends = (task.deadline for task in line.tasks if task.deadline is not None)
         return min(at, min(ends, default=math.inf) - queue.needed(line.rows) - ROUNDING)
 
     def _back_at(self, line: Line) -> float:
-        """How long a batch waits for the callers of a closed loop.
+        """Until when a batch waits for a closed loop's callers; infinity: until a batch ends.
 
-        One batch of all callers takes less time than two small batches that alternate. So a batch
-        waits for the running one of its queue, and then for its callers, if that saves a tenth.
+        One batch with all callers takes less time than two small batches that alternate. So a
+        batch waits until the running batch of its queue ends and the callers of that batch have
+        sent their next calls, if this saves at least a tenth of the time.
         """
         queue, loop = line.queue, line.queue.loop
-        # Waiting bulk would start in the meantime; batches side by side share the machine anyway.
+        # If bulk is waiting, it would start in the meantime. Batches side by side gain nothing
+        # from waiting, because they share the machine anyway.
         if line.bulk or queue.side_by_side or not loop.usual or self._bulk_waits:
             return -math.inf
         running = self._running.interactive_rows(queue)
@@ -186,7 +190,7 @@ class Schedule:
         return math.inf if running else loop.ended_at + min(saved, POLICY.handover_seconds)
 
     def _first(self, lines: list[Line], now: float) -> Line | None:
-        """The next line: first by class, then by when its last batch started."""
+        """The line to serve next: interactive before bulk, then the one served longest ago."""
         lines.sort(key=lambda line: line.served)
         interactive = next((line for line in lines if not line.bulk), None)
         bulk = next((line for line in lines if line.bulk), None)
@@ -196,12 +200,12 @@ class Schedule:
         return bulk if 0 < self._deficit >= bulk.queue.seconds(rows) else interactive
 
     def _most_rows(self, line: Line, now: float) -> int:
-        """Maximum rows of the next batch: few for bulk if there were interactive calls lately."""
+        """Maximum rows of the next batch; small for bulk soon after an interactive call."""
         queue, sizes = line.queue, line.queue.sizes
         if line.bulk and now - self._interactive_at <= POLICY.interactive_seconds:
             most = POLICY.bulk_seconds if queue.seconds(1) else -1.0
             sizes = tuple(size for size in sizes if queue.seconds(size) <= most) or sizes[:1]
-        if queue.pads and self._running:  # rows beyond a full size wait, at no cost
+        if queue.pads and self._running:  # rows beyond a full size can wait for free
             sizes = tuple(size for size in sizes if size <= line.rows) or sizes
         return sizes[-1]
 

@@ -1,4 +1,4 @@
-"""The rows of one request."""
+"""A task: the rows of one request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from featurewire_server.common.errors import ServingError, from_exception
 
 
 class TaskTooLarge(ServingError):
-    """The task is larger than the largest batch."""
+    """The task has more rows than the largest batch."""
 
     def __init__(self, rows: int, largest: int) -> None:
         super().__init__(
@@ -27,10 +27,10 @@ class TaskTooLarge(ServingError):
 
 @dataclass(kw_only=True)
 class Terms:
-    """The properties of a request that its order depends on."""
+    """The properties of a request that decide when it runs."""
 
     deadline: float | None = None
-    """Seconds of `time.monotonic()`, or None."""
+    """The deadline in seconds of `time.monotonic()`; None: no deadline."""
     caller: object = None
     """Identifies the connection."""
     bulk: bool = False
@@ -56,9 +56,9 @@ class Task:
         self.enqueued = time.monotonic() if enqueued is None else enqueued
         self.outputs: Future[dict[str, np.ndarray]] = Future()
         self.turn = 0
-        """Its round of the round robin; set by its line."""
+        """The round in which the task runs; set by its line."""
         self.taken = 0
-        """Rows that batches have taken."""
+        """Number of rows already in batches."""
         self._lock = threading.Lock()
         self._pieces: dict[int, dict[str, np.ndarray]] = {}
         self._missing = self.rows
@@ -69,11 +69,11 @@ class Task:
         return self.rows - self.taken
 
     def alive(self, now: float) -> bool:
-        """Whether its caller is still waiting."""
+        """Whether the caller is still waiting."""
         return not self.outputs.done() and (self.deadline is None or self.deadline > now)
 
     def deliver(self, start: int, values: dict[str, np.ndarray], rows: int) -> None:
-        """The outputs for the `rows` from row `start` on; the last piece answers the caller."""
+        """Store the outputs of `rows` rows from `start` on. The last piece answers the caller."""
         with self._lock:  # the pieces of a split task may come from several threads
             self._pieces[start] = values
             self._missing -= rows
@@ -83,10 +83,10 @@ class Task:
         try:
             if len(pieces) > 1:
                 values = {name: np.concatenate([each[name] for each in pieces]) for name in values}
-        except ValueError as error:  # pieces of different shapes: no fault of the batch's others
+        except ValueError as error:  # the pieces differ in shape; other tasks are not affected
             self.fail(from_exception(error))
             return
-        with contextlib.suppress(InvalidStateError):  # its caller has left, or a piece has failed
+        with contextlib.suppress(InvalidStateError):  # the caller has left, or a piece has failed
             self.outputs.set_result(values)
 
     def fail(self, error: ServingError) -> None:

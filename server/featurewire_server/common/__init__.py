@@ -1,1 +1,1 @@
-"""What every folder may use."""
+"""Modules that every other folder may import."""

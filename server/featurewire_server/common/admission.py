@@ -1,4 +1,4 @@
-"""Bounds the request bytes that the process holds at once."""
+"""Limits the request bytes that the process holds at a time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DEFAULT_LIMIT = 512 * MIB
 
 
 def default_limit() -> int:
-    """In-flight bytes when no flag says: 512 MiB, less on a machine of less than 4 GiB."""
+    """The default limit of bytes in flight: 512 MiB, or an eighth of the memory if less."""
     return min(DEFAULT_LIMIT, memory.available_bytes() // 8)
 
 
 class Admission:
-    """Admits requests while their encoded bytes together stay within `limit`."""
+    """Admits requests as long as the sum of their encoded bytes stays within `limit`."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Admission:
         what: str = "request bytes",
         source: str = "--max_inflight_bytes",
     ) -> None:
-        """`what` and `source` of the limit: for the error message."""
+        """`what` the limit counts and the `source` of its value appear in the error message."""
         self.limit = limit
         self._what = what
         self._source = source
@@ -38,11 +38,11 @@ class Admission:
 
     @property
     def held(self) -> int:
-        """Bytes held now."""
+        """Number of bytes held now."""
         return self._held
 
     def hold(self) -> Hold:
-        """What one call will hold; nothing yet."""
+        """A new, empty Hold for one call."""
         return Hold(self)
 
     def _change(self, size: int) -> None:
@@ -58,14 +58,14 @@ class Admission:
 
 
 class Hold:
-    """Bytes that one call holds: its request, then its answer until that has been sent."""
+    """The bytes that one call holds: its request, then its answer until the answer is sent."""
 
     def __init__(self, admission: Admission) -> None:
         self.size = 0
         self._admission = admission
 
     def resize(self, size: int) -> None:
-        """Hold `size` bytes instead; more than the limit allows raises RESOURCE_EXHAUSTED."""
+        """Change the number of bytes held to `size`. Raises RESOURCE_EXHAUSTED over the limit."""
         if size != self.size:
             self._admission._change(size - self.size)
             self.size = size

@@ -1,4 +1,4 @@
-"""What the control groups of this process allow: processors and memory. Versions 1 and 2.
+"""The processor and memory limits of this process's control groups, versions 1 and 2.
 
 https://docs.kernel.org/admin-guide/cgroup-v2.html: cpu.max, memory.max; for version 1
 https://docs.kernel.org/scheduler/sched-bwc.html: cpu.cfs_quota_us, cpu.cfs_period_us.
@@ -18,7 +18,7 @@ ROOT = Path("/")
 def cores(root: Path = ROOT) -> int:
     """Processors that this process may keep busy: its affinity or, if smaller, its quota.
 
-    A part of a processor counts as one, so that none of the quota is left unused.
+    A fractional quota is rounded up, so that the process can use all of it.
     """
     quotas = (*_quotas_v2(root), *_quotas_v1(root))
     return max(1, min([affinity(), *map(math.ceil, quotas)]))
@@ -32,7 +32,7 @@ def affinity() -> int:
 
 
 def memory_limit(root: Path = ROOT) -> int | None:
-    """Bytes that the smallest of the groups allows; None: no limit."""
+    """The smallest memory limit of the groups in bytes; None: no limit."""
     limits = []
     for folder in _folders(root, "", "sys/fs/cgroup"):
         with contextlib.suppress(OSError, ValueError):  # absent, or "max"
@@ -55,15 +55,15 @@ def _quotas_v1(root: Path) -> Iterator[float]:
         for folder in _folders(root, "cpu", mount):
             with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
                 quota = int((folder / "cpu.cfs_quota_us").read_text())
-                if quota > 0:  # -1: none
+                if quota > 0:  # -1: no quota
                     yield quota / int((folder / "cpu.cfs_period_us").read_text())
 
 
 def _folders(root: Path, controller: str, mount: str) -> Iterator[Path]:
-    """The group of this process and those around it, as far as `mount` shows them.
+    """The folders of this process's group and its parent groups, as far as `mount` shows them.
 
-    Inside a container the file system shows the container's group at `mount`, while
-    /proc/self/cgroup may name it as the host does: then only `mount` exists.
+    In a container, `mount` itself may be the container's group, and /proc/self/cgroup may show
+    the host's path of the group. Then that path does not exist below `mount`.
     """
     top = root / mount
     group = _group(root, controller)
@@ -75,7 +75,7 @@ def _folders(root: Path, controller: str, mount: str) -> Iterator[Path]:
 
 
 def _group(root: Path, controller: str) -> str:
-    """The path of this process's group, from /proc/self/cgroup; version 2 has no controllers."""
+    """The path of this process's group in /proc/self/cgroup; `controller` is "" for version 2."""
     with contextlib.suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)

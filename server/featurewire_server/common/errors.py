@@ -1,7 +1,7 @@
-"""ServingError: the one error that crosses the server's layers.
+"""ServingError, the only error type that crosses the server's layers.
 
-Everything below the transports raises it with TensorFlow Serving's code and
-text; gRPC sends both as they are, REST maps the code to an HTTP status.
+The layers below the transports raise it with TensorFlow Serving's code and text. gRPC sends both
+unchanged; REST maps the code to an HTTP status.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class ServingError(Exception):
-    """A request or a load that failed: `code` and `message` as TensorFlow Serving gives them."""
+    """A request or a load failed. `code` and `message` are those of TensorFlow Serving."""
 
     def __init__(
         self,
@@ -28,9 +28,9 @@ class ServingError(Exception):
         self.code = code
         self.message = message
         self.retry_after = retry_after
-        """Seconds after which another attempt may succeed; None: nobody knows."""
+        """Seconds after which another attempt may succeed; None: unknown."""
         self.reason = reason
-        """Of a refusal by an overloaded server: `time` (too little of it) or `queue` (full)."""
+        """Why an overloaded server refuses: `time` (the deadline is too near) or `queue` (full)."""
 
     @property
     def number(self) -> int:
@@ -54,9 +54,9 @@ shutting_down = partial(unavailable, "The server is shutting down")
 def from_exception(error: BaseException) -> ServingError:
     """`error` as a ServingError: TensorFlow's errors keep code and text, others are INTERNAL.
 
-    A ValueError or TypeError is INTERNAL, too, wherever it comes from: whoever knows that it is
-    the request's fault says so with `invalid_argument`, because clients take that for a bad image
-    and look for it. TensorFlow is not imported: its `OpError`s are known by their base class.
+    A ValueError or TypeError is also INTERNAL, wherever it was raised. Code that knows that the
+    request is at fault raises `invalid_argument`, because clients then look for a bad image. We
+    recognise TensorFlow's `OpError` by its name, to avoid importing TensorFlow.
     """
     if isinstance(error, ServingError):
         return error
@@ -69,7 +69,7 @@ def from_exception(error: BaseException) -> ServingError:
 
 
 def from_run(error: BaseException) -> ServingError:
-    """The same of what a session raises, without the Python stack that once built its graph, which
-    says nothing to a caller."""
+    """A session's error as a ServingError, without the Python stack that built the graph, which
+    does not help a caller."""
     found = from_exception(error)
     return ServingError(found.code, found.message.split("\n\nOriginal stack trace", 1)[0].strip())

@@ -1,7 +1,7 @@
-"""How many connections fit into the file descriptors of the process.
+"""Limits connections by the file descriptors of the process.
 
-TensorFlow opens `/dev/urandom` whenever it decodes images, and aborts the process where it cannot.
-So connections must not take the last descriptors.
+TensorFlow opens `/dev/urandom` when it decodes images, and aborts the process if that fails. So
+connections must not take the last descriptors.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import os
 import sys
 
 SPARE_FILES = 32
-"""Descriptors left for everything but connections: random numbers, configs, versions that load."""
+"""Descriptors kept free for everything else: random numbers, configs, loading versions."""
 REST_CONNECTIONS = 1100
-"""Connections that REST answers, and those that it is about to refuse."""
+"""Maximum number of REST connections: 1000 that are served and 100 that are being refused."""
 MAX_CONNECTIONS = (1 << 31) - 2
 MIN_CONNECTIONS = 4
-"""Connections that are allowed even where the limit leaves less room."""
+"""Connections allowed even if too few descriptors are left."""
 DARWIN_OPEN_MAX = 10240
-"""macOS refuses a soft limit without bound (setrlimit(2), section COMPATIBILITY)."""
+"""macOS refuses an unlimited soft limit (setrlimit(2), section COMPATIBILITY)."""
 
 
 def raise_limit() -> None:
     """Let this process open as many files as the system allows."""
-    if sys.platform == "win32":  # has no such limit
+    if sys.platform == "win32":  # Windows does not have this limit
         return
     import resource
 
@@ -33,9 +33,9 @@ def raise_limit() -> None:
 
 
 def connections_that_fit(*, rest: bool) -> int:
-    """Further gRPC connections that leave SPARE_FILES descriptors free, MIN_CONNECTIONS at least.
+    """Number of further gRPC connections that leave SPARE_FILES descriptors free.
 
-    `rest`: leave room for the connections of REST, up to half of what there is.
+    At least MIN_CONNECTIONS. With `rest`, up to half of the room is kept for REST connections.
     """
     if sys.platform == "win32":
         return MAX_CONNECTIONS
@@ -53,5 +53,5 @@ def connections_that_fit(*, rest: bool) -> int:
 def _open_files() -> int:
     try:
         return len(os.listdir("/proc/self/fd"))
-    except OSError:  # another system than Linux
+    except OSError:  # not Linux
         return SPARE_FILES

@@ -1,7 +1,7 @@
-"""The event loop of all transports: one for the process, in a thread of its own.
+"""The event loop, shared by all transports, in a separate thread.
 
-`grpc.aio` may deadlock where another thread reconfigures logging meanwhile (grpc/grpc#43421).
-TensorFlow does so when it is imported, which `configs` sees to before the loop starts.
+`grpc.aio` may deadlock if another thread reconfigures logging at the same time
+(grpc/grpc#43421). Importing TensorFlow does that, so `configs` imports it before the loop starts.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WORKERS = 8
-"""Threads for what would hold up the loop: large messages, and reloading the config. All start at
-once: a container may give no more later."""
+"""Threads for work that would block the loop: large messages, and reloading the config. All are
+started together, because a container may refuse further threads later."""
 LARGE_BYTES = 2 << 20
-"""From this size on, a message is read and written in a worker. Handing over a smaller one costs
-more than the work: images are not even copied."""
+"""Messages from this size on are parsed and serialized in a worker. For smaller ones the handover
+costs more than the work, because images are not even copied."""
 NUMBERS = 4
-"""What a byte of numbers costs, in bytes of images."""
+"""Cost of a byte of numbers, relative to a byte of an image."""
 JSON = 512
-"""The same of a byte of JSON, or of a number that becomes JSON."""
+"""Cost of a byte of JSON, or of a byte that is written as JSON, relative to a byte of an image."""
 
 
 @functools.cache
 def event_loop() -> asyncio.AbstractEventLoop:
-    """The loop, which runs as long as the process.
+    """The loop, which runs until the process ends.
 
-    One for all servers of the process: `grpc.aio` wakes every loop that it knows for every event.
+    All servers of the process share it, because `grpc.aio` wakes every loop for every event.
     """
     loop = _new_loop()
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="worker")
@@ -45,21 +45,21 @@ def event_loop() -> asyncio.AbstractEventLoop:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, on which calls cost less, else asyncio's."""
+    """A uvloop loop, because it is faster, or an asyncio loop if uvloop is not installed."""
     try:
         import uvloop
-    except ImportError:  # it has no wheel for Windows
+    except ImportError:  # uvloop does not support Windows
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, from another thread than the loop's."""
+    """Run a coroutine on the loop, from another thread, and return its result."""
     return asyncio.run_coroutine_threadsafe(work, event_loop()).result()
 
 
 async def by_size(size: int, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """`work` here if it is about few bytes, else in a worker."""
+    """Call `work` here if `size` (bytes) is below LARGE_BYTES, else in a worker thread."""
     if size < LARGE_BYTES:
         return work(*args, **options)
     return await asyncio.to_thread(work, *args, **options)

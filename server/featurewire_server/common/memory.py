@@ -1,4 +1,4 @@
-"""The process's memory: how much there may be, and giving back what is free."""
+"""The memory of the process: how much it may use, and returning free memory to the system."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from featurewire_server.common import cgroup
 
 _MIB = 1 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""What glibc's `mallopt` calls them."""
+"""Parameter numbers of glibc's `mallopt`."""
 LARGE_BLOCK_BYTES = 256 << 10
-"""From this size on, a freed block goes back to the system. TensorFlow's activations are larger."""
+"""Freed blocks from this size on return to the system. TensorFlow's activations are larger."""
 
 
 def available_bytes() -> int:
-    """What this process may use: the machine's memory or, if smaller, its control group's."""
+    """Bytes that this process may use: the machine's memory or, if smaller, the cgroup limit."""
     limits = [limit] if (limit := cgroup.memory_limit()) is not None else []
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -30,8 +30,9 @@ def available_bytes() -> int:
 def give_back() -> None:
     """Collect garbage and return free heap to the system.
 
-    Reading a graph takes several times its size for a moment. The C library keeps what was freed,
-    because it was allocated in small pieces: gigabytes, for a network of a few hundred megabytes.
+    Reading a graph briefly takes several times its size. The C library keeps the freed memory,
+    because it was allocated in small pieces. For a network of a few hundred megabytes, that is
+    gigabytes.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
@@ -39,10 +40,10 @@ def give_back() -> None:
 
 
 def return_large_blocks() -> None:
-    """Have the C library return large blocks to the system as soon as they are freed.
+    """Make the C library return large blocks to the system as soon as they are freed.
 
-    By default it keeps what batches of TensorFlow have freed: two versions of the full-size network
-    hold 5.0 GB instead of 3.4. What the environment sets comes first.
+    By default, the library keeps the memory that TensorFlow frees after a batch. Two versions of
+    the full-size network then hold 5.0 GB instead of 3.4 GB. Environment variables take precedence.
     """
     if {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys():
         return

@@ -1,8 +1,8 @@
-"""What the server counts, under TensorFlow Serving's metric names.
+"""The server's metrics, under TensorFlow Serving's names.
 
-Its names are paths with ``/`` turned into ``:``; its latencies are microseconds, and so are these,
-in the same buckets, so that a dashboard reads both servers alike. What TensorFlow Serving has no
-name for is called ``featurewire_server_…``.
+TensorFlow Serving's metric names are paths with ``/`` replaced by ``:``, and its latencies are in
+microseconds. We use the same names, units and buckets, so that a dashboard works for both servers.
+Metrics that TensorFlow Serving lacks are called ``featurewire_server_…``.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ import grpc
 from featurewire_server._tfs.monitoring_config_pb2 import MonitoringConfig
 from featurewire_server.common.prometheus import CONTENT_TYPE, Counter, Family, Gauge, Histogram
 
-#: Where TensorFlow Serving answers when MonitoringConfig gives no path.
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
+"""TensorFlow Serving's path of the metrics page, used if MonitoringConfig does not set one."""
 
 
 def exponential(scale: float, growth: float, count: int) -> tuple[float, ...]:
-    """Upper limits ``scale * growth**i`` of `count` buckets; the one up to infinity is implied."""
+    """Upper limits ``scale * growth**i`` of `count` buckets, without the last one (infinity)."""
     return tuple(scale * growth**i for i in range(count))
 
 
-#: What counts as a request. Status and metadata do not: probes would drown the rest.
 INFERENCE = {"Predict", "Classify", "Regress", "MultiInference", "ModelInfer", "Embeddings"}
+"""Calls that count as requests. Status and metadata do not, because probes would dominate."""
 
-#: 10 us to about 20 minutes.
 LATENCY_LIMITS = exponential(10, 1.8, 33)
-#: 100 us to about 1 s.
+"""Microseconds: 10 us to about 20 minutes."""
 QUEUING_LIMITS = exponential(100, 1.2, 52)
-#: 1 to 16384.
+"""Microseconds: 100 us to about 1 s."""
 COUNT_LIMITS = exponential(1, 2, 15)
+"""Rows: 1 to 16384."""
 
 
 def page_path(config: MonitoringConfig) -> str:
-    """Where `--monitoring_config_file` asks for a page for Prometheus; empty: nowhere."""
+    """The path of the Prometheus page that `--monitoring_config_file` asks for; empty: no page."""
     prometheus = config.prometheus_config
     return (prometheus.path or DEFAULT_PATH) if prometheus.enable else ""
 
 
 class Metrics:
-    """Counts what it is told from any thread, and shows it as a page for Prometheus."""
+    """Collects the metrics and renders them as a Prometheus page. Thread-safe."""
 
     content_type = CONTENT_TYPE
 
     def __init__(self, path: str = "") -> None:
-        """`path`: of the page; empty: it is not to be had."""
+        """`path`: where REST serves the page; empty: not at all."""
         self.path = path
         self._started = time.time()
         self._request_count = Counter(
@@ -156,7 +156,10 @@ class Metrics:
     def observe_request(
         self, *, model: str, api: str, entrypoint: str, code: grpc.StatusCode, seconds: float
     ) -> None:
-        """A request ended. `api`: `Predict`, `Classify`, …; `entrypoint`: `GRPC` or `REST`."""
+        """Record the end of a request.
+
+        `api`: `Predict`, `Classify`, …; `entrypoint`: `GRPC` or `REST`.
+        """
         if api not in INFERENCE:
             return
         self._request_count.add(model, code.name)
@@ -164,7 +167,7 @@ class Metrics:
             self._request_latency.observe(model, api, entrypoint, value=seconds * 1e6)
 
     def observe_runtime(self, *, model: str, api: str, seconds: float) -> None:
-        """The engine ran a request (without batching) for `seconds`."""
+        """Record that the engine ran a request (without batching) for `seconds`."""
         self._runtime_latency.observe(model, api, "TF1", value=seconds * 1e6)
 
     def observe_examples(self, *, model: str, count: int) -> None:
@@ -174,7 +177,7 @@ class Metrics:
     def observe_load(
         self, *, model: str, version: int, path: str, ok: bool, seconds: float
     ) -> None:
-        """An attempt to load a version ended, warm-up not included."""
+        """Record the end of an attempt to load a version; `seconds` excludes warm-up."""
         with self._states_lock:
             self._paths[model, version] = path
         self._load_attempts.add(path, "success" if ok else "fail")
@@ -182,7 +185,7 @@ class Metrics:
             self._load_latency.add(path, amount=int(seconds * 1e6))
 
     def observe_engine(self, *, model: str, version: int, engine: str, precision: str) -> None:
-        self._engine.forget(model, str(version))  # it may have been loaded differently before
+        self._engine.forget(model, str(version))  # an earlier load may have used another engine
         self._engine.set(model, str(version), engine, precision, value=1)
 
     def observe_warmup(self, *, path: str, ok: bool, seconds: float) -> None:
@@ -191,7 +194,7 @@ class Metrics:
     def observe_state(self, *, model: str, version: int, state: str) -> None:
         with self._states_lock:
             before = self._states.pop((model, version), None)
-            if state == "END":  # its series leave with it, or versions would fill the page
+            if state == "END":  # remove its series, or old versions would fill the page
                 self._version_state.forget(model, str(version))
                 self._engine.forget(model, str(version))
             if state == "END" and before == "UNLOADING":
@@ -204,7 +207,7 @@ class Metrics:
             self._version_state.set(model, str(version), state, value=1)
 
     def observe_models(self, *, models: Collection[str]) -> None:
-        """The models of the config in force. Each has a count of versions from here on."""
+        """Set the models of the config in force. The page counts the versions of each of them."""
         with self._states_lock:
             for gone in self._models.difference(models):
                 self._available_versions.forget(gone)
@@ -223,7 +226,7 @@ class Metrics:
                 family.forget(path)
 
     def observe_labels(self, *, labels: Mapping[str, Mapping[str, int]]) -> None:
-        """The labels in force of each model, and the version that each points to."""
+        """Set the labels in force: model name to label to version."""
         self._label_version.forget()
         for model, versions in labels.items():
             for label, version in versions.items():
@@ -247,14 +250,16 @@ class Metrics:
         self._inflight_bytes.set(value=bytes_)
 
     def counts(self, names: Iterable[str]) -> dict[str, int]:
-        """The total of each counter of `names`, which are TensorFlow Serving's paths or the names
-        of the page. What is not a counter is 0."""
+        """The totals of the counters in `names`; 0 for a name without a counter.
+
+        A name is TensorFlow Serving's path of the metric, or its name on the page.
+        """
         counters = {each.name: each for each in vars(self).values() if isinstance(each, Counter)}
         found = {name: counters.get(name.replace("/", ":")) for name in names}
         return {name: each.total() if each else 0 for name, each in found.items()}
 
     def page(self) -> bytes:
-        """Every metric that has a series, in Prometheus' text format 0.0.4."""
+        """All metrics with at least one series, in Prometheus' text format 0.0.4."""
         self._resident.set(value=_resident_bytes())
         self._start_time.set(value=self._started)
         families = [value for value in vars(self).values() if isinstance(value, Family)]
@@ -262,7 +267,7 @@ class Metrics:
 
 
 def _resident_bytes() -> float:
-    """NaN where the system is not Linux."""
+    """The resident memory of the process in bytes; NaN if the system is not Linux."""
     if sys.platform == "win32":
         return float("nan")
     try:

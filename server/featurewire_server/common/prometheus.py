@@ -1,7 +1,7 @@
-"""Prometheus' text format: counters, gauges and histograms that may be called what they like.
+"""Prometheus' text format: counters, gauges and histograms with any name.
 
-Client libraries for Prometheus insist on counters whose names end in ``_total``, and TensorFlow
-Serving's do not; so the format, which is a screen of code, is written here.
+Prometheus' client libraries require counter names to end in ``_total``, and TensorFlow Serving's
+names do not. The format takes about a hundred lines of code, so we write it here.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from collections.abc import Iterator
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-#: Label values come from requests (model names), so a client could invent new ones for ever.
 MAX_SERIES = 1000
+"""Series per metric. Label values such as model names come from requests, so without a limit a
+client could create any number of them."""
 OVERFLOW = "(other)"
+"""The label value of the series that collects everything beyond `MAX_SERIES`."""
 
 
 class Family:
-    """All series of one metric name; `Counter` and `Histogram` say what a series holds."""
+    """All series of one metric. The subclasses define the content of a series."""
 
     kind: str
 
@@ -64,7 +66,7 @@ class Family:
 
 
 class Number(Family):
-    """One number for each set of labels."""
+    """A metric with one number per set of labels."""
 
     def add(self, *values: str, amount: float = 1) -> None:
         with self._lock:
@@ -89,7 +91,7 @@ class Counter(Number):
 
 
 class Histogram(Family):
-    """Counts of observations by size, their sum and their number."""
+    """Number of observations per bucket, their sum and their total number."""
 
     kind = "histogram"
 
@@ -107,7 +109,7 @@ class Histogram(Family):
             cell[-1] += value
 
     def _empty(self) -> list[float]:
-        return [0] * (len(self._limits) + 2)  # a count a limit, one above them all, the sum
+        return [0] * (len(self._limits) + 2)  # one count per limit, one for larger values, the sum
 
     def _samples(self, pairs: list[str], cell: list[float]) -> Iterator[str]:
         total = 0.0
@@ -120,7 +122,7 @@ class Histogram(Family):
 
 
 class Gauge(Number):
-    """What is so at the moment."""
+    """A number that can go up and down."""
 
     kind = "gauge"
 

@@ -1,4 +1,4 @@
-"""Messages in text files."""
+"""Reads protobuf messages from text files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ M = TypeVar("M", bound=Message)
 
 
 def read(path: str | Path, message: M) -> M:
-    """`message`, filled from the text file `path`.
+    """Parse the text file `path` into `message` and return it.
 
-    Raises INVALID_ARGUMENT with one line that names the file and, where it can, the line.
+    Raises INVALID_ARGUMENT with a one-line text: the file and, if known, the line number.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")

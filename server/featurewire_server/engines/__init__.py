@@ -1,1 +1,1 @@
-"""What computes a version: TensorFlow, or OpenVINO for the network of an artifact."""
+"""The engines that compute a version: TensorFlow, or OpenVINO for an artifact's network."""

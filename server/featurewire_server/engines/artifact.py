@@ -1,9 +1,9 @@
-"""What holds for the exporter's artifacts, whichever engine computes.
+"""Wraps the engine of an exporter's artifact: limits the rows per run, and extends the manifest.
 
-Their rows are independent, so many run chunk by chunk. Encoded, a row may be empty; decoded it
-takes a megabyte, and ten more inside the network. So what a request brings says nothing of the
-memory that computing it takes: a thousand empty images fit in 2 KB, and took gigabytes in one
-piece. And their manifest, as it is served, says what runs it.
+The size of a request does not tell how much memory it needs. An encoded image may be empty, but
+takes a megabyte when decoded and ten more inside the network. A thousand empty images fit in 2 KB,
+and took gigabytes when they ran together. The rows of an artifact are independent, so large
+requests run in chunks. The wrapper also adds the engine and its precision to the served manifest.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from featurewire._tfs.meta_graph_pb2 import SignatureDef
 from featurewire_server.engines.engine import Engine, Patience, endless
 
 MANIFEST_SIGNATURE = "manifest"
-"""An artifact's signature that describes it, as JSON."""
+"""The signature that returns an artifact's description as JSON."""
 ROWS = 32
-"""The exporter's largest batch, which is warmed up; larger ones gain nothing on a CPU."""
+"""The exporter's largest batch, which warm-up covers. Larger ones are not faster on a CPU."""
 
 
 class ArtifactEngine:
-    """Another engine, asked for at most `ROWS` rows at a time. In other models a row may depend on
-    its neighbours."""
+    """Runs another engine with up to `ROWS` rows at a time.
+
+    Only for artifacts, because in other models a row may depend on its neighbours.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.name = engine.name
@@ -56,7 +58,7 @@ class ArtifactEngine:
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in outputs}
 
     def _as_served(self, texts: np.ndarray) -> np.ndarray:
-        """The manifest in every row, with what runs here."""
+        """The manifest in every row, with the engine and precision of this server added."""
         if not texts.size:
             return texts
         served = {"engine": self.name, "precision": self.precision}

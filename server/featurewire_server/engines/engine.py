@@ -1,4 +1,4 @@
-"""What runs a version's signatures: the protocol that every engine fulfils."""
+"""The protocol of an engine, which runs the signatures of a version."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import numpy as np
 
 from featurewire._tfs.meta_graph_pb2 import SignatureDef
 
-"""In the version directory of an artifact of the exporter."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How engines are made; the same for every version of every model."""
+    """The settings of engines, the same for all versions of all models."""
 
     engine: str = "auto"
     """`auto`, `tensorflow` or `openvino`."""
@@ -27,16 +25,16 @@ class EngineConfig:
     mixed_precision: str = ""
     """Empty (float32), `bfloat16` (CPU) or `float16` (GPU)."""
     int8: bool = False
-    """Compute with the quantised network of a version, in OpenVINO; one without is not loaded."""
+    """Compute the version's 8-bit network with OpenVINO; a version without one does not load."""
 
 
 class Unsuitable(Exception):
-    """Why OpenVINO cannot run a version: half a sentence."""
+    """OpenVINO cannot run a version. The text is a clause such as `there is a GPU`."""
 
 
 Patience = Callable[[], float]
-"""Seconds for which somebody will still wait for what a run computes: 0 when nobody does any more,
-infinity where there is no deadline. It may change from one call to the next."""
+"""Returns for how many seconds a caller will still wait for a run: 0 or less if all callers have
+left, infinity without a deadline. The value changes as callers leave and time passes."""
 
 
 def endless() -> float:
@@ -50,15 +48,15 @@ class Engine(Protocol):
     name: str
     """`tensorflow` or `openvino`, for logs."""
     precision: str
-    """What its networks compute in: `float32`, `bfloat16`, `float16` or `int8`."""
+    """The number format of the network: `float32`, `bfloat16`, `float16` or `int8`."""
     side_by_side: bool
-    """Whether several batches compute at once, each with a part of the machine; else one after the
-    other, in the order in which they came."""
+    """Whether batches compute at the same time, each with a part of the machine. If not, they
+    compute one after the other, in their order of arrival."""
     pads: bool
-    """Whether batches have to be, or are faster, of an allowed size. On a processor neither is so:
-    every row costs what an image costs."""
+    """Whether padding to an allowed size is required or faster. On a CPU it is usually neither,
+    because a padding row costs as much as an image."""
     signatures: Mapping[str, SignatureDef]
-    """Every signature of the version by its key."""
+    """All signatures of the version by key."""
 
     def run(
         self,
@@ -67,12 +65,12 @@ class Engine(Protocol):
         outputs: Sequence[str],
         patience: Patience = endless,
     ) -> dict[str, np.ndarray]:
-        """The named `outputs` of a signature.
+        """Run a signature and return the named `outputs`.
 
-        `inputs` are complete and of the signature's dtypes (strings: object arrays of bytes).
-        Releases the GIL while it computes. Raises ServingError: DEADLINE_EXCEEDED or CANCELLED
+        `inputs` are complete and have the signature's dtypes (strings: object arrays of bytes).
+        Releases the GIL during computation. Raises ServingError; DEADLINE_EXCEEDED or CANCELLED
         soon after `patience` has run out.
         """
 
     def close(self) -> None:
-        """Free the memory; nothing runs any more when this is called."""
+        """Free the memory. Call this only after all runs have ended."""

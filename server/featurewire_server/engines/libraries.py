@@ -1,4 +1,4 @@
-"""Imports TensorFlow and OpenVINO without what they do besides: log, phone home, write to `~`."""
+"""Imports TensorFlow and OpenVINO without side effects: logging, telemetry, files in `~`."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from typing import Any
 
 
 def import_tensorflow() -> Any:
-    """TensorFlow, its devices found. It says nothing on standard error unless it fails."""
-    # Without a GPU, what it logs as an error is advice: which types oneDNN lacks on this processor.
-    # What fails is raised as well.
+    """Import TensorFlow and let it find its devices. It writes to stderr only if this fails."""
+    # Without a GPU, TensorFlow's logged errors are only advice, for example about types that oneDNN
+    # lacks on this processor. Real failures also raise an exception.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if _has_nvidia_device() else "3")
-    # Keras comes with TensorFlow, is not used here and writes ~/.keras/keras.json when imported.
+    # Keras comes with TensorFlow. We do not use it, but importing it writes ~/.keras/keras.json.
     os.environ.setdefault("KERAS_HOME", os.devnull)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # advice to those who write graphs
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # warnings are for graph authors
     with _held_back():
         import tensorflow as tf
 
-        tf.config.list_physical_devices()  # looks for CUDA, and complains where there is none
+        tf.config.list_physical_devices()  # complains if CUDA is missing
     return tf
 
 
 def import_openvino() -> Any:
-    """OpenVINO without `openvino_telemetry`.
+    """Import OpenVINO without `openvino_telemetry`.
 
-    That package posts every import to a statistics host, and keeps an identity in `~/intel`.
-    No setting of the environment stops it; OpenVINO works without it where it is not installed.
+    That package reports every import to a statistics host, and stores an identity in `~/intel`.
+    Environment variables cannot turn it off. OpenVINO works if the package is missing.
     """
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # ImportError for all
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # makes its import fail
     import openvino as ov
 
     return ov
@@ -41,10 +41,10 @@ def import_openvino() -> Any:
 
 @contextlib.contextmanager
 def _held_back() -> Iterator[None]:
-    """Keep what is written to file descriptor 2, and show it only after a failure.
+    """Capture output to file descriptor 2, and show it only if the block fails.
 
-    TensorFlow's C++ part writes there before any of its settings count. On a machine with an
-    NVIDIA device nothing is held back: there it tells why a GPU is not used.
+    TensorFlow's C++ code writes there before any setting takes effect. On a machine with an NVIDIA
+    device, the output is not captured, because it explains why a GPU is not used.
     """
     if "tensorflow" in sys.modules or _has_nvidia_device():
         yield

@@ -1,4 +1,4 @@
-"""From a version directory to the engine that runs it."""
+"""Loads a version directory into an engine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from featurewire_server.engines.engine import Engine, EngineConfig
 def load_engine(path: Path, config: EngineConfig, *, beside: bool = False) -> Engine:
     """Load the version directory `path` with the engine that `config` asks for.
 
-    `beside`: other versions answer meanwhile, and are spared at the price of a longer load.
-    Raises ServingError when the directory cannot be loaded.
+    `beside`: other versions are answering calls, so disturb them less, although loading takes
+    longer. Raises ServingError if the directory cannot be loaded.
     """
     engine = _load(path, config, beside)
     return ArtifactEngine(engine) if (path / FILE).is_file() else engine

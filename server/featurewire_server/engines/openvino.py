@@ -1,10 +1,10 @@
 """Runs an artifact's network with OpenVINO and everything around it with TensorFlow.
 
-The manifest of an artifact says how it splits: which signature preprocesses, which one is the
-network. Decoding stays in TensorFlow, in the artifact's own graph. Batches run concurrently, so
-one is decoded while another is computed; computing itself takes all cores and one batch at a time.
+The manifest of an artifact names the signature that preprocesses and the one that is the network.
+Decoding stays in TensorFlow, in the artifact's graph. One batch is decoded while another is
+computed. The network computes one batch at a time, on all cores.
 
-Neither TensorFlow nor OpenVINO is imported until a version is loaded.
+TensorFlow and OpenVINO are imported only when a version is loaded.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 
 def load(path: Path, config: EngineConfig, *, beside: bool = False) -> OpenVinoEngine | None:
-    """The version directory `path`, or None if TensorFlow has to run it.
+    """Load the version directory `path`; None if only TensorFlow can run it.
 
-    With `engine="openvino"` what cannot be run raises FAILED_PRECONDITION instead.
+    Raises FAILED_PRECONDITION instead of returning None if `config` asks for OpenVINO or int8.
     """
     try:
         split = suitable_split(path, config)
@@ -54,7 +54,7 @@ def load(path: Path, config: EngineConfig, *, beside: bool = False) -> OpenVinoE
 
 
 def suitable_split(path: Path, config: EngineConfig) -> Split:
-    """How the version splits, as its manifest says. Raises Unsuitable."""
+    """How to split the version, according to its manifest. Raises Unsuitable."""
     if importlib.util.find_spec("openvino") is None:
         raise Unsuitable("openvino is not installed (pip install openvino)")
     if config.mixed_precision == "float16":
@@ -79,8 +79,11 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def int8_network(path: Path) -> Path:
-    """Where the version's quantised network is. Raises Unsuitable where there is none, or another
-    than its manifest says, or one that this processor computes wrongly."""
+    """The path of the version's 8-bit network.
+
+    Raises Unsuitable if the network is missing, if its SHA-256 differs from the manifest's, or if
+    this processor would compute it wrongly.
+    """
     about = int8(_manifest(path))
     if about is None:
         raise Unsuitable("it has no network in 8 bits (export it with --int8)")
@@ -104,7 +107,7 @@ def _has_gpu() -> bool:
 
 
 class OpenVinoEngine:
-    """One version: a TensorFlow session without the network, and the network in OpenVINO."""
+    """One version: a TensorFlow session for everything but the network, and OpenVINO for that."""
 
     name = "openvino"
     side_by_side = False
@@ -113,9 +116,9 @@ class OpenVinoEngine:
     def __init__(
         self, path: Path, config: EngineConfig, split: Split, *, beside: bool = False
     ) -> None:
-        """`beside`: spare what runs already.
+        """`beside`: load in a child process, to disturb running versions less.
 
-        Raises Unsuitable if the graph does not come apart as `split` says.
+        Raises Unsuitable if the graph cannot be split according to `split`.
         """
         from featurewire_server.engines import openvino_child as engine_openvino_child
         from featurewire_server.engines import openvino_graph as engine_openvino_graph
@@ -169,7 +172,7 @@ class OpenVinoEngine:
         outputs: Sequence[str],
         patience: Patience,
     ) -> dict[str, np.ndarray]:
-        """Preprocess, compute, and what the graph does with the network's output."""
+        """Run the preprocessing, the network, and the part of the graph after the network."""
         tails = self._tails[signature_name]
         beyond = [name for name in outputs if name in tails]
         others = [name for name in outputs if name not in tails]
@@ -182,12 +185,12 @@ class OpenVinoEngine:
             found = from_run(error)
             if found.code is grpc.StatusCode.CANCELLED:
                 raise
-            # What is fed from here on is ours, not the caller's.
+            # The failing input comes from this server, not from the caller.
             raise internal(found.message) from error
 
 
 class _Around:
-    """The graph without its network, in a Session."""
+    """A TensorFlow session with the graph around the network."""
 
     def __init__(self, halves: Halves, config: EngineConfig) -> None:
         import tensorflow as tf
@@ -211,7 +214,7 @@ class _Around:
         outputs: Sequence[str],
         patience: Patience,
     ) -> dict[str, np.ndarray]:
-        """Outputs that do not need the network."""
+        """Compute outputs that do not need the network."""
         signature = self.signatures[signature_name]
         feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
         fetches = {name: signature.outputs[name].name for name in outputs}
@@ -224,8 +227,11 @@ class _Around:
         others: Sequence[str],
         patience: Patience,
     ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The network's input, the outputs `others` of the signature that do not need the
-        network, and what the others need of the preprocessing by its tensor's name; in one run."""
+        """Preprocess in one run of the session.
+
+        Returns the input of the network, the outputs `others` (which do not need the network), and
+        the tensors, by name, that `finish` needs for the remaining outputs.
+        """
         signature = self.signatures[signature_name]
         tails = self._halves.tails[signature_name].values()
         known = {self._halves.network_source}.union(*tails)
@@ -243,7 +249,7 @@ class _Around:
         vectors: np.ndarray,
         needed: Mapping[str, np.ndarray],
     ) -> dict[str, np.ndarray]:
-        """`outputs`, from the network's output and what they need of the preprocessing."""
+        """Compute `outputs` from the network's output and the preprocessed tensors `needed`."""
         signature = self.signatures[signature_name]
         feeds = {self._halves.network_output: vectors, **needed}
         fetches = {name: signature.outputs[name].name for name in outputs}

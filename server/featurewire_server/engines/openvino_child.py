@@ -1,9 +1,9 @@
-"""Takes an artifact apart in a process of its own, for a server that answers meanwhile.
+"""Splits an artifact's graph in a child process, so that the server can go on answering calls.
 
-Parsing a graph of hundreds of megabytes holds the interpreter's lock for a third of a second at a
-time, and leaves the heap in pieces. A child process does it at a lower priority. It hands over the
-network as OpenVINO's IR in a file, which is mapped rather than read, and the small rest on its
-standard output.
+Parsing a graph of hundreds of megabytes holds the GIL for a third of a second at a time, and
+fragments the heap. So a child process parses it at a lower priority. The child writes the network
+to a file in OpenVINO's IR format, which the server maps into memory, and the small remaining graph
+to its standard output.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from featurewire_server.engines.openvino_graph import Halves
 
 NICE = 10
-"""A tenth of what a thread that answers gets, where both want a processor."""
+"""The child gets a tenth of the time of an answering thread if both compete for a core."""
 
 NETWORK = "network.xml"
 
 
 def take_apart(path: Path, tags: tuple[str, ...], split: Split, folder: Path) -> Halves:
-    """As `openvino_graph.take_apart`, but with the network in `folder`/NETWORK."""
+    """Like `openvino_graph.take_apart`, but the network is the file `folder`/NETWORK."""
     child = subprocess.Popen(
         [sys.executable, "-m", __name__],
-        stdin=subprocess.PIPE,  # stays open: its end tells the child that nobody waits any more
+        stdin=subprocess.PIPE,  # stays open; the child exits when it closes
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        bufsize=0,  # closing has nothing left to write to a child that has ended
+        bufsize=0,  # else closing would write to a child that may have ended
     )
     assert child.stdin is not None
     assert child.stdout is not None
     with child.stdin, child.stdout:
-        with contextlib.suppress(BrokenPipeError):  # it has ended: its status says more
+        with contextlib.suppress(BrokenPipeError):  # the child has ended; the exit status says why
             pickle.dump((path, tags, split, folder), child.stdin)
         output, status = child.stdout.read(), child.wait()
     if status < 0:
@@ -91,7 +91,7 @@ def _main() -> None:
         answer: Halves | Unsuitable | str = _take_apart(*task)
     except Unsuitable as reason:
         answer = reason
-    except Exception as failure:  # the server says it in its log and status
+    except Exception as failure:  # the server logs it and shows it as the status
         answer = " ".join(f"{type(failure).__name__}: {failure}".split())
     pickle.dump(answer, sys.stdout.buffer)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Takes an artifact's graph apart: the network, and everything around it.
+"""Splits an artifact's graph into the network and everything around it.
 
 Importing this module imports TensorFlow.
 """
@@ -20,31 +20,32 @@ from featurewire_server.engines.engine import Unsuitable
 
 _PLACEHOLDERS = {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"}
 _PASS_THROUGH = {"Identity", "EnsureShape", "Merge"}
-"""A Merge takes the network's output first, and second what stands for that of no images."""
+"""Operations that forward their first input. The first input of a Merge is the network's output,
+the second a substitute for batches without images."""
 
 
 @dataclass(kw_only=True)
 class Halves:
-    """An artifact in two graphs. Tensors are named `node:index`."""
+    """An artifact split into two graphs. Tensors are named `node:index`."""
 
     signatures: Mapping[str, SignatureDef]
     network: bytes
     """A serialized GraphDef: a placeholder, constants, operations."""
     network_input_shape: tuple[int, ...]
-    """Of one row: height, width, channels."""
+    """The shape of one row: height, width, channels."""
     network_source: str
-    """The tensor of the graph around that the network reads."""
+    """The tensor of `around` that is the network's input."""
     network_output: str
-    """The tensor that the network gives; the graph around has a placeholder for it."""
+    """The network's output tensor, for which `around` has a placeholder."""
     around: Any
-    """A GraphDef: all signatures without the network."""
+    """A GraphDef with all signatures, but without the network."""
     tails: Mapping[str, Mapping[str, tuple[str, ...]]]
-    """For each signature with outputs beyond the network, what each of these needs besides
-    `network_output`: outputs of the preprocessing."""
+    """Signature key to output alias to preprocessing tensors, for outputs that depend on the
+    network: the tensors that such an output needs in addition to `network_output`."""
 
 
 def take_apart(path: Path, tags: Iterable[str], split: Split) -> Halves:
-    """The halves of the SavedModel at `path`. Raises Unsuitable when it does not come apart so."""
+    """Split the SavedModel at `path`. Raises Unsuitable if `split` does not match its graph."""
     meta = _meta_graph(path, tags)
     signatures = {
         key: SignatureDef.FromString(definition.SerializeToString())
@@ -80,7 +81,7 @@ def take_apart(path: Path, tags: Iterable[str], split: Split) -> Halves:
 
 
 def normal(tensor: str) -> str:
-    """`node:0` for `node`."""
+    """A tensor's full name: `node:0` for `node`."""
     return tensor if ":" in tensor else f"{tensor}:0"
 
 
@@ -92,7 +93,7 @@ def _meta_graph(path: Path, tags: Iterable[str]) -> Any:
     try:
         data = (path / "saved_model.pb").read_bytes()
         saved_model = saved_model_pb2.SavedModel.FromString(data)
-    except Exception:  # the TensorFlow engine knows what to say of it
+    except Exception:  # the TensorFlow engine reports the reason
         raise Unsuitable("its saved_model.pb cannot be read") from None
     for meta in saved_model.meta_graphs:
         if set(meta.meta_info_def.tags) == set(tags):
@@ -105,7 +106,7 @@ def _meta_graph(path: Path, tags: Iterable[str]) -> Any:
 
 
 class _Graph:
-    """Nodes of a GraphDef by name."""
+    """The nodes of a GraphDef by name."""
 
     def __init__(self, graph_def: Any) -> None:
         self.versions = graph_def.versions
@@ -113,7 +114,10 @@ class _Graph:
         self.nodes: dict[str, Any] = {node.name: node for node in graph_def.node}
 
     def ancestors(self, tensors: Iterable[str], stop: Iterable[str] = ()) -> dict[str, None]:
-        """Names of the nodes that `tensors` need, in the order found; none behind `stop`."""
+        """Names of all nodes that `tensors` depend on, in the order found.
+
+        Includes the nodes in `stop`, but not the nodes that only these depend on.
+        """
         stop = set(stop)
         found: dict[str, None] = {}
         waiting = [node_of(tensor) for tensor in tensors]
@@ -126,7 +130,7 @@ class _Graph:
         return found
 
     def cut(self, name: str) -> None:
-        """Put a placeholder in the place of the node `name`, which has one float output."""
+        """Replace the node `name`, which has one float output, by a placeholder."""
         placeholder = node_def_pb2.NodeDef(name=name, op="Placeholder")
         placeholder.attr["dtype"].type = tf.float32.as_datatype_enum
         placeholder.attr["shape"].shape.unknown_rank = True
@@ -134,7 +138,10 @@ class _Graph:
 
 
 def _behind_switch(graph: _Graph, entry: Any) -> Any:
-    """Where the network begins: behind the switch that skips it for no images, if there is one."""
+    """The first node of the network.
+
+    This is the node after the switch that skips the network for empty batches, or else `entry`.
+    """
     for node in graph.nodes.values():
         if node.op == "Identity":
             before = graph.nodes[node_of(node.input[0])]
@@ -144,16 +151,16 @@ def _behind_switch(graph: _Graph, entry: Any) -> Any:
 
 
 def _needs_only(graph: _Graph, tensor: str, signature: SignatureDef) -> bool:
-    """Whether what the signature takes is all that `tensor` is made from."""
+    """Whether `tensor` depends on the inputs of the signature only."""
     given = {node_of(info.name) for info in signature.inputs.values()}
     names = graph.ancestors([tensor])
     return {name for name in names if graph.nodes[name].op in _PLACEHOLDERS} <= given
 
 
 def _network(graph: _Graph, entry: Any, output: str, shape: tuple[int, ...]) -> bytes:
-    """The nodes from `entry` to `output` as a GraphDef that stands alone."""
+    """The nodes from `entry` to `output` as a separate, serialized GraphDef."""
     end = graph.nodes[node_of(output)]
-    while end.op in _PASS_THROUGH:  # they say something to TensorFlow and nothing to OpenVINO
+    while end.op in _PASS_THROUGH:  # they do not compute, so OpenVINO does not need them
         end = graph.nodes[node_of(end.input[0])]
     entry = _behind_switch(graph, entry)
     names = graph.ancestors([end.name], stop=[entry.name])
@@ -185,7 +192,7 @@ def _tails(
     known: set[str],
     output: str,
 ) -> dict[str, dict[str, tuple[str, ...]]]:
-    """See Halves.tails. Raises Unsuitable for a signature that the two halves cannot answer."""
+    """The value of Halves.tails. Raises Unsuitable if the halves cannot answer a signature."""
     tails: dict[str, dict[str, tuple[str, ...]]] = {}
     preprocess_inputs = {info.name for info in signatures[split.preprocess].inputs.values()}
     for key, signature in signatures.items():

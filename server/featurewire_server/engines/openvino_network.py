@@ -1,4 +1,4 @@
-"""A frozen network compiled by OpenVINO for a few batch sizes."""
+"""A frozen network that OpenVINO compiles for a few batch sizes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ if TYPE_CHECKING:
 else:
     ov = import_openvino()
 
-#: Batch sizes that are compiled, largest first; others run in pieces. A model compiled for one
-#: size is up to a fifth faster than one for any, and each takes as much memory as the network.
 SIZES = (16, 4, 2, 1)
+"""Compiled batch sizes, largest first; other sizes run in pieces. A model that is compiled for one
+size is up to a fifth faster than a model for any size. Each takes as much memory as the network."""
 
-#: One for all networks, as long as the process: a thread that compiles is left without a stack for
-#: signals where two go in the order in which they came.
 _core = ov.Core()
+"""Shared by all networks until the process ends. If two cores are freed in the order of their
+creation, a thread that compiles is left without a signal stack."""
 
-#: Computing takes every core: two batches at once would only make both of them late. So one thread
-#: computes them as they come, each with all its pieces: those of another between them would make it
-#: late, too.
 _compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
+"""Computes one batch at a time, with all its pieces, in order of arrival. A batch uses every core,
+so two batches at the same time, or with interleaved pieces, would only delay each other."""
 
 
 class Network:
-    """float32 [N, *input_shape] to float32 [N, dimension]. Thread-safe."""
+    """Computes float32 [N, dimension] from float32 [N, *input_shape]. Thread-safe."""
 
     def __init__(
         self,
@@ -44,9 +43,10 @@ class Network:
         threads: int,
         beside: bool = False,
     ) -> None:
-        """`graph_def`, serialized or the path of OpenVINO's own format, has one placeholder and
-        one output nobody reads; `precision` is `float32` or `bfloat16`; `beside`: compile at
-        once, while other networks compute. Raises Unsuitable when OpenVINO cannot read it.
+        """`graph_def`: a serialized GraphDef, or the path of a model in OpenVINO's format, with
+        one placeholder and one output that is not the input of another node; `precision`:
+        `bfloat16`, or anything else for float32; `beside`: compile all sizes now, so that other
+        networks do not wait for it later. Raises Unsuitable if OpenVINO cannot read the network.
         """
         self._input_shape = input_shape
         self._settings = {
@@ -67,7 +67,10 @@ class Network:
                 self._request(size)
 
     def run(self, images: np.ndarray, patience: Patience = endless) -> np.ndarray:
-        """Raises INVALID_ARGUMENT for images of another shape, CANCELLED if every caller left."""
+        """Compute the vectors of `images`.
+
+        Raises INVALID_ARGUMENT for images of another shape, CANCELLED if all callers have left.
+        """
         if images.shape[1:] != self._input_shape or images.ndim == 0:
             expected = ", ".join(map(str, self._input_shape))
             raise invalid_argument(f"images must be [N, {expected}], not {list(images.shape)}")
@@ -92,7 +95,7 @@ class Network:
         self._model = None
 
     def _request(self, size: int) -> ov.InferRequest:
-        """Compiled when a size is first asked for: a second, which warm-up spends."""
+        """The request for a batch size, compiled on first use. Warm-up spends this second."""
         request = self._requests.get(size)
         if request is None:
             model = self._model.clone()
@@ -103,7 +106,7 @@ class Network:
 
 
 def pieces(rows: int) -> list[int]:
-    """`rows` as a sum of compiled sizes, with as few terms as possible."""
+    """Split `rows` into as few compiled sizes as possible."""
     found = []
     for size in SIZES:
         count, rows = divmod(rows, size)

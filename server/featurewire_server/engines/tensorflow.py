@@ -1,4 +1,4 @@
-"""Runs any SavedModel the way TensorFlow Serving does: a TF1 Session over its meta graph.
+"""Runs any SavedModel like TensorFlow Serving, in a TF1 Session over its meta graph.
 
 Importing this module imports TensorFlow, which takes seconds.
 """
@@ -36,7 +36,7 @@ _MIXED_PRECISION = {
 
 
 def session_config(config: EngineConfig) -> tf.compat.v1.ConfigProto:
-    """The ConfigProto of every session: what the flags say, and the mixed-precision rewrite."""
+    """The ConfigProto of every session: the flags' settings and the mixed-precision rewrite."""
     proto = tf.compat.v1.ConfigProto.FromString(config.session_config)
     if config.mixed_precision:
         rewriter = proto.graph_options.rewrite_options
@@ -47,19 +47,20 @@ def session_config(config: EngineConfig) -> tf.compat.v1.ConfigProto:
 def session_callable(
     session: tf.compat.v1.Session, fetches: Sequence[str], feeds: Sequence[str]
 ) -> Callable[..., list[Any]]:
-    """Runs `fetches` for arrays in the order of `feeds`; all are names of tensors.
+    """A function that takes arrays in the order of `feeds` and returns the values of `fetches`.
 
-    After `seconds` the run is cancelled: it ends with DEADLINE_EXCEEDED when the operations that
-    have started are done. Seconds that are infinite, or not given, cancel nothing.
+    `feeds` and `fetches` are names of tensors. After `seconds` the run is cancelled: it ends with
+    DEADLINE_EXCEEDED when the operations that have started are done. By default a run has no
+    limit.
 
-    `Session.make_callable` and `Session.run` refuse, in Python, what does not have the shape of a
-    placeholder. TensorFlow Serving's sessions do not: their kernels decide. Nor does this. And a
-    callable of `make_callable` takes no other timeout than the one that it was made with.
+    We do not use `Session.make_callable` or `Session.run`, because these refuse inputs that do not
+    have a placeholder's shape. TensorFlow Serving's sessions leave that decision to the kernels,
+    and so do we. Also, the timeout of a callable from `make_callable` is fixed.
     """
     session._extend_graph()
 
     def output_of(name: str) -> Any:
-        """The session decides whether the operation has such an output."""
+        """The output `name`. The session checks whether the operation has that many outputs."""
         operation, _, index = name.partition(":")
         return session.graph.get_operation_by_name(operation)._tf_output(int(index or 0))
 
@@ -75,7 +76,7 @@ def session_callable(
         finally:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)
-        # A scalar string comes as bytes; numpy's string type would drop zeros at its end.
+        # A scalar string arrives as bytes, and numpy's string type would drop trailing zeros.
         return [
             np.array(value, dtype=object) if isinstance(value, bytes) else value for value in found
         ]
@@ -84,7 +85,7 @@ def session_callable(
 
 
 def _timeout(seconds: float) -> Any:
-    """RunOptions with a timeout, as TensorFlow's C API takes them; None for an infinite one."""
+    """RunOptions with a timeout for TensorFlow's C API; None for an infinite timeout."""
     if seconds == math.inf:
         return None
     milliseconds = min(max(round(seconds * 1000), 1), 2**31)
@@ -93,13 +94,13 @@ def _timeout(seconds: float) -> Any:
 
 
 class TensorFlowEngine:
-    """One version in one Session; `run` is thread-safe and runs without the GIL."""
+    """One version in one Session. `run` is thread-safe and releases the GIL."""
 
     name = "tensorflow"
     side_by_side = True
 
     def __init__(self, path: Path, config: EngineConfig) -> None:
-        """Load `path`, run its init ops and find its assets. Raises ServingError."""
+        """Load the SavedModel at `path` and run its init ops. Raises ServingError."""
         if not any((path / name).is_file() for name in _FILES):
             raise not_found(
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
@@ -173,6 +174,6 @@ def _tensor_name(name: str, alias: str) -> str:
 def _load_error(error: Exception, path: Path) -> ServingError:
     if isinstance(error, tf.errors.OpError):
         return from_run(error)
-    # tf.compat.v1.saved_model raises plain Python errors for what is wrong in the files.
+    # tf.compat.v1.saved_model raises plain Python errors if the files are damaged.
     text = " ".join(str(error).split())
     return ServingError(from_exception(error).code, f"Could not load {path}: {text[:600]}")
