@@ -305,7 +305,7 @@ class Api:
                 raise
 
     def count(self, call: Call, code: grpc.StatusCode) -> None:
-        """Record the end of a call. Transports call this once per call, whatever its outcome."""
+        """Count a call that has ended. Transports do this once per call, whatever the outcome."""
         self.metrics.observe_request(
             model=call.model,
             api=call.api,
@@ -333,7 +333,7 @@ class Api:
 
     @contextmanager
     def _named(self, spec: ModelSpec | None, call: Call) -> Iterator[ModelSpec]:
-        """Record the model and the start of a call, and turn every error into a ServingError."""
+        """Record the model and the start time, and turn every error into a ServingError."""
         call.model, call.started = spec.name if spec else "", time.monotonic()
         try:
             if spec is None:

@@ -44,7 +44,7 @@ class ConfigFile:
         config = ModelServerConfig()
         try:
             read(self._path, config)
-            if config.WhichOneof("config") is None:  # the file may be half written
+            if config.WhichOneof("config") is None:  # may be half written
                 raise invalid_argument(f"{self._path} holds no model_config_list")
             if self._problem or config != self._manager.config:
                 log.info("reloading %s", self._path)

@@ -288,7 +288,7 @@ def _flag_problems(flag: Flag, value: Any) -> Iterator[str]:
 
 
 def warnings(flags: argparse.Namespace) -> list[str]:
-    """One line per given flag that has no effect."""
+    """One line per given flag without an effect."""
     lines = [
         f"--{flag.name} is accepted but has no effect in the embedded server"
         for flag in FLAGS

@@ -13,7 +13,7 @@ class Policy:
     """Fraction by which a batch may take longer than expected. The batch that overlaps it slows it
     down, and accepting a call that then comes too late costs more than refusing it."""
     recent_batches: int = 3
-    """Number of batches in the median. With three, one delayed batch has no influence, and two
+    """Number of batches in the median. With three, one delayed batch does not matter, and two
     batches are enough to show that the machine has changed."""
     recent_seconds: float = 2.0
     """Maximum age of the measurements that may refuse a call, in addition to the last

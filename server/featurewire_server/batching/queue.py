@@ -129,9 +129,9 @@ class Queue:
         return now - self.refused_at < POLICY.recent_seconds
 
     def make_room(self, task: Task) -> None:
-        """If the queue is full, drop the last task of a caller who has more tasks waiting.
+        """If the queue is full, drop the last task of the caller with the most waiting tasks.
 
-        Raises UNAVAILABLE if every other caller has at most as many as the caller of `task`.
+        Raises UNAVAILABLE if that caller does not have more of them than the caller of `task`.
         """
         line, most = self.lines[task.bulk], self.config.max_enqueued_batches
         while self.batches(line, task) > most:

@@ -168,7 +168,9 @@ class Schedule:
         return min(at, min(ends, default=math.inf) - queue.needed(line.rows) - ROUNDING)
 
     def _back_at(self, line: Line) -> float:
-        """Until when a batch waits for a closed loop's callers; infinity: until a batch ends.
+        """The time until which a batch waits for the callers of a closed loop.
+
+        Infinity means until a running batch ends, minus infinity not at all.
 
         One batch with all callers takes less time than two small batches that alternate. So a
         batch waits until the running batch of its queue ends and the callers of that batch have

@@ -23,9 +23,9 @@ LARGE_BYTES = 2 << 20
 """Messages from this size on are parsed and serialized in a worker. For smaller ones the handover
 costs more than the work, because images are not even copied."""
 NUMBERS = 4
-"""Cost of a byte of numbers, relative to a byte of an image."""
+"""Cost per byte of numbers, relative to images."""
 JSON = 512
-"""Cost of a byte of JSON, or of a byte that is written as JSON, relative to a byte of an image."""
+"""Cost per byte of JSON, or of numbers that become JSON, relative to images."""
 
 
 @functools.cache

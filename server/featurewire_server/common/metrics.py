@@ -156,7 +156,7 @@ class Metrics:
     def observe_request(
         self, *, model: str, api: str, entrypoint: str, code: grpc.StatusCode, seconds: float
     ) -> None:
-        """Record the end of a request.
+        """Count a request that has ended, after `seconds`.
 
         `api`: `Predict`, `Classify`, …; `entrypoint`: `GRPC` or `REST`.
         """
@@ -167,7 +167,7 @@ class Metrics:
             self._request_latency.observe(model, api, entrypoint, value=seconds * 1e6)
 
     def observe_runtime(self, *, model: str, api: str, seconds: float) -> None:
-        """Record that the engine ran a request (without batching) for `seconds`."""
+        """Record the engine's time for a request without batching."""
         self._runtime_latency.observe(model, api, "TF1", value=seconds * 1e6)
 
     def observe_examples(self, *, model: str, count: int) -> None:

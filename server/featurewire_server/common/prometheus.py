@@ -21,7 +21,7 @@ OVERFLOW = "(other)"
 
 
 class Family:
-    """All series of one metric. The subclasses define the content of a series."""
+    """All series of one metric. The subclasses define what each series contains."""
 
     kind: str
 

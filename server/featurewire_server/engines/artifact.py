@@ -2,8 +2,9 @@
 
 The size of a request does not tell how much memory it needs. An encoded image may be empty, but
 takes a megabyte when decoded and ten more inside the network. A thousand empty images fit in 2 KB,
-and took gigabytes when they ran together. The rows of an artifact are independent, so large
-requests run in chunks. The wrapper also adds the engine and its precision to the served manifest.
+and took gigabytes when they ran together. So large requests run in chunks, which is safe because
+the rows of an artifact are independent. The wrapper also adds the engine and its precision to the
+served manifest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The protocol of an engine, which runs the signatures of a version."""
+"""The interface of engines, which run the signatures of a version."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Runs an artifact's network with OpenVINO and everything around it with TensorFlow.
 
-The manifest of an artifact names the signature that preprocesses and the one that is the network.
+The manifest of an artifact names two signatures: the preprocessing and the network.
 Decoding stays in TensorFlow, in the artifact's graph. One batch is decoded while another is
 computed. The network computes one batch at a time, on all cores.
 

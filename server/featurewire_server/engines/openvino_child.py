@@ -1,9 +1,9 @@
 """Splits an artifact's graph in a child process, so that the server can go on answering calls.
 
-Parsing a graph of hundreds of megabytes holds the GIL for a third of a second at a time, and
-fragments the heap. So a child process parses it at a lower priority. The child writes the network
-to a file in OpenVINO's IR format, which the server maps into memory, and the small remaining graph
-to its standard output.
+Parsing a graph of hundreds of megabytes holds the GIL for up to a third of a second and fragments
+the heap. So a child process parses the graph at a lower priority. The child writes the network to
+a file in OpenVINO's IR format, which the server maps into memory, and the small remaining graph to
+its standard output.
 """
 
 from __future__ import annotations

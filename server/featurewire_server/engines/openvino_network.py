@@ -43,8 +43,8 @@ class Network:
         threads: int,
         beside: bool = False,
     ) -> None:
-        """`graph_def`: a serialized GraphDef, or the path of a model in OpenVINO's format, with
-        one placeholder and one output that is not the input of another node; `precision`:
+        """`graph_def`: a serialized GraphDef, or the path of an OpenVINO model file, with one
+        placeholder and one output that is not the input of another node; `precision`:
         `bfloat16`, or anything else for float32; `beside`: compile all sizes now, so that other
         networks do not wait for it later. Raises Unsuitable if OpenVINO cannot read the network.
         """

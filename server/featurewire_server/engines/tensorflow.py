@@ -50,8 +50,8 @@ def session_callable(
     """A function that takes arrays in the order of `feeds` and returns the values of `fetches`.
 
     `feeds` and `fetches` are names of tensors. After `seconds` the run is cancelled: it ends with
-    DEADLINE_EXCEEDED when the operations that have started are done. By default a run has no
-    limit.
+    DEADLINE_EXCEEDED when the operations that have started are done. Runs are not limited by
+    default.
 
     We do not use `Session.make_callable` or `Session.run`, because these refuse inputs that do not
     have a placeholder's shape. TensorFlow Serving's sessions leave that decision to the kernels,

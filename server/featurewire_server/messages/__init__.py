@@ -1,1 +1,1 @@
-"""Messages to arrays and back, checked against the signature."""
+"""Converts messages to arrays and back, and checks them against the signature."""

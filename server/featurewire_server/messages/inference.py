@@ -1,4 +1,4 @@
-"""Classify, Regress and MultiInference: tf.Examples through signatures made for them."""
+"""Classify, Regress and MultiInference: requests that hold tf.Examples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from featurewire_server.common.errors import (
 from featurewire_server.messages import predict, tensors
 from featurewire_server.messages.predict import Run
 
-EXAMPLES = "inputs"  # the input alias of both kinds of signature
+EXAMPLES = "inputs"
+"""The input alias of both kinds of signature."""
 CLASSES = "classes"
 SCORES = "scores"
 OUTPUTS = "outputs"
@@ -38,20 +39,20 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Method:
-    """What sets Classify and Regress apart."""
+    """The differences between Classify and Regress."""
 
     kind: str
-    """In messages."""
+    """Name in error texts."""
     name: str
-    """The method name of signatures that are made for it."""
+    """Method name of the signatures for this method."""
     outputs: Callable[[SignatureDef], list[str]]
-    """The aliases to fetch; raises INVALID_ARGUMENT where the signature has others."""
+    """Returns the aliases to fetch; raises INVALID_ARGUMENT if the signature lacks them."""
     result: Callable[[Arrays, int], Any]
-    """Makes the result message of the arrays fetched and the number of examples."""
+    """Makes the result message from the fetched arrays and the number of examples."""
 
     def wanted(self, signature: SignatureDef, check_method: bool) -> list[str]:
-        """The outputs to fetch from a signature. Raises INVALID_ARGUMENT where it does not fit."""
-        # TF2 SavedModels carry the Predict method name on signatures that are meant for others.
+        """The outputs to fetch from a signature. Raises INVALID_ARGUMENT if it does not fit."""
+        # TF2 SavedModels put the Predict method name on all signatures, so checking is optional.
         if check_method and signature.method_name != self.name:
             raise invalid_argument(
                 f"Expected {self.kind} signature method_name to be {self.name}. "
@@ -73,7 +74,7 @@ def plan(
     *,
     check_method: bool = False,
 ) -> Run:
-    """What to run, for `method.result`. Raises ServingError."""
+    """The run whose outputs `method.result` takes. Raises ServingError."""
     name, signature = _signature(signatures, request.model_spec, UNKNOWN)
     outputs = method.wanted(signature, check_method)
     return _plan(name, signature, outputs, serialized(request.input))
@@ -82,7 +83,7 @@ def plan(
 def plan_multi_inference(
     signatures: Signatures, request: MultiInferenceRequest, *, check_method: bool = False
 ) -> list[Run]:
-    """What to run for each task, for `result_of`; nothing runs unless all go together."""
+    """One run per task, whose outputs `result_of` takes. Raises ServingError if any task is bad."""
     planned: dict[str, tuple[SignatureDef, list[str]]] = {}
     for task in request.tasks:
         if not task.model_spec.name:
@@ -104,7 +105,7 @@ def plan_multi_inference(
 
 
 def result_of(task: InferenceTask, run: Run, values: Arrays, version: int) -> InferenceResult:
-    """The result of one task of a MultiInference."""
+    """The result of one task of a MultiInference request."""
     made = METHODS[task.method_name].result(values, run.examples)
     result = InferenceResult()
     if task.method_name == CLASSIFY.name:
@@ -151,14 +152,14 @@ def _shown(signature: SignatureDef) -> str:
 
 
 def serialized(source: Input) -> np.ndarray:
-    """The examples of a request, each with the context merged in, as serialized strings [N]."""
+    """The examples of a request as serialized strings [N], each merged with the context."""
     kind = source.WhichOneof("kind")
     if kind == "example_list":
         examples = [example.SerializeToString() for example in source.example_list.examples]
     elif kind == "example_list_with_context":
         both = source.example_list_with_context
         context = both.context.SerializeToString()
-        # Serialized messages concatenate to their merger; the example's features come last and win.
+        # Concatenating serialized messages merges them. The example's features come last and win.
         examples = [context + example.SerializeToString() for example in both.examples]
     else:
         examples = []
@@ -175,9 +176,9 @@ def _plan(name: str, signature: SignatureDef, outputs: list[str], examples: np.n
 
 
 def classifications(values: Arrays, count: int) -> ClassificationResult:
-    """`classes` (strings) and `scores` (floats), each [N, classes] or absent, as a result.
+    """A result from `classes` (strings) and `scores` (floats), each [N, classes] or absent.
 
-    Raises INVALID_ARGUMENT in TensorFlow Serving's words where the model gives anything else.
+    Raises INVALID_ARGUMENT with TensorFlow Serving's text for any other outputs.
     """
     classes, scores = values.get(CLASSES), values.get(SCORES)
     for alias, array, wanted in ((CLASSES, classes, "DT_STRING"), (SCORES, scores, "DT_FLOAT")):
@@ -214,7 +215,7 @@ def classifications(values: Arrays, count: int) -> ClassificationResult:
 
 
 def regressions(values: np.ndarray, count: int) -> RegressionResult:
-    """`outputs` (floats) [N] or [N, 1] as a result. Raises INVALID_ARGUMENT as above."""
+    """A result from `outputs` (floats), [N] or [N, 1]. Raises INVALID_ARGUMENT for others."""
     if values.ndim not in (1, 2) or values.shape[1:] not in ((), (1,)):
         raise invalid_argument(
             "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] "

@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol v2 to and from arrays.
+"""Converts tensors of the Open Inference Protocol v2 to arrays and back.
 
-A request brings all its tensors raw (the bytes of the elements, little-endian) or all typed (a
-field of numbers or strings per datatype), and its answer comes in the same form.
+All tensors of a request are either raw (the little-endian bytes of the elements) or typed (a field
+of numbers or strings per datatype). The answer has the same form.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Tensor = ModelInferRequest.InferInputTensor
 
 @dataclass(frozen=True)
 class Datatype:
-    """A datatype of the protocol; `field` of InferTensorContents holds its elements."""
+    """A datatype of the protocol."""
 
     name: str
     kind: ElementType
     field: str
-    """Empty: elements of this type travel raw only."""
+    """The field of InferTensorContents that holds the elements; empty: raw form only."""
 
 
 _DATATYPES = [
@@ -60,7 +60,7 @@ _DATATYPES = [
     )
 ]
 _PACKED_TAGS = {"fp32_contents": 0x32, "fp64_contents": 0x3A}
-"""Fields whose packed wire form is the array itself, by their one-byte tag."""
+"""Fields whose packed wire form equals the array's bytes, with their one-byte tags."""
 BY_NAME = {each.name: each for each in _DATATYPES}
 _BY_NUMBER = {each.kind.number: each for each in _DATATYPES}
 
@@ -81,7 +81,7 @@ def datatype_of(number: int) -> str:
 
 
 def shape_of(info: TensorInfo) -> list[int]:
-    """The shape in a signature, -1 for each size that may vary."""
+    """The shape in a signature; -1 stands for any size."""
     return [dim.size for dim in info.tensor_shape.dim]
 
 
@@ -100,7 +100,7 @@ def plan(
     *,
     check_method: bool,
 ) -> Run:
-    """What `request` asks for, checked against the signatures. Raises ServingError."""
+    """The Run for `request`, checked against the signatures. Raises ServingError."""
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise invalid_argument(f"{len(request.inputs)} inputs with {len(raw)} raw_input_contents")
@@ -118,9 +118,10 @@ def plan(
 
 
 def string_count(request: ModelInferRequest, size: int) -> int:
-    """Number of strings that a request of `size` bytes brings; shapes that lie count up to that.
+    """Number of strings in a request of `size` bytes, according to the shapes of its inputs.
 
-    Reading `raw_input_contents` would copy them.
+    A string takes at least 4 bytes, which limits the count if a shape is wrong. Counting in
+    `raw_input_contents` would copy the data.
     """
     shapes = [tensor.shape for tensor in request.inputs if tensor.datatype == "BYTES"]
     counts = [math.prod(shape) for shape in shapes if len(shape) <= MAX_RANK]
@@ -178,7 +179,7 @@ def _from_raw(raw: bytes, found: Datatype, count: int) -> np.ndarray:
 
 
 def _strings(raw: bytes, count: int) -> np.ndarray:
-    """Strings in raw form: each after its length as a little-endian uint32."""
+    """Read strings in raw form: each follows its length, a little-endian uint32."""
     if count > len(raw) // 4:
         raise invalid_argument(f"{len(raw)} bytes cannot hold the {count} strings of the shape")
     values, at = np.empty(count, dtype=object), 0
@@ -196,7 +197,7 @@ def _strings(raw: bytes, count: int) -> np.ndarray:
 
 
 def raw_of(array: np.ndarray) -> bytes:
-    """The elements of an array in raw form, strings with their lengths."""
+    """The elements of an array in raw form; each string follows its length."""
     if array.dtype != object:
         return array.tobytes()
     return b"".join(struct.pack("<I", len(text)) + text for text in tensors.texts(array))
@@ -208,7 +209,7 @@ def encode(
     *,
     request: ModelInferRequest,
 ) -> ModelInferResponse:
-    """The answer to `request`: typed if its inputs were typed and the outputs can be, else raw."""
+    """The answer to `request`: typed if its inputs were typed and all outputs can be, else raw."""
     response = ModelInferResponse(
         model_name=spec.name, model_version=str(spec.version.value), id=request.id
     )

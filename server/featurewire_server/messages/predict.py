@@ -1,4 +1,4 @@
-"""Predict: a request's tensors through a signature."""
+"""Plans a Predict request: its tensors, checked against a signature."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Sent = TypeVar("Sent")
 
 DEFAULT_SIGNATURE = "serving_default"
 METHODS = tuple(f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
-"""The method names of signatures that Predict runs even when it is told to be strict."""
+"""Method names that a signature may have for Predict if method names are checked."""
 
 
 def signature_of(signatures: Mapping[str, SignatureDef], name: str) -> tuple[str, SignatureDef]:
-    """(effective name, signature); raises FAILED_PRECONDITION for an unknown one."""
+    """The effective name and the signature. Raises FAILED_PRECONDITION for an unknown name."""
     name = name or DEFAULT_SIGNATURE
     if name not in signatures:
         raise failed_precondition(f'Serving signature key "{name}" not found.')
@@ -31,7 +31,10 @@ def signature_of(signatures: Mapping[str, SignatureDef], name: str) -> tuple[str
 
 
 def outputs_of(signature: SignatureDef, output_filter: Sequence[str]) -> list[str]:
-    """The output aliases to fetch: the filter's, or all."""
+    """The output aliases to fetch: those in the filter, or all if it is empty.
+
+    Raises INVALID_ARGUMENT for unknown and repeated aliases.
+    """
     for at, alias in enumerate(output_filter):
         if alias not in signature.outputs:
             raise invalid_argument(
@@ -48,7 +51,7 @@ def inputs_of(
     sent: Mapping[str, Sent],
     decode: Callable[[str, Sent], tuple[np.ndarray, int]],
 ) -> dict[str, np.ndarray]:
-    """Arrays of the tensors `sent`, checked against the signature, its default values filled in."""
+    """The arrays of the tensors `sent`, checked against the signature and with its defaults."""
     _check_names(sent.keys(), signature)
     found = {alias: decode(alias, tensor) for alias, tensor in sent.items()}
     for alias, default in signature.defaults.items():
@@ -86,10 +89,10 @@ def _check_names(sent: Collection[str], signature: SignatureDef) -> None:
 def fed(
     tensors_: Mapping[str, tuple[np.ndarray, int]], signature: SignatureDef
 ) -> dict[str, np.ndarray]:
-    """The arrays of (array, dtype) by alias, if every dtype is the signature's.
+    """The arrays by alias, after checking that each dtype is the signature's.
 
-    Shapes are the session's to judge, as in TensorFlow Serving: a signature may say more than
-    the graph asks for. Feeds are numbered by the names of their tensors, as a session does.
+    The session checks the shapes, as in TensorFlow Serving, because a signature may be stricter
+    than the graph. Error texts number the inputs by tensor name, as a session does.
     """
     names = {alias: signature.inputs[alias].name for alias in tensors_}
     for index, alias in enumerate(sorted(tensors_, key=lambda alias: names[alias])):
@@ -108,20 +111,20 @@ def _set(names: Collection[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a request asks of an engine."""
+    """The part of a request that an engine needs: signature, inputs and outputs."""
 
     signature_name: str
     inputs: Mapping[str, np.ndarray]
     outputs: Sequence[str]
     examples: int
     answer_bytes: int = 0
-    """About how many the outputs take, as far as the signature says."""
+    """Estimated size of the outputs in bytes, as far as the signature gives shapes."""
 
 
 def plan(
     signatures: Mapping[str, SignatureDef], request: PredictRequest, *, check_method: bool = False
 ) -> Run:
-    """What `request` asks for, checked against the signatures. Raises ServingError."""
+    """The Run for `request`, checked against the signatures. Raises ServingError."""
     return plan_tensors(
         signatures,
         request.model_spec.signature_name,
@@ -141,10 +144,10 @@ def plan_tensors(
     *,
     check_method: bool,
 ) -> Run:
-    """The same for tensors of any protocol: `decode` returns the array and the DataType of one."""
+    """Like `plan`, for any protocol: `decode` returns the array and DataType of one tensor."""
     name, signature = signature_of(signatures, signature_name)
     if check_method and signature.method_name not in METHODS:
-        raise internal(  # TensorFlow Serving's code: the model is at fault
+        raise internal(  # TensorFlow Serving's code, because the model is at fault
             "Expected prediction signature method_name to be one of "
             f"{{{', '.join(METHODS)}}}. Was: {signature.method_name}"
         )
@@ -161,7 +164,7 @@ def plan_tensors(
 
 
 def output_bytes(signature: SignatureDef, outputs: Sequence[str], rows: int) -> int:
-    """How many bytes `outputs` take for a batch of `rows`, as far as the signature says."""
+    """Estimated bytes of `outputs` for `rows` rows; outputs of unknown size count as 0."""
     total = 0
     for alias in outputs:
         info = signature.outputs[alias]
@@ -173,6 +176,6 @@ def output_bytes(signature: SignatureDef, outputs: Sequence[str], rows: int) -> 
 
 
 def example_count(inputs: Mapping[str, np.ndarray]) -> int:
-    """How many examples a request brings: dimension 0 of its first input, 1 for a scalar."""
+    """Number of examples in a request: dimension 0 of its first input, 1 for a scalar."""
     first = next(iter(inputs.values()), None)
     return int(first.shape[0]) if first is not None and first.ndim else 1

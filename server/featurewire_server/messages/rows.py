@@ -1,4 +1,4 @@
-"""Rows: dimension 0 of what several requests bring, merged into one run and told apart again."""
+"""Handles rows (dimension 0): merges the inputs of several requests, and checks the outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from featurewire_server.common.errors import failed_precondition, invalid_argume
 
 
 def common_rows(inputs: Mapping[str, np.ndarray]) -> int:
-    """Dimension 0 of all inputs; raises INVALID_ARGUMENT when they cannot be batched."""
+    """The common dimension 0 of all inputs; 0 without inputs.
+
+    Raises INVALID_ARGUMENT if the inputs cannot be batched.
+    """
     if not inputs:
         return 0
     if any(array.ndim == 0 for array in inputs.values()):
@@ -24,9 +27,9 @@ def common_rows(inputs: Mapping[str, np.ndarray]) -> int:
 
 
 def merge(pieces: Sequence[Mapping[str, np.ndarray]], rows: int) -> dict[str, np.ndarray]:
-    """The inputs of all pieces one after another, then the first row again up to `rows`.
+    """Concatenate the inputs of all pieces, then repeat the first row to fill up to `rows`.
 
-    Where pieces differ beyond dimension 0 they are padded at the end to the largest.
+    Pieces that differ beyond dimension 0 are first padded at the end to the largest shape.
     """
     merged = {}
     for name in pieces[0]:
@@ -52,7 +55,7 @@ def _same_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def check_rows(values: Mapping[str, np.ndarray], rows: int) -> None:
-    """Raise FAILED_PRECONDITION unless every output has a row for every input row."""
+    """Raise FAILED_PRECONDITION unless every output has `rows` rows."""
     for name, array in values.items():
         if array.ndim == 0 or array.shape[0] != rows:
             raise failed_precondition(
@@ -63,6 +66,6 @@ def check_rows(values: Mapping[str, np.ndarray], rows: int) -> None:
 
 
 def refused_rows(values: Mapping[str, np.ndarray]) -> int:
-    """Rows of an artifact's vectors that are NaN: images that were refused cost no network."""
+    """Number of NaN rows in an artifact's vectors: refused images, which skipped the network."""
     vectors = [array for array in values.values() if array.dtype.kind == "f" and array.ndim == 2]
     return max((int(np.isnan(array[:, :1]).sum()) for array in vectors), default=0)

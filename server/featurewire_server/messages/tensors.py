@@ -1,7 +1,7 @@
-"""TensorProto to and from numpy, for every element type that can be served.
+"""Converts TensorProto to numpy arrays and back, for every element type that can be served.
 
-A TensorProto from the network may lie: its shape is checked against the bytes
-that really came before anything of that size is allocated.
+The shape in a TensorProto may be wrong. So we check it against the data received before we
+allocate an array of that size.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from featurewire._tfs.tensor_pb2 import TensorProto
 from featurewire._tfs.tensor_shape_pb2 import TensorShapeProto
 from featurewire_server.common.errors import ServingError, invalid_argument, unimplemented
 
-MAX_RANK = 64  # numpy's own limit; TensorFlow's is 254
+MAX_RANK = 64
+"""The limit of numpy; TensorFlow's is 254."""
 REF = 100
-"""What a DataType's number and that of a reference to it differ by."""
+"""Difference between the number of a reference DataType and that of its base type."""
 MAX_FILLED_BYTES = 64 << 20
-"""How large a tensor may become that brings fewer values than its shape asks for."""
+"""Maximum size of a tensor that has fewer values than its shape requires."""
 
 
 @dataclass(frozen=True)
 class ElementType:
-    """How one TensorFlow dtype looks in numpy and in a TensorProto."""
+    """A TensorFlow dtype, and its form in numpy and in a TensorProto."""
 
     number: int
     dtype: np.dtype
     field: str
     width: int = 1
-    """Values of `field` that make an element: 2 for complex numbers."""
+    """Number of values in `field` per element: 2 for complex numbers."""
 
     @property
     def name(self) -> str:
-        """As in messages: `float`, `string`, `int32`, …"""
+        """The name in error texts: `float`, `string`, `int32`, …"""
         return types_pb2.DataType.Name(self.number).removeprefix("DT_").lower()
 
 
@@ -62,17 +63,17 @@ _TYPES = [
 BY_NUMBER = {kind.number: kind for kind in _TYPES}
 _BY_DTYPE = {kind.dtype: kind for kind in _TYPES}
 
-# Fields whose packed wire form is the array itself, by their one-byte tag.
 _RAW_TAGS = {"float_val": 0x2A, "double_val": 0x32, "scomplex_val": 0x4A, "dcomplex_val": 0x62}
+"""Fields whose packed wire form equals the array's bytes, with their one-byte tags."""
 
 
 def base_type(number: int) -> int:
-    """The DataType that is fed to a tensor of the DataType `number`: of references, the value's."""
+    """The DataType of a tensor's values: for a reference type, its base type."""
     return number - REF if number > REF else number
 
 
 def type_name(number: int) -> str:
-    """The name of a DataType number in messages; the number itself where it has none."""
+    """The name of a DataType number in error texts; `type N` for an unknown number."""
     kind = BY_NUMBER.get(number)
     if kind is not None:
         return kind.name
@@ -84,7 +85,7 @@ def type_name(number: int) -> str:
 
 
 def dtype_name(array: np.ndarray) -> str:
-    """The DataType of `array` by its name in the proto, such as `DT_FLOAT`."""
+    """The proto's name of the DataType of `array`, such as `DT_FLOAT`."""
     dtype = np.dtype(object) if array.dtype.kind in "SU" else array.dtype
     kind = _BY_DTYPE.get(dtype)
     return str(dtype) if kind is None else types_pb2.DataType.Name(kind.number)
@@ -93,7 +94,7 @@ def dtype_name(array: np.ndarray) -> str:
 def decode(name: str, proto: TensorProto) -> np.ndarray:
     """The array of `proto`; strings become an object array of bytes.
 
-    Raises INVALID_ARGUMENT, naming the tensor, when dtype, shape and values do not fit together.
+    Raises INVALID_ARGUMENT, with the tensor's name, if dtype, shape and values do not match.
     """
     try:
         return _decode(proto)
@@ -127,7 +128,7 @@ def checked_shape(sizes: Iterable[int]) -> tuple[int, ...]:
         raise invalid_argument(f"rank {len(shape)} is larger than {MAX_RANK}")
     if any(size < 0 for size in shape):
         raise invalid_argument(f"the shape {list(shape)} has a negative dimension")
-    # A zero beside a huge dimension makes no elements, yet numpy cannot hold such a shape.
+    # numpy refuses a huge dimension even if a dimension of 0 makes the array empty.
     if math.prod(max(size, 1) for size in shape) > 1 << 48:
         raise invalid_argument(f"the shape {list(shape)} is too large")
     return shape
@@ -149,7 +150,7 @@ def _misfit(field: str, size: int, needed: str) -> ServingError:
 
 
 def _strings_from_content(content: bytes, count: int) -> np.ndarray:
-    """Strings as C++ writes them: the length of each as a varint, then the bytes of all."""
+    """Read strings as TensorFlow writes them: all lengths as varints, then all bytes."""
     if count > len(content):
         raise _misfit("tensor_content", len(content), f"{count} strings")
     sizes, at = [], 0
@@ -173,8 +174,11 @@ def _strings_from_content(content: bytes, count: int) -> np.ndarray:
 
 
 def _from_field(proto: TensorProto, kind: ElementType, count: int) -> np.ndarray:
-    """The values of `proto`'s field: as in TensorFlow the last one repeats if there are fewer than
-    `count`, none at all are zeros or empty strings, and surplus ones are ignored."""
+    """The first `count` values of `proto`'s field.
+
+    As in TensorFlow, missing values repeat the last one. An empty field means zeros or empty
+    strings.
+    """
     present = min(len(getattr(proto, kind.field)) // kind.width, count)
     values = _values(proto, kind, present)
     if present == count:
@@ -200,7 +204,7 @@ def _values(proto: TensorProto, kind: ElementType, present: int) -> np.ndarray:
         return values
     field = getattr(proto, kind.field)
     if kind.field in _RAW_TAGS:
-        # Serialized again, the packed field is the array: far quicker than item by item.
+        # Serializing the packed field again yields the array's bytes, much faster than a loop.
         only = TensorProto()
         getattr(only, kind.field).MergeFrom(field)
         data = only.SerializeToString()
@@ -224,9 +228,9 @@ def _within(values: np.ndarray, low: int, high: int, kind: ElementType) -> None:
 
 
 def typed(array: np.ndarray) -> tuple[ElementType, np.ndarray]:
-    """The ElementType of `array`, and its elements as that type, little-endian; text as objects.
+    """The ElementType of `array`, and the array in that type (little-endian; text as objects).
 
-    Raises UNIMPLEMENTED for a type that no protocol here has.
+    Raises UNIMPLEMENTED for a type that cannot be served.
     """
     array = np.asarray(array)
     if array.dtype.kind in "SU":
@@ -247,12 +251,12 @@ def texts(array: np.ndarray) -> list[bytes]:
 def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
     """`array` as a TensorProto: in the field of its type, or in tensor_content if `content`.
 
-    Raises UNIMPLEMENTED for a type without a TensorProto form: it is the model that brings it, not
-    the request.
+    Raises UNIMPLEMENTED for a type that cannot be served, because the model is at fault, not the
+    request.
     """
     kind, array = typed(array)
     proto = TensorProto(dtype=kind.number)  # type: ignore[arg-type]
-    proto.tensor_shape.SetInParent()  # also of a scalar
+    proto.tensor_shape.SetInParent()  # a scalar also needs a shape
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     if kind.dtype == object:
@@ -274,7 +278,7 @@ def encode(array: np.ndarray, *, content: bool = False) -> TensorProto:
 
 
 def packed(tag: int, array: np.ndarray) -> bytes:
-    """The wire form of a packed field with `tag`: far quicker than a field filled item by item."""
+    """The wire form of a packed field with `tag`, much faster than filling the field in a loop."""
     data = array.tobytes()
     return bytes([tag]) + _varint(len(data)) + data if data else b""
 

@@ -1,1 +1,1 @@
-"""Which versions of which models are loaded, and how they become so."""
+"""Decides which versions of which models to load, and loads and unloads them."""

@@ -1,4 +1,4 @@
-"""From a version directory to a runner: engine, batching, warm-up."""
+"""Loads a version directory into a runner: engine, batching and warm-up."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ BATCHING_FILE = "batching_params.pbtxt"
 
 @dataclass(frozen=True, kw_only=True)
 class Loader:
-    """Loads versions; called by the manager with (model name, version, directory)."""
+    """Loads a version; the manager calls it with model name, version and directory."""
 
     engine: EngineConfig
     batching: BatchingConfig | None = None
-    """None: no batching."""
+    """None: without batching."""
     per_model_batching: bool = False
-    """Only versions with a batching_params.pbtxt of their own are batched, as that says."""
+    """Batch only versions with a batching_params.pbtxt in their directory, with its settings."""
     scheduler: BatchScheduler
-    """What decides which request runs next."""
+    """Decides which request runs next."""
     warm_up: bool = True
     warm_up_iterations: int = 1
     metrics: Metrics = field(default_factory=Metrics)
     beside: Callable[[], bool] = lambda: False
-    """Whether other versions may be answering: then loading spares them."""
+    """Whether other versions may be answering calls, which loading should disturb less."""
 
     def __call__(self, name: str, version: int, path: Path) -> Runner:
         batching = self._batching_of(path)
@@ -92,7 +92,7 @@ class Loader:
 
 @contextmanager
 def _timed(report: Callable[..., None]) -> Iterator[None]:
-    """Report whether the body of the `with` went well, and its seconds."""
+    """Report whether the `with` block succeeded, and its seconds."""
     started, ok = time.monotonic(), False
     try:
         yield

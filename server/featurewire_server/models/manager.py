@@ -1,7 +1,7 @@
-"""The manager: keeps the versions loaded that its source aspires to, and hands out their runners.
+"""The manager keeps the versions loaded that its source asks for, and lends their runners to calls.
 
-Decisions are in `policy`; this module does what they say with threads. One lock
-guards all records; loading, warming and unloading happen outside of it.
+`policy` makes the decisions, and this module carries them out in threads. One lock guards all
+records. Loading, warm-up and unloading do not hold the lock.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from featurewire_server.models.source import Source
 log = logging.getLogger(__name__)
 
 Load = Callable[[str, int, Path], Runner]
-"""Loads and warms (model name, version, directory); raises on failure."""
+"""Loads and warms up a version (model name, version, directory); raises if that fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ManagerConfig:
-    """How often and how hard to try."""
+    """Settings for polling and loading."""
 
     poll_seconds: float = 1.0
-    """Between looks at the base paths; 0: only when the config changes."""
+    """Seconds between polls of the base paths; 0: look only when the config changes."""
     max_load_retries: int = 5
     load_retry_seconds: float = 60.0
     load_threads: int = 1
-    """Versions that load at once."""
+    """Maximum number of versions that load at the same time."""
     allow_labels_for_unavailable: bool = False
 
 
@@ -69,17 +69,20 @@ class Manager:
         self._servables: dict[str, dict[int, Servable]] = {}
         self._server_config: ModelServerConfig | None = None
         self._new: set[str] = set()
-        """Models that came with a reload and have not loaded yet."""
+        """Models that a reload added and that have not loaded yet."""
         self.remark = ""
-        """What to tell whoever asks for the status of a version that is well: why a config file
-        is not in force, for example."""
+        """Text for the status of versions without an error, such as why a config file is not in
+        force."""
         self._stopping = False
 
     # --- requests
 
     @contextmanager
     def use(self, spec: ModelSpec) -> Iterator[Servable]:
-        """The AVAILABLE version that `spec` names; it is not unloaded while the `with` lasts."""
+        """The AVAILABLE version that `spec` names, which stays loaded during the block.
+
+        Raises NOT_FOUND if the version is not available, INVALID_ARGUMENT for a bad spec.
+        """
         with self._changed:
             servable = self._find(spec)
             servable.inflight += 1
@@ -105,7 +108,7 @@ class Manager:
         return servable
 
     def _version_of(self, spec: ModelSpec) -> int | None:
-        """The version that `spec` asks for; None: the latest."""
+        """The version that `spec` asks for; None means the latest."""
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
         choice = spec.WhichOneof("version_choice")
@@ -119,10 +122,10 @@ class Manager:
         return None
 
     def statuses(self, spec: ModelSpec) -> list[ModelVersionStatus]:
-        """The states of the versions that `spec` names, newest first; those that ended too.
+        """The states of the versions that `spec` names, newest first, including ended versions.
 
-        As with TensorFlow Serving a label chooses nothing here, and no name is one that no model
-        has.
+        As in TensorFlow Serving, a label in `spec` is ignored. Raises NOT_FOUND for an unknown
+        model or version, and also for an empty name.
         """
         with self._changed:
             version = spec.version.value if spec.HasField("version") else None
@@ -136,7 +139,7 @@ class Manager:
             return [self._status(versions[number]) for number in sorted(versions, reverse=True)]
 
     def available(self, name: str) -> list[int]:
-        """The versions of a model that are AVAILABLE, in ascending order."""
+        """The AVAILABLE versions of a model, in ascending order."""
         with self._changed:
             versions = self._servables.get(name, {})
             return sorted(v for v, s in versions.items() if s.state is State.AVAILABLE)
@@ -161,11 +164,12 @@ class Manager:
     # --- configuration
 
     def reload(self, config: ModelServerConfig, *, deadline: float | None = None) -> None:
-        """Make `config` the whole truth, wait until new models have settled, set the labels.
+        """Replace the whole config, wait until new models have loaded or failed, set the labels.
 
-        Raises what is wrong with the config before anything changed; UNKNOWN naming the new
-        models that did not load; FAILED_PRECONDITION for an illegal label (the old labels stay).
-        At the first call no version can be AVAILABLE, so labels are judged before loading.
+        Raises INVALID_ARGUMENT for a bad config, before anything changes; UNKNOWN, with their
+        names, if new models did not load; FAILED_PRECONDITION for a label on an unavailable
+        version (the old labels stay). The first call checks the labels before loading, when none
+        of the versions is AVAILABLE.
         """
         models = policy.models_of(config)
         for name, model in models.items():
@@ -176,7 +180,7 @@ class Manager:
             if first:
                 self._set_labels(models)
             with self._changed:
-                # One that did not load is new until it has: a second reload fails as the first.
+                # A model stays new until it has loaded, so that a second reload also reports it.
                 known = self._source.models
                 self._new = {n for n in models if n in self._new or n not in known}
                 self._server_config = config
@@ -208,7 +212,10 @@ class Manager:
             self._metrics.observe_labels(labels=self._labels)
 
     def _wait_settled(self, deadline: float | None) -> None:
-        """Wait until the versions of every new model have loaded, or have failed to."""
+        """Wait until the versions of all new models have loaded, or have failed once.
+
+        Raises DEADLINE_EXCEEDED at `deadline`, UNAVAILABLE if the server stops.
+        """
 
         def settled() -> bool:
             return self._stopping or all(
@@ -226,7 +233,7 @@ class Manager:
                 raise shutting_down()
 
     def _failures(self) -> list[str]:
-        """What is wrong with new models; those with which nothing is are new no longer."""
+        """The errors of new models. Models without an error stop being new."""
         failed = []
         with self._changed:
             for name in sorted(self._new):
@@ -244,21 +251,21 @@ class Manager:
         return failed
 
     def _without_base_path(self, name: str) -> bool:
-        """Whether no version of a model was ever seen because its base path cannot be read."""
+        """Whether a model does not have any version because its base path cannot be read."""
         return self._source.unreadable(name) and not self._servables.get(name)
 
     # --- aspired versions
 
     def start(self) -> None:
-        """Begin to poll the base paths."""
+        """Start polling the base paths."""
         self._source.start()
 
     def poll(self) -> None:
-        """Look at every base path once, then load and unload what that asks for."""
+        """Look at every base path once, then load and unload versions accordingly."""
         self._source.poll()
 
     def _aspire(self, name: str, wanted: Mapping[int, Path]) -> None:
-        """The source's callback: what it does not want is unloaded."""
+        """The source's callback. Versions that are not in `wanted` will be unloaded."""
         with self._changed:
             versions = self._servables.setdefault(name, {})
             for version, path in wanted.items():
@@ -266,12 +273,12 @@ class Manager:
                 if known is None or (known.state is State.END and not known.aspired):
                     versions[version] = Servable(name=name, version=version, path=path)
                     self._enter(versions[version], State.START)
-                elif known.state is not State.UNLOADING:  # else: anew, once it has ended
+                elif known.state is not State.UNLOADING:  # else load again after END
                     known.aspired = True
             for version, servable in versions.items():
                 if servable.aspired and version not in wanted:
                     servable.aspired = False
-                    self._changed.notify_all()  # one that waits for its next attempt gives up
+                    self._changed.notify_all()  # wake a load that waits to retry
             if not versions:
                 del self._servables[name]
             self._act(name)
@@ -299,7 +306,7 @@ class Manager:
             target=work, args=(servable,), name=f"{servable.name}-{servable.version}", daemon=True
         ).start()
 
-    # --- loading and unloading (each in a thread of its own)
+    # --- loading and unloading (each in a separate thread)
 
     def _bring_up(self, servable: Servable) -> None:
         while True:
@@ -361,7 +368,7 @@ class Manager:
             self._act(servable.name)
 
     def stop(self) -> None:
-        """Load nothing more and stop polling; what is loaded stays usable."""
+        """Stop polling and loading. Versions that are loaded stay usable."""
         self._source.stop()
         with self._changed:
             self._stopping = True

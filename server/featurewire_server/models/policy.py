@@ -1,4 +1,4 @@
-"""Pure decisions: which configs are legal, which versions are wanted, what to do next."""
+"""Pure functions that decide: is a config legal, which versions are wanted, what to load next."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def aspired_versions(policy: VersionPolicy, present: Collection[int]) -> list[in
 
 
 def next_actions(servables: Iterable[Servable]) -> tuple[list[int], list[int]]:
-    """(versions to load, versions to unload) of one model, keeping it available.
+    """The versions of one model to load and those to unload, keeping the model available.
 
-    Everything aspired is loaded at once, newest first. What is no longer aspired stays until an
-    aspired version is AVAILABLE, or until nothing is aspired any more; of several such versions
-    only the newest stays.
+    All aspired versions start to load now, newest first. Versions that are no longer aspired are
+    unloaded, except that the newest of them stays until an aspired version is AVAILABLE. If the
+    model has no aspired versions, all are unloaded.
     """
     versions = list(servables)
     load = [v.version for v in versions if v.aspired and v.state is State.START]
@@ -90,7 +90,7 @@ def next_actions(servables: Iterable[Servable]) -> tuple[list[int], list[int]]:
 
 
 Labels = Mapping[str, Mapping[str, int]]
-"""Model name to label to version."""
+"""Maps model name to label to version."""
 
 
 def labels_of(
@@ -103,8 +103,8 @@ def labels_of(
     """The label map that `models` asks for.
 
     `available`: model name to its AVAILABLE versions; `in_use`: the map in force. Raises
-    FAILED_PRECONDITION for a label on a version that is not AVAILABLE, unless
-    `allow_unavailable` and the label is not in use yet (or stays where it is).
+    FAILED_PRECONDITION if a version with a label is not AVAILABLE. With `allow_unavailable`, that
+    is allowed for labels that are not in use yet or that keep their version.
     """
     labels: dict[str, dict[str, int]] = {}
     for name, model in models.items():

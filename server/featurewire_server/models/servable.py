@@ -1,4 +1,4 @@
-"""One version of one model: its state, and the runner that answers for it."""
+"""One version of one model: its state, and the runner that answers its calls."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Servable:
     state: State = State.START
     aspired: bool = True
     attempts: int = 0
-    """Attempts to load it that have failed."""
+    """Number of failed attempts to load the version."""
     error: ServingError | None = None
     """Why the last attempt to load it failed."""
     runner: Runner = field(init=False)
-    """From AVAILABLE on, until it is unloaded."""
+    """Set when the version becomes AVAILABLE, and deleted when it is unloaded."""
     inflight: int = 0
-    """Requests that hold the runner."""
+    """Number of requests that are using the runner."""
 
     def settled(self) -> bool:
-        """Whether a first answer is known: it is AVAILABLE, has ended or has failed once."""
+        """Whether the first attempt to load the version is over, with success or not."""
         return self.state in (State.AVAILABLE, State.END) or self.attempts > 0
 
     def status(self) -> ModelVersionStatus:

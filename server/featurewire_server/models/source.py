@@ -1,4 +1,4 @@
-"""The source: looks at the base paths of the models, and says which versions they should have."""
+"""The source polls the base paths of the models, and decides which versions should be loaded."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from featurewire_server.models import policy
 log = logging.getLogger(__name__)
 
 Aspire = Callable[[str, Mapping[int, Path]], None]
-"""Told the versions that a model should have, with their directories."""
+"""Callback with a model name, and the versions that the model should have with their folders."""
 
 
 class Source:
-    """Polls the base paths. Thread-safe; calls `aspire` with no lock that others wait for."""
+    """Polls the base paths and calls `aspire`. Thread-safe.
+
+    `aspire` runs under locks that only `watch` and the polls take.
+    """
 
     def __init__(self, aspire: Aspire, poll_seconds: float) -> None:
-        """`poll_seconds`: between polls; 0: only `watch` and `poll` look."""
+        """`poll_seconds`: seconds between polls; 0: look only in `watch` and `poll`."""
         self._aspire = aspire
         self._poll_seconds = poll_seconds
         self._polling = threading.Lock()
@@ -33,19 +36,19 @@ class Source:
 
     @property
     def models(self) -> Mapping[str, ModelConfig]:
-        """The models that are watched, by name."""
+        """The watched models by name."""
         return self._models
 
     def complaint(self, model: str) -> str:
-        """What is wrong with the base path of a model, or nothing."""
+        """The problem with the base path of a model; empty: all is well."""
         return self._complaints.get(model, "")
 
     def unreadable(self, model: str) -> bool:
-        """Whether the base path of a model could not be read at the last look."""
+        """Whether the last look at the base path of a model failed."""
         return model in self._unreadable
 
     def watch(self, models: Mapping[str, ModelConfig]) -> None:
-        """Watch these models instead of those before, and look at once."""
+        """Watch these models instead of the previous ones, and look at their base paths now."""
         with self._models_lock:
             gone = self._models.keys() - models.keys()
             self._models = models
@@ -56,19 +59,19 @@ class Source:
         self.poll()
 
     def start(self) -> None:
-        """Begin to poll."""
+        """Start polling."""
         if self._poll_seconds > 0:
             threading.Thread(target=self._poll_forever, name="poll", daemon=True).start()
 
     def stop(self) -> None:
-        """Poll no more."""
+        """Stop polling."""
         self._stopped.set()
 
     def _poll_forever(self) -> None:
         while not self._stopped.wait(self._poll_seconds):
             try:
                 self.poll()
-            except Exception:  # the poller must outlive whatever one look brings
+            except Exception:  # the thread must survive any error
                 log.exception("polling the base paths failed")
 
     def poll(self) -> None:
@@ -99,7 +102,7 @@ class Source:
                 self._aspire(name, {version: found[version] for version in wanted})
 
     def _complain(self, name: str, text: str, level: int) -> None:
-        """Log `text` about a model once, and again only after it has changed."""
+        """Remember `text` about a model, and log it if it has changed."""
         if self.complaint(name) != text:
             self._complaints[name] = text
             if text:

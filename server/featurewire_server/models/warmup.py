@@ -1,4 +1,4 @@
-"""Replays the warm-up records of a version, so that its first caller is not the one who waits."""
+"""Replays the warm-up records of a version, so that its first caller does not have to wait."""
 
 from __future__ import annotations
 
@@ -24,31 +24,35 @@ log = logging.getLogger(__name__)
 
 RECORDS = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
-MAX_PAUSE = 1.0  # seconds
+MAX_PAUSE = 1.0
+"""Seconds."""
 PROGRESS_SECONDS = 5.0
-"""Between lines of the log that say how far warming up is."""
+"""Interval between log lines about the progress of warm-up."""
 
 Replay = Callable[[predict.Run], Mapping[str, np.ndarray]]
 
 
 def replayed_by(runner: Runner) -> Replay:
-    """As for a caller."""
+    """Replays a request like a caller's: through the runner, with batching."""
     return lambda run: loop.run(runner.run(run, Terms()))
 
 
 def first_rows(engine: Engine) -> Replay:
-    """Warms an engine whose rows are independent while other versions answer: one row of each
-    request, in this thread, because those that run batches are for callers, and with pauses.
+    """Replays only the first row of each request, to disturb other versions less.
 
-    The first run of a signature optimises its graph, which takes seconds. What is left for the
-    first batch of each size is a fifth of a second, too little to compute a large batch for.
+    For engines whose rows are independent. The replay runs in this thread, because the batch
+    threads are for callers, and pauses after each run.
+
+    One row is enough: the first run of a signature optimises its graph, which takes seconds. The
+    first batch of another size then takes only a fifth of a second longer. That would not justify
+    computing large batches here.
     """
 
     def replay(run: predict.Run) -> dict[str, np.ndarray]:
         started = time.monotonic()
         first = {name: array[:1] for name, array in run.inputs.items()}
         found = engine.run(run.signature_name, first, run.outputs)
-        time.sleep(min(time.monotonic() - started, MAX_PAUSE))  # half of the time is for others
+        time.sleep(min(time.monotonic() - started, MAX_PAUSE))  # leaves half of the time to callers
         return found
 
     return replay
@@ -62,10 +66,10 @@ def warm_up(
     iterations: int = 1,
     name: str = "",
 ) -> int:
-    """Replay the records under the version directory `path`; returns how many there were.
+    """Replay the records under the version directory `path`, and return their number.
 
-    Raises ServingError when a record cannot be read or its request fails: a version that cannot
-    answer its own warm-up requests would not answer its callers either.
+    Raises ServingError if a record cannot be read or its request fails, because a version that
+    cannot answer its warm-up requests would also fail its callers.
     """
     count, started = 0, time.monotonic()
     told = started
@@ -85,7 +89,8 @@ def warm_up(
             try:
                 _replay(signatures, run, record)
             except TaskTooLarge as error:
-                # TensorFlow Serving fails the version; no caller could send this request either.
+                # TensorFlow Serving refuses such a version. We skip the record, because callers
+                # cannot send this request either.
                 log.warning("warm-up record %d skipped: %s", count, error.message)
             except ServingError as error:
                 raise ServingError(
@@ -95,13 +100,16 @@ def warm_up(
         log.info("%s: %d warm-up records, %.1f s", name or path, count, time.monotonic() - started)
     file = path / RECORDS
     if not count and file.is_file() and file.stat().st_size:
-        # TensorFlow's reader takes a file that ends within its first record for an empty one.
+        # TensorFlow's reader treats a file that ends within its first record as empty.
         log.warning("%s holds no warm-up record", file)
     return count
 
 
 def records(file: Path) -> Iterator[PredictionLog]:
-    """The records of a TFRecord file; none if there is no such file."""
+    """The records of a TFRecord file, or nothing if the file does not exist.
+
+    Raises INVALID_ARGUMENT for a record that cannot be read.
+    """
     if not file.is_file():
         return
     import tensorflow as tf
@@ -123,11 +131,11 @@ def records(file: Path) -> Iterator[PredictionLog]:
 
 
 def _count(file: Path) -> int:
-    """How many whole records a TFRecord file holds, by their lengths."""
+    """The number of complete records in a TFRecord file, by the record lengths."""
     count = 0
     with contextlib.suppress(OSError), file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        # Each: length (8 bytes), its checksum (4), data, checksum (4).
+        # A record: length (8 bytes), its checksum (4 bytes), data, checksum (4 bytes).
         while len(head := stream.read(12)) == 12:
             length = int.from_bytes(head[:8], "little")
             if length > size or stream.seek(length + 4, os.SEEK_CUR) > size:
@@ -137,7 +145,7 @@ def _count(file: Path) -> int:
 
 
 def _replay(signatures: Mapping[str, SignatureDef], run: Replay, record: PredictionLog) -> None:
-    """Run a record's request and look at what comes back, as for a caller."""
+    """Run a record's request and build its result, as for a caller."""
     kind = record.WhichOneof("log_type")
     if kind == "predict_log":
         run(predict.plan(signatures, record.predict_log.request))

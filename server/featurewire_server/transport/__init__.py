@@ -1,1 +1,1 @@
-"""What answers on sockets: gRPC and REST, on one event loop."""
+"""The transports, gRPC and REST, which share one event loop."""

@@ -1,4 +1,4 @@
-"""Health and reflection, each with a limit of its own."""
+"""The health and reflection services, each with a separate limit on calls."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ WATCHES = 1024
 REFLECTIONS = 64
 CHECK_SECONDS = 10.0
 REFLECTION_SECONDS = 60.0
-"""A reflection stream that asks nothing for so long is ended."""
+"""A reflection stream ends after this time without a request."""
 
 HEALTH = "grpc.health.v1.Health"
 REFLECTION: str = reflection.SERVICE_NAME
 
 
 class Health:
-    """The health service of a server: it and the services `names` are SERVING until `stop`.
+    """The health service: the server and the services `names` are SERVING until `stop`.
 
-    The library's own writes to watchers while it holds a lock, so that one who does not read would
-    hold up all others.
+    We do not use gRPC's implementation. It holds a lock while it writes to a watcher, so a watcher
+    that does not read would block all others.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ class Health:
         }
 
     def stop(self) -> None:
-        """NOT_SERVING from now on."""
+        """Answer NOT_SERVING from now on, also to open watches."""
         self._stopping.set()
 
     def _status(self) -> HealthCheckResponse:
@@ -80,11 +80,11 @@ class Health:
             if not self._stopping.is_set():
                 await self._stopping.wait()
                 await context.write(self._status())
-        await asyncio.Event().wait()  # the caller ends a watch
+        await asyncio.Event().wait()  # only the caller ends a watch
 
 
 class Reflection:
-    """Reflection for the services `names` and for itself."""
+    """The reflection service, which describes the services `names` and itself."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.limit = CallLimit(REFLECTIONS, seconds=REFLECTION_SECONDS)
@@ -125,7 +125,7 @@ async def _first_message(limit: CallLimit, context: grpc.aio.ServicerContext) ->
 
 
 class _Descriptors:
-    """Descriptors for reflection: TensorFlow Serving's private pool, then the default one."""
+    """Finds descriptors in TensorFlow Serving's private pool, then in the default pool."""
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         def find(*arguments: object) -> object:

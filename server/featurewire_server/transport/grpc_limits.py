@@ -1,7 +1,7 @@
-"""How many calls of one kind there may be, and how long their messages may take.
+"""Limits the number of calls of one kind, and the time that their messages may take.
 
-A handler that takes a stream of requests begins when the headers are there and asks for the message
-itself. So a caller who never sends one can be told apart, and dropped.
+Our handlers take streams of requests. Such a handler starts as soon as the headers have arrived,
+and then reads the message. So the server can detect and drop a call that never sends a message.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from featurewire_server.common.errors import (
 )
 
 PATIENCE = 5.0
-"""Seconds that a message may take before it no longer keeps others from being received: callers who
-send nothing hold up the others for a moment only. Also what is left of the time for messages when
-the server stops."""
+"""Seconds after which a late message gives its place to another call, so that silent callers delay
+others only briefly. Also the time limit for messages once the server is stopping."""
 
 
 class Places:
-    """A caller may take a place while it holds fewer than are free: half of all, if it is alone.
+    """A limited number of places, shared fairly between callers.
 
-    This is the dynamic threshold of shared buffers (Choudhury and Hahne, 1998): of N callers who
-    take what they can get, each has 1 / (N + 1) in the end, and as much is free for the next.
+    A caller may take a place if it holds fewer places than are free. So a single caller gets up to
+    half of them. This is the dynamic threshold of shared buffers (Choudhury and Hahne, 1998): if N
+    callers take as many places as they can, each gets 1 / (N + 1) of them, and the same number is
+    left for the next caller.
     """
 
     def __init__(self, most: int) -> None:
@@ -43,7 +44,7 @@ class Places:
         return self._count
 
     def take(self, caller: Hashable) -> None:
-        """Take a place. Raises RESOURCE_EXHAUSTED."""
+        """Take a place. Raises RESOURCE_EXHAUSTED if `caller` may not."""
         if self._count >= self._most:
             raise resource_exhausted(f"{self._most} calls of this kind are waiting already")
         mine, free = self._held[caller], self._most - self._count
@@ -63,7 +64,7 @@ class Places:
 
 
 class Slot:
-    """One place in a semaphore, which its holder may give back early."""
+    """One place in a semaphore; the holder may release it before the block ends."""
 
     def __init__(self, semaphore: asyncio.Semaphore) -> None:
         self._semaphore = semaphore
@@ -84,8 +85,10 @@ class Slot:
 
 
 class CallLimit:
-    """So many calls of one kind, each counted until its answer has been sent; for the event loop
-    only."""
+    """Limits the calls of one kind, each from its start until its answer is sent.
+
+    Use it on the event loop only.
+    """
 
     def __init__(
         self,
@@ -96,9 +99,9 @@ class CallLimit:
         working: int | None = None,
         shared: bool = False,
     ) -> None:
-        """`seconds`: for the message of a call to come in; `receiving`, `working`: how many calls
-        may receive or hold their messages at once, and work; None: all; `shared`: no host may have
-        all the calls.
+        """`calls`: maximum number of calls; `seconds`: time limit for receiving a message;
+        `receiving` and `working`: maximum number of calls in these phases, None for all; `shared`:
+        share the calls fairly between hosts, see `Places`.
         """
         self.places = Places(calls)
         self._shared = shared
@@ -116,10 +119,10 @@ class CallLimit:
         return Slot(self._working)
 
     def enter(self, context: grpc.aio.ServicerContext) -> None:
-        """Count a call until it is over.
+        """Count a call until it ends.
 
-        Raises RESOURCE_EXHAUSTED where there are too many, of its host or of all, UNAVAILABLE while
-        the server stops.
+        Raises RESOURCE_EXHAUSTED if its host or the server has too many calls, UNAVAILABLE if the
+        server is stopping.
         """
         if self._draining:
             raise shutting_down()
@@ -133,9 +136,9 @@ class CallLimit:
             self._none.set()
 
     async def message(self, context: grpc.aio.ServicerContext, receiving: Slot) -> Any:
-        """The call's one message; raises CANCELLED where it does not come within its time.
+        """Receive the one message of a call. Raises CANCELLED if it takes too long.
 
-        Gives `receiving` back early while the message does not come.
+        Releases `receiving` after PATIENCE seconds, so that other calls can be received.
         """
         patience = asyncio.get_running_loop().call_later(PATIENCE, receiving.release)
         try:
@@ -147,7 +150,7 @@ class CallLimit:
         return message
 
     async def next_message(self, context: grpc.aio.ServicerContext) -> Any:
-        """The next message, None after the last; raises as `message` does."""
+        """Receive the next message; None after the last. Raises CANCELLED if it takes too long."""
         timeout = asyncio.timeout(self._seconds)
         try:
             async with timeout:
@@ -160,7 +163,7 @@ class CallLimit:
         return None if message is grpc.aio.EOF else message
 
     def drain(self) -> None:
-        """Refuse calls from here on, and wait for the messages of others for a moment only."""
+        """Refuse new calls, and give open calls up to PATIENCE seconds to send their messages."""
         self._draining = True
         self._seconds = min(self._seconds, PATIENCE)
         latest = asyncio.get_running_loop().time() + self._seconds
@@ -168,12 +171,15 @@ class CallLimit:
             timeout.reschedule(min(timeout.when() or latest, latest))
 
     async def wait_for_none(self) -> None:
-        """Return when no call is left."""
+        """Return when all calls have ended."""
         while self.places.taken:
             self._none.clear()
             await self._none.wait()
 
 
 def _host(peer: str) -> str:
-    """Of `ipv4:10.0.0.1:4711`, without the port: a host may open any number of connections."""
+    """The peer without its port, such as `ipv4:10.0.0.1`.
+
+    Limits apply per host, because a host may open any number of connections.
+    """
     return peer.rpartition(":")[0] or peer

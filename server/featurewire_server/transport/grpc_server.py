@@ -41,31 +41,34 @@ from featurewire_server.transport.ports import UnixSocket
 PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 MAX_MESSAGE_BYTES = (1 << 31) - 1
-MAX_DETAILS = 1024  # characters; HTTP/2 trailers are bounded
+MAX_DETAILS = 1024
+"""Characters of an error text, because HTTP/2 limits trailers."""
 WORK_CALLS = 1024
-"""Calls of Predict and its like that may be there at once."""
+"""Maximum number of open inference calls (Predict, Classify, …)."""
 CONTROL_CALLS = 1024
-"""The same for status and metadata."""
+"""Maximum number of open calls for status and metadata."""
 RELOAD_CALLS = 64
 CONNECTION_CALLS = 256
-"""Calls of one connection at once, those included that were reset and are not forgotten yet."""
+"""Maximum number of calls per connection, including reset calls that gRPC still tracks."""
 RECEIVING = 64
-"""Calls of Predict and its like whose messages are received at once. The others wait with their
-callers."""
+"""Inference calls whose messages may be received at the same time. The messages of further calls
+stay with their callers."""
 FREELY_HELD = 1 / 16
-"""Of the memory for messages: while those held take less, they do not keep others from coming."""
+"""Fraction of the memory for messages. If less is in use, a call stops counting as receiving once
+its message has arrived; if more, only when it has been answered."""
 BODY_SECONDS = 120.0
-"""For the message of a call of Predict and its like to come in: slow lines share their speed
-among all that is in flight."""
+"""Time limit for receiving the message of an inference call. It is long, because all messages in
+flight may share a slow line."""
 CONTROL_BODY_SECONDS = 10.0
-LAST_WORDS = 0.5  # seconds in which what counts as sent is written
+LAST_WORDS = 0.5
+"""Seconds to write answers that gRPC already counts as sent."""
 
 Method = Callable[[Any, Call], Awaitable[Message]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcConfig:
-    """Where and how to listen."""
+    """Addresses, credentials and limits of the gRPC server."""
 
     port: int = 0
     """0: no TCP port."""
@@ -73,21 +76,21 @@ class GrpcConfig:
     socket_path: str = ""
     """Empty: no UNIX socket."""
     tls: SSLConfig | None = None
-    """For the TCP port; None: plain text."""
+    """Credentials for the TCP port; None: plain text."""
     max_threads: int = 8
-    """Calls of Predict and its like that work at once; the others wait."""
+    """Maximum number of inference calls that are worked on; others wait."""
     max_connections: int | None = None
-    """Connections to each address; more are closed at once. None: any number."""
+    """Maximum number of connections per address; more are closed at once. None: any number."""
     options: tuple[tuple[str, int | str], ...] = ()
     health: bool = False
     open_inference: bool = False
 
 
 class GrpcServer:
-    """A started gRPC server; its methods are for other threads than the event loop's."""
+    """A started gRPC server. Call its methods from other threads than the event loop's."""
 
     def __init__(self, api: Api, config: GrpcConfig) -> None:
-        """Listen and answer. Raises OSError naming the address that cannot be had."""
+        """Start the server. Raises OSError, with the address, if it cannot listen there."""
         run(self._start(api, config))
 
     async def _start(self, api: Api, config: GrpcConfig) -> None:
@@ -139,15 +142,14 @@ class GrpcServer:
 
     @property
     def open_calls(self) -> int:
-        """Number of calls whose answer has not been sent; health and reflection do not count."""
+        """Number of calls whose answers are not sent yet, without health and reflection."""
         return sum(limit.places.taken for limit in self._limits)
 
     def drain(self, grace: float) -> None:
-        """Refuse new calls as UNAVAILABLE; return when all others have ended, after `grace` seconds
-        at the most.
+        """Refuse new calls as UNAVAILABLE, and wait up to `grace` seconds for the open ones.
 
-        The port stays open. If gRPC closed it, calls on their way would be answered CANCELLED,
-        which clients do not try again.
+        The port stays open. If gRPC closed it, calls that are on their way would get CANCELLED,
+        which clients do not retry.
         """
         run(self._drain(grace))
 
@@ -162,11 +164,11 @@ class GrpcServer:
             each.cancel()
         if self._socket is not None:
             self._socket.remove()
-        # gRPC counts an answer as sent when it is to be written: leave it the time to do so.
+        # gRPC counts an answer as sent before it is written. Give it time to write.
         await asyncio.sleep(LAST_WORDS)
 
     def stop(self, grace: float) -> None:
-        """Drain and close. A process that ends anyway had better only drain."""
+        """Drain and close the port. Before the process exits, call only `drain` instead."""
         self.drain(grace)
         run(self._server.stop(None))
 
@@ -206,7 +208,8 @@ class GrpcServer:
     def _handler(
         self, name: str, kind: type[Message], method: Method, limit: CallLimit
     ) -> grpc.RpcMethodHandler:
-        """Bytes in, bytes out: what arrives is admitted by its size before it is parsed."""
+        """A handler that receives and returns bytes, so that messages are admitted by size before
+        they are parsed."""
         admission = self._api.admission
 
         async def answer(context: grpc.aio.ServicerContext, call: Call) -> bytes:
@@ -217,7 +220,7 @@ class GrpcServer:
                 data = await limit.message(context, receiving)
                 call.held.resize(len(data))
                 if admission.held < FREELY_HELD * admission.limit:
-                    receiving.release()  # its message is counted from here on
+                    receiving.release()  # admission counts the message now
                 async with limit.working():
                     request = await by_size(len(data), _parse, kind, data)
                     del data
@@ -265,7 +268,7 @@ def _call(context: grpc.aio.ServicerContext, api: Api, name: str) -> Call:
 
 
 def _trailers(error: ServingError) -> tuple[tuple[str, str], ...]:
-    """When to try again, in gRPC's own trailer, and what an overloaded server lacks."""
+    """Trailers that say when to retry (gRPC's push-back) and why an overloaded server refuses."""
     found = []
     if error.retry_after is not None:
         found.append(("grpc-retry-pushback-ms", str(math.ceil(error.retry_after * 1000))))
@@ -285,19 +288,19 @@ def credentials(config: SSLConfig) -> grpc.ServerCredentials:
 
 def _options(limit: int, config: GrpcConfig) -> list[tuple[str, int | str]]:
     options: dict[str, int | str] = {
-        # The transport refuses what admission could never take, before it is in memory.
+        # Messages that admission could never accept are refused before they are in memory.
         "grpc.max_receive_message_length": min(limit, MAX_MESSAGE_BYTES),
         "grpc.max_send_message_length": -1,
-        # A request that nobody receives yet stays with its caller but for the first 64 KiB of it;
-        # with the probe, gRPC would take in megabytes of each.
+        # Until a handler reads a request, gRPC buffers only its first 64 KiB. With the probe, it
+        # would buffer megabytes per request.
         "grpc.http2.bdp_probe": 0,
-        # A host that lost its power holds its calls no longer than this, and clients may ask as
-        # often whether the server lives: by default a call of two minutes is cut off for it.
+        # Calls of a host that has lost power end after this time. Clients may also ping: with
+        # gRPC's default, their pings would end a call of two minutes.
         "grpc.keepalive_time_ms": 60_000,
         "grpc.keepalive_timeout_ms": 20_000,
         "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
-        # A caller who sends calls and resets them faster than they can be dropped (HTTP/2 rapid
-        # reset) fills this many places of its own connection, and is refused beyond them.
+        # HTTP/2 rapid reset: a client may send and reset calls faster than gRPC can drop them. It
+        # fills only the places of its connection, and is refused beyond them.
         "grpc.max_concurrent_streams": CONNECTION_CALLS,
         "grpc.so_reuseport": 0,  # a second server on a taken port must fail, not share it
     }

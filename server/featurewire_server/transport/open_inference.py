@@ -1,6 +1,6 @@
-"""The Open Inference Protocol v2: each of its calls as a coroutine, over gRPC or REST.
+"""The Open Inference Protocol v2: one coroutine per call, for gRPC and REST.
 
-Every inference goes the way of a Predict request: same admission, schedule, deadlines and metrics.
+Inference uses the path of Predict requests: the same admission, schedule, deadlines and metrics.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ REFUSED = (
     "TraceSetting",
     "LogSettings",
 )
-"""Calls of extensions of the protocol, which get UNIMPLEMENTED and a reason."""
+"""Calls of protocol extensions, which are answered UNIMPLEMENTED with a reason."""
 REFUSED_PARAMETERS = {
     "sequence_id": "sequences are not supported: every request is complete",
     "shared_memory_region": "shared memory is not supported: send the tensor",
     "classification": "the classification extension is not supported: read the scores",
 }
 MAX_TENSORS = 1024
-"""Inputs, and outputs, of one request. They are looked at on the event loop."""
+"""Maximum number of inputs, and of outputs, per request. We check them on the event loop."""
 VERSION_DIGITS = 19
-"""Digits of the largest version."""
+"""Number of digits of the largest version."""
 STRING_BYTES = 64
-"""Memory that a string takes beyond its bytes."""
+"""Memory that a string takes in addition to its content."""
 
 
 def refused(name: str) -> ServingError:
-    """The answer to an extension of the protocol."""
+    """The error for a call of a protocol extension."""
     return unimplemented(
         f"{name} is not supported: models and versions are loaded from the file system, and "
         "inference is ModelInfer"
@@ -79,7 +79,10 @@ def refused(name: str) -> ServingError:
 
 
 def model_spec(name: str, version: str) -> ModelSpec:
-    """The model `name` in its newest version, or in a version given by number or by label."""
+    """A spec for `name` and `version`: a number, a label, or empty for the newest version.
+
+    Raises INVALID_ARGUMENT for a number beyond 63 bits.
+    """
     spec = ModelSpec(name=name)
     if version.isdecimal() and version.isascii() and len(version) <= VERSION_DIGITS:
         if int(version) >= 1 << 63:
@@ -100,11 +103,11 @@ class OpenInference:
         return ServerLiveResponse(live=True)
 
     async def server_ready(self, _: ServerReadyRequest, _call: Call) -> ServerReadyResponse:
-        """Ready: every model of the config has an AVAILABLE version."""
+        """The server is ready if every model of the config has an AVAILABLE version."""
         return ServerReadyResponse(ready=self._api.manager.ready)
 
     async def model_ready(self, request: ModelReadyRequest, _call: Call) -> ModelReadyResponse:
-        """Ready: the version can be called now. An unknown one is not ready."""
+        """A version is ready if it can be called now. An unknown version is not ready."""
         try:
             with self._api.manager.use(model_spec(request.name, request.version)):
                 return ModelReadyResponse(ready=True)
@@ -123,7 +126,7 @@ class OpenInference:
     async def model_metadata(
         self, request: ModelMetadataRequest, _call: Call
     ) -> ModelMetadataResponse:
-        """The tensors of the default signature. Raises ServingError."""
+        """The available versions, and the tensors of the default signature. Raises ServingError."""
         _, signature = self._api.signature(model_spec(request.name, request.version))
         return ModelMetadataResponse(
             name=request.name,
@@ -142,7 +145,7 @@ class OpenInference:
         encode: Callable[[ModelSpec, Mapping[str, np.ndarray]], Answer],
         call: Call,
     ) -> Answer:
-        """What `encode` makes of the outputs. Raises ServingError."""
+        """Run a request and return the result of `encode` for its outputs. Raises ServingError."""
         call.model = request.model_name
         try:
             given = _parameters(request)
@@ -163,7 +166,7 @@ class OpenInference:
 
 
 def _parameters(request: ModelInferRequest) -> dict[str, object]:
-    """The parameters of a request, if the server can do what they and the tensors ask for.
+    """The parameters of a request, after checking those of its tensors as well.
 
     Raises INVALID_ARGUMENT for too many tensors, UNIMPLEMENTED for parameters of extensions.
     """

@@ -1,4 +1,4 @@
-"""Takes the server's addresses early, so that a taken one is known before a model is loaded."""
+"""Reserves the server's addresses early, so that a conflict is found before models load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_PATH_BYTES = 108
 
 @contextlib.contextmanager
 def reserved(port: int, flag: str) -> Iterator[None]:
-    """Hold `port` without listening on it; raises OSError, naming it, when another has it."""
+    """Bind `port` without listening. Raises OSError, with the port, if another process has it."""
     if not port:
         yield
         return
@@ -32,7 +32,7 @@ def reserved(port: int, flag: str) -> Iterator[None]:
 
 
 def check_socket(path: str) -> None:
-    """Raises OSError where no UNIX socket `path` can be."""
+    """Raise OSError if a UNIX socket cannot be created at `path`."""
     if not path:
         return
     if not Path(path).absolute().parent.is_dir():
@@ -42,27 +42,27 @@ def check_socket(path: str) -> None:
 
 
 class UnixSocket:
-    """A UNIX socket at `path`, which another server may hold: it is taken over, whole or not.
+    """A UNIX socket at `path`, which replaces the socket of another server if there is one.
 
-    gRPC listens at `hidden`, and `show` puts that in the place of `path` in one step. So there is
-    always one to connect to, and a server that stops later than its successor has started does
-    not remove the successor's: gRPC unlinks the path that it was given.
+    gRPC listens at `hidden`, and `show` atomically renames that to `path`. So clients can connect
+    at any time. gRPC unlinks only the path that it was given, so a server that stops after its
+    successor has started does not remove the successor's socket.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         hidden = self._path.with_name(f".{secrets.token_hex(4)}")
-        # An address has room for 107 bytes.
+        # The path of a UNIX socket has at most 107 bytes.
         self.hidden = hidden if len(os.fsencode(hidden)) < MAX_PATH_BYTES else self._path
         self._identity: tuple[int, int] | None = None
 
     def show(self) -> None:
-        """Call when `hidden` is listened to. Raises OSError."""
+        """Rename `hidden` to `path`; call this after gRPC listens there. Raises OSError."""
         self._identity = _identity(self.hidden)
         os.replace(self.hidden, self._path)
 
     def remove(self) -> None:
-        """Remove `path` unless it is a successor's."""
+        """Remove `path` unless a successor has replaced the socket."""
         with contextlib.suppress(OSError):
             if self._identity and _identity(self._path) == self._identity:
                 self._path.unlink()

@@ -1,6 +1,6 @@
-"""TensorFlow Serving's REST API, and the metrics page beside it on the same port.
+"""TensorFlow Serving's REST API, with the metrics page on the same port.
 
-Plain HTTP, as TensorFlow Serving's: `--ssl_config_file` secures gRPC only.
+The API is plain HTTP, as in TensorFlow Serving, because `--ssl_config_file` applies to gRPC only.
 """
 
 from featurewire_server.transport.rest.server import HttpServer, RestConfig, start

@@ -1,4 +1,4 @@
-"""The REST API as an ASGI application: a request's body in, an answer out."""
+"""The REST API as an ASGI application: receives the body of a request, and sends the answer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from featurewire_server.common.admission import Admission, Hold
 from featurewire_server.common.errors import ServingError, deadline_exceeded
 from featurewire_server.transport.rest.exchange import Answer, Request
 
-#: A body's bytes are admitted as they come, those of a trickle in steps: announcing a length
-#: holds nothing, and a client that has sent one byte holds no more than this.
 ADMIT_BYTES = 4 << 10
+"""The smallest step in which the bytes of a body are admitted as they arrive. So announcing a long
+body does not reserve memory, and a client that has sent one byte holds at most this."""
 BODY_IDLE_SECONDS = 30.0
 BODY_SECONDS = 600.0
 CLOSE = (("Connection", "close"),)
@@ -30,8 +30,8 @@ Send = Callable[[Message], Awaitable[None]]
 class Application:
     """Calls `handler` for each request.
 
-    `refuse` answers a request whose body does not fit or comes too late, `refusal` one that HTTP
-    itself forbids.
+    `refuse` makes the answer to a request that is refused with a ServingError, such as one that
+    admission rejects. `refusal` makes the answer to a request that HTTP does not allow.
     """
 
     def __init__(
@@ -45,17 +45,18 @@ class Application:
         timeout: float,
         max_body_bytes: int,
     ) -> None:
-        """`working`: POST requests that are answered at once; `timeout`: seconds for an answer."""
+        """`working`: maximum number of POST requests that are worked on; `timeout`: seconds per
+        answer."""
         self.stopping = False
-        """Whether connections are to close after their next answer."""
+        """Whether connections should close after their next answer."""
         self._handler = handler
         self._refuse = refuse
         self._refusal = refusal
         self._admission = admission
         self._working = asyncio.Semaphore(working)
         self._timeout = timeout
-        # Clients choose how slowly a body comes, and its bytes are held meanwhile: half of the
-        # limit is out of their reach, for gRPC and for parsing the bodies that are there.
+        # Clients may send their bodies slowly, and the bytes are held for all that time. So bodies
+        # get only half of the limit. The other half is for gRPC and for parsing complete bodies.
         self._bodies = Admission(
             admission.limit // 2,
             what="bytes of REST requests",
@@ -107,7 +108,10 @@ class Application:
     async def _receive(
         self, body: bytearray, announced: int, holds: tuple[Hold, ...], receive: Receive
     ) -> bool:
-        """Take the whole body in, within the limits; False where it is too large."""
+        """Receive the whole body; False if it is too large.
+
+        Raises TimeoutError if the body comes too slowly, RESOURCE_EXHAUSTED if memory is short.
+        """
         async with asyncio.timeout(BODY_SECONDS):
             more = True
             while more:
@@ -126,7 +130,7 @@ class Application:
         return True
 
     async def _answer(self, request: Request, receive: Receive) -> Answer:
-        """The handler's answer, unless the client leaves meanwhile."""
+        """The handler's answer. Raises _Gone if the client leaves before that."""
         answer = asyncio.ensure_future(self._in_turn(request))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -135,13 +139,13 @@ class Application:
                 raise _Gone
             return answer.result()
         finally:
-            if not answer.done():  # its client has gone, or the server stops
+            if not answer.done():  # the client has left, or the server stops
                 answer.cancel()
                 await asyncio.wait({answer})
             gone.cancel()
 
     async def _in_turn(self, request: Request) -> Answer:
-        # Probes and scrapes are answered while all places for the others are taken.
+        # Probes and scrapes are answered even if POST requests take all places.
         if request.method != "POST":
             return await self._handler(request)
         try:
@@ -169,11 +173,11 @@ class Application:
             }
         )
         await send({"type": "http.response.body", "body": answer.body, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})  # once the first has been sent
+        await send({"type": "http.response.body", "body": b""})  # after the first was sent
 
 
 def _path(scope: Message) -> str:
-    """The path and the query that a request names, also after `http://host`, as proxies send it."""
+    """The path and query of a request. Proxies may send them after `http://host`."""
     path = scope["raw_path"].decode("ascii")
     whole = _ABSOLUTE.match(path)
     if whole:

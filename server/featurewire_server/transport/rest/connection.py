@@ -1,5 +1,8 @@
-"""HTTP/1.1 connections of uvicorn, with what it lacks: time limits for clients who send nothing or
-read nothing, and room for new clients."""
+"""uvicorn's HTTP/1.1 connections, with additional limits.
+
+Clients that do not send or do not read are dropped after a time, and idle connections are closed
+to make room for new clients.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from featurewire_server.transport.rest import encode
 
 MAX_CONNECTIONS = 1000
-#: A connection may be closed for another from here on: before, its request may be on its way.
 IDLE_SECONDS = 1.0
-#: So many clients at once are told that there is no room; further ones are not even told.
+"""A connection idle for this time may be closed to make room. Earlier, a request may already be on
+its way."""
 MAX_REFUSALS = 100
+"""Maximum number of connections that are being answered 503 because the server is full. Further
+ones are closed without an answer."""
 
 MAX_HEADER_BYTES = 16 << 10
 KEEP_ALIVE_SECONDS = 75.0
@@ -25,13 +30,15 @@ HEADER_SECONDS = 10.0
 SEND_SECONDS = 60.0
 LINGER_SECONDS = 2.0
 
-#: What a connection may be waiting for while it is not answering.
 IDLE, HEADER, REST_OF_BODY = range(3)
+"""What a connection waits for: a request, the rest of a header, the rest of a body."""
 
 
 class Http(h11.Connection):
-    """Keeps connections of HTTP/1.0 for clients who ask for it, as `ab -k` and old proxies do. h11
-    closes them after each answer."""
+    """Keeps HTTP/1.0 connections open for clients that ask for it, such as `ab -k` and old proxies.
+
+    h11 closes them after each answer.
+    """
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         event = super().next_event()
@@ -56,10 +63,10 @@ def _says(event: h11.Request | h11.Response, word: bytes) -> bool:
 
 
 class Connection(H11Protocol):
-    """One client: requests one after the other, until either side has had enough."""
+    """A connection with one client, which sends one request after the other."""
 
     _told = 0
-    """Connections that are being told that there is no room."""
+    """Number of connections that are being answered 503 because the server is full."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -117,16 +124,16 @@ class Connection(H11Protocol):
         return [each for each in self.connections if isinstance(each, Connection)]
 
     def _watch(self) -> None:
-        """Close the connection if what it waits for does not come within its time."""
+        """Set a timer that closes the connection if the expected data does not arrive in time."""
         if self.cycle is not None and not self.cycle.response_complete:
-            waits_for = None  # for the application
+            waits_for = None  # the application is answering
         elif self.conn.their_state is h11.SEND_BODY:
             waits_for = REST_OF_BODY
         else:
             waits_for = HEADER if self.conn.trailing_data[0] else IDLE
         if waits_for == self._waits_for or self.transport.is_closing():
             return
-        # Not the loop's time: uvloop's counts whole milliseconds.
+        # We do not use the loop's time, because uvloop's has a resolution of 1 ms.
         self._waits_for, self._since = waits_for, time.monotonic()
         if self._timer is not None:
             self._timer.cancel()
@@ -135,19 +142,20 @@ class Connection(H11Protocol):
             self._timer = self.loop.call_later(seconds, self.transport.close)
 
     def _close_an_idle_one(self) -> bool:
-        """Close the connection that has been without a request longest; False if none is."""
+        """Close the connection that has been idle longest; False if all are busy."""
         idle = [each for each in self._all() if each._waits_for == IDLE]
         longest = min(idle, key=lambda each: each._since, default=None)
         if longest is None or time.monotonic() - longest._since < IDLE_SECONDS:
             return False
-        self.connections.discard(longest)  # now, so that the next client finds another
+        self.connections.discard(longest)  # at once, so that the next client closes another one
         longest.transport.close()
         return True
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answer although the request is not read to its end, and let the client read that.
+        """Answer before the request is read completely, and give the client time to read that.
 
-        Closing with unread bytes resets the connection, and the client may lose the answer.
+        If we closed with unread bytes, the connection would be reset and the client might lose
+        the answer.
         """
         body = encode.error(text).encode()
         head = (

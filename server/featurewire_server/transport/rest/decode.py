@@ -1,4 +1,4 @@
-"""JSON documents to the tensors of a Predict request, as TensorFlow Serving reads them."""
+"""Reads the tensors of a Predict request from JSON, like TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _INTEGERS = {
 
 
 def is_base64(value: object) -> bool:
-    """Whether `value` is the object that stands for bytes: `{"b64": "…"}` and nothing more."""
+    """Whether `value` is an object that encodes bytes: `{"b64": "…"}` without other keys."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
@@ -55,7 +55,10 @@ def signature_name(document: dict[str, Any]) -> str:
 
 
 def is_row_form(document: dict[str, Any]) -> bool:
-    """Whether the document gives `instances` (rows) rather than `inputs` (columns)."""
+    """Whether the document has `instances` (rows) or `inputs` (columns).
+
+    Raises INVALID_ARGUMENT if it has both or neither.
+    """
     rows, columns = "instances" in document, "inputs" in document
     if rows and columns:
         raise invalid_argument(
@@ -68,7 +71,7 @@ def is_row_form(document: dict[str, Any]) -> bool:
 
 
 def inputs(document: dict[str, Any], infos: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
-    """The arrays that the document gives for the signature inputs `infos`. Raises ServingError."""
+    """The document's arrays for the signature inputs `infos`. Raises ServingError."""
     if is_row_form(document):
         return _from_rows(document["instances"], infos)
     return _from_columns(document["inputs"], infos)
@@ -115,7 +118,10 @@ def _from_rows(rows: Any, infos: Mapping[str, TensorInfo]) -> dict[str, np.ndarr
 def _row_by_row(
     rows: list[Any], infos: Mapping[str, TensorInfo], named: bool
 ) -> dict[str, np.ndarray]:
-    """Ten times as slow as all rows in one tensor, but an error says which row it is about."""
+    """Convert row by row, so that an error can name the row.
+
+    Converting all rows as one tensor is ten times as fast.
+    """
     columns: dict[str, list[np.ndarray]] = {name: [] for name in infos}
     for index, row in enumerate(rows):
         if _is_named(row) != named:
@@ -151,7 +157,7 @@ def _append(
     if name not in infos:
         raise invalid_argument(f"JSON object: does not have named input: {name}")
     array = tensor(value, infos[name].dtype)
-    if array.ndim == MAX_RANK:  # and one more for the rows
+    if array.ndim == MAX_RANK:  # the rows need one more dimension
         raise invalid_argument("JSON Parse error: nested too deeply")
     column = columns[name]
     if column and column[0].size != array.size:
@@ -168,7 +174,7 @@ def _brackets(shape: tuple[int, ...]) -> str:
 
 
 def tensor(value: Any, dtype: int) -> np.ndarray:
-    """A scalar, or lists nested evenly, as an array of the DataType `dtype`."""
+    """An array of the DataType `dtype` from a scalar or from evenly nested lists."""
     shape: list[int] = []
     first = value
     while isinstance(first, list):
@@ -235,8 +241,11 @@ def _require(items: list[Any], types: set[type], kind: ElementType) -> None:
 
 
 def _floats(items: list[Any], kind: ElementType) -> np.ndarray:
-    """The nearest that the type has of every number that a double can hold, as in TensorFlow
-    Serving: for a float, infinity beyond its range."""
+    """The numbers rounded to the type `kind`, as in TensorFlow Serving.
+
+    A number beyond the range of a float becomes infinity; one beyond the range of a double raises
+    INVALID_ARGUMENT.
+    """
     try:
         wide = np.array(items, dtype=np.float64)
     except OverflowError:

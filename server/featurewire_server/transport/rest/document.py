@@ -1,4 +1,4 @@
-"""Reads the JSON document of a request, however large, and as TensorFlow Serving reads it."""
+"""Reads the JSON document of a request, which may be large, like TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ import orjson
 from featurewire_server.common.errors import ServingError, invalid_argument
 
 LARGE_BYTES = 4 << 20
-"""Largest document that is read in one piece. A parser keeps all other threads waiting until it is
-done: orjson 0.02 s for 4 MiB of numbers, and a second for a hundred."""
+"""Maximum size of a document that is parsed in one call. A parser blocks all other threads until
+it is done: orjson takes 0.02 s for 4 MiB of numbers, and a second for 100 MiB."""
 OUTER_LEVELS = 3
-"""Levels of a larger document that are read in Python, one item after the other."""
+"""Number of outer levels that we parse in Python, item by item, if a document is larger."""
 
 
 class RepeatedKeys(dict[str, Any]):
-    """An object in which a key came twice. The first of equal keys counts, as in TensorFlow
-    Serving, except for the features of an example."""
+    """An object with repeated keys.
+
+    The first value of a key counts, as in TensorFlow Serving, except for the features of an
+    example.
+    """
 
     last: dict[str, Any]
-    """The same members with the last of equal keys."""
+    """The object with the last value of each key."""
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -42,14 +45,14 @@ _decoder = json.JSONDecoder(object_pairs_hook=_object_of, parse_constant=_CONSTA
 _scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
 _skip = re.compile(r"[ \t\n\r]*").match
 _word = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(?P<minus>-?)(?P<word>Inf(?:inity)?|NaN)', re.DOTALL)
-"""A string, or a word for a number."""
+"""Matches a string, or a word that stands for a number."""
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The object that `body` begins with. A byte order mark before it and whatever follows it are
-    ignored; NaN, Inf and Infinity are numbers.
+    """The object at the start of `body`.
 
-    Raises INVALID_ARGUMENT for anything else.
+    Ignores a byte order mark and all text after the object. NaN, Inf and Infinity are numbers.
+    Raises INVALID_ARGUMENT if `body` does not start with an object.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     if not body:
@@ -63,13 +66,16 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def _fast(body: bytes) -> Any:
-    """What orjson reads; None if it refuses the document, which TensorFlow Serving may not, and if
-    a key may have come twice, of which orjson keeps the last."""
+    """The document as read by orjson, or None.
+
+    None if orjson refuses the document, because TensorFlow Serving may accept it. Also None if a
+    key may be repeated, because orjson keeps the last value.
+    """
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    # Each member has a colon. Strings may hold more of them.
+    # Every member has a colon. Further colons come from strings or from repeated keys.
     colons, level = body.count(b":"), [value]
     while level and colons > 0:
         colons -= sum(len(each) for each in level if isinstance(each, dict))
@@ -87,7 +93,7 @@ def _careful(body: bytes) -> Any:
         try:
             return _first_value(text)
         except json.JSONDecodeError as error:
-            # Python's parser knows neither Inf nor -NaN.
+            # Python's parser does not know Inf and -NaN.
             if not text.startswith(("Inf", "-Inf", "-NaN"), error.pos):
                 raise
             return _first_value(_word.sub(_spelt_out, text))
@@ -106,17 +112,17 @@ def _spelt_out(match: re.Match[str]) -> str:
 
 
 def footprint(body: bytes) -> int:
-    """About how many bytes the parsed `body` takes beyond its own length.
+    """Estimated bytes that the parsed `body` takes in addition to its length.
 
-    A list of empty lists grows thirtyfold when it is parsed: memory limits have to know.
+    Memory limits need this, because a list of empty lists grows thirtyfold when it is parsed.
     """
     return 40 * body.count(b",") + 90 * (body.count(b"[") + body.count(b"{"))
 
 
 def require_in_range(number: float) -> None:
-    """Raise INVALID_ARGUMENT for a number with digits that is beyond the range of a double.
+    """Raise INVALID_ARGUMENT for digits that are beyond the range of a double.
 
-    `Infinity` and `-Infinity` are the document's own words for that, and pass.
+    The words `Infinity` and `-Infinity` are allowed.
     """
     try:
         finite = math.isfinite(number)
@@ -127,7 +133,7 @@ def require_in_range(number: float) -> None:
 
 
 def shown(value: object) -> str:
-    """`value` as JSON for an error message, cut short."""
+    """`value` as JSON for an error text, truncated."""
     try:
         text = json.dumps(value)
     except (RecursionError, ValueError):
@@ -136,7 +142,7 @@ def shown(value: object) -> str:
 
 
 def type_error(value: object, expected: str) -> ServingError:
-    """TensorFlow Serving's words for a JSON value of the wrong type."""
+    """An error with TensorFlow Serving's text for a JSON value of the wrong type."""
     return invalid_argument(
         f"JSON Value: {shown(value)} Type: {type_name(value)} is not of expected type: {expected}"
     )
@@ -150,8 +156,10 @@ def type_name(value: object) -> str:
 
 
 def _first_value(text: str, levels: int | None = None) -> Any:
-    """The value that `text` begins with; of a large text the outer levels are read in steps, so
-    that other threads get their turn. Raises json.JSONDecodeError."""
+    """The value at the start of `text`. Raises json.JSONDecodeError.
+
+    The outer levels of a large text are parsed in steps, so that other threads can run.
+    """
     if levels is None:
         levels = OUTER_LEVELS if len(text) > LARGE_BYTES else 0
     try:

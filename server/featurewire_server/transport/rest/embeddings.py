@@ -1,6 +1,6 @@
-"""`/v1/embeddings` in OpenAI's form: images as data URIs in, vectors out.
+"""OpenAI's `/v1/embeddings` for images: takes data URIs and returns vectors.
 
-Images are taken in the forms that vLLM, llama.cpp and Jina take them. A URL is never fetched.
+Accepts images in the forms of vLLM, llama.cpp and Jina. It never fetches a URL.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from featurewire_server.transport.rest.exchange import (
 
 PATH = "/v1/embeddings"
 MAX_IMAGES = 2048
-"""Images in one request: OpenAI's own limit of inputs."""
+"""Maximum number of images per request, which is OpenAI's limit of inputs."""
 MAX_REASONS = 20
-"""Bad images that an error text names; the list in the error names all."""
+"""Maximum number of bad images in an error text; the error's list contains all of them."""
 MARKER = "<__media__>"
-"""llama.cpp's place of an image in a prompt."""
+"""llama.cpp's placeholder for an image in a prompt."""
 FEATURES, STATUS = "features", "status"
 STATUS_NAMES = {1: "empty", 2: "unsupported", 3: "too_large", 4: "corrupt"}
 
 
 class BadImages(ServingError):
-    """Some images cannot be embedded; `status` says why, by their index."""
+    """Some images cannot be embedded. `status` maps their indices to the reasons."""
 
     def __init__(self, status: Mapping[int, str]) -> None:
         self.status = status
@@ -66,7 +66,7 @@ class Question:
     encoding: str
     """`float` or `base64`."""
     dimensions: int | None
-    """The size that the vectors must have; None: any."""
+    """The required size of the vectors; None: any."""
 
 
 class EmbeddingsEndpoint(Endpoint):
@@ -92,7 +92,8 @@ class EmbeddingsEndpoint(Endpoint):
 
     def _question(self, request: Request) -> Question:
         with unpacked(request, self._api.admission, self._max_body_bytes) as (body, hold):
-            # The texts of the document take as much as the body; the images take its place.
+            # The strings of the document take as much memory as the body. The decoded images
+            # replace the body itself.
             hold.resize(hold.size + len(body) + document.footprint(body))
             return question(document.parse(body))
 
@@ -119,7 +120,7 @@ def _error(status: int, text: str, **more: object) -> bytes:
 
 
 def question(found: dict[str, Any]) -> Question:
-    """Read a document. Raises INVALID_ARGUMENT."""
+    """Read the content of a request from its document. Raises INVALID_ARGUMENT."""
     model = found.get("model")
     if not isinstance(model, str) or not model:
         raise invalid_argument("'model' must name a model: NAME, NAME:VERSION or NAME:LABEL")
@@ -148,7 +149,7 @@ def _images(found: dict[str, Any]) -> list[bytes]:
 
 
 def _image_of_messages(messages: Any) -> bytes:
-    """The one image of a conversation, because a conversation makes one vector."""
+    """The image of a conversation, which must be a single one, because it yields one vector."""
     parts: list[Any] = []
     for message in messages if isinstance(messages, list) else [None]:
         content = message.get("content") if isinstance(message, dict) else None
@@ -160,7 +161,7 @@ def _image_of_messages(messages: Any) -> bytes:
 
 
 def _image(item: Any, where: str) -> bytes:
-    """The bytes of a data URI, of Jina's `{"image": …}` or of llama.cpp's `multimodal_data`."""
+    """The image in a data URI, in Jina's `{"image": …}` or in llama.cpp's `multimodal_data`."""
     bare = False
     if isinstance(item, dict) and "image" in item:
         item, bare = item["image"], True
@@ -210,7 +211,7 @@ def _decode(_: str, images: list[bytes]) -> tuple[np.ndarray, int]:
 
 
 def _encode(spec: ModelSpec, values: Mapping[str, np.ndarray], *, asked: Question) -> Answer:
-    """The vectors. Raises BadImages if an image could not be embedded."""
+    """The answer with the vectors. Raises BadImages if an image could not be embedded."""
     vectors = np.asarray(values[FEATURES], np.float32)
     if asked.dimensions not in (None, vectors.shape[-1]):
         raise invalid_argument(f"The vectors of {spec.name} have {vectors.shape[-1]} dimensions")

@@ -1,4 +1,4 @@
-"""Responses to JSON text, as TensorFlow Serving writes it."""
+"""Writes responses as JSON text, like TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from featurewire_server._tfs.regression_pb2 import RegressionResult
 from featurewire_server.common.errors import internal, invalid_argument
 from featurewire_server.messages import tensors
 
-#: Digits after which every value of a float type can be told from its neighbours.
 _DIGITS = {2: 5, 4: 9, 8: 17}
+"""Size of a float type in bytes to the number of digits that identify each of its values."""
 
 
 def predict(outputs: Mapping[str, TensorProto], *, rows: bool) -> str:
-    """`{"predictions": […]}` with `rows`, `{"outputs": …}` without; a lone output has no name."""
+    """`{"predictions": […]}` with `rows`, else `{"outputs": …}`; a single output is unnamed."""
     if not outputs:
         raise invalid_argument("Cannot convert empty tensor map to JSON")
     arrays = {name: tensors.decode(name, proto) for name, proto in sorted(outputs.items())}
@@ -88,7 +88,10 @@ def error(message: str) -> str:
 
 
 def _type_name(dtype: str | int) -> str | int:
-    """`DT_FLOAT_REF` and the like, which the protos here know by their numbers only."""
+    """The name of a reference type such as `DT_FLOAT_REF`, which our protos lack.
+
+    `MessageToDict` shows such a type as a number. Other types are returned unchanged.
+    """
     if isinstance(dtype, int) and (value := tensors.base_type(dtype)) in tensors.BY_NUMBER:
         return f"{types_pb2.DataType.Name(value)}_REF"
     return dtype
@@ -121,12 +124,12 @@ def _lone_or_named(texts: Mapping[str, str]) -> str:
 
 
 def _whole(texts: list[str], shape: Sequence[int]) -> str:
-    """Texts of elements in row-major order, with the brackets that `shape` asks for."""
+    """Join the texts of elements, in row-major order, into nested lists of the given shape."""
     return f"[{', '.join(_entries(texts, shape))}]" if shape else texts[0]
 
 
 def _entries(texts: list[str], shape: Sequence[int]) -> list[str]:
-    """The same, one text per entry of the first dimension."""
+    """Like `_whole`, but one text per entry of the first dimension."""
     for axis in range(len(shape) - 1, 0, -1):
         count, width = math.prod(shape[:axis]), shape[axis]
         texts = [f"[{', '.join(texts[i * width : (i + 1) * width])}]" for i in range(count)]
@@ -152,12 +155,12 @@ def _string(item: bytes, as_bytes: bool) -> str:
         try:
             return json.dumps(item.decode())
         except UnicodeDecodeError:
-            pass  # not text, whatever the output is called: a JSON string cannot hold it
+            pass  # a JSON string cannot hold these bytes, whatever the output's name
     return f'{{"b64": "{base64.b64encode(item).decode()}"}}'
 
 
 def _decimals(array: np.ndarray) -> list[str]:
-    """Six digits where they are enough to read the same value back, else as many as it takes."""
+    """Format floats with six digits if these identify the value, else with as many as needed."""
     flat = array.ravel()
     wide = flat.astype(np.float64)
     texts = np.empty(flat.size, dtype=object)
@@ -174,7 +177,7 @@ def _formatted(form: str, values: np.ndarray) -> list[str]:
 
 
 def _near_six_digits(flat: np.ndarray, wide: np.ndarray) -> np.ndarray:
-    """Whether six digits may be enough for a value. To format and read them takes far longer."""
+    """Whether six digits may identify each value: a cheap test before formatting and parsing."""
     with np.errstate(all="ignore"):
         unit = 10.0 ** (np.floor(np.log10(np.abs(wide))) - 5)
         distance = np.abs(np.rint(wide / unit) * unit - wide)

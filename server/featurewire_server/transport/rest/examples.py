@@ -1,4 +1,4 @@
-"""JSON documents to Classify and Regress requests: lists of tensorflow.Example."""
+"""Reads the tensorflow.Examples of Classify and Regress requests from JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_FLOAT = 3.4028234663852886e38
 
 
 def read(document: dict[str, Any]) -> Input:
-    """`examples`, and the `context` they share if there is one. Raises INVALID_ARGUMENT."""
+    """The document's `examples` and their optional shared `context`. Raises INVALID_ARGUMENT."""
     result = Input()
     examples = result.example_list.examples
     if "context" in document:
@@ -66,10 +66,10 @@ def _add(name: str, feature: Feature, item: Any) -> None:
 
 
 def _typed(name: str, item: Any) -> tuple[str, Any]:
-    """The field of Feature that holds `item`, and `item` as that field takes it."""
+    """The field of Feature for `item`, and `item` converted for that field."""
     if isinstance(item, int) and 2**63 <= item < 2**64:
         raise invalid_argument(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
-    if isinstance(item, int) and -(2**63) <= item < 2**63:  # true and false too
+    if isinstance(item, int) and -(2**63) <= item < 2**63:  # also true and false
         return "int64_list", int(item)
     if isinstance(item, int | float):
         require_in_range(item)

@@ -1,4 +1,4 @@
-"""One HTTP request and its answer, errors in TensorFlow Serving's shape, and packed bodies."""
+"""HTTP requests and answers, errors in TensorFlow Serving's form, and gzip bodies."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _HTTP_STATUS = {
 }
 
 MAX_TEXT = 1024
-"""Characters of an endpoint's error text, as in gRPC."""
+"""Maximum number of characters in an endpoint's error text, as in gRPC."""
 
 
 @dataclass(kw_only=True)
 class Request:
-    """An HTTP request: `path` percent-encoded and with its query, `body` as it was sent."""
+    """An HTTP request. `path` includes the query and is percent-encoded; `body` is as sent."""
 
     method: str
     path: str
     encoding: str = ""
-    """Content-Encoding, in lower case; empty for none."""
+    """The Content-Encoding header in lower case, or empty."""
     json_bytes: str = ""
-    """Inference-Header-Content-Length: how much of the body is JSON; empty for all of it."""
+    """The Inference-Header-Content-Length header: the bytes of JSON in the body; empty: all."""
     origin: str = ""
-    """The Origin of a page that calls from a browser; empty for none."""
+    """The Origin header, which browsers send for a page, or empty."""
     call: Call
     body: bytes = b""
 
@@ -65,7 +65,7 @@ class Answer:
 
 
 def failure(error: ServingError) -> Answer:
-    """An error in TensorFlow Serving's shape."""
+    """The answer for an error, in TensorFlow Serving's form."""
     body = encode.error(error.message).encode()
     headers: tuple[tuple[str, str], ...] = ()
     if error.retry_after is not None:
@@ -74,18 +74,18 @@ def failure(error: ServingError) -> Answer:
 
 
 def refusal(status: int, text: str) -> Answer:
-    """What HTTP itself says of a request that it does not take."""
+    """The answer to a request that HTTP does not allow, such as one whose body is too large."""
     return Answer(status=status, body=encode.error(text).encode())
 
 
 class Endpoint:
-    """A protocol under its own paths. Its errors have TensorFlow Serving's shape."""
+    """A further protocol, with separate paths. Errors have TensorFlow Serving's form by default."""
 
     api: str
     """The name of its inference call, for the metrics."""
 
     def takes(self, path: str) -> bool:
-        """Whether `path`, with its query, is one of the protocol's."""
+        """Whether `path`, which includes the query, belongs to the protocol."""
         raise NotImplementedError
 
     async def answer(self, request: Request) -> Answer:
@@ -102,9 +102,9 @@ class Endpoint:
 
 @contextmanager
 def unpacked(request: Request, admission: Admission, limit: int) -> Iterator[tuple[bytes, Hold]]:
-    """The body without its gzip, and what is held for it in addition: the caller may add to that.
+    """The unpacked body, and a Hold for its memory, to which the caller may add.
 
-    Raises DEADLINE_EXCEEDED if the time is over, and INVALID_ARGUMENT as `gunzip` does.
+    Raises DEADLINE_EXCEEDED if the deadline has passed, INVALID_ARGUMENT for a bad gzip body.
     """
     if request.call.late():
         raise deadline_exceeded()
@@ -122,9 +122,9 @@ def unpacked(request: Request, admission: Admission, limit: int) -> Iterator[tup
 
 
 def gunzip(body: bytes, limit: int) -> Iterator[bytes]:
-    """`body` unpacked, a MiB at a time.
+    """Unpack `body` in chunks of up to 1 MiB.
 
-    Raises INVALID_ARGUMENT when it is not gzip or unpacks to over `limit` bytes.
+    Raises INVALID_ARGUMENT if it is not gzip, is truncated, or unpacks to over `limit` bytes.
     """
     unpacker = zlib.decompressobj(wbits=31)
     size, rest = 0, body

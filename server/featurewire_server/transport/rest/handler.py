@@ -1,4 +1,4 @@
-"""Answers one HTTP request with an `Api`: everything of REST but the socket."""
+"""Answers HTTP requests by calling an `Api`: all of REST except for the connections."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Handler:
         max_body_bytes: int,
         endpoints: Sequence[Endpoint] = (),
     ) -> None:
-        """`endpoints`: protocols next to TensorFlow Serving's."""
+        """`endpoints`: protocols in addition to TensorFlow Serving's."""
         self._api = api
         self._endpoints = endpoints
         self._cors = _CORS if cors else ()
@@ -93,7 +93,7 @@ class Handler:
         return self._with_cors(answer)
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
-        """The answer to a request that is not read, because of `error`."""
+        """The answer to a request that was refused with `error` before it was read."""
         endpoint = self._endpoint(request)
         if endpoint is not None:
             request.call.api = endpoint.api
@@ -103,7 +103,7 @@ class Handler:
         return self._failed(request, error)
 
     def refusal(self, request: Request, status: int, text: str) -> Answer:
-        """The answer to a request that HTTP itself does not take."""
+        """The answer to a request that HTTP does not allow."""
         endpoint = self._endpoint(request)
         return endpoint.refusal(status, text) if endpoint else refusal(status, text)
 
@@ -142,26 +142,26 @@ class Handler:
         return await by_size(size, encode.predict, response.outputs, rows=rows)
 
     def _require_time(self, route: routes.Route, request: Request) -> None:
-        """Refuse before it is parsed what could not be answered in time anyhow."""
+        """Refuse a request before parsing, if it cannot be answered before its deadline."""
         if request.packed:
             return
         try:
             self._api.require_time(route.model_spec(), request.call)
-        except ServingError:  # only now, because it is a search through the whole body
-            if b'"signature_name"' not in request.body:  # else another signature may be meant
+        except ServingError:  # search the body only now, because that takes long
+            if b'"signature_name"' not in request.body:  # it may name another signature
                 raise
 
     def _predict_request(
         self, route: routes.Route, request: Request
     ) -> tuple[PredictRequest, bool]:
-        """The message, and whether the answer is to be in rows."""
+        """The message, and whether the answer should be in rows."""
         with self._document(request) as found:
             spec = route.model_spec(decode.signature_name(found))
             infos = self._infos(spec)
             rows = decode.is_row_form(found)
             message = PredictRequest(model_spec=spec)
             for name, array in decode.inputs(found, infos).items():
-                content = array.dtype != object  # of strings that would be one more copy
+                content = array.dtype != object  # for strings, that would need another copy
                 message.inputs[name].CopyFrom(tensors.encode(array, content=content))
             return message, rows
 
@@ -211,14 +211,14 @@ class Handler:
 
     @contextmanager
     def _document(self, request: Request) -> Iterator[dict[str, Any]]:
-        """The request's JSON document; what it takes in memory is admitted for the body."""
+        """The request's JSON document. Admission counts its memory during the block."""
         with unpacked(request, self._api.admission, self._max_body_bytes) as (body, hold):
             hold.resize(hold.size + document.footprint(body))
             yield document.parse(body)
 
 
 def _preflight(request: Request, endpoint: Endpoint | None) -> Answer:
-    """What a browser asks before it sends a page's request to another origin."""
+    """Answer a CORS preflight, which a browser sends before a request to another origin."""
     if endpoint is None and not request.path.lower().startswith("/v1/"):
         raise routes.malformed(request.method, request.path)
     if not re.search("https?://", request.origin):

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 over REST, with its extension for binary tensors."""
+"""The Open Inference Protocol v2 over REST, including the binary tensor extension."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HEADER = "Inference-Header-Content-Length"
 
 
 class OpenInferenceEndpoint(Endpoint):
-    """Answers `/v2` and everything under it."""
+    """Answers all paths under `/v2`."""
 
     api = "ModelInfer"
 
@@ -117,7 +117,7 @@ class OpenInferenceEndpoint(Endpoint):
 
 
 def _json_bytes(request: Request, body: bytes | None = None) -> int:
-    """How many bytes of the body are JSON; raises INVALID_ARGUMENT for a wrong header."""
+    """The number of JSON bytes in the body. Raises INVALID_ARGUMENT for a wrong header."""
     if not request.json_bytes:
         return len(request.body if body is None else body)
     size = int(request.json_bytes) if re.fullmatch("[0-9]{1,12}", request.json_bytes) else -1
@@ -127,7 +127,10 @@ def _json_bytes(request: Request, body: bytes | None = None) -> int:
 
 
 def _fill(message: ModelInferRequest, found: dict[str, Any], binary: memoryview) -> None:
-    """Make `found` the content of `message`, all of its tensors raw; `binary` follows the JSON."""
+    """Fill `message` from the document `found`, with all tensors in raw form.
+
+    `binary`: the bytes of the body after the JSON. Raises INVALID_ARGUMENT.
+    """
     message.id = _member(found, "id", str, "")
     _set_parameters(message.parameters, found)
     for given in _objects(found, "inputs"):
@@ -197,11 +200,11 @@ _TYPES: dict[str, set[type]] = {
     "f": {int, float},
     "V": {int, float},
 }
-"""Types of JSON values by the kind of the array that they become; `V` is bfloat16."""
+"""Kind of numpy dtype to the allowed types of JSON values; `V` is bfloat16."""
 
 
 def _raw(data: list[Any], found: open_inference.Datatype) -> bytes:
-    """The raw form of JSON `data`, flat or nested. Raises INVALID_ARGUMENT."""
+    """The raw form of the JSON list `data`, flat or nested. Raises INVALID_ARGUMENT."""
     flat, kind = _flat(data), found.kind.dtype.kind
     if found.kind.dtype == object:
         values = np.empty(len(flat), dtype=object)
@@ -217,14 +220,14 @@ def _raw(data: list[Any], found: open_inference.Datatype) -> bytes:
 
 
 def _flat(data: list[Any]) -> list[Any]:
-    """The items of nested lists; all of them are at the same depth, or lists are left."""
+    """Flatten nested lists. If they are nested unevenly, some items are still lists."""
     while data and all(type(item) is list for item in data):
         data = [item for inner in data for item in inner]
     return data
 
 
 def _bytes(item: Any) -> bytes:
-    """A string as UTF-8, or what `{"b64": …}` stands for."""
+    """The bytes of a string in UTF-8, or of a `{"b64": …}` object. Raises INVALID_ARGUMENT."""
     if decode.is_base64(item):
         return decode.bytes_of(item)
     if not isinstance(item, str):
@@ -235,7 +238,7 @@ def _bytes(item: Any) -> bytes:
 def _encode(
     spec: ModelSpec, values: Mapping[str, np.ndarray], *, request: ModelInferRequest
 ) -> Answer:
-    """The answer: JSON, and after it the outputs that the request wants in binary form."""
+    """The answer: JSON, followed by the outputs that the request wants in binary form."""
     all_binary = request.parameters["binary_data_output"].bool_param
     wanted = {
         output.name: output.parameters["binary_data"].bool_param

@@ -1,4 +1,4 @@
-"""Which resource of TensorFlow Serving's REST API a method and a path name."""
+"""Maps a method and path to a resource of TensorFlow Serving's REST API."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ class Route:
 
 
 def malformed(method: str, path: str) -> ServingError:
-    """NOT_FOUND outside of `/v1/`, INVALID_ARGUMENT inside, the text that clients know."""
+    """The error for an unknown path, with TensorFlow Serving's text.
+
+    INVALID_ARGUMENT for paths under `/v1/`, NOT_FOUND for others.
+    """
     message = f"Malformed request: {method} {path}"
     inside = path.lower().startswith("/v1/")
     return invalid_argument(message) if inside else not_found(message)
@@ -49,8 +52,8 @@ def malformed(method: str, path: str) -> ServingError:
 def find(method: str, path: str) -> Route:
     """The resource at `path`, which is still percent-encoded. Raises ServingError.
 
-    As in TensorFlow Serving a query is part of the path, the path matches in any letter case, and
-    `predict`, `classify`, `regress` and `metadata` are lower case.
+    Same rules as TensorFlow Serving: a query counts as part of the path, the path matches in any
+    letter case, but `predict`, `classify`, `regress` and `metadata` must be in lower case.
     """
     if method == "GET" and path.lower() in ("/v1/models", "/v1/models/"):
         raise invalid_argument("Missing model name in request.")

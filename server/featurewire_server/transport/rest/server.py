@@ -22,32 +22,32 @@ from featurewire_server.transport.rest.exchange import Endpoint
 from featurewire_server.transport.rest.handler import Handler
 from featurewire_server.transport.rest.open_inference import OpenInferenceEndpoint
 
-#: The largest body. Images in base64 take a third more than their bytes.
 MAX_BODY_BYTES = 128 << 20
+"""Maximum size of a body. Base64 makes images a third larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestConfig:
-    """Where and how to listen."""
+    """Address, limits and protocols of the REST server."""
 
     port: int = 0
     """0: any free port."""
     threads: int = 1000
-    """Requests that work at once; the others wait."""
+    """Maximum number of POST requests that are worked on; others wait."""
     timeout_seconds: float = 30.0
-    """For the answer to one request."""
+    """Time limit per request, from the end of its body to the answer."""
     cors: bool = False
-    """Whether pages of other origins may ask."""
+    """Whether web pages of other origins may call the API."""
     open_inference: bool = False
-    """Answer the Open Inference Protocol as well."""
+    """Whether to answer the Open Inference Protocol also."""
     openai_embeddings: bool = False
-    """Answer OpenAI's embeddings requests as well."""
+    """Whether to answer OpenAI's embeddings requests also."""
 
 
 def start(api: Api, config: RestConfig) -> HttpServer:
-    """Serve `api`; the page of its metrics too, if it has one.
+    """Serve `api`, including its metrics page if that is configured.
 
-    Raises OSError, naming the port, when it is taken.
+    Raises OSError, with the port, if the server cannot listen there.
     """
     endpoints: list[Endpoint] = []
     if config.open_inference:
@@ -73,9 +73,9 @@ def start(api: Api, config: RestConfig) -> HttpServer:
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on every interface, IPv6 included where there is one.
+    """A socket that listens on all interfaces, with IPv6 if the host supports it.
 
-    Raises OSError naming the port.
+    Raises OSError, with the port, if that fails.
     """
     try:
         if socket.has_dualstack_ipv6():
@@ -90,8 +90,10 @@ def listen(port: int) -> socket.socket:
 
 
 class HttpServer:
-    """Serves on a listening socket until `stop`; its methods are for other threads than the
-    loop's."""
+    """Serves on a listening socket until `stop`.
+
+    Call its methods from other threads than the event loop's.
+    """
 
     def __init__(self, sock: socket.socket, application: Application) -> None:
         self.port: int = sock.getsockname()[1]
@@ -120,7 +122,7 @@ class HttpServer:
             await asyncio.sleep(0)
 
     def stop(self, grace: float) -> None:
-        """Accept nothing new, finish what is being answered within `grace` seconds, close."""
+        """Refuse new connections, give open requests up to `grace` seconds, then close."""
         run(self._stop(grace))
 
     async def _stop(self, grace: float) -> None:
