@@ -10,8 +10,9 @@ class Policy:
     """All tuning constants of this package, with their units and the reasons for their values."""
 
     margin: float = 0.2
-    """Fraction by which a batch may take longer than expected. The batch that overlaps it slows it
-    down, and accepting a call that then comes too late costs more than refusing it."""
+    """Fraction by which a batch may take longer than expected, because the next batch overlaps and
+    slows it down. The margin is generous: an accepted call that is answered too late costs more
+    than a refused one."""
     recent_batches: int = 3
     """Number of batches in the median. With three, one delayed batch does not matter, and two
     batches are enough to show that the machine has changed."""

@@ -120,7 +120,7 @@ class Queue:
         return sum(self.batches(line) for line in self.lines.values())
 
     def batches(self, line: Line, task: Task | None = None) -> int:
-        """Number of batches that the tasks of a line fill, with `task` added if given."""
+        """Number of batches that a line's tasks fill, including `task` if it is given."""
         if not self.config.merge:
             return len(line.tasks) + bool(task)
         return -(-(line.rows + (task.rows if task else 0)) // self.largest)

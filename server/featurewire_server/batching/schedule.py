@@ -132,7 +132,7 @@ class Schedule:
         line = self._first(self._due(now), now)
         if line is None:
             return None
-        # A short batch starts at once, because it delays the running one almost not at all.
+        # A short batch starts at once, because it barely delays the running one.
         short = line.queue.seconds(min(line.rows, line.queue.largest)) <= POLICY.handover_seconds
         early = self._running.left(now) - POLICY.handover_seconds
         if short or early <= ROUNDING:

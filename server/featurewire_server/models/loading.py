@@ -78,7 +78,7 @@ class Loader:
             except BaseException:
                 runner.close()
                 raise
-            memory.give_back()  # the first run optimises the graph, in several copies
+            memory.give_back()  # the first run copies the graph to optimise it
         return runner
 
     def _batching_of(self, path: Path) -> BatchingConfig | None:

@@ -77,8 +77,8 @@ def next_actions(servables: Iterable[Servable]) -> tuple[list[int], list[int]]:
     """The versions of one model to load and those to unload, keeping the model available.
 
     All aspired versions start to load now, newest first. Versions that are no longer aspired are
-    unloaded, except that the newest of them stays until an aspired version is AVAILABLE. If the
-    model has no aspired versions, all are unloaded.
+    unloaded, except that the newest of them stays until an aspired version is AVAILABLE. Without
+    aspired versions, all are unloaded.
     """
     versions = list(servables)
     load = [v.version for v in versions if v.aspired and v.state is State.START]

@@ -43,9 +43,9 @@ def first_rows(engine: Engine) -> Replay:
     For engines whose rows are independent. The replay runs in this thread, because the batch
     threads are for callers, and pauses after each run.
 
-    One row is enough: the first run of a signature optimises its graph, which takes seconds. The
-    first batch of another size then takes only a fifth of a second longer. That would not justify
-    computing large batches here.
+    One row is enough, because the first run of a signature optimises its graph, which takes
+    seconds. After that, the first batch of another size takes only a fifth of a second longer,
+    which does not justify computing large batches here.
     """
 
     def replay(run: predict.Run) -> dict[str, np.ndarray]:

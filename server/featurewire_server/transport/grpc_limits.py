@@ -136,7 +136,7 @@ class CallLimit:
             self._none.set()
 
     async def message(self, context: grpc.aio.ServicerContext, receiving: Slot) -> Any:
-        """Receive the one message of a call. Raises CANCELLED if it takes too long.
+        """Receive the call's only message. Raises CANCELLED if it takes too long.
 
         Releases `receiving` after PATIENCE seconds, so that other calls can be received.
         """

@@ -1,4 +1,4 @@
-"""The REST API as an ASGI application: receives the body of a request, and sends the answer."""
+"""The REST API as an ASGI application, which receives bodies and sends answers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Send = Callable[[Message], Awaitable[None]]
 class Application:
     """Calls `handler` for each request.
 
-    `refuse` makes the answer to a request that is refused with a ServingError, such as one that
-    admission rejects. `refusal` makes the answer to a request that HTTP does not allow.
+    `refuse` makes the answer if a ServingError ends a request before it reaches the handler, for
+    example if the memory for bodies is full. `refusal` makes the answer if HTTP forbids a request.
     """
 
     def __init__(

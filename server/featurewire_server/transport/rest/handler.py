@@ -48,7 +48,7 @@ _CORS = (
 
 
 class Handler:
-    """Answers requests; `__call__` never raises."""
+    """Answers requests; `__call__` turns every error into an answer."""
 
     def __init__(
         self,
