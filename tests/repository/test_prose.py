@@ -24,7 +24,7 @@ MAX_MARKED_PERCENT = {
     "rollout": 4,
     "samples": 3,
     "scripts": 4,
-    "server": 14,
+    "server": 4,
     "serving_config": 2,
     "tests": 4,
 }
