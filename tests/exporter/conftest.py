@@ -12,6 +12,11 @@ from tests.support.shared import once_for_all_workers
 
 
 @pytest.fixture(scope="session")
+def photos_jpeg(photos: list[Path]) -> list[bytes]:
+    return [path.read_bytes() for path in photos]
+
+
+@pytest.fixture(scope="session")
 def tf1_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A TF1 Hub module: 20x24 pixels, 6 floats. Rows depend on each other in its train variant."""
 

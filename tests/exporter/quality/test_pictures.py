@@ -8,11 +8,6 @@ from featurewire_exporter.errors import ExportError
 from featurewire_exporter.quality.pictures import find_pictures, views
 
 
-@pytest.fixture(scope="module")
-def photos_jpeg(photos) -> list[bytes]:
-    return [path.read_bytes() for path in photos]
-
-
 def test_views_are_the_picture_and_the_same_crops_each_time(photos_jpeg):
     first, again = list(views(photos_jpeg[0], 4)), list(views(photos_jpeg[0], 4))
     assert first == again

@@ -231,7 +231,7 @@ def test_exporting_twice_gives_one_vector_space_and_the_same_vectors(
 def test_every_preprocessing_setting_is_in_manifest_and_vector_space(
     tmp_path, tf2_module, tiny_version
 ):
-    settings = "--resize-method area --no-antialias --central-crop 0.875 --no-exif-orientation"
+    settings = "--resize-method bicubic --no-antialias --central-crop 0.875 --no-exif-orientation"
     settings += " --input-range 0,255"
     limits = "--max-pixels 1000000 --max-image-bytes 2000000 --webp"
     base = tmp_path / "m"
