@@ -3,7 +3,7 @@
     with featurewire.Client("localhost:8500", model="inception_resnet_v2") as client:
         embedding = client.embed(jpeg_bytes)
 
-Names are imported when they are first used, so that `import featurewire` costs next to nothing.
+Names are imported at their first use, so that `import featurewire` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _DEFAULT_TIMEOUT = 60.0
-"""Seconds of a whole call; here, where the command's help reads it without the library."""
+"""Seconds for a whole call. Defined here so that the command's `--help` can read it without
+importing the library."""
 
 _MODULES = {
     "AsyncClient": "_async_client",
@@ -73,7 +74,7 @@ _MODULES = {
     "VectorSpaceError": "_errors",
     "VersionStatus": "_wire.status",
 }
-"""Where the names above are."""
+"""Public names, and the module that each one is imported from."""
 
 __all__ = ["__version__", *_MODULES]
 

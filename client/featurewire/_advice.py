@@ -1,4 +1,4 @@
-"""What to do about an error, by key. Commands have their own words where one names an argument."""
+"""What to do about an error, by key. Commands replace advice that names an argument."""
 
 from __future__ import annotations
 

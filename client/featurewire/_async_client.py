@@ -1,4 +1,4 @@
-"""`AsyncClient`: the I/O of a client in an event loop."""
+"""`AsyncClient`: the asyncio I/O around the core."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ class AsyncClient(Core):
         async with featurewire.AsyncClient("localhost:8500", model="inception_resnet_v2") as client:
             embedding = await client.embed(jpeg_bytes)
 
-    For the arguments see `Client`.
+    See `Client` for the arguments.
     """
 
     _aio = grpc.aio
 
     def _driver(self, job: Job) -> Driver:
-        """Over channels that are made in the loop that uses them."""
+        """A driver in the running event loop, which must be the loop of the first call.
+
+        gRPC's asyncio channels work only in the loop in which they were created.
+        """
         self._connection.check_usable()
         loop = asyncio.get_running_loop()
         if self._connection.life.loop is None:
@@ -88,9 +91,9 @@ class AsyncClient(Core):
         timeout: Timeout = UNSET,
         progress: Callable[[StreamProgress], object] | None = None,
     ) -> AsyncIterator[Result[Any]]:
-        """Embed any number of images: yields one `Result` an image, in input order.
+        """Embed any number of images: yields one `Result` per image, in input order.
 
-        As `Client.stream`, and `images` may be an async iterable too, which is read in the event
+        See `Client.stream`. Here `images` may also be an async iterable, which is read in the event
         loop.
         """
         check_images(images, asynchronous=True)
@@ -129,7 +132,7 @@ class AsyncClient(Core):
                 await asyncio.wait([source])
 
     async def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
-        """The model's versions and their states (of the pinned version alone, if one is)."""
+        """The model's versions and their states; with a pinned version, only that one."""
         return await self._run(self._queries.status(self._deadline(timeout)))
 
     async def wait_until_ready(self, timeout: float | None = 60.0) -> ModelStatus:
@@ -141,11 +144,11 @@ class AsyncClient(Core):
         return await self._run(self._queries.is_ready(self._deadline(timeout)))
 
     async def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
-        """The signatures of the version that answers, and its manifest where it has one."""
+        """The signatures of the version that answers, and its manifest if it has one."""
         return await self._run(self._queries.metadata(self._deadline(timeout)))
 
     async def aclose(self) -> None:
-        """Close the connection; calls that are open end with an error."""
+        """Close the connection; open calls end with an error."""
         if self._is_view or self._connection.life.closed:
             return
         self._connection.life.closed = True
@@ -160,7 +163,7 @@ class AsyncClient(Core):
         await self.aclose()
 
     async def _run(self, flow: Flow[T]) -> T:
-        """Run a flow of the core to its result."""
+        """Run one of the core's flows and return its result."""
         try:
             while True:
                 await self._take(next(flow))

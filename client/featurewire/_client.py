@@ -1,4 +1,4 @@
-"""`Client`: the I/O of a client that blocks."""
+"""`Client`: the blocking I/O around the core."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Client(Core):
         input: Its DT_STRING input. None: `image_bytes`, or the only input.
         output: Its DT_FLOAT `[N, dimension]` output. None: `features`, or the only output.
 
-    Raises `ConfigError`. It connects at its first call, so it may be made before a fork.
+    Raises `ConfigError`. The client connects at its first call, so you may create it before a fork.
     """
 
     def embed(self, image: Image, *, timeout: Timeout = UNSET) -> Embedding:
@@ -127,7 +127,7 @@ class Client(Core):
             driver.close()
 
     def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
-        """The model's versions and their states (of the pinned version alone, if one is)."""
+        """The model's versions and their states; with a pinned version, only that one."""
         return self._run(self._queries.status(self._deadline(timeout)))
 
     def wait_until_ready(self, timeout: float | None = 60.0) -> ModelStatus:
@@ -147,11 +147,11 @@ class Client(Core):
         return self._run(self._queries.is_ready(self._deadline(timeout)))
 
     def metadata(self, *, timeout: Timeout = UNSET) -> ModelMetadata:
-        """The signatures of the version that answers, and its manifest where it has one."""
+        """The signatures of the version that answers, and its manifest if it has one."""
         return self._run(self._queries.metadata(self._deadline(timeout)))
 
     def close(self) -> None:
-        """Close the connection; calls that are open end with an error."""
+        """Close the connection; open calls end with an error."""
         if self._is_view or self._connection.life.closed:
             return
         self._connection.life.closed = True
@@ -165,7 +165,7 @@ class Client(Core):
         self.close()
 
     def _run(self, flow: Flow[T]) -> T:
-        """Run a flow of the core to its result."""
+        """Run one of the core's flows and return its result."""
         try:
             while True:
                 self._take(next(flow))

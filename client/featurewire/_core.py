@@ -1,7 +1,7 @@
-"""All of a client but its I/O, which `Client` and `AsyncClient` add.
+"""The client without its I/O; `Client` and `AsyncClient` add that.
 
-A method is a `Flow`: a generator that yields the steps which do I/O or wait, and returns the
-result. Both clients take the steps the same way.
+A method is a `Flow`: a generator that yields every step that does I/O or waits, and returns the
+result. Both clients run these steps the same way.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Core:
     _is_view = False
 
     _aio: Any = None
-    """`grpc.aio`, in a client of asyncio's."""
+    """`grpc.aio` in `AsyncClient`, None in `Client`."""
 
     @names_checked(CONFIGS)
     def __init__(
@@ -124,10 +124,10 @@ class Core:
         vector_space: str | Unset | None = UNSET,
         metadata: Metadata = (),
     ) -> Self:
-        """The same client with other options: a view that shares the connection, and costs nothing.
+        """A view of this client with other options. It shares the connection and costs nothing.
 
-        `version` and `label` replace each other. `metadata` is sent besides the client's own; the
-        same keys replace it. Close the client that was made first: that ends its views too.
+        `version` and `label` replace each other. `metadata` is added to the client's own metadata
+        and replaces values with the same key. Close the original client: this also ends its views.
         """
         given = {
             "timeout": timeout,
@@ -149,7 +149,7 @@ class Core:
         return view
 
     def stats(self) -> Stats:
-        """The counters of this client since it was made."""
+        """This client's counters since it was created."""
         return self._connection.stats()
 
     def __repr__(self) -> str:
@@ -171,7 +171,7 @@ class Core:
         return self._settings.timeout if isinstance(timeout, Unset) else check_timeout(timeout)
 
     def _deadline(self, timeout: Timeout) -> float:
-        """When a call that begins now has to end."""
+        """The deadline of a call that begins now, on the monotonic clock."""
         self._connection.check_usable()
         seconds = self._seconds(timeout)
         return math.inf if seconds is None else time.monotonic() + seconds
@@ -224,13 +224,13 @@ class Core:
         results = yield from self._results(images, codec, deadline, refusal)
         versions = {each.embedding.version for each in results if each.embedding is not None}
         if len(versions) > 1:
-            # The server changed its version between two requests: one batch, one version.
+            # The server switched versions between two requests. A batch must come from one version.
             _, codec = yield from self._resolver.resolve(max(versions), deadline)
             results = yield from self._results(images, codec, deadline)
         return _batch_of_results(results, settings.model, codec.names.dimension or 0)
 
     def _one_request(self, images: Sequence[Loaded]) -> list[Buffer] | None:
-        """The images, where a stream would send them all as one request; else None."""
+        """The images if they all fit into one request and could all be read; else None."""
         config = self._settings.stream
         loaded = [image for image in images if not isinstance(image, ImageError)]
         if not len(loaded) == len(images) <= config.images_per_request:
@@ -246,7 +246,11 @@ class Core:
         deadline: float,
         refusal: FeaturewireError | None = None,
     ) -> Flow[list[Result[int]]]:
-        """By a stream; `refusal`: what the server said to all images in one request."""
+        """Embed the images through a bounded stream.
+
+        `refusal`: the server's error for a request with all of these images. The stream then splits
+        that request to find the image at fault.
+        """
         stream = Stream(self._connection, codec, self._settings.stream, deadline=deadline)
         for position, image in enumerate(images):
             stream.fill(stream.open(position), image, 0.0)
@@ -294,7 +298,7 @@ class Core:
                 yield Sleep(wait)
 
     def _reading(self, stream: Stream, timeout: Timeout, driver: AnyDriver) -> Reading:
-        """What reads the stream's source."""
+        """The reader of the stream's source."""
         readers = self._settings.stream.readers
         return Reading(stream, readers, self._seconds(timeout), driver.deliver)
 
@@ -305,10 +309,11 @@ class Core:
         driver: AnyDriver,
         progress: Callable[[StreamProgress], object] | None,
     ) -> Iterator[StreamStep]:
-        """A stream from its first image to its last result."""
+        """The steps of a stream, from its first image to its last result."""
         finished = False
         while not finished:
-            # First, so that what has its reply is not hedged after a long look at a result.
+            # Collect first: after a slow consumer, a call whose reply is already here would
+            # otherwise be hedged.
             driver.collect()
             if stream.astray is not None:
                 yield from self._redirect(stream, None)
@@ -327,7 +332,7 @@ class Core:
         self._raise_error(stream)
 
     def _raise_error(self, stream: Stream) -> None:
-        """Raise what ended the stream, if it was an error."""
+        """Raise the error that ended the stream, if any."""
         if (error := stream.error) is None:
             return
         if isinstance(error, FeaturewireError):
@@ -335,7 +340,7 @@ class Core:
         raise error
 
     def _redirect(self, stream: Stream, deadline: float | None) -> Flow[None]:
-        """Find a version with vectors of the space that is wanted; without one, end the stream."""
+        """Find a version with vectors of the wanted space; end the stream if there is none."""
         while stream.astray is not None:
             resolve = functools.partial(self._resolver.resolve, stream.astray)
             try:
@@ -350,7 +355,7 @@ class Core:
 
 
 def _batch_of_rows(rows: Rows, model: str, bridged: bool) -> EmbeddingBatch:
-    """Of one reply."""
+    """The batch in one reply."""
     vectors, errors = rows.vectors.copy(), {}
     if rows.reasons:
         errors = {row: rows.error(row) for row in rows.reasons}
@@ -359,7 +364,10 @@ def _batch_of_rows(rows: Rows, model: str, bridged: bool) -> EmbeddingBatch:
 
 
 def _batch_of_results(results: Sequence[Result[int]], model: str, dimension: int) -> EmbeddingBatch:
-    """Of several replies, all by one version. `dimension`: where there is no vector."""
+    """One batch from several replies, all by one version.
+
+    `dimension` is used if no image gave a vector.
+    """
     first = next((each.embedding for each in results if each.embedding is not None), None)
     version, bridged = (first.version, first.bridged) if first is not None else (0, False)
     dimension = len(first) if first is not None else dimension

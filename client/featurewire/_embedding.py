@@ -1,4 +1,4 @@
-"""What comes back: vectors, each with the version that made it."""
+"""Results: vectors, each with the version that made it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ class Embedding:
     """One image's feature vector. `np.asarray(embedding)` is its vector."""
 
     vector: Vectors
-    """float32 `(dimension,)`, contiguous, its own memory."""
+    """float32 `(dimension,)`, contiguous, in its own memory."""
     model: str
     version: int
-    """The version that made it: vectors of two versions compare only if their manifests name the
-    same `vector_space`."""
+    """The version that made the vector. Vectors of two versions compare only if their manifests
+    name the same `vector_space`."""
     bridged: bool = False
-    """It was carried over into the `vector_space` asked for from the version's own."""
+    """Whether a bridge mapped the vector from the version's own space into the client's
+    `vector_space`."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return _as_array(self.vector, dtype, copy)
@@ -43,16 +44,16 @@ class Embedding:
 class EmbeddingBatch:
     """The vectors of `embed_batch`, one row per image, in input order.
 
-    `batch[i]` is the i-th `Embedding` or raises that image's error, `batch[i:j]` is a list of such;
-    `np.asarray(batch)` is `vectors`, or raises when any image failed.
+    `batch[i]` is the i-th `Embedding`, or raises that image's error; `batch[i:j]` is a list of
+    embeddings. `np.asarray(batch)` is `vectors`, or raises if any image failed.
     """
 
     vectors: Vectors
     """float32 `(N, dimension)`. The rows of failed images, the keys of `errors`, are all NaN."""
     version: int
-    """One version made all rows; 0 when no version answered."""
+    """The version that made all rows; 0 if no version answered."""
     errors: dict[int, ImageError]
-    """By row."""
+    """Errors of the failed images, by row."""
     model: str = ""
     bridged: bool = False
     """See `Embedding`."""
@@ -120,11 +121,11 @@ class Failed(Generic[K]):
 
 
 Result: TypeAlias = Embedded[K] | Failed[K]
-"""What `stream` yields for one image: `error is None` tells type checkers which one it is."""
+"""The item that `stream` yields per image. `if result.error is None` narrows its type."""
 
 
 def _as_array(vectors: Vectors, dtype: Any, copy: bool | None) -> npt.NDArray[Any]:
-    """What NumPy 2 asks of `__array__`; NumPy 1 passes no `copy`."""
+    """Implement NumPy 2's protocol for `__array__`; NumPy 1 does not pass `copy`."""
     converted = vectors if dtype is None else vectors.astype(dtype, copy=False)
     if copy is False and converted is not vectors:
         raise ValueError(f"a {vectors.dtype} vector cannot become {dtype} without a copy")

@@ -1,18 +1,18 @@
-"""What can go wrong.
+"""The errors of this library.
 
     FeaturewireError
     ├── ConfigError             the client was set up or used wrongly (also a ValueError)
     ├── ImageError              one image gave no vector; `.reason` says why
-    ├── InvalidRequestError     the server refuses the request as it is: retrying is no use
-    ├── ModelNotFoundError      the server has no such model, version or label
-    ├── ServerUnavailableError  nobody answers at the address, or the connection broke
-    ├── OverloadedError         the server has too much work; `.reason` says what it lacks
+    ├── InvalidRequestError     the server refuses the request; retrying does not help
+    ├── ModelNotFoundError      the server does not have this model, version or label
+    ├── ServerUnavailableError  no server answers at the address, or the connection broke
+    ├── OverloadedError         the server is overloaded; `.reason` says which resource is short
     ├── DeadlineExceededError   no reply in time (also a TimeoutError)
-    ├── ResponseError           a reply came that does not fit the request
+    ├── ResponseError           the reply does not fit the request
     │   └── VectorSpaceError    a version without the wanted vector space answered
     └── ServerError             the server failed in another way
 
-A `grpc.RpcError` never reaches a caller by itself; it is the `__cause__`.
+A `grpc.RpcError` never reaches the caller directly; it is the `__cause__` of one of these errors.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ __all__ = [
 
 
 class FeaturewireError(Exception):
-    """The root. `.code` is the gRPC status name where a server sent one, such as `NOT_FOUND`.
+    """Base class. `.code` is the gRPC status name if a server sent one, such as `NOT_FOUND`.
 
-    The text says what the problem is and then what to do, in the names of this library's arguments.
+    The text states the problem and then what to do, using the names of this library's arguments.
     """
 
     code: str | None = None
     metadata: Mapping[str, str | bytes] = MappingProxyType({})
-    """Headers and trailers that came with the failure, such as a gateway's `x-request-id`."""
+    """Headers and trailers of the failed call, such as a gateway's `x-request-id`."""
     retry_after: float | None = None
-    """Seconds after which another attempt may succeed, where the server says so (gRPC's retry
-    push-back); negative: the server wants none."""
+    """Seconds to wait before the next attempt, if the server sent a push-back (gRPC's retry
+    design). Negative: do not retry."""
     _text: str = ""
-    """What the server said, without the names of server and model."""
+    """The server's text, without the names of server and model."""
 
     def __init__(self, *args: object, advice: str = "") -> None:
-        """`advice`: a key of `ADVICE`, which a command words in its own way."""
+        """`advice`: a key of `ADVICE`. Commands may replace the advice with their own text."""
         super().__init__(*args)
         self._advice = advice
 
@@ -68,7 +68,7 @@ class FeaturewireError(Exception):
 
     @property
     def _subject(self) -> str:
-        """What the problem is with, where it is an argument."""
+        """The argument at fault, as the first part of the text; empty for other errors."""
         return ""
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class FeaturewireError(Exception):
 
 
 class ConfigError(FeaturewireError, ValueError):
-    """The client was set up or used wrongly; no request was sent."""
+    """The client was set up or used incorrectly; no request was sent."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class ConfigError(FeaturewireError, ValueError):
         value: str = "…",
         config: str = "",
     ) -> None:
-        """`argument`: the one that is wrong, of the client or of the class `config`."""
+        """`argument`: the wrong argument, of the client or of the class named by `config`."""
         super().__init__(*args, advice=advice)
         self._argument, self._value, self._config = argument, value, config
 
@@ -104,13 +104,14 @@ class UnknownArgumentError(ConfigError, TypeError):
 
 
 class ImageError(FeaturewireError):
-    """One image gave no vector.
+    """One image did not give a vector.
 
-    `.reason` is a status name of the served version (`empty`, `unsupported`, `too_large`,
-    `corrupt`, or `status N` for a number that this client does not know), or one of the client's
-    own: `unreadable` (the file could not be read), `rejected` (the server refused the image sent
-    alone; the `__cause__` says why), `unknown` (it was refused, perhaps for another image),
-    `not_finite` (the vector held NaN or infinity).
+    `.reason` is a status name of the served version: `empty`, `unsupported`, `too_large`,
+    `corrupt`, or `status N` for a number that this client does not know. Or it is one of the
+    client's own reasons: `unreadable` (the file could not be read), `rejected` (the server refused
+    the image in a request of its own; the `__cause__` says why), `unknown` (the server refused a
+    request with this image, perhaps because of another image), `not_finite` (the vector held NaN or
+    infinity).
     """
 
     def __init__(self, message: str, *, reason: str, advice: str = "") -> None:
@@ -140,9 +141,10 @@ class ServerUnavailableError(FeaturewireError):
 class OverloadedError(FeaturewireError):
     """The server's queue is full, or it lacks time, memory or a thread for the call.
 
-    `.reason` is `time` if it cannot answer before the deadline (for HTTP a 504), `queue` if its
-    queue is full (a 503), and empty if the server does not say. `Server Threadpool Exhausted` means
-    that TensorFlow Serving runs `--grpc_max_threads` calls already, by default 4 per processor.
+    `.reason` is `time` if the server cannot answer before the deadline (for HTTP a 504), `queue` if
+    its queue is full (a 503), and empty if the server does not say. `Server Threadpool Exhausted`
+    means that TensorFlow Serving already runs `--grpc_max_threads` calls, by default 4 per
+    processor.
     """
 
     reason: str = ""
@@ -153,11 +155,11 @@ class DeadlineExceededError(FeaturewireError, TimeoutError):
 
 
 class ResponseError(FeaturewireError):
-    """A reply came that does not fit the request: rows, dimension, dtype or names are wrong."""
+    """The reply does not fit the request: rows, dimension, dtype or names are wrong."""
 
 
 class VectorSpaceError(ResponseError):
-    """A version answered that gives no vectors of the client's `vector_space`."""
+    """The version that answered does not give vectors of the client's `vector_space`."""
 
 
 class ServerError(FeaturewireError):
@@ -172,15 +174,15 @@ _SYSTEMIC = re.compile(
 
 
 def is_transient(error: FeaturewireError) -> bool:
-    """Another attempt can succeed, and cannot do harm."""
+    """Whether another attempt can succeed and does no harm."""
     return isinstance(error, (ServerUnavailableError, OverloadedError))
 
 
 def is_systemic(error: FeaturewireError) -> bool:
-    """The text of an INVALID_ARGUMENT blames the request, and no image of it."""
+    """Whether the text of an INVALID_ARGUMENT blames the request, not one of its images."""
     return isinstance(error, InvalidRequestError) and bool(_SYSTEMIC.search(error._text))
 
 
 def lacks_signature(error: FeaturewireError) -> bool:
-    """The version that answered has no signature of that name."""
+    """Whether the version that answered lacks the requested signature."""
     return error.code == "FAILED_PRECONDITION" and "signature key" in error._text.lower()

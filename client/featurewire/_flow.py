@@ -1,4 +1,4 @@
-"""The steps of a method, which both clients take the same way."""
+"""The steps of a method, which both clients run the same way."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait for a future, but no longer than until a point of the monotonic clock."""
+    """Wait for a future, at most until this time of the monotonic clock."""
 
     future: Future[Any]
     until: float
@@ -35,14 +35,14 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Wait for outcomes of the stream's own job, but no longer than until this point."""
+    """Wait for outcomes of the stream's own job, at most until this time."""
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Hand results out to the caller."""
+    """Yield results to the caller."""
 
     results: list[Result[Any]]
 
@@ -51,4 +51,4 @@ T = TypeVar("T")
 Step: TypeAlias = Send | Sleep | Wait
 StreamStep: TypeAlias = Step | Collect | Deliver
 Flow: TypeAlias = Generator[Step, None, T]
-"""The steps of a method that returns a T."""
+"""A method that yields steps and returns a T."""

@@ -1,4 +1,4 @@
-"""What counts as an image, what to say of what does not, and how its bytes are read."""
+"""The types of an image, the errors for all other types, and how an image's bytes are read."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = [
 Buffer = bytes | bytearray | memoryview
 Image = Buffer | os.PathLike[str]
 Source = Image | Callable[[], Buffer]
-"""An image of a stream: also a function that gets its bytes."""
+"""An image of a stream. This may also be a function that returns the image's bytes."""
 KINDS = (bytes, bytearray, memoryview, os.PathLike)
-"""What an `Image` is an instance of."""
+"""The types of `Image`, for `isinstance`."""
 
 MAX_FILE_BYTES = 256 << 20
-"""More is no image, and a mistake should not fill the memory."""
+"""Larger files are not images; reading one by mistake must not fill the memory."""
 
 _EXPECTED = "an image is bytes, bytearray, memoryview or a pathlib.Path of a file"
 
 
 def advice(image: object) -> str:
-    """What to do with what is no image."""
+    """The error text for an object that is not an image: what to pass instead."""
     kind = type(image)
     if isinstance(image, str):
         if "://" in image[:16] or image.startswith("data:"):
@@ -69,7 +69,7 @@ def _shorten(text: str) -> str:
 
 
 def check_images(images: object, *, asynchronous: bool = False) -> None:
-    """Raise a helpful `TypeError` when `images` is not an iterable of images."""
+    """Raise a helpful `TypeError` if `images` is not an iterable of images."""
     if isinstance(images, (list, tuple)):
         return
     if isinstance(images, (str, *KINDS)):
@@ -92,9 +92,9 @@ def check_images(images: object, *, asynchronous: bool = False) -> None:
 
 
 def load(image: Source, key: object = None) -> Buffer:
-    """The image's encoded bytes; reads a path, calls a callable. Raises `ImageError`.
+    """The image's encoded bytes; reads a path and calls a function. Raises `ImageError`.
 
-    The error names the path, or the `key` of a callable.
+    The error names the path, or the `key` of a function.
     """
     if isinstance(image, bytes):
         return image
@@ -106,7 +106,7 @@ def load(image: Source, key: object = None) -> Buffer:
         name = repr(os.fspath(image))
     try:
         data = read_file(image) if isinstance(image, os.PathLike) else image()
-    except Exception as exc:  # whatever it is, it fails this image alone
+    except Exception as exc:  # any error of the function fails only this image
         reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
         raise ImageError(f"{name}: {reason}", reason="unreadable") from exc
     if isinstance(data, (bytes, bytearray, memoryview)):
@@ -116,7 +116,7 @@ def load(image: Source, key: object = None) -> Buffer:
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a regular file. Raises `OSError`."""
-    # Not blocking: opening a named pipe would wait for its writer.
+    # Non-blocking, because opening a named pipe would wait for its writer.
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):
@@ -134,9 +134,9 @@ def try_load(image: Source, key: object = None) -> Buffer | ImageError:
 
 
 def load_all(given: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
-    """What `try_load` gives for each; a future of it where something is to be read.
+    """The result of `try_load` for each image, or a future of that list if there are files to read.
 
-    Raises a `TypeError` for what is no image.
+    Raises a `TypeError` for an item that is not an image.
     """
     images = list(given)
     for image in images:
@@ -144,7 +144,7 @@ def load_all(given: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
             raise TypeError(advice(image))
     if not any(isinstance(image, os.PathLike) for image in images):
         return [try_load(image) for image in images]
-    # On a thread: a file on a network disk may take for ever, and the call has a deadline.
+    # On a thread, because a file on a network disk may block forever and the call has a deadline.
     future: Future[Any] = Future()
 
     def read() -> None:

@@ -1,4 +1,4 @@
-"""Whether a model answers: one look at its versions and labels, or looks until it does."""
+"""Ask whether a model is AVAILABLE, with its versions and labels: once, or until it is."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from featurewire._wire.status import describe
 from featurewire.plugin.arguments import CommandFailure
 
 LABELS = ("stable", "canary")
-"""Labels to ask for: no call lists them, these are the ones that rollouts use."""
+"""Labels to look up. No call of the API lists labels, and rollouts use these two."""
 
 POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The versions of a model and their labels; `wanted` is the one that must be AVAILABLE."""
+    """A model's versions and labels. `wanted` is the version that must be AVAILABLE; None: any."""
 
     versions: tuple[VersionStatus, ...]
     labels: dict[str, int] = field(default_factory=dict)
@@ -36,23 +36,23 @@ class Report:
 
     @property
     def listed(self) -> bool:
-        """The server lists the version that was asked for, or no certain one was."""
+        """Whether the server lists the wanted version; True if any version will do."""
         return self.wanted is None or bool(self._concerned)
 
     @property
     def hopeless(self) -> bool:
-        """Waiting is no use: the server has given up all versions that matter."""
+        """Whether the server has given up on every wanted version, so that waiting is pointless."""
         return bool(self._concerned) and all(version.failed for version in self._concerned)
 
     def failure(self, model: str) -> str:
-        """Why it is not AVAILABLE."""
+        """Error text: why the model is not AVAILABLE."""
         if not self.listed:
             return f"the server lists no version {self.wanted} of {model}"
         what = model if self.wanted is None else f"version {self.wanted} of {model}"
         return f"{what} is not AVAILABLE"
 
     def states(self) -> str:
-        """`version 2 is LOADING`: those that matter, the newest first."""
+        """States of the wanted versions, newest first, such as `version 2 is LOADING`."""
         return describe(self._concerned)
 
     def labels_of(self, version: int) -> list[str]:
@@ -62,14 +62,14 @@ class Report:
 def ask(
     client: Client, args: argparse.Namespace, seconds: float, *, labels: Sequence[str] = ()
 ) -> Report:
-    """One look at the server. Raises `FeaturewireError` when it has no answer in time.
+    """Ask the server once. Raises `FeaturewireError` if it does not answer in time.
 
-    `labels` are looked up beside the one that was asked for, which must be among the server's.
+    Looks up `--label`, which the server must know, and each of `labels` if the server knows it.
     """
     deadline = time.monotonic() + seconds
     status = client.with_options(version=None, label=None, timeout=seconds).status()
     found = {}
-    # The one that was asked for first: the others may find no time left.
+    # Look up `--label` first, because there may be no time left for the others.
     for name in dict.fromkeys((args.label or "", *labels)) if status.available else ():
         left = max(deadline - time.monotonic(), 1e-3)
         try:
@@ -98,9 +98,10 @@ def wait(
     labels: Sequence[str] = (),
     on_look: Callable[[str], None],
 ) -> Report:
-    """Look until it is AVAILABLE, the server gives up, or the time is over; the last report.
+    """Poll until the model is AVAILABLE, the server gives up, or the time is over.
 
-    `on_look` gets a line after each look. Raises what the last look raised, if it gave no report.
+    Calls `on_look` with a status line after each poll. Returns the last report, or raises the last
+    poll's error if that poll gave no report.
     """
     began = time.monotonic()
     deadline = began + seconds
@@ -111,7 +112,7 @@ def wait(
             if seen.available or seen.hopeless:
                 break
         except (FeaturewireError, CommandFailure) as exc:
-            # The last look is cut short: its failure says less than the look before it.
+            # The deadline cuts the last poll short, so the result before it says more.
             if seen is None or not isinstance(exc, DeadlineExceededError):
                 seen = exc
         state = seen.states() if isinstance(seen, Report) else "it does not answer"

@@ -1,4 +1,4 @@
-"""From options to a client, and what a version says of itself."""
+"""Make a client from the options, and describe the version that answers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from featurewire.plugin.credentials import tls_of, token_of
 from featurewire.plugin.wording import in_options
 
 READERS = 4
-"""Files that are read at the same time: disks have latency too."""
+"""Number of files to read at the same time, to hide the latency of the disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What answers. A server may not say: there are some that only know Predict."""
+    """The version that answers. All fields are None for a server that only implements Predict."""
 
     version: int | None = None
     vector_space: str | None = None
-    """From the version's manifest."""
+    """The vector space that the version's manifest names."""
 
 
 _SETTINGS = {
@@ -34,11 +34,11 @@ _SETTINGS = {
     "input": "input_name",
     "output": "output_name",
 }
-"""Arguments of `Client`, and the options for them."""
+"""Arguments of `Client`, and the options that set them."""
 
 
 def connect(args: argparse.Namespace) -> Client:
-    """A client for the options."""
+    """Make the client that the options describe."""
     settings: dict[str, Any] = {
         setting: value
         for setting, name in _SETTINGS.items()
@@ -54,7 +54,7 @@ def connect(args: argparse.Namespace) -> Client:
 
 
 def check(parser: CommandParser, args: argparse.Namespace) -> None:
-    """Refuse, as wrong usage, options that make no client. Sends nothing."""
+    """Report options that `Client` rejects as wrong usage. Sends nothing."""
     try:
         connect(args).close()
     except ConfigError as exc:
@@ -62,7 +62,7 @@ def check(parser: CommandParser, args: argparse.Namespace) -> None:
 
 
 def describe(client: Client, version: int | None = None) -> Description:
-    """Ask the server about the version that it answers with, or about `version`."""
+    """Ask the server about `version`, or about the version that answers now."""
     try:
         view = client if version is None else client.with_options(version=version)
         metadata = view.metadata()

@@ -21,7 +21,7 @@ from featurewire.plugin.arguments import (
 def embed(argv: list[str]) -> int:
     """Turn image files into feature vectors: a .npy, .parquet or .jsonl file."""
     parser = embed_parser()
-    # argparse forgets what stands behind `--` where options may stand between paths.
+    # `parse_intermixed_args` drops the arguments after `--`, so they are added by hand.
     mark = argv.index("--") if "--" in argv else len(argv)
     args = parser.parse_intermixed_args(argv[:mark])
     args.paths += argv[mark + 1 :]

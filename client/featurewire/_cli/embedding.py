@@ -1,4 +1,4 @@
-"""The run of `featurewire embed`: images through the client's stream into an output."""
+"""One run of `featurewire embed`: it sends images through a stream and writes the output."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from featurewire.plugin.wording import in_options
 
 
 class Run:
-    """One run over all sources. `known` are the paths whose rows are in the output already."""
+    """One run over all sources."""
 
     def __init__(self, args: argparse.Namespace, output: Output) -> None:
         self._args = args
         self._output = output
         self._client = connect(args)
         self._known: set[str] = set()
+        """Paths whose rows are already in the output."""
         self._origins = Origins(
             model=args.model,
             vector_space_of=lambda version: (
@@ -41,15 +42,15 @@ class Run:
     def embed(self, listed: Iterable[str]) -> int:
         """Embed all images, publish the output and return the exit status.
 
-        `listed` are the paths for `-`. Raises `CommandFailure` when the work cannot go on; what
-        is done then stays in the journal.
+        `listed` are the paths that `-` stands for. Raises `CommandFailure` if the run cannot go
+        on; finished rows then stay in the journal.
         """
         started = time.monotonic()
         if self._args.resume:
             self._output.load(self._loaded)
         if self._args.wait is not None:
             self._wait()
-        # Asked before any image is sent: a wrong address or model name is known at once.
+        # Ask before sending an image, to report a wrong address or model name at once.
         try:
             answers = describe(self._client)
         except FeaturewireError as exc:
@@ -76,8 +77,8 @@ class Run:
             path = exc.filename or self._args.output
             raise CommandFailure(f"{path}: {exc.strerror or exc}{self._output.advice()}") from exc
         except KeyboardInterrupt:
-            # The client stays open: a gRPC channel that was interrupted in the middle of starting
-            # a call may never close.
+            # Do not close the client: if the interrupt came while gRPC was starting a call, closing
+            # the channel may hang.
             self._output.leave()
             self._progress.say(f"interrupted{self._output.advice()}")
             raise
@@ -86,14 +87,14 @@ class Run:
         return self._end(listing, seconds)
 
     def _publish(self) -> None:
-        """A large output takes a while to be written."""
+        """Write the final files, with progress because a large output takes a while."""
         name = f"featurewire embed: writing {self._args.output}"
         with Progress(name, unit="rows", quiet=self._args.quiet) as progress:
             progress.start(Known(self._output.rows))
             self._output.publish(progress.advance)
 
     def _wait(self) -> None:
-        """Wait for the model. Raises `CommandFailure` when it is not AVAILABLE in time."""
+        """Wait for the model. Raises `CommandFailure` if it is not AVAILABLE in time."""
         try:
             with Screen("featurewire embed", quiet=self._args.quiet) as screen:
                 report = wait(self._client, self._args, self._args.wait, on_look=screen.wait)
@@ -115,7 +116,7 @@ class Run:
         path = path_text(result.key)
         if result.error is None:
             origin = self._origins.of(result.embedding.version)
-            # A row and its count belong together: Ctrl-C between them would misreport the file.
+            # Count the row with it: after Ctrl-C between the two, the summary would be wrong.
             with hold:
                 self._output.append(path, origin, result.embedding.vector)
                 self._new += 1

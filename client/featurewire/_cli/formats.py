@@ -1,7 +1,6 @@
-"""The kinds of files that `featurewire embed` publishes: how rows get into them and back.
+"""The output formats of `featurewire embed`: how rows are written to files and read back.
 
-`write` gets the names under which to write, one for each of `paths`; who calls it puts the files
-in their places.
+`write` gets temporary names, one for each of `paths`; its caller renames the files afterwards.
 """
 
 from __future__ import annotations
@@ -23,17 +22,20 @@ class Format(Protocol):
     """The published files."""
 
     def taken(self) -> str | None:
-        """Why not even `--overwrite` may have these names: what is there is another's."""
+        """Error text if a file with one of these names belongs to another output; else None.
+
+        Not even `--overwrite` replaces such a file.
+        """
 
     def read(self, *, vectors: bool, limit: int | None) -> Iterator[Row]:
-        """The rows of the published files, the first `limit` of them; `vectors` or none."""
+        """The first `limit` rows of the published files (None: all), with or without vectors."""
 
     def write(self, paths: list[Path], rows: Iterable[Row], *, count: int, dimension: int) -> None:
         """Write `count` rows of `dimension` floats."""
 
 
 class Jsonl:
-    """`FILE.jsonl`: a line a row, with the vector."""
+    """`FILE.jsonl`: one line per row, with its vector."""
 
     def __init__(self, path: Path) -> None:
         self.paths = [path]
@@ -55,7 +57,7 @@ class Jsonl:
             except NotARow:
                 raise OutputError(f"the row of {row.path} in {self.paths[0]} is broken") from None
 
-    # Only an array has to know its shape before its first row.
+    # `count` and `dimension` are for arrays, whose header holds the shape.
     def write(self, paths: list[Path], rows: Iterable[Row], *, count: int, dimension: int) -> None:  # noqa: ARG002
         with paths[0].open("wb") as lines:
             for number, row in enumerate(rows):
@@ -63,7 +65,7 @@ class Jsonl:
 
 
 class Npy:
-    """`FILE.npy`, a float32 array [rows, dimension], and `FILE.jsonl`, its index."""
+    """`FILE.npy`, a float32 array `[rows, dimension]`, and its index `FILE.jsonl`."""
 
     def __init__(self, path: Path) -> None:
         self.paths = [path, path.with_suffix(".jsonl")]
@@ -112,12 +114,12 @@ class Npy:
 
 
 def partial(path: Path) -> Path:
-    """The journal of an output."""
+    """The path of an output's journal."""
     return path.with_name(path.name + ".partial")
 
 
 def _lines(path: Path, *, vector: bool, limit: int | None = None) -> Iterator[tuple[bytes, Row]]:
-    """The whole lines, and their rows without vectors. A torn last line is not counted."""
+    """Complete lines and their rows, without vectors. Skips an incomplete last line."""
     with path.open("rb", buffering=1 << 20) as lines:
         for number, line in enumerate(lines):
             if not line.endswith(b"\n") or number == limit:
@@ -132,7 +134,7 @@ def _lines(path: Path, *, vector: bool, limit: int | None = None) -> Iterator[tu
 
 
 def _is_index(path: Path) -> bool:
-    """Whether the first line is a row of an array's index."""
+    """Whether the file begins like the index of an array: a row without a vector."""
     with path.open("rb") as lines:
         try:
             decode(lines.readline(), vector=False)

@@ -1,8 +1,8 @@
-"""The file that grows while `featurewire embed` runs, so that a kill at any moment loses nothing.
+"""The journal that `featurewire embed` appends to, so that a kill at any moment loses no row.
 
-There is one kind, whatever the output: a line that says what it is, then for each row a line of
-JSON and the bytes of its vector. A row counts once all of its bytes are there: what a kill tore
-off is cut when the journal is opened again.
+All output formats share one journal format: a header line, then per row a line of JSON and the
+bytes of its vector. A row counts only if all of its bytes are there. Opening the journal cuts off a
+last row that a kill left incomplete.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from featurewire._cli.rows import NotARow, Origin, Row, Vector, decode, encode
 from featurewire.plugin.arguments import CommandFailure
 
 SYNC_SECONDS = 5.0
-"""How much work a loss of power may cost; a kill costs none."""
+"""Seconds of work that a power failure may cost; a kill does not cost any."""
 
 _KIND = b'{"featurewire_journal": 1, '
 
 
 class OutputError(CommandFailure):
-    """A file is in the way, is in use, or is not what this command wrote."""
+    """A file is in the way or in use, or another program wrote it."""
 
 
 class Journal:
-    """Rows that are to follow the first `extends` rows of the published file.
+    """Rows to add after the first `extends` rows of the published file.
 
-    Opening locks it, reads what is whole in it and cuts off the rest.
+    Opening the journal locks it, reads its complete rows and cuts off the rest.
     """
 
     def __init__(self, path: Path, *, extends: int = 0, empty: bool = False) -> None:
-        """`empty`: forget what is in it. `extends` counts where it holds no row."""
+        """`empty`: discard existing rows. `extends` is used if the journal does not hold rows."""
         self.path = path
         self.extends = extends
         self.dimension: int | None = None
         self.rows = 0
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        # Without a buffer: what was written survives a kill.
+        # Unbuffered, so that written rows survive a kill.
         self._file = open(descriptor, "r+b", buffering=0)  # noqa: SIM115
         try:
             lock(descriptor, path)
@@ -83,18 +83,18 @@ class Journal:
         self._synced = time.monotonic()
 
     def read(self) -> Iterator[Row]:
-        """The rows that were whole when it was opened, and those appended since."""
+        """All rows: the complete ones from before, and the ones appended since."""
         for row, _ in self._scan(vectors=True):
             yield row
 
     def close(self) -> None:
-        """See that all is on disk and let go of the file; a second call does nothing."""
+        """Sync to disk and close the file; a second call does nothing."""
         if not self._file.closed:
             self.sync()
             self._file.close()
 
     def _scan(self, *, vectors: bool = False) -> Iterator[tuple[Row, int]]:
-        """Each whole row, and where it ends."""
+        """Each complete row, and the offset of its end."""
         with self.path.open("rb", buffering=1 << 20) as file:
             size = os.fstat(file.fileno()).st_size
             head = _head(file, self.path)
@@ -118,13 +118,13 @@ class Journal:
 
 
 def check_journal(path: Path) -> None:
-    """Refuse a file that is no journal. One that a kill left without a whole line may be."""
+    """Refuse a file that is not a journal. An incomplete header line counts as a journal."""
     with path.open("rb") as file:
         _head(file, path)
 
 
 def _head(file: BinaryIO, path: Path) -> tuple[int, int] | None:
-    """`extends` and `dimension` in the first line; None where it is not whole."""
+    """`extends` and `dimension` from the header line; None if the line is incomplete."""
     line = file.readline(1024)
     if not line.endswith(b"\n"):
         if line[: len(_KIND)] != _KIND[: len(line)]:
@@ -145,8 +145,8 @@ def _not_ours(path: Path) -> OutputError:
 
 
 def lock(descriptor: int, path: Path) -> None:
-    """Refuse a file that another process is writing; a killed one's lock is gone with it."""
-    if sys.platform == "win32":  # has no locks of this kind
+    """Refuse a file that another process is writing. A lock ends with its process."""
+    if sys.platform == "win32":  # does not have flock
         return
     import fcntl
 

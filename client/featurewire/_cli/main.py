@@ -1,8 +1,8 @@
 """The `featurewire` command: finds the installed subcommands and runs one of them.
 
-Distributions add subcommands through the entry-point group `featurewire.commands`: the name is
-the subcommand, the value a callable `f(argv) -> exit status` whose docstring begins with its
-help line. Nothing here knows what a subcommand does.
+Distributions add subcommands through the entry-point group `featurewire.commands`. An entry's name
+is the subcommand; its value is a callable `f(argv) -> exit status` whose docstring begins with the
+help line. This module does not depend on any subcommand.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ELSEWHERE: Mapping[str, str] = {
     "serve": "server",
     "rollout": "rollout",
 }
-"""Subcommands of the other distributions, and the folder of the repository that holds each."""
+"""Subcommands of the other distributions, and the repository folder of each distribution."""
 
 Command = Callable[[list[str]], int]
 
@@ -32,9 +32,9 @@ Command = Callable[[list[str]], int]
 def run(argv: Sequence[str] | None = None) -> int:
     """Run `featurewire ARGV` and return its exit status.
 
-    0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143 terminated, 141 the reader of
-    standard output went away. A failure is one line on standard error. A `KeyboardInterrupt` that
-    a command raises may carry the exit status.
+    0: done. 1: the work failed. 2: wrong usage. 130: interrupted. 143: terminated. 141: the reader
+    of standard output closed it. A failure is one line on standard error. A command may raise
+    `KeyboardInterrupt` with the exit status as its argument.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _fill_closed_streams()
@@ -43,23 +43,23 @@ def run(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as exc:
-        # At once: on the ordinary way out, threads that wait for a server would be waited for.
+        # Exit at once. A normal exit would join threads that still wait for a server.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(exc.args[0] if exc.args else 130)
     except BrokenPipeError:
-        # The interpreter flushes standard output once more on its way out.
+        # The interpreter flushes standard output again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def _fill_closed_streams() -> None:
-    """Let what the caller closed (`2>&-`) lead nowhere.
+    """Open `os.devnull` for standard streams that the caller closed (`2>&-`).
 
-    In the order of their numbers: a file that is opened gets the lowest one that is free, and an
-    output in the place of standard error would receive what libraries write there. `sys.stdin`
-    stays None, so that a command can say that it has no list.
+    Otherwise a file that is opened later would get the free descriptor, and libraries that write to
+    standard error would write into it. The order matters, because a newly opened file gets the
+    lowest free descriptor. `sys.stdin` stays None, so that a command can report the missing list.
     """
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)
@@ -118,7 +118,7 @@ def _call(name: str, entry: metadata.EntryPoint, arguments: list[str]) -> int:
 
 
 def _foreseen(exc: Exception) -> str | None:
-    """The text of a failure that commands are expected to have; None for all others."""
+    """The text of an expected kind of failure; None for any other exception."""
     from featurewire import FeaturewireError
     from featurewire.plugin.arguments import CommandFailure
     from featurewire.plugin.wording import in_options
@@ -145,7 +145,7 @@ def _distribution(entry: metadata.EntryPoint) -> str:
 
 
 def _help_line(entry: metadata.EntryPoint) -> str:
-    """The first line of the callable's docstring; a plug-in that fails to import says so here."""
+    """The first line of the callable's docstring, or the error if the plug-in cannot be loaded."""
     try:
         lines = (_load(entry).__doc__ or "").strip().splitlines()
         return lines[0] if lines else ""

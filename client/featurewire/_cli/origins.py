@@ -1,4 +1,4 @@
-"""Which vectors may stand in one file: those of one vector space, or else of one version."""
+"""Keep one file to comparable vectors: of one vector space, or of one version if unknown."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from featurewire.plugin.arguments import CommandFailure
 
 
 class MixedVectors(CommandFailure):
-    """Vectors that do not compare would come into one file."""
+    """One file would hold vectors that do not compare with each other."""
 
 
 class Origins:
-    """Names the origin of each vector, and refuses one that does not fit the rows before.
+    """The origin of each vector. Raises `MixedVectors` if it does not fit the earlier rows.
 
-    `vector_space_of(version)` asks the server; it is asked once a version.
+    `vector_space_of(version)` asks the server, once per version.
     """
 
     def __init__(self, *, model: str, vector_space_of: Callable[[int], str | None]) -> None:
@@ -27,7 +27,7 @@ class Origins:
         self._loaded: set[Origin] = set()
 
     def loaded(self, origin: Origin) -> None:
-        """Take note of a row that is in the file."""
+        """Register the origin of a row that is already in the file."""
         if origin in self._loaded:
             return
         if (first := self._unlike(origin)) is not None:
@@ -56,14 +56,14 @@ class Origins:
         return origin
 
     def _unlike(self, origin: Origin) -> Origin | None:
-        """The first origin, where vectors of this one do not compare with it."""
+        """The file's first origin if `origin` does not compare with it; else None."""
         if self._first is None:
             self._first = origin
         return None if self._first.comparable(origin) else self._first
 
 
 def _by_number(*origins: Origin) -> str:
-    """Says when it was not the vector spaces that were compared."""
+    """A note for the error text if version numbers were compared, not vector spaces."""
     if all(origin.vector_space is not None for origin in origins):
         return ""
     return " (judged by version number: without a manifest no vector space is known)"

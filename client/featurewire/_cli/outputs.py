@@ -1,9 +1,9 @@
-"""The output of `featurewire embed`: what is there already, where rows go, how it is published.
+"""The output of `featurewire embed`: existing files, the journal, and publishing.
 
-Rows go into a journal, `FILE.partial`. At the end the files are written from the published rows
-that it extends and its own, take their names by renames, and the journal goes last: a file under
-its final name is whole, always. While the journal is there, it says how many of the published
-rows count, so that a kill between the renames changes nothing.
+New rows go into a journal, `FILE.partial`. At the end, the published rows and the journal's rows
+are written to temporary files, which are then renamed, and the journal is deleted last. So a file
+under its final name is always complete. As long as the journal exists, it says how many of the
+published rows count, so a kill between two renames does no harm.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ FORMATS: dict[str, Callable[[Path], Format]] = {
 
 
 class OutputInTheWay(OutputError):
-    """There are files, and it was not said what to do with them: wrong usage."""
+    """Output files exist, and no option says what to do with them: wrong usage."""
 
 
 class Output:
-    """Call `load` to go on with what is there, `append` for each row, then `publish` or `leave`."""
+    """Call `load` to resume, `append` for each row, and `publish` or `leave` at the end."""
 
     def __init__(self, path: Path) -> None:
         if path.suffix not in FORMATS:
             raise ValueError(f"{path} ends in none of {', '.join(FORMATS)}")
-        # A rename would replace a link, not the file that it leads to.
+        # A rename would replace a symbolic link, not the file it points to.
         path = path.resolve() if path.is_symlink() else path
         self._format = FORMATS[path.suffix](path)
         self._partial = partial(path)
@@ -48,16 +48,16 @@ class Output:
 
     @property
     def files(self) -> list[Path]:
-        """What is there under the final names."""
+        """The output files that exist under their final names."""
         return [path for path in self._format.paths if path.exists()]
 
     @property
     def rows(self) -> int:
-        """How many rows there are: loaded and appended."""
+        """Number of rows, loaded and appended."""
         return self._published + (self._journal.rows if self._journal else 0)
 
     def check_free(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse files that are there already, unless it was said what to do with them."""
+        """Refuse existing files, unless an option says what to do with them."""
         begun = [self._partial] if self._partial.exists() else []
         for path in (*self.files, *begun):
             if not path.is_file():
@@ -82,7 +82,7 @@ class Output:
             )
 
     def load(self, on_row: Callable[[str, Origin], None]) -> None:
-        """Report the rows that are there, and keep other processes away."""
+        """Call `on_row` for each existing row, and lock the files against other processes."""
         limit: int | None = None
         if self._partial.exists():
             self._journal = Journal(self._partial)
@@ -116,7 +116,7 @@ class Output:
         self._journal.append(path, origin, vector)
 
     def publish(self, on_row: Callable[[], None] = lambda: None) -> None:
-        """Give all rows their final place; `on_row` is called for each."""
+        """Write all rows to the final files; calls `on_row` after each row."""
         journal = self._journal
         if journal is None or journal.dimension is None:
             self.leave()
@@ -141,13 +141,13 @@ class Output:
         self._release()
 
     def leave(self) -> None:
-        """End early: keep the journal for `--resume`, unless it holds no row."""
+        """End early. Keeps the journal for `--resume`, but deletes an empty one."""
         self._release()
         if self._journal is not None and not self._journal.rows:
             self._partial.unlink(missing_ok=True)
 
     def advice(self) -> str:
-        """What is kept, and how to go on, for the end of a message."""
+        """The end of an error text: how many rows the journal holds, and how to resume."""
         if self._journal is None or not self._journal.rows:
             return ""
         return f"; {self._journal.rows} rows are in {self._partial}, --resume goes on"

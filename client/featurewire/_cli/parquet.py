@@ -1,4 +1,4 @@
-"""Rows as a `.parquet` file: the one place that needs `pyarrow`."""
+"""Rows as a `.parquet` file. Only this module needs `pyarrow`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def require_pyarrow() -> None:
 class Parquet:
     """`FILE.parquet`.
 
-    Columns: `path` string, `model` string, `version` int64, `vector_space` string (null where
+    Columns: `path` string, `model` string, `version` int64, `vector_space` string (null if
     unknown), `vector` fixed-size list of float32.
     """
 
@@ -38,15 +38,15 @@ class Parquet:
         self.paths = [path]
 
     def taken(self) -> None:
-        """Its names are no other output's."""
+        """None, because no other format uses this file name."""
 
     def read(self, *, vectors: bool, limit: int | None) -> Iterator[Row]:
         columns = [*_ORIGIN_COLUMNS, "vector"] if vectors else _ORIGIN_COLUMNS
         return islice(_rows(self.paths[0], columns), limit)
 
-    # Only an array has to know the number of rows before its first row.
+    # `count` is for arrays, whose header holds the shape.
     def write(self, paths: list[Path], rows: Iterable[Row], *, count: int, dimension: int) -> None:  # noqa: ARG002
-        """Write a row group at a time."""
+        """Write the rows, one row group at a time."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -62,7 +62,7 @@ class Parquet:
         remaining = iter(rows)
         with (
             paths[0].open("wb") as file,
-            # Floats do not repeat: a dictionary of them only costs time.
+            # No dictionary for the vectors: floats rarely repeat, so it only costs time.
             pq.ParquetWriter(file, schema, use_dictionary=_ORIGIN_COLUMNS) as writer,
         ):
             while group := list(islice(remaining, ROW_GROUP)):

@@ -1,4 +1,4 @@
-"""Progress of a long job on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a long job on standard error: a bar on a terminal, else a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 BAR_SECONDS = 0.2
 LINE_SECONDS = 30.0
 WINDOW_SECONDS = 15.0
-"""The rate is that of the last so many seconds: a stall shows, a slow start is forgotten."""
+"""Seconds over which the rate is measured, so that a stall shows and a slow start is forgotten."""
 
 _CLEAR = "\r\x1b[K"
 
 
 class Snapshot(NamedTuple):
-    """How far a job is. `total` counts what is known so far, all of it once `complete`."""
+    """The state of a job. `total` counts the items found until now; it is final if `complete`."""
 
     done: int
     failed: int
     total: int
     complete: bool
     rate: float
-    """A second, lately."""
+    """Items per second over the last `WINDOW_SECONDS`."""
     unit: str = "images"
 
     def parts(self) -> list[str]:
-        """The rate, the failures and the time that is left, as far as they are known."""
+        """The rate, the number of failures and the remaining time, as far as they are known."""
         parts = [f"{self.rate:.1f} {self.unit}/s"]
         if self.failed:
             parts.append(f"{self.failed} failed")
@@ -54,13 +54,13 @@ def duration(seconds: float) -> str:
 
 
 def line(now: Snapshot) -> str:
-    """One sentence of a snapshot, for a log."""
+    """The snapshot as one line for a log."""
     total = f"{now.total}" if now.complete else f"{now.total} or more"
     return ", ".join([f"{now.done} of {total} {now.unit}", *now.parts()])
 
 
 def bar(now: Snapshot, columns: int) -> str:
-    """The same as one line of at most `columns` characters, with a bar where there is room."""
+    """The snapshot in fewer than `columns` characters, with a bar if there is room."""
     total = f"{now.total}" if now.complete else f"{now.total}+"
     text = "  ".join([f"{now.done}/{total}", *now.parts()])
     width = min(40, columns - len(text) - 4)
@@ -71,9 +71,9 @@ def bar(now: Snapshot, columns: int) -> str:
 
 
 class Screen:
-    """Standard error: lines that stay, and on a terminal one that changes below them. Thread-safe.
+    """Standard error: permanent lines, and on a terminal a status line below them. Thread-safe.
 
-    A context manager, which takes the line that changes away. `quiet`: only what is said is shown.
+    As a context manager, it clears the status line at the end. `quiet`: no status line.
     """
 
     def __init__(self, name: str, *, quiet: bool = False) -> None:
@@ -84,11 +84,14 @@ class Screen:
         self._next = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Write a line that stays."""
+        """Write a permanent line."""
         self._write(f"{_CLEAR if self._terminal else ''}{self._name}: {text}\n")
 
     def wait(self, text: str, *, lines: bool = True) -> None:
-        """Show what is waited for; elsewhere than on a terminal only with `lines`, now and then."""
+        """Show `text` as the status line.
+
+        Without a terminal, write it as a permanent line every `LINE_SECONDS`, if `lines` is set.
+        """
         text = printable(text)
         if self._terminal:
             self._show(f"{self._name}: {text}"[: shutil.get_terminal_size().columns - 1])
@@ -116,7 +119,7 @@ class Screen:
 
 
 class Target(Protocol):
-    """What knows how many images there are: so far, and whether that is all."""
+    """The number of items found until now, and whether the search is complete."""
 
     @property
     def total(self) -> int: ...
@@ -126,27 +129,27 @@ class Target(Protocol):
 
 
 class Known(NamedTuple):
-    """A target that is known from the start."""
+    """A target whose total is known from the start."""
 
     total: int
     complete: bool = True
 
 
 class Progress(Screen):
-    """Shows a job's progress from `start` to `close`, and what failed. Any thread may call it."""
+    """Shows a job's progress from `start` to `close`, and each failure. Thread-safe."""
 
     def __init__(self, name: str, *, unit: str = "images", quiet: bool = False) -> None:
         super().__init__(name, quiet=quiet)
         self._unit = unit
         self._done = 0
         self.failed: Counter[str] = Counter()
-        """By reason."""
+        """Number of failures, by reason."""
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, target: Target) -> None:
-        """Begin to show."""
+        """Begin to show the progress towards `target`."""
         if not self._quiet:
             self._thread = threading.Thread(
                 target=self._run, args=(target,), name="progress", daemon=True
@@ -154,18 +157,18 @@ class Progress(Screen):
             self._thread.start()
 
     def advance(self) -> None:
-        """Count one."""
+        """Count one finished item."""
         with self._lock:
             self._done += 1
 
     def fail(self, path: str, reason: str, detail: str = "") -> None:
-        """List a failure as `PATH: DETAIL`; a detail begins with the reason, or is only that."""
+        """Print a failure as `PATH: DETAIL`, or as `PATH: REASON` without a detail."""
         with self._lock:
             self.failed[reason] += 1
         self.say(printable(f"{path}: {detail or reason}"))
 
     def close(self) -> None:
-        """Stop, and take the bar away."""
+        """Stop, and clear the bar."""
         self._closed.set()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -192,5 +195,5 @@ class Progress(Screen):
 
 
 def counted(counts: Counter[str]) -> str:
-    """`2 corrupt, 1 empty`: the most frequent first."""
+    """The counts as text, the most frequent first, such as `2 corrupt, 1 empty`."""
     return ", ".join(f"{number} {name}" for name, number in counts.most_common())

@@ -1,4 +1,4 @@
-"""What `featurewire status` prints, and with which exit status."""
+"""The output and the exit status of `featurewire status`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from featurewire.plugin.wording import in_options
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print the table or the object; 0 when the model (or the version asked for) is AVAILABLE."""
+    """Print the table or the JSON object; 0 if the model (or the wanted version) is AVAILABLE.
+
+    Raises `CommandFailure` if it is not.
+    """
     try:
         with connect(args) as client, Screen("featurewire status") as screen:
             if args.wait is None:
@@ -41,7 +44,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def table(report: Report) -> str:
-    """The versions as columns of text."""
+    """The versions as a table of text."""
     rows = [["version", "state", "labels", "message"]]
     for each in report.versions:
         message = each.error_message or ("" if each.error_code == "OK" else each.error_code)

@@ -1,7 +1,7 @@
-"""One row of an output as a line of JSON: where its vector came from, and in `.jsonl` the vector.
+"""Rows of an output as lines of JSON: the origin of a vector, and in `.jsonl` the vector itself.
 
-The line is one that any JSON reader takes, with the vector last, so that the rest of a long
-line can be read without it.
+Each line is plain JSON. The vector comes last, so that the fields before it can be parsed without
+parsing the vector.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class NotARow(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What made a vector. Vectors compare only within one vector space."""
+    """The model and version that made a vector. Vectors compare only within one vector space."""
 
     model: str
     version: int
     vector_space: str | None
-    """From the version's manifest; None when it has none."""
+    """The vector space that the version's manifest names; None if unknown."""
 
     def comparable(self, other: Origin) -> bool:
         if self.vector_space is not None and other.vector_space is not None:
@@ -46,11 +46,11 @@ class Row(NamedTuple):
     path: str
     origin: Origin
     vector: Vector | None = None
-    """None where only the origins were asked for."""
+    """None if the row was read without its vector."""
 
 
 def encode(row: int, path: str, origin: Origin, vector: Vector | None = None) -> bytes:
-    """The line of row number `row`, newline included."""
+    """The line of row number `row`, including its newline."""
     fields: dict[str, object] = {"row": row, "path": path, "model": origin.model}
     fields["version"] = origin.version
     if origin.vector_space is not None:
@@ -62,9 +62,9 @@ def encode(row: int, path: str, origin: Origin, vector: Vector | None = None) ->
 
 
 def decode(line: bytes, *, vector: bool) -> tuple[str, Origin]:
-    """The path and the origin in a line that `encode` made with a vector, or without one.
+    """The path and the origin in a line from `encode`. `vector`: whether it must have a vector.
 
-    Raises `NotARow` for anything else, a torn line and a row of the other kind included.
+    Raises `NotARow` for any other line, also for an incomplete one.
     """
     head, found, _ = line.partition(_VECTOR)
     if bool(found) != vector or not line.endswith(b"]}\n" if vector else b"}\n"):
@@ -81,7 +81,7 @@ def decode(line: bytes, *, vector: bool) -> tuple[str, Origin]:
 
 
 def vector_in(line: bytes) -> Vector:
-    """The vector in a line that `decode` took."""
+    """The vector in a line that `decode` accepted. Raises `NotARow`."""
     try:
         return np.array(json.loads(line)["vector"], np.float32)
     except (ValueError, TypeError, KeyError):
@@ -89,5 +89,8 @@ def vector_in(line: bytes) -> Vector:
 
 
 def _numbers(values: Sequence[float]) -> str:
-    """Nine digits bring every float32 back exactly. The client's vectors are finite."""
+    """The values as JSON numbers with nine digits, which restore every float32 exactly.
+
+    Needs no case for NaN or infinity, because the client's vectors are finite.
+    """
     return ("%.9g," * len(values) % tuple(values))[:-1]

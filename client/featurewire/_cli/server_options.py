@@ -1,4 +1,4 @@
-"""The options that say which server answers, and the environment that fills those not given."""
+"""The options for server and model, and the environment variables that can replace them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TYPES: Types = {
 }
 
 NAMES = (*_TYPES, *credentials.TYPES)
-"""The options, as `argparse` calls them, that a variable `FEATUREWIRE_…` may stand for."""
+"""The options that a variable `FEATUREWIRE_…` can set, by their names in `argparse`."""
 
 
 def add_server_options(
@@ -65,10 +65,11 @@ def complete(
     timeout: float = _DEFAULT_TIMEOUT,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Fill what was not given from the environment, then refuse what makes no sense together.
+    """Fill missing options from the environment, then refuse contradictions.
 
-    `args.taken` gets the options that came from there. Given options win over variables that
-    contradict them: `--version` over `FEATUREWIRE_LABEL`, and see `complete_credentials`.
+    Sets `args.taken` to the names of the options that came from the environment. An option wins
+    over a variable that contradicts it, such as `--version` over `FEATUREWIRE_LABEL`; see also
+    `complete_credentials`.
     """
     pinned = args.label is not None or args.version is not None
     without = ("label", "version") if pinned else ()

@@ -1,7 +1,7 @@
-"""Which images are meant: files, directories, patterns and lists on standard input.
+"""Find the images: files, directories, patterns and lists on standard input.
 
-A `Listing` walks in a thread of its own, so that the first images are on their way while the
-rest of a large tree is still being read. It remembers every path, to give each one once.
+A `Listing` walks on a separate thread, so that the first images are sent before the walk of a large
+tree has ended. It remembers every path and yields each one once.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _READ_BYTES = 1 << 16
 
 
 def exists(path: str) -> bool:
-    """Whether a PATH of the command line stands for anything: it is there, or a pattern fits."""
+    """Whether a PATH of the command line exists, or matches something as a pattern."""
     return path == STDIN or os.path.lexists(path) or next(_matches(path), None) is not None
 
 
 def entries(stream: BinaryIO, separator: bytes) -> Iterator[str]:
-    """The paths of a list, as they come in: one a line, or (b"\\0") as `find -print0` writes."""
+    """Yield the paths of a list as they arrive: one per line, or with b"\\0" after each path
+    (`find -print0`)."""
     rest = b""
     while chunk := stream.read1(_READ_BYTES) if hasattr(stream, "read1") else stream.read():
         *whole, rest = (rest + chunk).split(separator)
@@ -38,19 +39,19 @@ def entries(stream: BinaryIO, separator: bytes) -> Iterator[str]:
 
 
 def _entry(data: bytes, separator: bytes) -> Iterator[str]:
-    if separator == b"\n":  # a list from Windows
+    if separator == b"\n":  # a list from Windows ends its lines with \r\n
         data = data.removesuffix(b"\r")
     if data:
         yield os.fsdecode(data)
 
 
 class Listing:
-    """The paths of all sources, in order, each once; one thread iterates it.
+    """The paths of all sources, in order, each once. Only one thread may iterate it.
 
-    `known` holds the paths (as `path_text`) that need no work. What cannot be listed goes to
-    `on_failure(path, reason)`, from the walking thread. `total` is how many paths were found so
-    far, `complete` says that no more will come; `skipped` counts by extension (or reason) what
-    directories held beside images.
+    `known` holds the paths (as `path_text`) to leave out. The walking thread calls
+    `on_failure(path, reason)` for a path that it cannot list. `total` is the number of paths found
+    until now, and `complete` says whether the walk has ended. `skipped` counts the files in
+    directories that are not images, by extension or reason.
     """
 
     def __init__(
@@ -73,15 +74,16 @@ class Listing:
         self._seen: set[str] = set()
         self._directories: set[tuple[int, int]] = set()
         self._found: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        """None, or what was raised, at the end."""
-        # A daemon: a list on a terminal may never end, and must not hold up the way out.
+        """Paths; at the end None, or the exception that ended the walk."""
+        # A daemon, because a list that is typed on a terminal may never end and must not block the
+        # exit.
         self._thread = threading.Thread(target=self._walk, name="listing", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[str]:
         while isinstance(found := self._found.get(), str):
             yield found
-        self._found.put(found)  # for another iteration
+        self._found.put(found)  # so that a second iteration also ends
         if found is not None:
             raise found
 
@@ -115,7 +117,7 @@ class Listing:
             try:
                 info = os.stat(directory)
                 if (info.st_dev, info.st_ino) in self._directories:
-                    continue  # a loop of links, or a second name for it
+                    continue  # a loop of links, or another path to the same directory
                 self._directories.add((info.st_dev, info.st_ino))
                 with os.scandir(directory) as scan:
                     found = sorted(scan, key=lambda entry: entry.name)
@@ -136,7 +138,7 @@ class Listing:
             waiting.extend(reversed(below))
 
     def _add_file(self, path: str) -> None:
-        # Takes out `//` and `./`, but not `a/..`: where `a` is a link, that leads elsewhere.
+        # Removes `//` and `./`, but not `a/..`, which leads elsewhere if `a` is a link.
         path = str(PurePath(path))
         text = path_text(path)
         if text in self._seen:
@@ -157,7 +159,7 @@ def _matches(pattern: str) -> Iterator[str]:
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links: reading it as a file says so
+    except OSError:  # a loop of links; the error shows when it is read as a file
         return False
 
 

@@ -1,4 +1,4 @@
-"""`featurewire status`: the versions of a model, and whether it answers.
+"""`featurewire status`: list a model's versions and tell whether the model answers.
 
 Imports stay light here: `featurewire --help` imports this module for its help line.
 """
@@ -9,7 +9,7 @@ from featurewire._cli.server_options import add_server_options, complete
 from featurewire.plugin.arguments import CommandParser, positive_seconds, quiet_grpc
 
 LOOK_SECONDS = 10.0
-"""The command serves as a health check, and those who ask for one do not wait for a minute."""
+"""Default timeout, shorter than other commands' because `status` serves as a health check."""
 
 
 def status(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""File names and texts of a server, fit to print."""
+"""Make file names and texts from a server printable."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 
 
 def path_text(path: str) -> str:
-    r"""The file name as text that any reader takes: bytes that are not UTF-8 become `\xNN`.
+    r"""The file name as valid UTF-8 text: other bytes become `\xNN`.
 
-    Where a name itself has a `\x`, its backslash becomes `\x5c`: two names never give one text.
+    The backslash of a `\x` in the name itself becomes `\x5c`, so that two different names never
+    give the same text.
     """
     data = os.fsencode(path)
     if os.sep != "\\":
@@ -17,7 +18,7 @@ def path_text(path: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text on one line of a terminal: control characters are escaped."""
+    """The text with control characters escaped, so that it fits on one line of a terminal."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,4 +1,4 @@
-"""What can be set: frozen, keyword-only, checked when made. Times are seconds, sizes bytes."""
+"""Configuration classes: frozen, keyword-only and validated. Times in seconds, sizes in bytes."""
 
 from featurewire._config.channel import ChannelConfig, Metadata, checked_token
 from featurewire._config.checks import names_checked

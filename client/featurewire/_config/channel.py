@@ -1,4 +1,4 @@
-"""The connection, and what travels with every call."""
+"""Configuration of the connection, and of the metadata of every call."""
 
 from __future__ import annotations
 
@@ -54,15 +54,18 @@ class ChannelConfig:
     """The connection: its limits, its keepalive, and the metadata of every call."""
 
     metadata: Metadata = ()
-    """Custom metadata for every call. Keys are lower case; keys of bytes end in `-bin`."""
+    """Custom metadata for every call. Keys are lower case; the key of a bytes value ends in
+    `-bin`."""
     token: Token | None = field(default=None, repr=False)
-    """A bearer token, or a function that returns the current one, called for every attempt: it
-    should return at once (cache the token). Needs TLS, or a target on this machine."""
+    """A bearer token, or a function that returns the current one. The function is called for every
+    attempt and should return at once, so cache the token. Needs TLS, or a target on this
+    machine."""
     interceptors: Sequence[Any] = ()
     """gRPC interceptors, outermost first: `grpc.UnaryUnaryClientInterceptor`s for `Client`,
     `grpc.aio.UnaryUnaryClientInterceptor`s for `AsyncClient`. They see serialised messages."""
     compression: Literal["none", "gzip", "deflate"] = "none"
-    """Encoded images do not compress: gzip costs CPU time and pays off only for BMP."""
+    """Compression of messages. It costs CPU time and pays off only for BMP, because other image
+    formats are compressed already."""
     wait_for_ready: bool = False
     """Let an attempt wait for the connection, up to the timeout, instead of failing at once."""
     max_message_bytes: int = -1
@@ -100,13 +103,13 @@ class ChannelConfig:
         metadata = _pairs("metadata", self.metadata)
         for key, value in metadata:
             _check_header(key, value)
-        # Tuples can be hashed, and do not change when the caller changes a dict.
+        # Tuples, because they are hashable and do not change if the caller changes its dict.
         object.__setattr__(self, "metadata", metadata)
         object.__setattr__(self, "options", _pairs("options", self.options))
         object.__setattr__(self, "interceptors", tuple(self.interceptors))
 
     def metadata_pairs(self) -> list[tuple[str, str | bytes]]:
-        """`metadata` as gRPC takes it."""
+        """`metadata` in the form that gRPC takes: a list of pairs."""
         return list(cast("Sequence[tuple[str, str | bytes]]", self.metadata))
 
 

@@ -1,4 +1,4 @@
-"""How a configuration checks what it is made with."""
+"""Checks of the arguments of clients and configurations."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Config = TypeVar("Config")
 def names_checked(
     configs: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Let an `__init__` report a misspelt argument with the nearest name that it takes.
+    """Make an `__init__` report a misspelt argument, with the most similar name that it takes.
 
-    `configs`: arguments that are configurations. A field of one may be mistaken for an argument.
+    `configs`: arguments that are configurations. If the name is a field of one of them, the error
+    suggests that configuration.
     """
 
     def decorate(init: Callable[P, None]) -> Callable[P, None]:
@@ -44,7 +45,7 @@ def names_checked(
 
 
 def checked(config: type[Config]) -> type[Config]:
-    """The same for a dataclass, whose `__init__` is generated."""
+    """Apply `names_checked` to a dataclass, whose `__init__` is generated."""
     config.__init__ = names_checked()(config.__init__)  # type: ignore[method-assign]
     return config
 
@@ -53,14 +54,14 @@ def _hint(name: str, known: Sequence[str], configs: Mapping[str, Any]) -> str:
     for argument, kind in configs.items():
         if name in kind.__dataclass_fields__:
             return f"did you mean {argument}={kind.__name__}({name}=…)?"
-    import difflib  # here, so that only a mistake pays for the import
+    import difflib  # imported here, because only a mistake needs it
 
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
 
 
 def require(fits: object, problem: str, **subject: str) -> None:
-    """Raise `ConfigError` unless it fits; `subject` as `ConfigError` takes it."""
+    """Raise `ConfigError` unless `fits`. `subject` goes to `ConfigError`."""
     if not fits:
         raise ConfigError(problem, **subject)
 
@@ -68,7 +69,10 @@ def require(fits: object, problem: str, **subject: str) -> None:
 def check_numbers(
     config: Any, *names: str, low: float, whole: bool = False, above: bool = False
 ) -> None:
-    """Each of these fields is a number, and one that is large enough."""
+    """Raise `ConfigError` unless each of these fields is a number >= `low`.
+
+    `above`: the number must be > `low`. `whole`: it must be an int.
+    """
     for name in names:
         value = getattr(config, name)
         number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""When a call is sent again."""
+"""Configuration of retries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RetryConfig"]
 @checked
 @dataclass(frozen=True, kw_only=True)
 class RetryConfig:
-    """When a call is sent again. All attempts together stay within the call's timeout.
+    """When and how often a call is retried. All attempts share the call's timeout.
 
     Only failures that can pass are retried: an unreachable server, a broken connection, a full
     queue. Predict is idempotent, so it is safe to repeat an attempt whose outcome is unknown.
@@ -34,8 +34,8 @@ class RetryConfig:
     """Retries that each success adds to the budget. In the long run, retries are at most this share
     of the traffic."""
     hedge_after: float | None = None
-    """Send the same request a second time if the first is not answered within this time, and use
-    the first reply. None: never. Set it near the 99th percentile of `stats().latency`."""
+    """Send the request again if no reply comes within this time, and use whichever reply comes
+    first. None: never. Set it near the 99th percentile of `stats().latency`."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "max_attempts", low=1, whole=True)

@@ -1,4 +1,4 @@
-"""What a client is made with: the arguments of its constructor, checked."""
+"""The arguments of a client's constructor, validated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["CONFIGS", "UNSET", "Settings", "Timeout", "Unset", "check_timeout"]
 
 
 class Unset:
-    """ "Not given", where None means "no limit"."""
+    """Marks an argument that was not given, because None means "no limit"."""
 
     def __repr__(self) -> str:
         return "the client's"

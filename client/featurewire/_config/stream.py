@@ -1,4 +1,4 @@
-"""How images are packed and sent."""
+"""Configuration of streams: how images are packed and sent."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ class StreamConfig:
     max_in_flight: int = 32
     """Maximum number of requests in flight. The stream finds out how many the server can use."""
     in_flight: int | None = None
-    """Keep this many requests in flight instead of finding the number out."""
+    """Fixed number of requests in flight, instead of the one that the stream finds out."""
     bytes_in_flight: int = 128 * MIB
     """Maximum number of bytes of images in flight, over all requests of the stream. The process
     holds up to three times as much: the images, their requests, and gRPC's buffers."""
     linger: float = 0.1
-    """Time that an image waits for others to fill its request, if the iterable is slow."""
+    """Longest time that an image waits for others to fill its request, if the iterable is slow."""
     patience: float = 300.0
-    """Time for which a stream keeps trying a lost or overloaded server before it raises. If the
-    client has never had a reply, `RetryConfig` decides instead. Time in which the consumer handles
-    a result does not count."""
+    """Time for which a stream keeps trying an unreachable or overloaded server before it raises. If
+    the client has never had a reply, `RetryConfig` decides instead. Time in which the consumer
+    handles a result does not count."""
     readers: int = 1
     """Number of paths and functions of the source that are read at the same time."""
     pin_version: bool = False
-    """Resolve the label (or the newest version) once, at the start of a stream, and keep it."""
+    """Resolve the label (or the newest version) once, at the start of the stream, and use that
+    version to the end."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "images_per_request", "bytes_per_request", low=1, whole=True)

@@ -1,4 +1,4 @@
-"""TLS, and the files that hold its certificates and key."""
+"""Configuration of TLS, and the files with its certificates and key."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["TLSConfig"]
 @checked
 @dataclass(frozen=True, kw_only=True)
 class TLSConfig:
-    """TLS, and with `cert` and `key` mutual TLS. Each is PEM: bytes, or a path of a file.
+    """TLS; with `cert` and `key`, mutual TLS. Each of the three is PEM: bytes, or a file's path.
 
-    A file that changes is read again: calls that begin a second later use the new one.
+    The client reads a file again after a change. Calls that begin a second later use it.
     """
 
     ca: bytes | os.PathLike[str] | None = None
-    """Root certificates to trust. None: the ones that gRPC ships."""
+    """Root certificates to trust. None: gRPC's built-in ones."""
     cert: bytes | os.PathLike[str] | None = None
     """The client's certificate chain."""
     key: bytes | os.PathLike[str] | None = field(default=None, repr=False)
     """The client's private key."""
     server_name: str | None = None
-    """The name to expect in the server's certificate, where it is not the target's host."""
+    """The name to expect in the server's certificate, if it is not the target's host."""
 
     def __post_init__(self) -> None:
         require(
@@ -54,7 +54,7 @@ class TLSConfig:
         )
 
     def loaded(self) -> TLSConfig:
-        """The same with every file read. Raises `ConfigError`."""
+        """A copy with the contents of every file. Raises `ConfigError`."""
         loaded = replace(
             self,
             ca=_pem("ca", self.ca, "CERTIFICATE"),
@@ -66,14 +66,14 @@ class TLSConfig:
         return loaded
 
     def stamp(self) -> tuple[object, ...]:
-        """Return a value that changes with the files; empty without any file."""
+        """Return a value that changes when a file changes; empty if there are no files."""
         return tuple(
             _stamp(each) for each in (self.ca, self.cert, self.key) if isinstance(each, os.PathLike)
         )
 
 
 def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes | None:
-    """The file's bytes. Raises `ConfigError` where they hold nothing of that kind."""
+    """The file's bytes. Raises `ConfigError` if they do not hold PEM of this kind."""
     if source is None:
         return None
     where = "…" if isinstance(source, bytes) else str(Path(source))
@@ -96,7 +96,7 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
             **subject,
         )
     if kind == "CERTIFICATE":
-        import ssl  # takes 10 ms that those without TLS need not pay
+        import ssl  # imported here, because it takes 10 ms and only TLS needs it
 
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(bodies))
@@ -106,7 +106,7 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
 
 
 def _check_pair(cert: os.PathLike[str], key: os.PathLike[str]) -> None:
-    """Raise `ConfigError` if the key belongs to another certificate, as amid a rotation."""
+    """Raise `ConfigError` if the key belongs to another certificate, as in mid-rotation."""
     import ssl
 
     try:
@@ -116,7 +116,7 @@ def _check_pair(cert: os.PathLike[str], key: os.PathLike[str]) -> None:
             "MISMATCH" not in (exc.reason or ""),
             f"the key in {Path(key)} is not the one of the certificate in {Path(cert)}",
         )
-    except OSError:  # gone since it was read
+    except OSError:  # deleted since it was read
         pass
 
 
@@ -129,7 +129,7 @@ def _stamp(path: os.PathLike[str]) -> tuple[int, ...]:
 
 
 def _decoded(body: bytes) -> bytes:
-    """Of a PEM block; empty where it is not base64."""
+    """Decode the body of a PEM block; empty if it is not base64."""
     try:
         return base64.b64decode(b"".join(body.split()), validate=True)
     except ValueError:
@@ -137,7 +137,10 @@ def _decoded(body: bytes) -> bytes:
 
 
 def _is_key(der: bytes) -> bool:
-    """A sequence as long as it says that begins with a version: PKCS #1 and #8, SEC 1."""
+    """Whether the bytes look like a private key of PKCS #1, PKCS #8 or SEC 1.
+
+    All three are DER sequences of exactly their stated length that begin with a version number.
+    """
     start = 2 + (der[1] & 0x7F if der[1:2] >= b"\x80" else 0)
     size = int.from_bytes(der[2:start] or der[1:2], "big")
     return der[:1] == b"\x30" and len(der) == start + size and der[start : start + 2] == b"\x02\x01"

@@ -1,1 +1,1 @@
-"""What is known of the served model, and how it is asked for."""
+"""Facts about the served model, and the calls that ask for them."""

@@ -1,4 +1,4 @@
-"""What is known of the served model, for a client and its views."""
+"""Cached facts about the served model, shared by a client and its views."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ __all__ = ["Cache"]
 
 
 class Cache:
-    """Threads share it. Keys of `codecs` and `names` are the resolvers'."""
+    """Shared by threads. The keys of `codecs`, `names` and `asking` are made by `Resolver`."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.codecs: dict[object, Codec] = {}
-        """What to call; a reply tells whether it is still right."""
+        """Signature and tensors to call. May be out of date; a reply shows that."""
         self.names: dict[object, Names] = {}
-        """The tensors of signatures."""
+        """Tensors of each signature."""
         self.asking: dict[object, Future[None]] = {}
-        """Done when the call that asks for these tensors has ended."""
+        """Running queries for a signature's tensors. The future is done when the query ends."""
         self.dimensions: dict[tuple[int, str], int] = {}
-        """By version and signature, of all replies."""
+        """Vector dimension by version and signature, from all replies."""
         self.manifests: dict[int, dict[str, Any]] = {}
-        """By version."""
+        """Manifest by version."""
         self.answering: dict[tuple[str, str], set[int]] = {}
-        """By vector space and signature: the versions that give vectors of that space by it."""
+        """By vector space and signature: versions whose signature gives vectors of that space."""
 
     def forget_tensors(self) -> None:
-        """Ask again, because a new version may have other tensors."""
+        """Forget signatures and tensors, because a new version may have other ones."""
         self.codecs.clear()
         self.names.clear()

@@ -1,6 +1,6 @@
-"""What a client asks about its model: names of tensors, status, manifest, readiness.
+"""Queries about the model: names of tensors, status, manifest, readiness.
 
-Each question is a `Flow`: it yields the steps to take and returns the answer.
+Each query is a `Flow`: it yields the steps to run and returns the answer.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from featurewire._wire.status import (
 __all__ = ["Queries"]
 
 POLL = 0.25
-"""Seconds between two looks at a model that is loading."""
+"""Seconds between two polls of a model that is loading."""
 
 
 class Queries:
-    """Asks a server about one model (one version or label of it, if pinned)."""
+    """Queries about one model, or about its pinned version or label."""
 
     def __init__(self, settings: Settings, connection: Connection) -> None:
         self._settings = settings
@@ -56,7 +56,7 @@ class Queries:
         self._origin = f"{settings.target}: model {settings.model!r}"
 
     def spec(self, signature: str = "", *, pinned: int | None = None) -> model_pb2.ModelSpec:
-        """The model as requests name it; `pinned` instead of the client's version or label."""
+        """The `ModelSpec` for requests. `pinned` replaces the client's version or label."""
         settings = self._settings
         version = pinned or settings.version
         return model_spec(
@@ -72,7 +72,8 @@ class Queries:
         except (ServerError, InvalidRequestError) as exc:
             if exc.code not in ("UNIMPLEMENTED", "INVALID_ARGUMENT"):
                 raise
-            # A server without GetModelMetadata: the contract's names, all outputs.
+            # The server does not implement GetModelMetadata. Assume the names that exported models
+            # have, and ask for all outputs.
             return Names(
                 signature=settings.signature,
                 input=settings.input or "image_bytes",
@@ -83,7 +84,7 @@ class Queries:
         return choose_names(metadata, signature=settings.signature, **wanted)
 
     def current(self, deadline: float) -> Flow[int]:
-        """The version that answers at present: the label's, else the newest AVAILABLE one."""
+        """The version that answers now: the label's, else the newest AVAILABLE one."""
         try:
             metadata = yield from self.signatures(deadline)
             if metadata.version:
@@ -100,7 +101,7 @@ class Queries:
     def manifest(
         self, version: int, deadline: float, *, once: bool = False
     ) -> Flow[dict[str, Any]]:
-        """A version's manifest, which is there or the call fails."""
+        """A version's manifest. Raises an error if the version does not have one."""
         names = Names(signature="manifest", input="request", output="manifest", status=None)
         request = Codec(self.spec("manifest", pinned=version), names).build([b""])
         reply = yield from self.unary(PREDICT, request, deadline, once=once)
@@ -112,7 +113,7 @@ class Queries:
         return parse_status(reply, model=self._settings.model)
 
     def signatures(self, deadline: float, *, once: bool = False) -> Flow[ModelMetadata]:
-        """The metadata without the manifest, which is another call."""
+        """The metadata without the manifest, which takes another call."""
         request = metadata_request(self.spec())
         reply = yield from self.unary(GET_METADATA, request, deadline, once=once)
         metadata = parse_metadata(reply)
@@ -127,7 +128,7 @@ class Queries:
         return replace(metadata, manifest=manifest)
 
     def wait_until_ready(self, deadline: float) -> Flow[ModelStatus]:
-        """Poll until a version (the one asked for, if any) is AVAILABLE."""
+        """Poll until a version (the pinned one, if any) is AVAILABLE."""
         seen = "nothing was asked in time"
         cause: FeaturewireError | None = None
         while True:
@@ -157,10 +158,10 @@ class Queries:
         ) from cause
 
     def is_ready(self, deadline: float) -> Flow[bool]:
-        """Whether a version (the one asked for, if any) is AVAILABLE on some server now."""
+        """Whether a version (the pinned one, if any) is AVAILABLE on any server now."""
         for _ in (
             self._connection.servers
-        ):  # a server that fails rests, so the next look goes to another
+        ):  # a server that fails rests, so the next query goes to another one
             try:
                 status = yield from self._look(deadline)
             except ConfigError:
@@ -172,20 +173,20 @@ class Queries:
         return False
 
     def _look(self, deadline: float) -> Flow[ModelStatus]:
-        """Ask for the status once; raises for an unknown label.
+        """Ask for the status once. Raises an error for an unknown label.
 
-        Whoever polls retries anyway, and leaves the retry budget to other calls.
+        It does not retry, because its callers poll anyway and other calls need the retry budget.
         """
         status = yield from self.status(deadline, once=True)
         if status.available and self._settings.label is not None:
-            # TensorFlow Serving's status knows no labels; its metadata does.
+            # TensorFlow Serving ignores labels in GetModelStatus, but not in GetModelMetadata.
             yield from self.signatures(deadline, once=True)
         return status
 
     def unary(
         self, method: str, request: bytes, deadline: float, *, once: bool = False
     ) -> Flow[bytes]:
-        """Any call, by its full name `/package.Service/Method`; `once`: with no retry."""
+        """Any unary call, by its full name `/package.Service/Method`. `once`: do not retry."""
         decide: Decide = (lambda *_: None) if once else self._connection.policy
         call = self._connection.call(method, request, decide=decide, deadline=deadline)
         yield Send(call)

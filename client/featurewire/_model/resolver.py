@@ -1,4 +1,4 @@
-"""What to call: a signature, its tensors, and a version whose vectors are of the space wanted."""
+"""Choose what to call: a signature, its tensors, and a version with the wanted vector space."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from featurewire.manifest.spaces import bridges, other_schemes, vector_space
 __all__ = ["Resolver"]
 
 RESOLUTIONS = 5
-"""So often a version may be retired before its vector space is read."""
+"""Maximum number of tries to read the vector space of a version before it is retired."""
 
 
 def _names_for(
     wanted: str, manifest: Mapping[str, Any], asked: Names, version: int
 ) -> Names | None:
-    """What to call for vectors of the space `wanted`; None if the version has no such vectors.
+    """Signature and tensors for vectors of the space `wanted`; None if the version lacks them.
 
-    `asked`: the tensors of the signature that the client was made with.
+    `asked`: the tensors of the client's own signature.
     """
     reached = {space: each for space, each in bridges(manifest).items() if each.signature}
     for space, bridge in reached.items():
@@ -55,7 +55,7 @@ def _names_for(
 
 
 class Resolver:
-    """Finds what to call, and remembers it in a cache that the client's views share."""
+    """Finds signature and tensors to call, in a cache that the client's views share."""
 
     def __init__(self, settings: Settings, queries: Queries, cache: Cache) -> None:
         self._settings = settings
@@ -67,34 +67,34 @@ class Resolver:
         self._key = (*self._signature, settings.vector_space)
 
     def codec(self, deadline: float) -> Flow[Codec]:
-        """What to call, as far as it is known: a reply tells whether it is right."""
+        """The codec to use. It may be out of date; a reply shows that."""
         codec = self._cache.codecs.get(self._key)
         if codec is not None:
             return codec
         names = yield from self._asked(deadline)
         if self._settings.vector_space is not None and names.version:
-            # The tensors may be known from a version that answers no more.
+            # The cached tensors may come from a version that no longer answers.
             codec, _ = yield from self.resolve(0, deadline)
             return codec
         codec = self._cache.codecs[self._key] = self._codec(names)
         return codec
 
     def note(self, error: FeaturewireError) -> None:
-        """Ask for the tensors again if this error says that they are wrong."""
+        """Forget the tensors if this error shows that they are wrong."""
         if is_systemic(error):
             self._cache.forget_tensors()
 
     def resolve(self, version: int, deadline: float) -> Flow[tuple[Codec, Codec]]:
-        """What to call for vectors of the space that is wanted, and the same of one version alone.
+        """The codec for vectors of the wanted space, and the same codec pinned to one version.
 
-        `version`: what answered the last time, 0 for not known. Raises `VectorSpaceError` where
-        this version, or the one that the label has moved to, has no such space.
+        `version`: the version that answered last; 0 if unknown. Raises `VectorSpaceError` if this
+        version, or the one that the label has moved to, does not give vectors of that space.
         """
         for left in reversed(range(RESOLUTIONS)):
             version = version or (yield from self._queries.current(deadline))
             try:
                 names = yield from self._names_of(version, deadline)
-            except ModelNotFoundError:  # it was retired meanwhile
+            except ModelNotFoundError:  # the version was retired in the meantime
                 if not left:
                     raise
                 version = 0
@@ -106,21 +106,21 @@ class Resolver:
         raise AssertionError
 
     def _names_of(self, version: int, deadline: float) -> Flow[Names]:
-        """What to call of this version. Raises `VectorSpaceError`."""
+        """Signature and tensors of this version. Raises `VectorSpaceError`."""
         asked, wanted = (yield from self._asked(deadline)), self._settings.vector_space
         if wanted is None:
             return asked
         if version not in self._cache.manifests:
             try:
                 manifest = yield from self._queries.manifest(version, deadline)
-            except (InvalidRequestError, ResponseError):  # no such signature
+            except (InvalidRequestError, ResponseError):  # the signature does not exist
                 manifest = {}
             self._cache.manifests[version] = manifest
         names = _names_for(wanted, self._cache.manifests[version], asked, version)
         if names is not None:
             self._cache.answering.setdefault((wanted, names.signature), set()).add(version)
             return names
-        # A version may be replaced by another under its number.
+        # Do not cache a failure, because a new version may be published under the same number.
         has = vector_space(self._cache.manifests.pop(version))
         says = "names no vector space" if has is None else f"has the vector space {has!r}"
         raise VectorSpaceError(
@@ -130,7 +130,7 @@ class Resolver:
         )
 
     def _asked(self, deadline: float) -> Flow[Names]:
-        """The tensors of the signature that the client was made with, asked for once."""
+        """The tensors of the client's own signature. Concurrent calls share one query."""
         key = self._signature
         while (names := self._cache.names.get(key)) is None:
             with self._cache.lock:

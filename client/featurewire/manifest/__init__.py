@@ -1,12 +1,12 @@
-"""The manifest: what a published version says of itself.
+"""The manifest: the description that a published version carries.
 
-An exported version has it in the file `FILE`, and serves it through the signature `manifest`. An
-older release may have left a field out; a field of an unexpected type counts as left out, too.
-These modules need nothing but the standard library.
+An exported version has it in the file `FILE`, and serves it through the signature `manifest`. Older
+releases may lack a field, and a field of an unexpected type counts as missing. These modules need
+only the standard library.
 
-    spaces    the vector spaces of a version, and its bridges
+    spaces    the version's vector spaces and bridges
     files     the digests of its files
-    network   how another engine splits it, and its network in 8 bits
+    network   its split for other engines, and its 8-bit network
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 __all__ = ["FILE", "ManifestError", "parse", "read"]
 
 FILE = "assets.extra/featurewire.json"
-"""Within the version's folder."""
+"""Path of the manifest inside the version's folder."""
 
 
 class ManifestError(ValueError):
@@ -26,7 +26,7 @@ class ManifestError(ValueError):
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
-    """Raise `ManifestError` for a text that is not a JSON object."""
+    """The manifest in a JSON text. Raises `ManifestError` if the text is not a JSON object."""
     try:
         manifest = json.loads(text)
     except ValueError as exc:

@@ -1,7 +1,7 @@
-"""The digests that a manifest names, compared with the files of its version.
+"""Compare the files of a version with the digests in its manifest.
 
-The manifest is part of the served graph, so the digest of `saved_model.pb` leaves the manifest's
-own text out.
+The manifest is part of the served graph, so the digest of `saved_model.pb` skips the manifest's own
+text.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ GRAPH = "saved_model.pb"
 
 
 def changed_file(version: Path, manifest: Mapping[str, Any]) -> str | None:
-    """The first file that is missing or differs from its digest; None where all are as they were.
+    """The first file that is missing or differs from its digest; None if all files match.
 
-    A manifest without digests, of an early release, says nothing about any file.
+    Manifests of early releases do not have digests; then nothing is compared.
     """
     files = manifest.get("files")
     for name, expected in files.items() if isinstance(files, dict) else ():
@@ -45,7 +45,7 @@ def digest_of(*paths: Path) -> str:
 
 
 def digest_without(data: mmap.mmap, at: int, length: int) -> str:
-    """SHA-256 of `data`, less `length` bytes from `at` on."""
+    """SHA-256 of `data` without the `length` bytes at offset `at`."""
     with memoryview(data) as view, view[:at] as before, view[at + length :] as after:
         digest = hashlib.sha256(before)
         digest.update(after)
@@ -53,13 +53,13 @@ def digest_without(data: mmap.mmap, at: int, length: int) -> str:
 
 
 def text_in_graph(manifest: Mapping[str, Any]) -> bytes:
-    """The manifest as the served graph holds it."""
+    """The manifest as the text that the served graph contains."""
     return json.dumps(manifest, sort_keys=True).encode()
 
 
 def find_text(graph: mmap.mmap, manifest: Mapping[str, Any]) -> tuple[int, int]:
-    """The offset and the length of the manifest in a graph; (-1, 0) for a graph without it."""
-    # Another writer may leave the fields in their order.
+    """Offset and length of the manifest in a graph; (-1, 0) if it is not there."""
+    # Our exporter sorts the fields; another writer may keep their order.
     for text in (text_in_graph(manifest), json.dumps(manifest).encode()):
         if (at := graph.find(text)) >= 0:
             return at, len(text)

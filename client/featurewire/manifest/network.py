@@ -1,4 +1,4 @@
-"""How an engine other than TensorFlow runs a version: its split, and its network in 8 bits."""
+"""The parts of a version for engines other than TensorFlow: its split and its 8-bit network."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from featurewire.manifest.files import digest_of
 __all__ = ["Int8", "Split", "has_vnni", "int8", "network_digest", "split"]
 
 _VNNI = frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
-"""Instruction sets whose sums of 8-bit products do not saturate."""
+"""Instruction sets that sum 8-bit products without saturation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Where preprocessing ends and the network begins."""
+    """The point at which preprocessing ends and the network begins."""
 
     preprocess: str
     """The signature from encoded images to pixels."""
     network: str
     """The signature from pixels to vectors."""
     input: str
-    """The tensor that the network takes."""
+    """The network's input tensor."""
     output: str
-    """The tensor that it gives."""
+    """The network's output tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8:
-    """The quantised network of a version: two files, `network` (.xml) and its weights (.bin)."""
+    """A version's quantised network: two files, `network` (.xml) and its weights (.bin)."""
 
     network: Path
-    """Within the version's folder."""
+    """Path of the .xml file inside the version's folder."""
     digest: str | None
     """SHA-256 of the two files, one after the other."""
     any_processor: bool
-    """Also for processors without VNNI, whose sums of 8-bit products saturate."""
+    """Whether it also works on processors without VNNI, whose sums of 8-bit products saturate."""
 
     def is_intact(self, version: Path) -> bool:
-        """Whether the files of the version have the digest. Raises `OSError`."""
+        """Whether the version's files match the digest. Raises `OSError`."""
         return network_digest(version / self.network) == self.digest
 
 
@@ -52,7 +52,7 @@ def network_digest(network: Path) -> str:
 
 
 def split(manifest: Mapping[str, Any]) -> Split:
-    """How the version splits. Raises `ManifestError`."""
+    """The version's split. Raises `ManifestError` if the manifest does not name it."""
     try:
         return Split(**manifest["split"])
     except (KeyError, TypeError) as exc:
@@ -60,7 +60,7 @@ def split(manifest: Mapping[str, Any]) -> Split:
 
 
 def int8(manifest: Mapping[str, Any]) -> Int8 | None:
-    """The version's quantised network; None where it has none."""
+    """The version's quantised network; None if it does not have one."""
     about = manifest.get("int8")
     if not isinstance(about, dict) or not isinstance(about.get("network"), str):
         return None
@@ -72,7 +72,7 @@ def int8(manifest: Mapping[str, Any]) -> Int8 | None:
 
 
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether sums of 8-bit products do not saturate on this processor; False if unknown."""
+    """Whether this processor sums 8-bit products without saturation; False if unknown."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

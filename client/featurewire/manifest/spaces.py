@@ -1,11 +1,11 @@
 """The vector spaces that a manifest names.
 
-Vectors of two versions compare only if they are of one space. A version has its own space, and may
-have bridges: signatures whose vectors are carried over into the spaces of older versions.
+Vectors of two versions compare only if they are in the same space. A version has its own space. It
+may also have bridges: signatures that map its vectors into the space of an older version.
 
-The name of a space is a digest. Since the scheme `graph-1` it begins with the name of its scheme;
-before, under `weights-1`, it was 32 bare hexadecimal digits. Two names under different schemes
-cannot tell whether their spaces differ.
+The name of a space is a digest. Since the scheme `graph-1`, the name begins with the scheme; under
+the earlier scheme `weights-1`, it was only 32 hexadecimal digits. Two names of different schemes do
+not show whether their spaces differ.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ _NAME = re.compile(r"(?:([a-z][a-z0-9-]*)-)?[0-9a-f]{32}")
 
 @dataclass(frozen=True, kw_only=True)
 class Bridge:
-    """A signature with vectors in the space of an older version."""
+    """A signature that gives vectors in the space of an older version."""
 
     vector_space: str
-    """The older version's."""
+    """The older version's vector space."""
     signature: str | None = None
     dimension: int | None = None
     module: str | None = None
     """The handle of the older version's module."""
     recall_at_1: float | None = None
-    """The share of recall@1 that the bridge kept when it was tested at export."""
+    """The fraction of recall@1 that the bridge kept in its test at export."""
     recall_at_10: float | None = None
     index: int | None = None
-    """How many pictures the index of that test had."""
+    """Number of images in the index of that test."""
 
 
 def vector_space(manifest: Mapping[str, Any] | None) -> str | None:
-    """The version's own space; None where there is no manifest, or it names none."""
+    """The version's own space; None without a manifest, or if the manifest does not name it."""
     return _kind((manifest or {}).get("vector_space"), str) or None
 
 
 def bridges(manifest: Mapping[str, Any] | None) -> dict[str, Bridge]:
-    """The version's bridges, by the space that they lead to."""
+    """The version's bridges, by target space."""
     listed = (manifest or {}).get("vector_spaces")
     found = {}
     for each in listed if isinstance(listed, list) else []:
@@ -67,13 +67,13 @@ def bridges(manifest: Mapping[str, Any] | None) -> dict[str, Bridge]:
 
 
 def scheme_of(space: str | None) -> str | None:
-    """The scheme that a space was named under; None for a text that is not such a name."""
+    """The scheme of a space's name; None if the text is not such a name."""
     name = _NAME.fullmatch(space or "")
     return (name[1] or "weights-1") if name else None
 
 
 def other_schemes(one: str | None, other: str | None) -> str:
-    """Half a sentence to add where two different names are of different schemes; else ''."""
+    """A clause for an error text if two names are of different schemes; else ''."""
     first, second = scheme_of(one), scheme_of(other)
     if first is None or second is None or first == second:
         return ""

@@ -1,17 +1,17 @@
-"""What the other distributions of Featurewire build on; applications need none of it.
+"""Shared code for the other distributions of Featurewire. Applications do not need it.
 
-They are released with the client, in one version. `featurewire.manifest` reads what a version says
-of itself, and the messages of the wire are in `featurewire._tfs`.
+All distributions are released together, with one version number. Two more modules are shared:
+`featurewire.manifest` reads manifests, and `featurewire._tfs` has the protobuf messages.
 
-    arguments     the parser, with one line about wrong usage, and the types of values
-    environment   options that a variable can give
-    credentials   the options about TLS and the token
-    wording       the library's errors in the words of a command line
+    arguments     argument parser with one-line errors, and types of values
+    environment   options that can be set by environment variables
+    credentials   options for TLS and the token
+    wording       the library's errors in the terms of a command line
     interrupts    Ctrl-C and SIGTERM as `KeyboardInterrupt`
-    files         files that survive a crash, and folders that are named by a number
-    images        which files of a folder are images
-    target        which servers a target names
-    server        one server, asked about one model
+    files         sync files to disk, and list the folders of versions
+    images        find the images in a folder
+    target        split a target into its servers
+    server        one server and one model, for tools that manage servers
 
-Only `server` imports gRPC, so that a command line prints its help at once.
+Only `server` imports gRPC, so that commands print their help at once.
 """

@@ -1,4 +1,4 @@
-"""What every command has: its parser, the types of its values, and its failure."""
+"""Parts that all commands share: the parser, the types of values, and the error."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NoReturn
 
 
 class CommandFailure(Exception):
-    """The work cannot be done. The text says why, and what to do. Exit status 1."""
+    """A command cannot do its work. The text says why, and what to do. Exit status 1."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser that reports wrong usage in one line, and says where to read on."""
+    """An argument parser that reports wrong usage in one line, with a pointer to `--help`."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
@@ -23,9 +23,9 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def quiet_grpc() -> None:
-    """Keep gRPC's own log off standard error, where a command reports its failure in one line.
+    """Keep gRPC's log off standard error, so that a command's failure is a single line there.
 
-    Call it before gRPC is imported, because gRPC reads the variable then.
+    Call this before the import of gRPC, which reads the variable.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 

@@ -1,4 +1,4 @@
-"""The options about TLS and the bearer token, their variables, and the settings made from them."""
+"""Options and environment variables for TLS and the bearer token, and the settings from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TYPES: Types = {
 
 
 def add_credentials(group: argparse._ActionsContainer) -> None:
-    """Add the options to a parser or to a group of one."""
+    """Add the options to a parser or an argument group."""
     group.add_argument(
         "--tls",
         action=argparse.BooleanOptionalAction,
@@ -51,9 +51,9 @@ def add_credentials(group: argparse._ActionsContainer) -> None:
 def complete_credentials(
     parser: CommandParser, args: argparse.Namespace, environment: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
-    """Fill the options that were not given from the environment; refuse those that contradict.
+    """Fill missing options from the environment, and refuse contradictory ones.
 
-    Options win over variables: `--no-tls` over all variables about TLS, and `--tls-ca` over
+    Options win over variables: `--no-tls` over all variables for TLS, and `--tls-ca` over
     `FEATUREWIRE_TLS=0`. Returns the names of the options that came from the environment.
     """
     without = () if args.tls_ca is None else ("tls",)
@@ -74,7 +74,7 @@ def complete_credentials(
 
 
 def tls_of(args: argparse.Namespace) -> TLSConfig | None:
-    """The client's setting. Raises `ConfigError`. Imports gRPC."""
+    """The client's `tls` argument. Raises `ConfigError`. Imports gRPC."""
     from featurewire import TLSConfig
 
     if not args.tls and args.tls_ca is None:
@@ -85,7 +85,7 @@ def tls_of(args: argparse.Namespace) -> TLSConfig | None:
 
 
 def token_of(args: argparse.Namespace) -> str | None:
-    """The bearer token, without the space around it. Raises `ConfigError`. Imports gRPC."""
+    """The bearer token, without surrounding white space. Raises `ConfigError`. Imports gRPC."""
     from featurewire import ConfigError
 
     if args.token_file is None:

@@ -1,4 +1,4 @@
-"""Options that an environment variable can give: `--tls-ca FILE` or `FEATUREWIRE_TLS_CA`."""
+"""Options that an environment variable can set: `--tls-ca FILE` or `FEATUREWIRE_TLS_CA`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from featurewire.plugin.arguments import CommandParser
 __all__ = ["Types", "option", "values_of", "variable"]
 
 Types = Mapping[str, Callable[[str], object]]
-"""How to read the text of an option, by the option's name in the parsed arguments."""
+"""Function that parses an option's text, by the option's name in the parsed arguments."""
 
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def option(name: str) -> str:
-    """`--tls-ca` for `tls_ca`."""
+    """The option's name on the command line, such as `--tls-ca` for `tls_ca`."""
     return f"--{name.replace('_', '-')}"
 
 
 def variable(name: str) -> str:
-    """`FEATUREWIRE_TLS_CA` for `tls_ca`."""
+    """The option's environment variable, such as `FEATUREWIRE_TLS_CA` for `tls_ca`."""
     return f"FEATUREWIRE_{name.upper()}"
 
 
@@ -34,9 +34,9 @@ def values_of(
     *,
     without: Iterable[str] = (),
 ) -> dict[str, object]:
-    """Values of the options that were not given and have a variable, apart from `without`.
+    """Values from the environment for options that were not given, except those in `without`.
 
-    An empty variable counts as none. A value of the wrong type is wrong usage.
+    An empty variable counts as unset. A value of the wrong type is wrong usage.
     """
     environment = os.environ if environment is None else environment
     values = {}

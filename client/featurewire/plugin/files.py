@@ -1,4 +1,4 @@
-"""Files that must survive a crash, and folders that are named by a number."""
+"""Sync files to disk, and list the folders of a model's versions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _VERSION_LIMIT = 1 << 63
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk. Raises `OSError`.
+    """Write a file's contents, or a folder's entries, through to the disk. Raises `OSError`.
 
-    A new name survives a loss of power only when its folder is on the disk, too.
+    A new file survives a power failure only if its folder is also synced.
     """
-    if path.is_dir() and os.name != "posix":  # no other system opens a folder
+    if path.is_dir() and os.name != "posix":  # only POSIX systems can open a folder
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -26,9 +26,10 @@ def sync(path: Path) -> None:
 
 
 def version_folders(base_path: Path) -> dict[int, Path]:
-    """The folders of a model's versions, by number, as TensorFlow Serving reads their names.
+    """The folders of a model's versions, by number, with TensorFlow Serving's rules for names.
 
-    Zeros may come first. Of two names of one number the shorter one counts. Raises `OSError`.
+    Leading zeros are allowed; of two names for the same number, the shorter one wins. Raises
+    `OSError`.
     """
     found: dict[int, Path] = {}
     with os.scandir(base_path) as entries:

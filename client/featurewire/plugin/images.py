@@ -1,4 +1,4 @@
-"""Which files of a folder are images."""
+"""Find the images in a folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ __all__ = ["IMAGE_SUFFIXES", "find_images"]
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp")
 )
-"""In lower case. A command takes any file that is named by itself, whatever its suffix."""
+"""Suffixes of images, in lower case, for searches in folders. If a file is named on the command
+line, its suffix does not matter."""
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The images in a folder and in the folders below it, sorted. Links to folders are left out."""
+    """The images in a folder and its subfolders, sorted. Does not follow links to folders."""
     return sorted(
         Path(parent) / name
         for parent, _, names in os.walk(folder)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as `KeyboardInterrupt`, so that a command can clean up before it ends."""
+"""Turn Ctrl-C and SIGTERM into `KeyboardInterrupt`, so that a command can clean up first."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ from types import FrameType, TracebackType
 __all__ = ["Hold", "interruptible"]
 
 REPEAT_SECONDS = 1.0
-"""One Ctrl-C may arrive twice: from the terminal, and from the process that started this one."""
+"""Seconds in which a second signal counts as the same one. A single Ctrl-C may arrive twice, from
+the terminal and from the parent process."""
 
 
 @contextmanager
 def interruptible() -> Iterator[Hold]:
-    """Within it, either signal raises `KeyboardInterrupt` in the main thread.
+    """Raise `KeyboardInterrupt` in the main thread for SIGINT and SIGTERM inside this block.
 
-    Its argument is the exit status: 128 and the signal's number. A second signal, after more than
-    `REPEAT_SECONDS`, also interrupts the clean-up. Within `with hold:` a signal waits for the end
-    of the block. Outside the main thread nothing happens: Python calls signal handlers only there.
+    The exception's argument is the exit status: 128 plus the signal's number. A second signal after
+    more than `REPEAT_SECONDS` also interrupts the clean-up. A signal inside `with hold:` waits for
+    the end of that block. In other threads this does nothing, because Python runs signal handlers
+    only in the main thread.
     """
     hold, before = Hold(), {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            # What the caller had ignored (`nohup`, `trap ''`) is no interrupt.
+            # Keep ignoring a signal that the parent ignored (`nohup`, `trap ''`).
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, hold.interrupt)
     try:
         yield hold
     finally:
         for number, handler in before.items():
-            if handler is not None:  # else it was set outside Python
+            if handler is not None:  # None: the handler was installed outside Python
                 signal.signal(number, handler)
 
 
 class Hold:
-    """A block that no signal may tear in two."""
+    """A block that signals do not interrupt; they take effect at its end."""
 
     def __init__(self) -> None:
         self._inside = False

@@ -1,4 +1,4 @@
-"""What a target such as `a:8500,b:8500` names."""
+"""Split a target such as `a:8500,b:8500` into its servers."""
 
 from __future__ import annotations
 

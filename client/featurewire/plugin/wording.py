@@ -1,6 +1,6 @@
-"""The library's errors in the words of a command line.
+"""Word the library's errors for a command line.
 
-The library names its own arguments in what it advises (`raise timeout=…`). A command has options.
+The library's advice names arguments (`raise timeout=…`), but users of a command have options.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPTIONS = {
     "token": "token_file",
     "patience": "patience",
 }
-"""Arguments of the library, and the options for them as `argparse` calls them."""
+"""Arguments of the library, and the options that set them, by their names in `argparse`."""
 
 ADVICE_IN_OPTIONS = {
     "size": "raise the limit on the side that the text names",
@@ -65,13 +65,13 @@ ADVICE_IN_OPTIONS = {
     "encrypt": "TLS is switched on with --tls",
     "encrypt the token": "add --tls or --tls-ca FILE",
 }
-"""By key of `ADVICE`, where that names an argument."""
+"""Replacements for the entries of `ADVICE` that name an argument, by key."""
 
 
 def in_options(error: Exception, taken: Container[str] = ()) -> str:
-    """The error's text with options in the place of arguments.
+    """The error's text, with options in place of arguments.
 
-    `taken`: the options whose variables gave their values; they are named by these.
+    `taken`: options whose values came from environment variables. The text names the variable.
     """
     if not isinstance(error, FeaturewireError):
         return str(error)
