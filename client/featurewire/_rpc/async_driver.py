@@ -31,7 +31,7 @@ class Driver(AnyDriver):
 
     def deliver(self, event: Callable[[], None]) -> None:
         self._events.append(event)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is interested
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no one waits
             self._loop.call_soon_threadsafe(self.wake)
 
     def wake(self, *_: object) -> None:
@@ -61,7 +61,7 @@ class Driver(AnyDriver):
             self._events.popleft()()
 
     async def wait(self, wake_at: float = math.inf) -> None:
-        """Wait for an outcome, or until the job (or the caller: `wake_at`) is to be asked again."""
+        """Wait for an outcome, at most until the job's `wake_at()` or the caller's `wake_at`."""
         if self._job.finished:
             return
         await asyncio.wait([self._woken], timeout=self._seconds(wake_at))

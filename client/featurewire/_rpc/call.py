@@ -37,7 +37,7 @@ class Attempt:
 
 
 class Job(Protocol):
-    """What a shell drives."""
+    """The interface between a driver and the logic that decides what it sends."""
 
     @property
     def finished(self) -> bool: ...
@@ -56,7 +56,7 @@ class Job(Protocol):
         """End without an outcome."""
 
     def obsolete(self) -> list[Attempt]:
-        """Attempts to cancel, given once; what they answer is ignored."""
+        """Attempts to cancel, each returned once; their outcomes are ignored."""
 
 
 class Call:
@@ -81,13 +81,13 @@ class Call:
         self.request = request
         self.deadline = deadline
         self.bulk = bulk
-        """One of many: whoever waits for a single answer goes first."""
+        """Whether the server may let single calls go first."""
         self.failures = 0
         self.began: float | None = None
         self.alone = alone
-        """It goes while nothing else of the client is in flight."""
+        """Send this call only if no other call of the client is in flight."""
         self.given_up = False
-        """It never was alone, and was not sent."""
+        """The client's other calls never paused, so this call was not sent."""
         self._slot = slot
         self._asked_at: float | None = None
         self.tried: set[int] = set()
@@ -128,7 +128,7 @@ class Call:
             left = min(left, self._attempt_timeout)
         server = self._rotation.pick(now, self.tried)
         if self._rotation.on_probation(server, self.tried):
-            left /= 2  # what is left is for another server, should this one still hang
+            left /= 2  # keep half of the time for another server, in case this one still hangs
         if self.began is None:
             self.began = now
         self.tried.add(server)

@@ -1,4 +1,4 @@
-"""From a target and its configuration to gRPC's channel arguments."""
+"""Open gRPC channels from a target and its configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RELOAD_SECONDS = 1.0
 """Seconds between two checks whether a TLS file has changed; a check costs microseconds."""
 
 RETIRED_SECONDS = 300.0
-"""Seconds that calls in flight have to end on a connection with the old certificates."""
+"""Seconds for which calls in flight may go on with the old certificates."""
 
 CLOSING = 1.0
 """Seconds to wait for connections to close; it takes milliseconds."""
@@ -60,7 +60,7 @@ def proxy_variable(server: str, config: ChannelConfig) -> str | None:
 
 
 def _is_exempt(host: str, entry: str) -> bool:
-    """Match one entry of `no_proxy`: the end of a host name, or a network."""
+    """Whether an entry of `no_proxy` matches: the end of a host name, or a network."""
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
     except ValueError:
@@ -76,7 +76,8 @@ def arguments(server: str, config: ChannelConfig, tls: TLSConfig | None) -> dict
         "grpc.max_receive_message_length": config.max_message_bytes,
         "grpc.keepalive_time_ms": int(config.keepalive_time * 1000),
         "grpc.keepalive_timeout_ms": int(config.keepalive_timeout * 1000),
-        # gRPC sends no keepalive ping while one of its own is out, and gives those a minute.
+        # gRPC does not send a keepalive ping while one of its own pings is in flight, and it waits
+        # a minute for those.
         "grpc.http2.ping_timeout_ms": int(config.keepalive_timeout * 1000),
         # Only while calls are open: servers close a connection that pings more often than they
         # allow, by default at the fourth ping of five minutes without a reply.
@@ -103,7 +104,7 @@ def arguments(server: str, config: ChannelConfig, tls: TLSConfig | None) -> dict
 def open_channel(server: str, config: ChannelConfig, tls: TLSConfig | None, aio: Any = None) -> Any:
     """`tls`: one whose files are read. `aio`: `grpc.aio`, for a channel of asyncio's."""
     module: Any = aio or grpc
-    # By name, as instrumentation that wraps gRPC's functions expects.
+    # Pass arguments by name, because instrumentation that wraps gRPC's functions expects that.
     options = arguments(server, config, tls) | (
         {"interceptors": list(config.interceptors)} if aio else {}
     )
@@ -145,7 +146,7 @@ class Channels:
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield every channel that is to be closed with the client."""
+        """Yield every channel that the client must close."""
         yield from self._open
         yield from (channel for _, channel in self._retired)
 
@@ -210,10 +211,10 @@ def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[
 
 
 def close_all(channels: Sequence[grpc.Channel]) -> None:
-    """Close channels, and leave those to themselves that do not close in time.
+    """Close channels, but do not wait longer than `CLOSING` seconds.
 
-    An interrupt (Ctrl-C) after gRPC has registered a call and before it waits for its outcome
-    leaves a call that nobody ends, and `close` waits for that for ever.
+    If an interrupt (Ctrl-C) comes after gRPC has registered a call and before it waits for the
+    outcome, that call never ends, and `close` would wait for it forever.
     """
     until = time.monotonic() + CLOSING
     threads = []

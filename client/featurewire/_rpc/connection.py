@@ -1,4 +1,4 @@
-"""What all calls of a client share: its servers, what they did, and the books."""
+"""State that all calls of a client share: servers, retry budget, metadata and counters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CLASS = "featurewire-class"
 notice of it."""
 
 LARGEST = 16 << 20
-"""Twice the largest default request: what is freed together may stay at hand (32 MiB at most)."""
+"""Twice the largest default request. glibc may then keep up to 32 MiB of freed memory."""
 
 log = logging.getLogger("featurewire")
 
@@ -124,7 +124,7 @@ class Connection:
     # The books that both drivers keep.
 
     def metadata(self, attempt: Attempt) -> list[tuple[str, str | bytes]]:
-        """What travels with one attempt; asks for the token anew."""
+        """The metadata of one attempt; calls the token's function again."""
         token = self.channel.token
         pairs = self._metadata
         if attempt.call.bulk and all(key != CLASS for key, _ in pairs):
@@ -153,7 +153,7 @@ class Connection:
             log.debug("%s: %s attempt of %s, %d bytes", server, attempt.kind, method, size)
 
     def replied(self, job: Job, attempt: Attempt, reply: bytes, now: float) -> None:
-        """`now`: when the reply came, not when somebody looked."""
+        """`now`: the time at which the reply arrived, not at which it was collected."""
         self._budget.succeeded()
         self._answered.add(attempt.server)
         with self._lock:

@@ -25,14 +25,14 @@ class AnyDriver(ABC):
     """All but the waiting."""
 
     _outcomes: tuple[type[BaseException], ...] = (Exception,)
-    """What a future raises."""
+    """Exceptions that a future may raise."""
 
     def __init__(self, method: Method, connection: Connection, job: Job) -> None:
         self._method = method
         self._connection = connection
         self._job = job
         self._open: dict[Attempt, Any] = {}
-        """Futures of those that are on their way."""
+        """Futures of the attempts in flight."""
 
     @abstractmethod
     def deliver(self, event: Callable[[], None]) -> None:
@@ -47,7 +47,7 @@ class AnyDriver(ABC):
         """Send an attempt; its future."""
 
     def start_due(self) -> bool:
-        """Send what is to be sent now; whether that was anything."""
+        """Send the attempts that are due now; True if there were any."""
         attempts = self._job.due(time.monotonic())
         for attempt in attempts:
             self._open[attempt] = self._start(attempt)
@@ -83,7 +83,7 @@ class AnyDriver(ABC):
             future.cancel()
 
     def _seconds(self, wake_at: float) -> float | None:
-        """How long to wait for an outcome: until the job, or the caller, is to be asked again."""
+        """Seconds until the job's `wake_at()` or the caller's `wake_at`; None: no limit."""
         self._connection.check_process()
         left = min(self._job.wake_at(), wake_at) - time.monotonic()
         return None if math.isinf(left) else max(left, 0.0)
@@ -116,7 +116,7 @@ class Driver(AnyDriver):
             self.wait()
 
     def _call(self, attempt: Attempt) -> None:
-        """Send an attempt that nothing can happen beside, and wait for it here.
+        """Send the job's only attempt and block until its outcome.
 
         gRPC starts a thread for a lone future, which costs more than the rest of a small call.
         """
@@ -145,7 +145,7 @@ class Driver(AnyDriver):
             self._events.get()()
 
     def wait(self, wake_at: float = math.inf) -> None:
-        """Wait for an outcome, or until the job (or the caller: `wake_at`) is to be asked again."""
+        """Wait for an outcome, at most until the job's `wake_at()` or the caller's `wake_at`."""
         if self._job.finished:
             return
         try:

@@ -1,8 +1,8 @@
-"""A pause of a whole client, in which one call goes alone.
+"""Pause a whole client, so that one call is sent alone.
 
-A batching server merges requests that are there together, and where it does not isolate, one bad
-image fails all that it was merged with. What is refused alone is refused for its own sake, as far
-as this client can see.
+A batching server merges requests that arrive together. If it does not isolate images, one bad image
+fails the whole batch. If the server refuses a call that was sent alone, the cause is that call
+itself, as far as this client can see.
 """
 
 from __future__ import annotations

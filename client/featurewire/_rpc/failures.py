@@ -122,7 +122,7 @@ def _metadata(exc: grpc.RpcError) -> dict[str, str | bytes]:
 
 
 def _pushback(metadata: Mapping[str, str | bytes]) -> float | None:
-    """Seconds of `grpc-retry-pushback-ms`. What is not a number means "do not retry".
+    """Seconds of `grpc-retry-pushback-ms`. Negative ("do not retry") if it is not a number.
 
     https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
     """

@@ -45,8 +45,8 @@ def wait_before_retry(config: RetryConfig, failures: int, error: FeaturewireErro
 class RetryBudget:
     """A token bucket: a retry takes one token, a success puts back a fraction. Thread-safe.
 
-    In an outage the retries of all calls together stay bounded, instead of multiplying the load on
-    a server that is struggling.
+    The budget bounds the retries of all calls together, so that they do not multiply the load on an
+    overloaded server.
     """
 
     def __init__(self, config: RetryConfig) -> None:
@@ -65,7 +65,7 @@ class RetryBudget:
         return f"{self._tokens:.0f} of {self._capacity:.0f} retries of the client's budget"
 
     def spend(self) -> bool:
-        """Take a token for a retry; False when there is none."""
+        """Take a token for a retry; False if the bucket is empty."""
         with self._lock:
             if self._tokens < 1:
                 return False

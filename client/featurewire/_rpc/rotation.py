@@ -15,7 +15,7 @@ LONGEST_REST = 10.0
 
 
 class Rotation:
-    """Round robin over the servers; one that cannot be reached, or hangs, rests for a while.
+    """Round robin over the servers; a server that is unreachable or hangs rests for a while.
 
     The rest doubles from one failure to the next; after it one call at a time tries the server
     again. When all rest, the one whose rest ends first is chosen: there is always an answer.

@@ -1,4 +1,4 @@
-"""What the client has seen: counters and latency percentiles, in fixed memory."""
+"""The client's counters and latency percentiles, in fixed memory."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Stats:
     failures: int = 0
     """Calls that ended with an error."""
     retries: int = 0
-    """Attempts after the first of a call, without hedges."""
+    """Attempts after a call's first one, without hedges."""
     hedges: int = 0
     """Attempts sent while an earlier one was not answered yet."""
     bytes_sent: int = 0
-    """Of serialised requests, retries included, before compression."""
+    """Bytes of serialised requests, including retries, before compression."""
     bytes_received: int = 0
-    """Of serialised replies."""
+    """Bytes of serialised replies."""
     in_flight: int = 0
     """Attempts whose reply is awaited now."""
     latency: dict[str, float] = field(default_factory=dict)

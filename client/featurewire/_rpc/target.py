@@ -1,4 +1,4 @@
-"""What a target names: one gRPC URI, or servers with commas between."""
+"""Split a target into servers: one gRPC URI, or a list with commas."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ __all__ = ["Outage"]
 class Outage:
     """Counts trouble from the first failure without a reply since; spaces the probes of an outage.
 
-    In an outage the whole stream waits, and one request at a time finds out its end.
+    During an outage the stream waits and probes with one request at a time.
     """
 
     def __init__(self, retry: RetryConfig, patience: float) -> None:
@@ -36,7 +36,7 @@ class Outage:
             self._since += seconds
 
     def probe_later(self, now: float) -> None:
-        """Nobody answers."""
+        """No server answers: schedule the next probe."""
         if self.is_on and now < self._probe_at:
             return  # sent before the outage was known
         self.is_on = True
@@ -44,7 +44,7 @@ class Outage:
         self._probe_at = now + backoff(self._retry, self._probes)
 
     def holds(self, now: float) -> bool:
-        """Nothing is to be sent yet."""
+        """Whether to hold back all requests until the next probe."""
         return self.is_on and now < self._probe_at
 
     def earliest(self, time: float) -> float:
@@ -52,7 +52,7 @@ class Outage:
         return max(time, self._probe_at) if self.is_on else time
 
     def end(self) -> bool:
-        """Somebody answered; True when that ends an outage."""
+        """A server answered; True if that ends an outage."""
         self._since = None
         ended, self.is_on, self._probes = self.is_on, False, 0
         return ended

@@ -41,7 +41,7 @@ class Order:
         return slot
 
     def cut(self, at: int) -> None:
-        """Give no results of the place `at` and those behind it."""
+        """Drop the results from place `at` on."""
         while self._slots and self._slots[-1].number >= at:
             self._slots.pop()
 
@@ -101,13 +101,13 @@ class Packing:
         self._ready: deque[Pack] = deque()
 
     def cut(self, at: int) -> None:
-        """Send nothing that holds images of the place `at` and those behind it alone."""
+        """Drop requests whose images are all at place `at` or after it."""
         self.close()
         self._ready = deque(pack for pack in self._ready if pack.first < at)
 
     @property
     def front(self) -> Pack | None:
-        """The request that is to be sent next."""
+        """The next request to send."""
         return self._ready[0] if self._ready else None
 
     def add(self, slot: Slot, image: Buffer, now: float) -> None:

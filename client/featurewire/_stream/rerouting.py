@@ -34,7 +34,7 @@ class Rerouting:
         return pack.codec
 
     def is_astray(self, pack: Pack, error: FeaturewireError) -> bool:
-        """What the request named is gone, because the label points to another version."""
+        """Whether the request failed because the label moved to another version."""
         codec = pack.codec
         if codec is None or codec.versions is None or self._codec.pinned is not None:
             return False

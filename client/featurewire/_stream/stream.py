@@ -39,7 +39,7 @@ __all__ = ["Stream", "StreamProgress", "can_split"]
 
 BATCH_LIMIT = re.compile(r"larger than maximum input batch size (\d+)")
 REJECTIONS = 16
-"""So many images refused one by one, and none accepted: it is not the images."""
+"""If this many single images are refused and none is accepted, the images are not at fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class Stream:
         self._cut = 0
         self._replied = False
         self.versions: set[int] = set()
-        """Those that answered."""
+        """Versions that answered."""
         self._rejections = 0
         self._answered = self._errors = 0
 
@@ -102,7 +102,7 @@ class Stream:
         return self._packing.per_request
 
     def wants(self, asked: int = 0) -> bool:
-        """Another image may be read, beside those already asked for."""
+        """Whether to read another image, in addition to the `asked` ones."""
         if self._ended or self._error is not None or self._packing.front is not None:
             return False
         return len(self._order) + asked < (2 * self._window.limit + 2) * self.per_request
@@ -378,7 +378,7 @@ class Stream:
     # Servers on which one image fails its whole request.
 
     def refused(self, error: FeaturewireError) -> None:
-        """What waits first was sent already, and the server refused it."""
+        """The first queued request was already sent, and the server refused it."""
         self._split(self._packing.pop(), error)
 
     def _split(self, pack: Pack, error: FeaturewireError) -> None:
@@ -391,7 +391,7 @@ class Stream:
         elif count > 1:
             self._packing.put_back(pack.parts(-(-count // 2)))
         elif error.code == "INVALID_ARGUMENT" and not pack.alone:
-            # Perhaps for an image that the server merged it with: once more, with none beside it.
+            # The server may have merged it with a bad image, so send it again alone.
             pack.alone = True
             self._packing.put_back([pack])
         else:

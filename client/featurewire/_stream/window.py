@@ -69,7 +69,7 @@ class Window:
         self._probing = False
         self._halved_at = -math.inf
         self._last = -math.inf
-        # Of the present size:
+        # Measured at the present size:
         self._skip = self._replies = self._batches = 0
         self._latency = math.inf
 
@@ -112,7 +112,7 @@ class Window:
                 self._judge()
 
     def _is_stale(self, now: float) -> bool:
-        """The least latency is to be measured again."""
+        """Whether to measure the least latency again."""
         fresh = max(FRESH_SECONDS, FRESH_LATENCIES * self._least)
         return now - self._confirmed_at > fresh and self._limit > self._low
 

@@ -34,9 +34,9 @@ class Names:
     filtered: bool = True
     """Ask for these outputs only."""
     dimension: int | None = None
-    """What the signature says of the output's last axis; None: nothing."""
+    """Size of the output's last axis in the signature; None if unknown."""
     version: int = 0
-    """Whose signature it is."""
+    """The version that the signature belongs to."""
     bridged: bool = False
     """Its vectors are carried over from the version's own space into another."""
 
@@ -88,13 +88,13 @@ class Codec:
         dimensions: dict[tuple[int, str], int] | None = None,
         versions: Container[int] | None = None,
     ) -> None:
-        """`versions`: those that give vectors of the space that is wanted; None: all."""
+        """`versions`: versions that give vectors of the wanted space; None: all."""
         self.names = names
         self.versions = versions
         self._origin = origin
         self.pinned = spec.version.value if spec.HasField("version") else None
         self._dimensions = {} if dimensions is None else dimensions
-        """By version and signature, of all replies so far."""
+        """Vector dimension by version and signature, from all replies."""
         outputs = [names.output] + ([names.status] if names.status else [])
         self._head = predict_pb2.PredictRequest(
             model_spec=spec, output_filter=outputs if names.filtered else []

@@ -35,7 +35,7 @@ class Rows(NamedTuple):
     vectors: Floats
     """float32 `(N, dimension)`, read-only."""
     reasons: dict[int, str]
-    """Why a row is no vector, by row."""
+    """Reasons for the rows without a vector, by row."""
 
     def error(self, row: int) -> ImageError:
         reason = self.reasons[row]

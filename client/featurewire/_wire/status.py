@@ -1,4 +1,4 @@
-"""What a server says about a model: its versions, signatures and manifest."""
+"""Parse a server's replies about a model: versions, signatures and manifest."""
 
 from __future__ import annotations
 
