@@ -214,7 +214,7 @@ def _expect_large_blocks() -> None:
     of a megabyte pays for hundreds of page faults (measured: 245 instead of 90 us an image of
     100 KB). It stops doing so for blocks up to the size of the largest one that it has seen freed:
     mallopt(3), M_MMAP_THRESHOLD. The pages are never touched, so this costs microseconds. Other
-    allocators take no notice, and a process that may not have so much memory goes without.
+    allocators ignore this, and a process without enough memory skips it.
     """
     if sys.platform == "linux":
         with contextlib.suppress(MemoryError):

@@ -12,7 +12,7 @@ __all__ = ["is_local", "split_target"]
 def split_target(target: str) -> list[str]:
     """The servers that a target names: one URI, or `host:port`s with commas between.
 
-    gRPC's own lists (`ipv4:a,b`) know addresses only; here names resolve too, each by itself.
+    gRPC's own lists (`ipv4:a,b`) only take addresses; this list also takes host names.
     """
     if not isinstance(target, str):
         raise ConfigError(
@@ -61,7 +61,7 @@ def is_local(server: str) -> bool:
         rest = server
     elif scheme in ("unix", "unix-abstract"):
         return True
-    elif scheme not in ("ipv4", "ipv6", "dns"):  # who knows where it leads
+    elif scheme not in ("ipv4", "ipv6", "dns"):  # the destination is unknown
         return False
     return all(map(_is_loopback, rest.rpartition("/")[2].split(",")))
 

@@ -22,9 +22,9 @@ class Rerouting:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._elsewhere: Codec | None = None
-        """For requests that such a version answered."""
+        """Codec for requests that were answered in another vector space."""
         self.astray: int | None = None
-        """The version that gave other vectors; 0 if it is not known, None if there is none."""
+        """The version that answered in another space; 0 if unknown, None without such an answer."""
         self.first = 0
         """The first place of a request that it answered."""
 

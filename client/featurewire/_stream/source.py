@@ -1,8 +1,8 @@
 """Reads a stream's source, ahead of what is sent.
 
-A plain iterable is walked on a thread of its own, so that one that waits for its next image holds
-up no result; what takes time to read (a path, a callable) is read on `readers` threads. The threads
-hand over what they have by `deliver`, and all else happens where that calls it.
+A plain iterable is walked on a separate thread, so that a slow iterable does not delay results.
+Paths and functions are read on `readers` threads. The threads pass events to `deliver`; all other
+code runs where the driver calls those events.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Reading:
         return True
 
     def follow(self, images: AsyncIterable[Any]) -> asyncio.Task[None]:
-        """Read from this iterable, in a task of the event loop that is to be cancelled."""
+        """Read from this async iterable in a task, which the caller must cancel."""
         source, tokens = aiter(images), asyncio.Semaphore(0)
 
         async def follow() -> None:

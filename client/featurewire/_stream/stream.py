@@ -260,7 +260,7 @@ class Stream:
 
     @property
     def astray(self) -> int | None:
-        """The version that gave such an answer, 0 if it is not known; None if there is none.
+        """The version that gave such an answer; 0 if unknown, None without such an answer.
 
         Nothing is sent until `redirect`, or `lose`.
         """

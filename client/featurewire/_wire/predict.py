@@ -25,7 +25,7 @@ _SHORT = [bytes((number,)) for number in range(0x80)]
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """The signature in use and its tensors. `status` is None where the signature has none."""
+    """The signature in use and its tensors. `status` is None if the signature lacks it."""
 
     signature: str
     input: str
