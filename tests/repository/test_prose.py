@@ -17,7 +17,7 @@ MAX_MARKED_PERCENT = {
     "README.md": 2,
     "SECURITY.md": 2,
     "bench": 3,
-    "client": 16,
+    "client": 4,
     "deploy": 2,
     "docs": 3,
     "exporter": 3,
