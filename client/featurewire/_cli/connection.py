@@ -10,7 +10,7 @@ from featurewire import ChannelConfig, Client, ConfigError, ServerError, StreamC
 from featurewire.manifest.spaces import vector_space
 from featurewire.plugin.arguments import CommandParser
 from featurewire.plugin.credentials import tls_of, token_of
-from featurewire.plugin.wording import in_options
+from featurewire.plugin.wording import OPTIONS, in_options
 
 READERS = 4
 """Number of files to read at the same time, to hide the latency of the disk."""
@@ -25,24 +25,16 @@ class Description:
     """The vector space that the version's manifest names."""
 
 
-_SETTINGS = {
-    "version": "version",
-    "label": "label",
-    "timeout": "timeout",
-    "vector_space": "vector_space",
-    "signature": "signature",
-    "input": "input_name",
-    "output": "output_name",
-}
-"""Arguments of `Client`, and the options that set them."""
+_SETTINGS = ("version", "label", "timeout", "vector_space", "signature", "input", "output")
+"""Arguments of `Client` that have an option of their own."""
 
 
 def connect(args: argparse.Namespace) -> Client:
     """Make the client that the options describe."""
     settings: dict[str, Any] = {
         setting: value
-        for setting, name in _SETTINGS.items()
-        if (value := getattr(args, name, None)) is not None
+        for setting in _SETTINGS
+        if (value := getattr(args, OPTIONS[setting], None)) is not None
     }
     if hasattr(args, "patience"):
         patience = {} if args.patience is None else {"patience": args.patience}
