@@ -10,9 +10,8 @@ import re
 import shutil
 import subprocess
 import tarfile
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from featurewire_exporter.source import fetch as sources
 from featurewire_exporter.source import hub as hub_source
 from tests.exporter.source.hub_server import archive_of, archive_with, running_hub
 from tests.support import warm
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +145,6 @@ def fetching(handle: str, tmp_path: Path, cache: Path) -> Iterator[Any]:
             yield process
         finally:
             process.kill()
-
-
-def wait_until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_download_that_was_killed_does_not_hold_up_the_next(hub, tf1_module, tmp_path, cache):
