@@ -18,7 +18,7 @@ from featurewire_exporter.preprocess import MIN_TENSORFLOW
 from featurewire_exporter.version.artifact import ArtifactSession
 
 SCRIPT = Path(__file__).with_name("oldest_tensorflow.py")
-SPACES = "tests.exporter.oldest_spaces"
+SPACES = f"{__package__}.oldest_spaces"
 ROOT = Path(__file__).resolve().parents[3]
 OLDEST = MIN_TENSORFLOW[False]
 
