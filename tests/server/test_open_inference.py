@@ -39,6 +39,24 @@ def test_raw_inputs_get_raw_outputs_and_typed_inputs_typed_ones(endpoints):
     assert [*typed.outputs[1].contents.int_contents] == [0]
 
 
+@pytest.mark.parametrize("surplus", [0, 10_000], ids=["few", "many"])
+def test_the_fields_of_a_request_may_come_in_any_order(endpoints, surplus):
+    request = infer_request(JPEG)
+    raw = oip.ModelInferRequest(raw_input_contents=request.raw_input_contents)
+    request.ClearField("raw_input_contents")
+    # The last name counts.
+    names = oip.ModelInferRequest(model_name="other").SerializeToString() * surplus
+    data = names + raw.SerializeToString() + request.SerializeToString()
+    answer = endpoints.call("ModelInfer", data)
+    assert answer.raw_output_contents[0] == expected_vector(JPEG).tobytes()
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.999])
+def test_a_request_that_is_cut_short_is_refused(endpoints, kept):
+    data = infer_request(JPEG).SerializeToString()
+    assert code_of(endpoints, data[: int(len(data) * kept)]) is Code.INVALID_ARGUMENT
+
+
 def test_a_bad_image_costs_only_itself(endpoints):
     answer = endpoints.call("ModelInfer", infer_request(JPEG, b"", b"text", JPEG))
     status = np.frombuffer(answer.raw_output_contents[1], np.int32)

@@ -26,8 +26,24 @@ from featurewire_server.messages import predict, tensors
 from featurewire_server.messages.predict import Run
 from featurewire_server.messages.tensors import BY_NUMBER, MAX_RANK, ElementType
 
+MAX_FIELDS = 4096
+"""Maximum number of fields that we scan in Python; protobuf parses longer requests."""
+_RAW_TAG = 7 << 3 | 2
+"""The tag of raw_input_contents."""
+
 Parameters = Mapping[str, object]
 Tensor = ModelInferRequest.InferInputTensor
+Raw = bytes | memoryview
+"""A tensor in raw form."""
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A ModelInferRequest and its raw tensors, which protobuf would copy two more times."""
+
+    message: ModelInferRequest
+    """Without raw_input_contents."""
+    raw: Sequence[Raw]
 
 
 @dataclass(frozen=True)
@@ -93,25 +109,55 @@ def parameters(message: ModelInferRequest | Tensor) -> dict[str, object]:
     }
 
 
+def parse(data: bytes) -> InferRequest:
+    """Parse a serialized ModelInferRequest; its raw tensors stay in `data`. Raises DecodeError."""
+    view, raw, rest, at = memoryview(data), [], [], 0
+    for _ in range(MAX_FIELDS):
+        size, begin = _length(data, at + 1)
+        end = begin + size
+        # All fields of the message are length-delimited and have a tag of one byte.
+        if at == len(data) or data[at] & 0x87 != 2 or end > len(data):
+            break
+        if data[at] == _RAW_TAG:
+            raw.append(view[begin:end])
+        else:
+            rest.append(view[at:end])
+        at = end
+    if raw and at == len(data):
+        return InferRequest(ModelInferRequest.FromString(b"".join(rest)), raw)
+    message = ModelInferRequest.FromString(data)  # typed, malformed, or with very many fields
+    return InferRequest(message, message.raw_input_contents)
+
+
+def _length(data: bytes, at: int) -> tuple[int, int]:
+    """The varint at `at`, and the position after it."""
+    value = 0
+    for index, byte in enumerate(data[at : at + 5]):
+        value |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return value, at + index + 1
+    return len(data), at  # not a length: beyond the end
+
+
 def plan(
     signatures: Mapping[str, SignatureDef],
-    request: ModelInferRequest,
+    request: InferRequest,
     signature_name: str,
     *,
     check_method: bool,
 ) -> Run:
     """The Run for `request`, checked against the signatures. Raises ServingError."""
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise invalid_argument(f"{len(request.inputs)} inputs with {len(raw)} raw_input_contents")
-    sent: dict[str, tuple[Tensor, bytes | None]] = {}
-    for at, tensor in enumerate(request.inputs):
+    message, raw = request.message, request.raw
+    if raw and len(raw) != len(message.inputs):
+        raise invalid_argument(f"{len(message.inputs)} inputs with {len(raw)} raw_input_contents")
+    sent: dict[str, tuple[Tensor, Raw | None]] = {}
+    for at, tensor in enumerate(message.inputs):
         if tensor.name in sent:
             raise invalid_argument(f"the input {tensor.name!r} comes twice")
         if raw and tensor.HasField("contents"):
             raise invalid_argument(f"the input {tensor.name!r} comes raw and in contents")
         sent[tensor.name] = tensor, raw[at] if raw else None
-    outputs = [output.name for output in request.outputs]
+    outputs = [output.name for output in message.outputs]
     return predict.plan_tensors(
         signatures, signature_name, sent, outputs, _decode, check_method=check_method
     )
@@ -120,15 +166,14 @@ def plan(
 def string_count(request: ModelInferRequest, size: int) -> int:
     """Number of strings in a request of `size` bytes, according to the shapes of its inputs.
 
-    A string takes at least 4 bytes, which limits the count if a shape is wrong. Counting in
-    `raw_input_contents` would copy the data.
+    A string takes at least 4 bytes, which limits the count if a shape is wrong.
     """
     shapes = [tensor.shape for tensor in request.inputs if tensor.datatype == "BYTES"]
     counts = [math.prod(shape) for shape in shapes if len(shape) <= MAX_RANK]
     return sum(min(max(count, 0), size // 4) for count in counts)
 
 
-def _decode(name: str, sent: tuple[Tensor, bytes | None]) -> tuple[np.ndarray, int]:
+def _decode(name: str, sent: tuple[Tensor, Raw | None]) -> tuple[np.ndarray, int]:
     tensor, raw = sent
     try:
         found = datatype(tensor.datatype)
@@ -168,17 +213,17 @@ def narrowed(wide: np.ndarray, found: Datatype) -> np.ndarray:
     return values
 
 
-def _from_raw(raw: bytes, found: Datatype, count: int) -> np.ndarray:
+def _from_raw(raw: Raw, found: Datatype, count: int) -> np.ndarray:
     needed = count * found.kind.dtype.itemsize
     if len(raw) != needed:
         raise invalid_argument(f"{len(raw)} bytes came, {found.name} of this shape takes {needed}")
     if found.name == "BOOL":
         flags: np.ndarray = np.frombuffer(raw, np.uint8) != 0
         return flags
-    return np.frombuffer(raw, found.kind.dtype)
+    return np.frombuffer(bytes(raw), found.kind.dtype)  # aligned
 
 
-def _strings(raw: bytes, count: int) -> np.ndarray:
+def _strings(raw: Raw, count: int) -> np.ndarray:
     """Read strings in raw form: each follows its length, a little-endian uint32."""
     if count > len(raw) // 4:
         raise invalid_argument(f"{len(raw)} bytes cannot hold the {count} strings of the shape")
@@ -189,7 +234,7 @@ def _strings(raw: bytes, count: int) -> np.ndarray:
         (size,) = struct.unpack_from("<I", raw, at)
         if at + 4 + size > len(raw):
             raise invalid_argument(f"string {index} claims {size} bytes, more than came")
-        values[index] = raw[at + 4 : at + 4 + size]
+        values[index] = bytes(raw[at + 4 : at + 4 + size])
         at += 4 + size
     if at != len(raw):
         raise invalid_argument(f"{len(raw) - at} bytes follow the {count} strings of the shape")

@@ -33,6 +33,8 @@ from featurewire_server._tfs.ssl_config_pb2 import SSLConfig
 from featurewire_server.api import BULK, CLASS, Api, Call
 from featurewire_server.common.errors import ServingError, invalid_argument
 from featurewire_server.common.loop import by_size, run
+from featurewire_server.messages.open_inference import InferRequest
+from featurewire_server.messages.open_inference import parse as parse_infer
 from featurewire_server.transport.grpc_extras import HEALTH, REFLECTION, Health, Reflection
 from featurewire_server.transport.grpc_limits import CallLimit
 from featurewire_server.transport.open_inference import REFUSED, SERVICE, OpenInference, refused
@@ -309,9 +311,9 @@ def _options(limit: int, config: GrpcConfig) -> list[tuple[str, int | str]]:
     return list((options | dict(config.options)).items())
 
 
-def _parse(kind: type[Message], data: bytes) -> Message:
+def _parse(kind: type[Message], data: bytes) -> Message | InferRequest:
     try:
-        return kind.FromString(data)
+        return parse_infer(data) if kind is ModelInferRequest else kind.FromString(data)
     except DecodeError:
         raise invalid_argument(f"The request is not a {kind.DESCRIPTOR.full_name}") from None
 

@@ -38,6 +38,7 @@ from featurewire_server.common.errors import (
     unimplemented,
 )
 from featurewire_server.messages import open_inference
+from featurewire_server.messages.open_inference import InferRequest
 
 SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 REFUSED = (
@@ -136,20 +137,22 @@ class OpenInference:
             outputs=_tensors(signature.outputs),
         )
 
-    async def model_infer(self, request: ModelInferRequest, call: Call) -> ModelInferResponse:
-        return await self.infer(request, partial(open_inference.encode, request=request), call)
+    async def model_infer(self, request: InferRequest, call: Call) -> ModelInferResponse:
+        encode = partial(open_inference.encode, request=request.message)
+        return await self.infer(request, encode, call)
 
     async def infer(
         self,
-        request: ModelInferRequest,
+        request: InferRequest,
         encode: Callable[[ModelSpec, Mapping[str, np.ndarray]], Answer],
         call: Call,
     ) -> Answer:
         """Run a request and return the result of `encode` for its outputs. Raises ServingError."""
-        call.model = request.model_name
+        message = request.message
+        call.model = message.model_name
         try:
-            given = _parameters(request)
-            spec = model_spec(request.model_name, request.model_version)
+            given = _parameters(message)
+            spec = model_spec(message.model_name, message.model_version)
             signature = given.get("signature_name", "")
             if not isinstance(signature, str):
                 raise invalid_argument("the parameter signature_name must be a string")
@@ -157,7 +160,7 @@ class OpenInference:
             if isinstance(timeout, int) and timeout > 0:  # microseconds
                 deadline = time.monotonic() + timeout / 1e6
                 call.deadline = min(call.deadline or math.inf, deadline)
-            strings = open_inference.string_count(request, call.held.size)
+            strings = open_inference.string_count(message, call.held.size)
             call.held.resize(call.held.size + STRING_BYTES * strings)
         except Exception as error:
             raise from_exception(error) from error

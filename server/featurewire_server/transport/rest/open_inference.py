@@ -24,6 +24,7 @@ from featurewire_server.api import Api
 from featurewire_server.common.errors import invalid_argument, not_found
 from featurewire_server.common.loop import JSON, by_size
 from featurewire_server.messages import open_inference, tensors
+from featurewire_server.messages.open_inference import InferRequest, Raw
 from featurewire_server.transport.open_inference import OpenInference, model_spec, refused
 from featurewire_server.transport.rest import decode, document
 from featurewire_server.transport.rest.exchange import MAX_TEXT, Answer, Endpoint, Request, unpacked
@@ -105,15 +106,16 @@ class OpenInferenceEndpoint(Endpoint):
         size = JSON * (len(request.body) if request.packed else head)
         message = await by_size(size + len(request.body), self._message, request, name, version)
         request.body = b""
-        return await self._oip.infer(message, partial(_encode, request=message), request.call)
+        encode = partial(_encode, request=message.message)
+        return await self._oip.infer(message, encode, request.call)
 
-    def _message(self, request: Request, name: str, version: str) -> ModelInferRequest:
+    def _message(self, request: Request, name: str, version: str) -> InferRequest:
         with unpacked(request, self._api.admission, self._max_body_bytes) as (body, hold):
             head = _json_bytes(request, body)
             hold.resize(hold.size + document.footprint(body[:head]))
             message = ModelInferRequest(model_name=name, model_version=version)
-            _fill(message, document.parse(body[:head]), memoryview(body)[head:])
-            return message
+            raw = _fill(message, document.parse(body[:head]), memoryview(body)[head:])
+            return InferRequest(message, raw)
 
 
 def _json_bytes(request: Request, body: bytes | None = None) -> int:
@@ -126,11 +128,12 @@ def _json_bytes(request: Request, body: bytes | None = None) -> int:
     return size
 
 
-def _fill(message: ModelInferRequest, found: dict[str, Any], binary: memoryview) -> None:
-    """Fill `message` from the document `found`, with all tensors in raw form.
+def _fill(message: ModelInferRequest, found: dict[str, Any], binary: memoryview) -> list[Raw]:
+    """Fill `message` from the document `found`, and return the tensors in raw form.
 
     `binary`: the bytes of the body after the JSON. Raises INVALID_ARGUMENT.
     """
+    raw: list[Raw] = []
     message.id = _member(found, "id", str, "")
     _set_parameters(message.parameters, found)
     for given in _objects(found, "inputs"):
@@ -143,7 +146,8 @@ def _fill(message: ModelInferRequest, found: dict[str, Any], binary: memoryview)
             tensor.shape.append(size)
         _set_parameters(tensor.parameters, given)
         if "binary_data_size" not in tensor.parameters:
-            raw = _raw(_member(given, "data", list), open_inference.datatype(tensor.datatype))
+            data = _member(given, "data", list)
+            raw.append(_raw(data, open_inference.datatype(tensor.datatype)))
         else:
             size = tensor.parameters["binary_data_size"].int64_param
             if "data" in given or not 0 <= size <= len(binary):
@@ -151,13 +155,14 @@ def _fill(message: ModelInferRequest, found: dict[str, Any], binary: memoryview)
                     f"input {tensor.name}: binary_data_size is {size}, and {len(binary)} bytes "
                     "are left after the JSON" + (", next to data" if "data" in given else "")
                 )
-            raw, binary = bytes(binary[:size]), binary[size:]
-        message.raw_input_contents.append(raw)
+            raw.append(binary[:size])
+            binary = binary[size:]
     if binary:
         raise invalid_argument(f"{len(binary)} bytes after the JSON belong to no input")
     for given in _objects(found, "outputs", []):
         output = message.outputs.add(name=_member(given, "name", str))
         _set_parameters(output.parameters, given)
+    return raw
 
 
 _MISSING: Any = object()
