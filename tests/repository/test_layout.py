@@ -174,6 +174,7 @@ LAYERS = {
         "batching",
         "messages",
         "engines",
+        "preprocess",
         "common",
         "_tfs",
     ],
