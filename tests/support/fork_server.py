@@ -190,8 +190,16 @@ class ForkServer:
 
 
 def _import(name: str) -> None:
-    """Import a module; `name.*` is a package with all of its modules."""
-    module = importlib.import_module(name.removesuffix(".*"))
+    """Import a module; `name.*` is a package with all of its modules.
+
+    A library that this environment does not have is skipped: no program here needs it.
+    """
+    try:
+        module = importlib.import_module(name.removesuffix(".*"))
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return
     if name.endswith(".*"):
         for found in pkgutil.walk_packages(module.__path__, f"{module.__name__}."):
             if not found.name.endswith(".__main__"):
