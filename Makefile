@@ -13,8 +13,10 @@ PIP    := install --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps
 OURS   := client exporter rollout server
 SHOWN  := $(PYTHON) scripts/pip_progress.py
-# Processes that run tests.
-WORKERS ?= 2
+# Processes that run tests: more than cores, because many tests wait.
+WORKERS ?= 3
+# Tests start many interpreters. Let them share compiled files, whatever the caller has set.
+export PYTHONDONTWRITEBYTECODE :=
 SHARED := -n $(WORKERS) --dist worksteal --max-worker-restart 0
 PYTEST := $(BIN)/python -m pytest $(SHARED)
 

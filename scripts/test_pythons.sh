@@ -30,7 +30,7 @@ for version in "$@"; do
   if [ -z "$install_only" ]; then
     echo "test-pythons: Python $version"
     # Newer Pythons deprecate features that our dependencies use.
-    "$venv/bin/python" -m pytest -W default -q -n 2 --dist worksteal --max-worker-restart 0 \
+    "$venv/bin/python" -m pytest -W default -q -n 3 --dist worksteal --max-worker-restart 0 \
       -m "not slow" tests/client tests/cli tests/server
   fi
 done

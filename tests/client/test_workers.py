@@ -22,6 +22,8 @@ from tests.client.test_recipes import examples
 from tests.support.process import free_port
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def needs(*modules: str) -> pytest.MarkDecorator:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]

@@ -51,6 +51,7 @@ def module_vectors(stand_in: StandIn, pixels: np.ndarray) -> np.ndarray:
     return module.signatures["default"](tf.constant(pixels))["default"].numpy()
 
 
+@pytest.mark.slow
 def test_pixels_equal_those_of_another_decoder(images, pixels):
     import tensorflow as tf
 

@@ -42,6 +42,7 @@ def test_an_answer_over_the_limit_is_refused_before_it_is_computed(made) -> None
     wait_until(lambda: made.api.admission.held == 0)
 
 
+@pytest.mark.slow
 def test_what_counts_is_the_answer_not_the_rows(made) -> None:
     assert len(call(made, "preprocess", 90).outputs["status"].int_val) == 90
     # A thousand vectors take less memory than a hundred pictures.

@@ -138,6 +138,7 @@ def test_a_version_that_was_there_at_the_start_can_be_collected(
     del server
 
 
+@pytest.mark.slow
 def test_it_is_warmed_by_the_first_row_of_each_request(
     version: Path, photos: list[Path], monkeypatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from featurewire._tfs.predict_pb2 import PredictResponse
 from featurewire_server.batching.config import BatchingConfig
@@ -15,6 +16,7 @@ from tests.server.support import PREDICTION, config, model, predict_request, ser
 BAD = [b"", b"no image", b"\xff\xd8\xff\xe0 cut short"]
 
 
+@pytest.mark.slow
 def test_bad_images_of_others_do_not_matter_in_a_merged_batch(
     split_base_path, photos, monkeypatch
 ) -> None:

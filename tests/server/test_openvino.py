@@ -72,7 +72,13 @@ def test_both_engines_have_the_same_signatures(tensorflow, openvino):
 
 
 @pytest.mark.parametrize(
-    "name", ["serving_default", "preprocess", "image_feature_vector", "manifest"]
+    "name",
+    [
+        "serving_default",
+        pytest.param("preprocess", marks=pytest.mark.slow),
+        pytest.param("image_feature_vector", marks=pytest.mark.slow),
+        "manifest",
+    ],
 )
 def test_every_signature_gives_what_tensorflow_gives(tensorflow, openvino, images, name):
     assert name in tensorflow.signatures
@@ -117,6 +123,7 @@ def test_both_engines_let_the_session_decide_about_shapes(tensorflow, openvino, 
         assert engine.run("serving_default", {"image_bytes": images}, ["features", "status"])
 
 
+@pytest.mark.slow
 def test_a_fault_of_openvino_is_internal(openvino, images, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("out of order")

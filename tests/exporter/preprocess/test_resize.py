@@ -25,11 +25,10 @@ SIZES = [(97, 61), (61, 97), (30, 20), (64, 48), (640, 7), (1, 1), (300, 300)]
     [
         ("bilinear", True),
         ("bilinear", False),
-        ("bicubic", True),
         *(
             pytest.param(method, antialias, marks=pytest.mark.slow)
             for method, antialias in itertools.product(RESIZE_METHODS, [True, False])
-            if method != "bilinear" and (method, antialias) != ("bicubic", True)
+            if method != "bilinear"
         ),
     ],
 )

@@ -94,7 +94,8 @@ def test_another_shape_is_another_module():
         compare(A, A[:, :4], precision="float32")
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_network_that_came_out_wrong_is_not_published(
     tmp_path, tf2_module, monkeypatch, capsys, precision
 ):

@@ -91,7 +91,7 @@ def fetched(proxy: str, tmp_path: Path, handle: str, *blocked: str) -> subproces
     return warm.run(argv, capture_output=True, text=True, env=environment, timeout=120)
 
 
-@pytest.mark.parametrize("handle", [HANDLE, PAGE])
+@pytest.mark.parametrize("handle", [HANDLE, pytest.param(PAGE, marks=pytest.mark.slow)])
 def test_a_handle_that_leads_to_kaggle_is_fetched_by_kagglehub(proxy, tf1_module, tmp_path, handle):
     pytest.importorskip("kagglehub")
     done = fetched(proxy, tmp_path, handle)

@@ -129,6 +129,7 @@ def test_weights_are_the_same_for_one_seed_only():
         assert not np.array_equal(value, other[name])
 
 
+@pytest.mark.slow
 def test_statistics_and_biases_are_not_those_of_a_fresh_network(stand_in):
     for variable in tf.saved_model.load(str(stand_in.module), tags=[]).variables:
         value = variable.numpy()
@@ -136,6 +137,7 @@ def test_statistics_and_biases_are_not_those_of_a_fresh_network(stand_in):
         assert np.count_nonzero(value) > 0.99 * value.size
 
 
+@pytest.mark.slow
 def test_activations_neither_explode_nor_vanish(stand_in, images):
     module = tf.saved_model.load(str(stand_in.module), tags=[])
     outputs = module.signatures["image_feature_vector"](tf.constant(images))

@@ -391,6 +391,7 @@ def _pillow(rgb: np.ndarray, form: str) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_only_good_images_enter_the_network(tiny_version, good):
     tf1 = tf.compat.v1
     with tf.Graph().as_default(), tf1.Session() as session:

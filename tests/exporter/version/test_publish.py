@@ -263,6 +263,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, tf2_module, caps
     assert entries(small_disk) == []
 
 
+@pytest.mark.slow
 def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, tf2_module):
     """Without mounting a file system: the kernel refuses files above a limit."""
     code = (

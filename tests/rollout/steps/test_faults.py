@@ -341,6 +341,7 @@ def test_replicas_end_consistent_while_one_restarts_at_random(stack: Stack) -> N
     serves(stack, 1)
 
 
+@pytest.mark.slow
 def test_a_label_is_back_on_all_replicas_as_soon_as_rollback_returns(stack: Stack) -> None:
     with load(stack), stack.rollout() as step:
         step.start(2)

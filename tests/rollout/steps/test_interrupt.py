@@ -88,6 +88,7 @@ def test_an_interrupted_run_is_rolled_back(
             assert replica.labels == after.entry.labels
 
 
+@pytest.mark.slow
 def test_what_nobody_foresaw_rolls_back(
     stack: Stack, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
