@@ -142,7 +142,7 @@ def load_all(given: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
     for image in images:
         if not isinstance(image, KINDS):
             raise TypeError(advice(image))
-    if not any(isinstance(image, os.PathLike) for image in images):
+    if all(isinstance(image, Buffer) for image in images):
         return [try_load(image) for image in images]
     # On a thread, because a file on a network disk may block forever and the call has a deadline.
     future: Future[Any] = Future()

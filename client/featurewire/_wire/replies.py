@@ -48,16 +48,17 @@ def read_predict_reply(
 ) -> Rows:
     """Check a reply to `count` images. Raises `ResponseError` for anything but N x D floats."""
     message = parsed(reply)
+    outputs = message.outputs
     for name in [output, status] if filtered and status is not None else [output]:
-        if name not in message.outputs:
+        if name not in outputs:
             raise ResponseError(
-                f"the reply has no output {name!r}, only {sorted(message.outputs)}",
+                f"the reply has no output {name!r}, only {sorted(outputs)}",
                 advice="output" if name == output else "",
             )
-    vectors = _floats(output, message.outputs[output], count, reply)
+    vectors = _floats(output, outputs[output], count, reply)
     reasons: dict[int, str] = {}
-    if status is not None and status in message.outputs:
-        codes = _integers(status, message.outputs[status], count)
+    if status is not None and status in outputs:
+        codes = _integers(status, outputs[status], count)
         reasons = {
             row: STATUS_NAMES.get(code, f"status {code}") for row, code in enumerate(codes) if code
         }
@@ -143,8 +144,10 @@ def _check(name: str, tensor: Any, dtype: int, count: int, rank: int) -> list[in
             f"output {name!r} is {enum_name(types_pb2.DataType, tensor.dtype)}, "
             f"not {types_pb2.DataType.Name(dtype)}"
         )
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    if tensor.tensor_shape.unknown_rank or len(shape) != rank:
+    proto = tensor.tensor_shape
+    dims = proto.dim
+    shape = [dims[axis].size for axis in range(len(dims))]  # faster than to iterate
+    if proto.unknown_rank or len(shape) != rank:
         wanted = "[N, dimension]" if rank == 2 else "[N]"
         raise ResponseError(f"output {name!r} has shape {shape}, not {wanted}")
     if shape[0] != count:
@@ -170,10 +173,11 @@ def _floats(name: str, tensor: Any, count: int, reply: bytes) -> Floats:
 def _integers(name: str, tensor: Any, count: int) -> list[int]:
     _check(name, tensor, types_pb2.DT_INT32, count, rank=1)
     content: bytes = tensor.tensor_content
-    codes = np.frombuffer(content[: len(content) // 4 * 4], "<i4").tolist() or tensor.int_val
+    whole = content[: len(content) // 4 * 4]
+    codes = np.frombuffer(whole, "<i4").tolist() if whole else list(tensor.int_val)
     if len(codes) != count:
         raise ResponseError(f"output {name!r} holds {len(codes)} values for {count} images")
-    return list(codes)
+    return codes
 
 
 def enum_name(enum: Any, number: int) -> str:
