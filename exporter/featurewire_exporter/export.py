@@ -25,7 +25,8 @@ from featurewire_exporter.quality import parity
 from featurewire_exporter.source.fetch import Source, fetch
 from featurewire_exporter.source.module import Module, load_module
 from featurewire_exporter.version import batching, digests, manifest, warmup
-from featurewire_exporter.version.artifact import Artifact
+from featurewire_exporter.version.artifact import Artifact, Bridge
+from featurewire_exporter.version.networks import write_networks
 from featurewire_exporter.version.publish import Staging, describe
 from featurewire_exporter.version.vector_space import vector_space, weights_digest
 
@@ -95,12 +96,16 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     warning = None if source.stand_in else measured.warning
     about |= {"activations": activations, "parity": measured.as_manifest()}
     bridges: list[fit.Bridge] = []
+    maps: dict[str, Bridge] = {}
     if materials is not None:
         bridges = fit.fit_bridges(materials, staging.version, progress.step)
         maps = {bridge.signature: partial(build_map, bridge.map) for bridge in bridges}
         artifact = Artifact(network, preprocess, dimension=module.dimension, bridges=maps)
         about["vector_spaces"] = [_native(about), *(bridge.as_manifest() for bridge in bridges)]
     progress.step("Writing the version")
+    about["networks"] = write_networks(
+        staging.version, network, module.image_size, module.dimension, maps
+    )
     artifact.write(staging.version, about)
     if materials is not None:
         fit.check_served(bridges, staging.version, materials)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,6 +52,16 @@ class FrozenNetwork:
         for name, node in graph.nodes.items():
             if node.op == "Const":
                 yield graph.array(name)
+
+    def serialized(self, row: Sequence[int]) -> bytes:
+        """The GraphDef for other engines: the input's shape is `[N, *row]`."""
+        graph = Graph(self.graph_def, output=self.output)
+        shape = graph.nodes[self.input].attr["shape"].shape
+        shape.Clear()
+        for length in (-1, *row):
+            shape.dim.add(size=length)
+        data: bytes = graph.to_graph_def().SerializeToString()
+        return data
 
 
 def freeze(module: Module) -> FrozenNetwork:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-from tensorflow.core.framework import graph_pb2
 
 from featurewire_exporter.graph.freeze import FrozenNetwork
 
@@ -23,16 +22,8 @@ _BATCH = 16
 
 def read(network: FrozenNetwork, size: tuple[int, int], folder: Path) -> ov.Model:
     """The float32 network in OpenVINO, for any number of images. Raises RuntimeError."""
-    graph = graph_pb2.GraphDef()
-    graph.CopyFrom(network.graph_def)
-    for node in graph.node:
-        if node.name == network.input:
-            node.attr["shape"].shape.unknown_rank = False
-            del node.attr["shape"].shape.dim[:]
-            for length in (-1, *size, 3):
-                node.attr["shape"].shape.dim.add(size=length)
     file = folder / "network.pb"
-    file.write_bytes(graph.SerializeToString())
+    file.write_bytes(network.serialized([*size, 3]))
     model = _CORE.read_model(file)
     file.unlink()
     return model

@@ -38,6 +38,7 @@ def test_a_version_holds_the_files_of_the_contract(tiny_version):
     assert sorted(str(p.relative_to(tiny_version)) for p in tiny_version.rglob("*")) == [
         "assets.extra",
         "assets.extra/featurewire.json",
+        "assets.extra/network.pb",
         "assets.extra/tf_serving_warmup_requests",
         "batching_params.pbtxt",
         "saved_model.pb",
@@ -149,6 +150,7 @@ def test_the_manifest_says_what_the_contract_asks_for(tiny_version, tf2_module):
     )
     assert manifest["featurewire_version"]
     assert {name: len(digest) for name, digest in manifest["files"].items()} == {
+        "assets.extra/network.pb": 64,
         "assets.extra/tf_serving_warmup_requests": 64,
         "batching_params.pbtxt": 64,
         "saved_model.pb": 64,
