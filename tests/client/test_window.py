@@ -166,7 +166,7 @@ def test_streams_on_one_server_get_similar_shares(name, streams, alike, spare):
     settings, seconds = SERVERS[name]
     if name == "merges sixteen":
         # All requests in flight form one batch, so a stream cannot notice whose requests they are.
-        alike = 3.0
+        alike = 2.0
     rate, fewest = best(Server(**settings), streams, 2 * seconds)
     for phase in PHASES:
         starts = (0, 30 + phase / 2, 60 + phase)
