@@ -138,11 +138,14 @@ class Misbehaving:
             options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)],
         )
         server.add_generic_rpc_handlers([_Handlers(self)])
-        address = f"localhost:{self.port}" if self._credentials else f"127.0.0.1:{self.port}"
         if self._credentials:
-            self.port = server.add_secure_port(address, self._credentials)
+            self.port = server.add_secure_port(f"127.0.0.1:{self.port}", self._credentials)
+            # The other address of localhost, where there is one. For `localhost:0` gRPC takes a
+            # port that is free there, and does without 127.0.0.1 if it is in use here.
+            with contextlib.suppress(RuntimeError):
+                server.add_secure_port(f"[::1]:{self.port}", self._credentials)
         else:
-            self.port = server.add_insecure_port(address)
+            self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
         server.start()
         self._server = server
         return self

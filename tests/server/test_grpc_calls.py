@@ -79,6 +79,13 @@ class HalfOpen:
             call.cancel()
 
 
+@pytest.fixture
+def no_call_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server waits for messages as long as a test needs on a busy machine."""
+    monkeypatch.setattr(grpc_server, "CONTROL_BODY_SECONDS", 600.0)
+    monkeypatch.setattr(grpc_extras, "CHECK_SECONDS", 600.0)
+
+
 def healthy(made: Stub) -> bool:
     return made.call(CHECK, HealthCheckRequest(), HealthCheckResponse).status == 1
 
@@ -107,6 +114,7 @@ def test_a_message_that_does_not_come_ends_its_call(serve, monkeypatch) -> None:
         assert made.start(PREDICT, request(), None).code() is Code.OK
 
 
+@pytest.mark.usefixtures("no_call_ends_by_the_clock")
 @pytest.mark.parametrize("path", [STATUS, PREDICT, CHECK, WATCH])
 def test_a_crowd_of_calls_without_a_message_holds_up_nobody(serve, path, monkeypatch) -> None:
     monkeypatch.setattr(grpc_limits, "PATIENCE", 0.3)
@@ -342,6 +350,7 @@ def test_a_reader_who_leaves_during_an_answer_leaks_no_memory(serve, engine) -> 
         assert made.start(PREDICT, request(), None).code() is Code.OK
 
 
+@pytest.mark.usefixtures("no_call_ends_by_the_clock")
 def test_calls_that_wait_hold_no_thread(serve, engine) -> None:
     engine.gate.clear()
     with serve(grpc_config={"max_threads": 1}) as made, HalfOpen(made) as half:

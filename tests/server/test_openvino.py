@@ -191,6 +191,7 @@ def test_any_number_of_rows_is_computed_in_pieces(tensorflow, openvino, rows):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_points_where_float32_points(artifact, tensorflow, images):
     engine = load_engine(artifact, EngineConfig(engine="openvino", mixed_precision="bfloat16"))
     values = {"image_bytes": images}

@@ -413,6 +413,7 @@ def test_idle_connections_leave_files_for_decoding(tmp_path: Path) -> None:
         assert server.process.poll() is None
 
 
+@pytest.mark.slow
 def test_requests_that_wait_for_a_thread_stay_with_their_callers(tmp_path: Path) -> None:
     base = slow_model(tmp_path / "slow")
     request = predict_request(spec("slow"), x=[bytes(1_000_000)])
@@ -464,6 +465,7 @@ def slow_model(base: Path) -> Path:
     return base
 
 
+@pytest.mark.slow
 def test_it_serves_without_uvloop(tiny_model: Path, tmp_path: Path) -> None:
     """The server runs like this on Windows, because uvloop does not publish a wheel for it."""
     (tmp_path / "uvloop.py").write_text("raise ImportError('no uvloop here')\n")

@@ -13,7 +13,7 @@ from featurewire_exporter.preprocess import RESIZE_METHODS, PreprocessConfig
 from tests.exporter.preprocess.images import AS_STORED, CONFIG, encode, photo, resized, served
 
 METHODS = [
-    method if method in ("bilinear", "bicubic") else pytest.param(method, marks=pytest.mark.slow)
+    method if method == "bilinear" else pytest.param(method, marks=pytest.mark.slow)
     for method in RESIZE_METHODS
 ]
 """Each has its own graph, which takes seconds to build."""
@@ -24,7 +24,7 @@ SIZES = [(97, 61), (61, 97), (30, 20), (64, 48), (640, 7), (1, 1), (300, 300)]
     ("method", "antialias"),
     [
         ("bilinear", True),
-        ("bilinear", False),
+        pytest.param("bilinear", False, marks=pytest.mark.slow),
         *(
             pytest.param(method, antialias, marks=pytest.mark.slow)
             for method, antialias in itertools.product(RESIZE_METHODS, [True, False])
@@ -42,13 +42,9 @@ def test_equal_to_tensorflows_own_resize(method: str, antialias: bool) -> None:
         np.testing.assert_allclose(row, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "share"),
-    [
-        ("bilinear", 0.875),
-        pytest.param("lanczos3", 0.875, marks=pytest.mark.slow),
-        pytest.param("bicubic", 0.01, marks=pytest.mark.slow),
-    ],
+    ("method", "share"), [("bilinear", 0.875), ("lanczos3", 0.875), ("bicubic", 0.01)]
 )
 def test_a_central_crop_comes_first(method: str, share: float) -> None:
     config = PreprocessConfig(height=48, width=64, resize_method=method, central_crop=share)

@@ -193,7 +193,8 @@ def test_run_rolls_back_if_the_promoted_version_fails_while_watched(
     assert stack.config.read_text() == before
 
 
-@pytest.mark.parametrize("point", ["check", pytest.param("watch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["check", "watch"])
 def test_a_run_that_is_killed_goes_on_when_it_is_given_again(
     stack: Stack, images: Path, tmp_path: Path, point: str
 ) -> None:
