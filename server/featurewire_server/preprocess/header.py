@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 OK, EMPTY, UNSUPPORTED, TOO_LARGE, CORRUPT = range(5)
 STATUS = ("ok", "empty", "unsupported", "too_large", "corrupt")
@@ -20,6 +22,29 @@ class RefusedImage(Exception):
         """The value in the signature's output `status`, from 1 to 4."""
 
 
+class Decoded(Protocol):
+    """Decoded pixels, uint8 [height, width, 3]: an array, or one that is made in parts."""
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class InParts:
+    """Pixels that are made from a decoder's own when they are needed, because a large picture
+    in both forms would take too much memory."""
+
+    part: Callable[[int, int], np.ndarray]
+    """From a first row and the one after the last to uint8 [rows, width, 3]."""
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        return self.part(rows.start, rows.stop)
+
+
+def rows_of(image: Image.Image, first: int, last: int) -> np.ndarray:
+    """Rows of a loaded image of Pillow's."""
+    return np.asarray(image.crop((0, first, image.width, last)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Header:
     height: int
@@ -28,9 +53,9 @@ class Header:
     width: int
     """Pixels."""
 
-    decode: Callable[[int], np.ndarray]
-    """From the ratio of a scaled decode (1 if the format has none) to uint8 [height, width, 3].
-    Raises RefusedImage, or the decoder's own errors, for broken pixels."""
+    decode: Callable[[int], Decoded]
+    """From the ratio of a scaled decode (1 if the format has none) to the pixels. Raises
+    RefusedImage, or the decoder's own errors, for broken ones."""
 
     orientation: int = 1
     """From 1 (upright) to 8."""

@@ -6,10 +6,13 @@ same pixels.
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
+from PIL.JpegImagePlugin import JpegImageFile
 
 from featurewire_server.preprocess import jpeg_scans
 from featurewire_server.preprocess.header import CORRUPT, Header, RefusedImage, big, padded
@@ -24,11 +27,15 @@ WINDOW = 64
 """Bytes that a step looks at."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
-_NO_MARKER = bytes(2)
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _DECODED_FRAMES = (0xC0, 0xC1, 0xC2)
 _SCAN = 0xDA
+_SKIPPED = frozenset((*range(0xE0, 0xF0), 0xFE))
+_END = 0xD9
+_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))
+_METADATA = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
+"""All application segments but those of JFIF and Adobe, which say what the colours are."""
 _MISPLACED = frozenset((0x01, 0xC8, *range(0xD0, 0xDA)))
 """Markers without a length, which are not allowed before the scan."""
 
@@ -47,11 +54,19 @@ def read(data: bytes, *, exif: bool) -> Header:
     components = head[9]
 
     def decode(ratio: int) -> np.ndarray:
-        def pixels(data: bytes) -> np.ndarray:
-            return _decoded(data, ratio, height, width, components)
+        def pixels(data: bytes, *, strict: bool) -> np.ndarray:
+            return _decoded(data, ratio, height, width, components, strict=strict)
 
-        image = pixels(data)
-        jpeg_scans.require_whole(data, image, pixels, scan, components)
+        try:
+            image = pixels(data, strict=True)
+        except ValueError:
+            cleaned = _cleaned(data)
+            _require_decodable(cleaned)
+            _require_end(cleaned)
+            image = pixels(cleaned, strict=False)
+        jpeg_scans.require_whole(
+            data, image, lambda noisy: pixels(_cleaned(noisy), strict=False), scan, components
+        )
         return image
 
     return Header(
@@ -70,31 +85,84 @@ def read(data: bytes, *, exif: bool) -> Header:
 def _places(data: bytes) -> tuple[int, int, int]:
     """Offsets of the frame, the EXIF segment and the first scan; 0 if there is none."""
     frame = tagged = 0
-    at = 2
-    for _ in range(MAX_STEPS):
-        first = padded(data, at, 10)
-        code = first[1]
-        if first[0] != 0xFF or code in _NO_MARKER or code == 0xFF:
-            # Like libjpeg, skip stray and fill bytes before a marker.
-            found = _MARKER.search(data, at, at + WINDOW)
-            at = found.start() if found else at + WINDOW - 1
-        elif code == _SCAN:
+    for at, code in _segments(data):
+        if code == _SCAN:
             return frame, tagged, at
-        elif code in _MISPLACED:
-            break
-        else:
-            if code in _FRAMES:
-                frame = frame or at
-            elif code == 0xE1 and first[4:] == b"Exif\0\0":
-                tagged = tagged or at
-            # A length that does not count its own two bytes ends its segment after them.
-            at += 2 + max(big(first[2:4]), 2)
-        if at >= len(data):
-            break
+        if code in _FRAMES:
+            frame = frame or at
+        elif code == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            tagged = tagged or at
     return frame, tagged, 0
 
 
-def _decoded(data: bytes, ratio: int, height: int, width: int, components: int) -> np.ndarray:
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Offset and code of each marker up to the first scan, in at most `MAX_STEPS` steps."""
+    at = 2
+    for _ in range(MAX_STEPS):
+        first = padded(data, at, 4)
+        code = first[1]
+        if first[0] != 0xFF or code in (0, 0xFF):
+            # Like libjpeg, skip stray and fill bytes before a marker.
+            found = _MARKER.search(data, at, at + WINDOW)
+            at = found.start() if found else at + WINDOW - 1
+        elif code in _MISPLACED:
+            return
+        else:
+            yield at, code
+            if code == _SCAN:
+                return
+            at += 2 + max(big(first[2:]), 2)
+        if at >= len(data):
+            return
+
+
+def _cleaned(data: bytes) -> bytes:
+    """The file without stray bytes between its segments, and without comments and metadata."""
+    parts = [data[:2]]
+    for at, code in _segments(data):
+        if code == _SCAN:
+            parts.append(data[at:])
+        elif code not in _METADATA:
+            parts.append(data[at : at + 2 + max(big(padded(data, at + 2, 2)), 2)])
+    return b"".join(parts)
+
+
+def _require_decodable(data: bytes) -> None:
+    """Raise an error for what TensorFlow refuses, but not for what libjpeg only warns of.
+
+    simplejpeg does not tell the two apart. Pillow does. Like TensorFlow, it also refuses a file
+    that ends before its pixels.
+    """
+    image = JpegImageFile(io.BytesIO(data))
+    image.load()
+
+
+def _require_end(data: bytes) -> None:
+    """Raise RefusedImage if the segments after the first scan do not lead to an end marker.
+
+    TensorFlow's decoder reads up to there after the last pixel, and Pillow's does not. It does not
+    miss the rest of a marker or of a table that the file's end cuts off.
+    """
+    *_, (at, _) = _segments(data)
+    code = _SCAN
+    while code != _END:
+        if code not in _WITHOUT_LENGTH:
+            if at + 4 > len(data):
+                return
+            at += max(big(data[at + 2 : at + 4]), 2)
+            if at + 2 > len(data) and code not in _SKIPPED:
+                return
+        found = _MARKER.search(data, at + 2)
+        if not found:
+            if at + 2 < len(data) and data.endswith(b"\xff"):
+                return
+            raise RefusedImage(CORRUPT)
+        at, code = found.start(), data[found.start() + 1]
+
+
+def _decoded(
+    data: bytes, ratio: int, height: int, width: int, components: int, *, strict: bool
+) -> np.ndarray:
     """uint8 [ceil(height / ratio), ceil(width / ratio), 3]."""
     size = -(-height // ratio), -(-width // ratio)
     image = simplejpeg.decode_jpeg(
@@ -104,7 +172,7 @@ def _decoded(data: bytes, ratio: int, height: int, width: int, components: int) 
         fastupsample=False,
         min_height=size[0] if ratio > 1 else 0,
         min_width=size[1] if ratio > 1 else 0,
-        strict=False,
+        strict=strict,
     )
     if image.shape[:2] != size:
         raise RefusedImage(CORRUPT)

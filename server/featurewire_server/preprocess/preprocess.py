@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from featurewire_server.preprocess import jpeg
+from featurewire_server.preprocess import bmp, gif, jpeg, png, webp
 from featurewire_server.preprocess.header import (
     CORRUPT,
     EMPTY,
@@ -67,6 +67,15 @@ class Preprocess:
 
     def _read(self, image: bytes) -> Header | None:
         """None for an unknown format."""
+        exif = self._settings.exif_orientation
         if image.startswith(jpeg.MAGIC):
-            return jpeg.read(image, exif=self._settings.exif_orientation)
+            return jpeg.read(image, exif=exif)
+        if image.startswith(png.MAGIC):
+            return png.read(image, exif=exif)
+        if gif.looks_like(image):
+            return gif.read(image)
+        if bmp.looks_like(image):
+            return bmp.read(image)
+        if self._settings.webp and webp.looks_like(image):
+            return webp.read(image, exif=exif)
         return None

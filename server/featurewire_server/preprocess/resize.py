@@ -8,8 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from featurewire_server.preprocess.header import Header
+from featurewire_server.preprocess.header import Decoded, Header
 from featurewire_server.preprocess.orientation import exchanges_sides, upright_steps
+from featurewire_server.preprocess.resample import resample
 from featurewire_server.preprocess.settings import LEVEL_SHIFT, Settings
 from featurewire_server.preprocess.spans import Spans, spans
 
@@ -88,14 +89,14 @@ def _side(start: int, extent: int, size: int, ratio: int) -> Side:
     )
 
 
-def resized(image: np.ndarray, plan: Plan, settings: Settings) -> np.ndarray:
-    """float32 [height, width, 3] in [0, 1], upright, of decoded pixels uint8."""
+def resized(image: Decoded, plan: Plan, settings: Settings) -> np.ndarray:
+    """float32 [height, width, 3] in [0, 1], upright, of decoded pixels."""
     rows, columns = (
         _spans(side, settings.resize_method, settings.antialias)
         for side in (plan.rows, plan.columns)
     )
-    cut = image[plan.rows.first : plan.rows.last, plan.columns.first : plan.columns.last]
-    pixels = _dense(cut, rows, columns)
+    kept = slice(plan.columns.first, plan.columns.last)
+    pixels = resample(image, plan.rows.first, kept, rows, columns)
     if plan.ratio > 1:
         sharpening = np.float32((1 - 1 / plan.ratio**2) / 24)
         pixels = _sharpened(pixels, 1, sharpening, plan.columns)
@@ -116,11 +117,6 @@ def _spans(side: Side, method: str, antialias: bool) -> Spans:
     )
 
 
-def _dense(image: np.ndarray, rows: Spans, columns: Spans) -> np.ndarray:
-    across = np.einsum("ab,bcd->acd", rows.matrix(), image.astype(np.float32), optimize=True)
-    return np.asarray(np.einsum("ab,cbd->cad", columns.matrix(), across, optimize=True))
-
-
 def _sharpened(pixels: np.ndarray, axis: int, sharpening: np.float32, side: Side) -> np.ndarray:
     """Remove the blur of a scaled decode along an axis, to second order."""
     blur = np.float32(3) * sharpening * np.square(np.float32(side.scale))
@@ -134,13 +130,13 @@ def _sharpened(pixels: np.ndarray, axis: int, sharpening: np.float32, side: Side
     return np.moveaxis((1 + blur) * lines - blur * (means / count), 0, axis)
 
 
-def _level_shift(image: np.ndarray) -> np.ndarray:
+def _level_shift(image: Decoded) -> np.ndarray:
     """float32 [3]: the levels to subtract from a scaled decode.
 
     Pixels without colour have no colour that is rounded. One pixel in 64 is enough to estimate
     the fraction of coloured ones.
     """
-    sample = image[::8, ::8]
+    sample = image[::8][:, ::8]
     coloured = (sample != sample[:, :, :1]).any(2)
     share = np.float32(coloured.mean())
     return np.asarray(np.float32(LEVEL_SHIFT) * (_LUMA + share * _CHROMA), np.float32)

@@ -58,6 +58,10 @@ class Settings:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"its preprocessing settings cannot be read: {error!r}") from error
         settings = cls(**values | {"scaled_decode": scaled})
+        numbers = ("height", "width", "max_pixels", "max_image_bytes", "max_image_side")
+        for name in numbers:
+            if not isinstance(getattr(settings, name), int):
+                raise ValueError(f"its preprocessing settings cannot be read: {name}")
         if settings.resize_method not in METHODS or not set(scaled) <= {2, 4, 8}:
             raise ValueError("its preprocessing has a method that this server does not know")
         return settings

@@ -16,19 +16,9 @@ class Spans:
     """For each result, the weighted sum of neighbours that makes it."""
 
     starts: np.ndarray
-    """int32 [size]: the first neighbour."""
+    """int32 [size]: the first neighbour. `starts + count` is at most the source's length."""
     weights: np.ndarray
     """float32 [size, count]."""
-    length: int
-    """The number of pixels of the source."""
-
-    def matrix(self) -> np.ndarray:
-        """float32 [size, length]."""
-        size, count = self.weights.shape
-        matrix = np.zeros((size, self.length + count), np.float32)
-        at = self.starts[:, np.newaxis] + np.arange(count)
-        matrix[np.arange(size)[:, np.newaxis], at] = self.weights
-        return matrix[:, : self.length]
 
 
 def spans(
@@ -55,8 +45,12 @@ def spans(
     small = np.abs(total) < _LEAST_SUM
     weights *= (one / np.where(small, one, total))[:, np.newaxis]
     weights[small] = 0
-    starts[~inside] = 0
-    return Spans(starts.astype(np.int32), np.ascontiguousarray(weights), length)
+    # Move the last spans back, so that none extends beyond the source.
+    first = np.minimum(starts, length - count)
+    moved = (starts - first)[:, np.newaxis]
+    source = np.arange(count) - moved
+    weights = np.where(source >= 0, np.take_along_axis(weights, source.clip(0), 1), 0)
+    return Spans(first.astype(np.int32), weights.astype(np.float32))
 
 
 def _kernel(method: str, x: np.ndarray) -> np.ndarray:
