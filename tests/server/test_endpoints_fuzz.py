@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import grpc
+import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurewire_server._tfs import open_inference_pb2 as oip
+from featurewire_server.messages.open_inference import parse
 from tests.server.endpoints import (
     EMBEDDINGS,
     HEADER,
@@ -90,6 +93,27 @@ def test_any_message_gets_an_answer_or_one_clear_error(endpoints, request):
     except grpc.RpcError as error:
         code, text = error.code(), error.details()
     assert code is Code.OK or (code in CALLERS_FAULT and text), text
+
+
+@given(
+    request=grpc_requests(),
+    head=st.sampled_from([b"", b"\x0a\x01x", b"\x3a\x02ab"]),
+    tail=st.binary(max_size=9),
+)
+@FUZZ
+def test_a_request_is_read_as_protobuf_reads_it(request, head, tail):
+    data = head + request.SerializeToString() + tail
+    try:
+        wanted = oip.ModelInferRequest.FromString(data)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            parse(data)
+        return
+    found = parse(data)
+    message = oip.ModelInferRequest()
+    message.CopyFrom(found.message)
+    message.raw_input_contents[:] = [bytes(each) for each in found.raw]
+    assert message == wanted
 
 
 _changes = st.fixed_dictionaries(
