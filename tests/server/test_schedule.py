@@ -307,6 +307,27 @@ def test_a_crowd_of_ten_times_what_can_be_answered(
         assert error.retry_after > 0
 
 
+def test_an_admitted_call_is_rarely_overtaken_until_it_is_late() -> None:
+    """The calls of callers who have fewer waiting tasks run first."""
+    random_ = random.Random(1)
+    queue, schedule = new_queue(BatchingConfig.unbatched()), Schedule(threads=0, unbatched=1)
+    machine = Machine(schedule, by_table)
+    tasks = []
+
+    def arrive() -> None:
+        task = new_task(machine.now, timeout=2.0, caller=random_.randrange(4))
+        if machine.add(queue, task):
+            tasks.append(task)
+        machine.at(machine.now + random_.expovariate(10 / TIMES[1]), arrive)
+
+    machine.at(0.0, arrive)
+    machine.run(60.0)
+    in_time = sum(when <= task.deadline for task, when in machine.answered)
+    assert in_time >= 0.95 * 60.0 / TIMES[1]
+    admitted = sum(task.deadline <= 60.0 for task in tasks)
+    assert in_time >= 0.97 * admitted
+
+
 @pytest.mark.parametrize("side_by_side", [True, False])
 def test_a_machine_that_becomes_slow_goes_on_with_large_batches(side_by_side: bool) -> None:
     """Calls that had been promised an answer are then too old for a large batch."""

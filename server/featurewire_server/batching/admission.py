@@ -58,13 +58,13 @@ def seconds_until_answer(
     Interactive tasks run before bulk tasks, except for the share of bulk. At most one batch of
     each other queue runs between two batches of this queue.
     """
-    line = queue.lines[task.bulk]
-    turn = line.turn_of(task)
-    ahead = [each for each in line.tasks if each.turn <= turn]
+    ahead = queue.lines[task.bulk].ahead_of(task)
     if queue.config.merge and queue.overloaded(now):
         seconds, batches = _full_batches(queue, ahead, task, now=now, busy=busy, since=since)
     else:
         seconds, batches = _work(queue, [*ahead, task], since)
+        if queue.overloaded(now):
+            seconds *= _growth(ahead, task)
     for other in queues:
         if other is not queue and other.lines[task.bulk]:
             work, count = _work(other, other.lines[task.bulk].tasks, since)
@@ -74,6 +74,20 @@ def seconds_until_answer(
     elif any(each.lines[True] for each in queues):
         seconds /= 1 - POLICY.bulk_share
     return (busy + seconds) * (1 + POLICY.margin)
+
+
+def _growth(ahead: Sequence[Task], task: Task) -> float:
+    """The factor by which the work ahead of `task` is expected to grow during overload.
+
+    Round robin puts the next calls of callers with fewer waiting tasks before this one. The factor
+    is limited, so that a call with twice the time that it needs is always admitted.
+    """
+    last_turns: dict[object, int] = {each.caller: each.turn for each in ahead}
+    own = last_turns.pop(task.caller, None)
+    if own is None:
+        return 1.0
+    overtaking = sum(own + 1 - turn for turn in last_turns.values())
+    return min(1 + overtaking / len(ahead), 2 / (1 + POLICY.margin))
 
 
 def _work(queue: Queue, tasks: Sequence[Task], since: float) -> tuple[float, int]:
@@ -99,6 +113,6 @@ def _full_batches(
     filled_at = now + POLICY.margin * ((task.deadline or now) - now)
     size = max([task.rows, *(s for s in queue.sizes if queue.in_time(task, s, filled_at))])
     late = sum(each.left for each in ahead if not queue.in_time(each, size, now + busy))
-    batches = sum(each.left for each in ahead) // size + 1
+    batches = int(sum(each.left for each in ahead) * _growth(ahead, task)) // size + 1
     seconds = queue.seconds(size) if size > task.rows else queue.least(size, since)
     return batches * seconds + (queue.seconds(late) if late else 0.0), batches

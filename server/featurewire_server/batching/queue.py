@@ -37,6 +37,11 @@ class Line:
         own = (each.turn + 1 for each in self.tasks if each.caller == task.caller)
         return max([self._turn, *own])
 
+    def ahead_of(self, task: Task) -> list[Task]:
+        """The waiting tasks that run before a task that arrives now."""
+        turn = self.turn_of(task)
+        return [each for each in self.tasks if each.turn <= turn]
+
     def add(self, task: Task) -> None:
         task.turn = self.turn_of(task)
         insort(self.tasks, task, key=lambda each: each.turn)
