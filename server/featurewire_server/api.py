@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -63,9 +63,10 @@ READ_CALLS = 8
 
 
 @dataclass(kw_only=True)
-class Call(Terms):
+class Call:
     """The properties of a call that are not in its message."""
 
+    terms: Terms = field(default_factory=Terms)
     held: Hold
     """Bytes that admission counts for the call, until its answer has been sent."""
     entrypoint: str = "GRPC"
@@ -89,7 +90,8 @@ class Call(Terms):
         return grpc.StatusCode.DEADLINE_EXCEEDED if self.late() else grpc.StatusCode.CANCELLED
 
     def late(self) -> bool:
-        return self.deadline is not None and self.deadline <= time.monotonic()
+        deadline = self.terms.deadline
+        return deadline is not None and deadline <= time.monotonic()
 
 
 @dataclass
@@ -152,8 +154,8 @@ class Api:
 
     def _remember(self, spec: ModelSpec, run: Run, call: Call) -> None:
         calls = self._last_calls
-        calls[call.caller] = LastCall(spec, run.signature_name, run.outputs, time.monotonic())
-        calls.move_to_end(call.caller)
+        calls[call.terms.caller] = LastCall(spec, run.signature_name, run.outputs, time.monotonic())
+        calls.move_to_end(call.terms.caller)
         if len(calls) > REMEMBERED_CONNECTIONS:
             calls.popitem(last=False)
 
@@ -165,7 +167,7 @@ class Api:
         `REMEMBERED_SECONDS` ago. One call in `READ_CALLS` is received anyway, so that the server
         notices when a connection asks for something else.
         """
-        last = self._last_calls.get(call.caller)
+        last = self._last_calls.get(call.terms.caller)
         if last is None or time.monotonic() - last.at > REMEMBERED_SECONDS:
             return
         last.followers += 1
@@ -173,7 +175,7 @@ class Api:
             return
         try:
             with self.manager.use(last.spec) as servable:
-                servable.runner.require_time(last.signature_name, last.outputs, call)
+                servable.runner.require_time(last.signature_name, last.outputs, call.terms)
         except ServingError as error:
             if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 call.model, call.started = last.spec.name, time.monotonic()
@@ -263,7 +265,7 @@ class Api:
                 "Only ModelConfigList is currently supported"
             )
         before = self.metrics.counts(request.metric_names)
-        reload = partial(self.manager.reload, request.config, deadline=call.deadline)
+        reload = partial(self.manager.reload, request.config, deadline=call.terms.deadline)
         work = asyncio.create_task(asyncio.to_thread(reload))
         try:
             await asyncio.shield(work)
@@ -299,7 +301,7 @@ class Api:
                 name, signature = predict.signature_of(
                     servable.runner.signatures, spec.signature_name
                 )
-                servable.runner.require_time(name, [*signature.outputs], call)
+                servable.runner.require_time(name, [*signature.outputs], call.terms)
         except ServingError as error:
             if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
@@ -319,7 +321,7 @@ class Api:
     ) -> list[dict[str, np.ndarray]]:
         """The outputs of each of `runs`, which share their examples."""
         started = time.monotonic()
-        values = [await servable.runner.run(run, call) for run in runs]
+        values = [await servable.runner.run(run, call.terms) for run in runs]
         self.metrics.observe_runtime(
             model=servable.name, api=call.api, seconds=time.monotonic() - started
         )

@@ -152,7 +152,7 @@ def rest_request(body: bytes, held: Hold) -> Request:
         path="/v1/models/m:predict",
         encoding="",
         body=body,
-        call=Call(held=held, deadline=time.monotonic() + TIMEOUT),
+        call=Call(held=held, terms=Terms(deadline=time.monotonic() + TIMEOUT)),
     )
 
 

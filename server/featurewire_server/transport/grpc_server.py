@@ -31,6 +31,7 @@ from featurewire_server._tfs.open_inference_pb2 import (
 from featurewire_server._tfs.regression_pb2 import RegressionRequest
 from featurewire_server._tfs.ssl_config_pb2 import SSLConfig
 from featurewire_server.api import BULK, CLASS, Api, Call
+from featurewire_server.batching.task import Terms
 from featurewire_server.common.errors import ServingError, invalid_argument
 from featurewire_server.common.loop import by_size, run
 from featurewire_server.messages.open_inference import InferRequest
@@ -261,10 +262,12 @@ def _refusing(name: str) -> grpc.RpcMethodHandler:
 def _call(context: grpc.aio.ServicerContext, api: Api, name: str) -> Call:
     remaining = context.time_remaining()
     return Call(
+        terms=Terms(
+            deadline=None if remaining is None else time.monotonic() + remaining,
+            caller=context.peer(),
+            bulk=(CLASS, BULK) in context.invocation_metadata(),
+        ),
         held=api.admission.hold(),
-        deadline=None if remaining is None else time.monotonic() + remaining,
-        caller=context.peer(),
-        bulk=(CLASS, BULK) in context.invocation_metadata(),
         api=name,
     )
 

@@ -159,7 +159,7 @@ class OpenInference:
             timeout = given.get("timeout", 0)
             if isinstance(timeout, int) and timeout > 0:  # microseconds
                 deadline = time.monotonic() + timeout / 1e6
-                call.deadline = min(call.deadline or math.inf, deadline)
+                call.terms.deadline = min(call.terms.deadline or math.inf, deadline)
             strings = open_inference.string_count(message, call.held.size)
             call.held.resize(call.held.size + STRING_BYTES * strings)
         except Exception as error:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from featurewire_server.api import BULK, CLASS, Call
+from featurewire_server.batching.task import Terms
 from featurewire_server.common.admission import Admission, Hold
 from featurewire_server.common.errors import ServingError, deadline_exceeded
 from featurewire_server.transport.rest.exchange import Answer, Request
@@ -74,7 +75,9 @@ class Application:
             json_bytes=headers.get(b"inference-header-content-length", b"").decode("latin-1"),
             origin=headers.get(b"origin", b"").decode("latin-1"),
             call=Call(
-                held=self._admission.hold(), caller=scope["client"], bulk=bulk, entrypoint="REST"
+                terms=Terms(caller=scope["client"], bulk=bulk),
+                held=self._admission.hold(),
+                entrypoint="REST",
             ),
         )
         try:
@@ -95,7 +98,7 @@ class Application:
             if announced > limit or not await self._receive(body, announced, holds, receive):
                 return self._refusal(request, 413, f"The body is larger than {limit} bytes")
             request.body = bytes(body)
-            request.call.deadline = time.monotonic() + self._timeout
+            request.call.terms.deadline = time.monotonic() + self._timeout
             return await self._answer(request, receive)
         except ServingError as error:
             return self._refuse(request, error)
@@ -149,7 +152,7 @@ class Application:
         if request.method != "POST":
             return await self._handler(request)
         try:
-            async with asyncio.timeout_at(request.call.deadline):
+            async with asyncio.timeout_at(request.call.terms.deadline):
                 await self._working.acquire()
         except TimeoutError:
             return self._refuse(request, deadline_exceeded())
