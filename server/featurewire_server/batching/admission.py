@@ -33,8 +33,9 @@ def admit(
         return
     queue.refused_at = now
     raise resource_exhausted(
-        f"The answer needs about {_shown(needs)} s and the call had {_shown(max(left, 0.0))} s "
-        "left before its deadline: raise its timeout, send less at once, or add servers",
+        f"The server is overloaded: the answer needs about {_shown(needs)} s and the call had "
+        f"{_shown(max(left, 0.0))} s left before its deadline. Raise the timeout above "
+        f"{_shown(needs)} s, send less at once, or add servers",
         retry_after=max(needs - left, queue.seconds(min(task.rows, queue.largest))),
         reason="time",
     )

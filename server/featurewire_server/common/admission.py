@@ -50,7 +50,7 @@ class Admission:
             if size > 0 and self._held + size > self.limit:
                 raise resource_exhausted(
                     f"The server holds {self._held} {self._what}; {size} more would exceed their "
-                    f"limit of {self.limit} ({self._source})"
+                    f"limit of {self.limit} ({self._source}): send less at once, or raise it"
                 )
             self._held += size
             held = self._held

@@ -46,12 +46,15 @@ class Places:
     def take(self, caller: Hashable) -> None:
         """Take a place. Raises RESOURCE_EXHAUSTED if `caller` may not."""
         if self._count >= self._most:
-            raise resource_exhausted(f"{self._most} calls of this kind are waiting already")
+            raise resource_exhausted(
+                f"{self._most} calls of this kind are waiting already: send less at once, or add "
+                "servers"
+            )
         mine, free = self._held[caller], self._most - self._count
         if mine >= free:
             raise resource_exhausted(
                 f"{mine} calls of this kind wait for this host already, and the "
-                f"{free} places that are free are for others"
+                f"{free} places that are free are for others: send less at once, or add servers"
             )
         self._held[caller] += 1
         self._count += 1
