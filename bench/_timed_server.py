@@ -7,6 +7,7 @@ seconds, and sleeps most of that time. Everything else is the real server.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,13 +20,18 @@ from featurewire_server.models import loading
 
 
 class TimedEngine:
-    """An engine that delays each answer to the time that its network would take."""
+    """An engine that delays each answer to the time that its network would take.
+
+    It runs one batch after the other, because the schedule measures the time of `side_by_side =
+    False` in this way.
+    """
 
     side_by_side = False
 
     def __init__(self, engine: Engine, fixed: float, per_image: float) -> None:
         self._engine = engine
         self._fixed, self._per_image = fixed, per_image
+        self._one_batch = threading.Lock()
 
     def run(
         self,
@@ -34,11 +40,12 @@ class TimedEngine:
         outputs: Sequence[str],
         patience: Patience = endless,
     ) -> dict[str, np.ndarray]:
-        started = time.perf_counter()
-        found = self._engine.run(signature_name, inputs, outputs, patience)
-        rows = len(next(iter(inputs.values())))
-        until = started + self._fixed + self._per_image * rows
-        time.sleep(max(until - time.perf_counter(), 0))
+        with self._one_batch:
+            started = time.perf_counter()
+            found = self._engine.run(signature_name, inputs, outputs, patience)
+            rows = len(next(iter(inputs.values())))
+            until = started + self._fixed + self._per_image * rows
+            time.sleep(max(until - time.perf_counter(), 0))
         return found
 
     def __getattr__(self, name: str) -> Any:
