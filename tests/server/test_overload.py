@@ -51,8 +51,10 @@ class Server:
             "m", self.engine, options, BatchScheduler(1 if options else 0, unbatched=1)
         )
         queue = self.runner._queue(("serving_default", ("y",)))
-        for _ in range(4):  # enough for it to be no hearsay for three batches
-            queue.estimate.observe(1, seconds, time.monotonic())
+        now = time.monotonic()
+        for _ in range(4):  # the first one is ignored
+            queue.estimate.observe(1, seconds, now)
+            self.runner._scheduler.schedule._ended_at.append(now)  # these count at any age
         self.queue = queue
         self._served = served(config(model("m", base_path)), load=lambda *_: self.runner)
         self.stub = self._served.__enter__()
