@@ -1,4 +1,4 @@
-"""A machine on a clock of its own, which runs the batches of a real schedule."""
+"""A machine with a virtual clock, which runs the batches of a real schedule."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Machine:
         """Seconds without a batch."""
         self._seconds = seconds
         self._left: dict[Batch, float] = {}
-        """Seconds that each batch needs by itself."""
+        """Seconds that each batch still needs if it runs alone."""
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
 
@@ -106,10 +106,10 @@ class Machine:
                 heapq.heappop(self._events)[2]()
 
     def started(self, batch: Batch) -> None:
-        """For those who want to look at each batch."""
+        """Called when a batch has started."""
 
     def ended(self, batch: Batch) -> None:
-        """The same, when it has run."""
+        """Called when a batch has ended."""
 
     def _first_to_end(self) -> tuple[Batch | None, float]:
         working = self._working()

@@ -1,4 +1,4 @@
-"""Invariants of the schedule over many random and hostile histories, on a clock of its own.
+"""Invariants of the schedule over many random and hostile histories, on a virtual clock.
 
 A history is hostile first: batches take up to a third more or less than usual, are held up for 0.1
 to 60 s, or the machine becomes ten times slower or faster; the clock jumps. Then it is calm.
@@ -38,7 +38,7 @@ CONFIGS = [
 SOME_ROWS = (1, 2, 3, 5, 8, 13, 32)
 NOISE = 0.3
 SETTLES_SECONDS, SETTLES_BATCHES = 2.0, 3
-"""After so long and so many batches of their normal time nobody is refused for what was before."""
+"""After these seconds and normal batches, no call is refused because of older batches."""
 
 
 class History:
@@ -134,9 +134,9 @@ class History:
         expected: list[Task] = []
         while len(expected) < 3:
             queue, rows = pick.choice(self.queues), pick.choice((1, *self.rows))
-            turns = machine.waiting * longest * (len(self.queues) - 1)  # of those who come later
+            turns = machine.waiting * longest * (len(self.queues) - 1)  # tasks that arrive later
             needs = (1 + NOISE) * machine.work() + turns + longest
-            # Each is a caller of its own, so that nobody who comes later goes first.
+            # Each call has its own caller, so that no later call goes first.
             task = self.call(
                 queue, timeout=2 * needs + self.config.timeout, rows=rows, caller=object()
             )

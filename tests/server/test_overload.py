@@ -42,7 +42,7 @@ BULK = (("featurewire-class", "bulk"),)
 
 
 class Server:
-    """A fake engine behind a schedule behind gRPC; `seconds` is what a batch has taken so far."""
+    """A fake engine with a schedule and gRPC; `seconds` is the measured time of a batch."""
 
     def __init__(self, base_path: Path, options: BatchingConfig | None, seconds: float) -> None:
         (base_path / "1").mkdir()

@@ -1,4 +1,4 @@
-"""What a batch is charged with while others run."""
+"""The machine time that a running batch is charged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the policy decides, on a clock of its own: order, shares, refusals, sizes."""
+"""The decisions of the policy on a virtual clock: order, shares, refusals, sizes."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def test_a_crowd_of_ten_times_what_can_be_answered(
 
 
 def test_an_admitted_call_is_rarely_overtaken_until_it_is_late() -> None:
-    """The calls of callers who have fewer waiting tasks run first."""
+    """Calls of callers with fewer waiting tasks run first."""
     random_ = random.Random(1)
     queue, schedule = new_queue(BatchingConfig.unbatched()), Schedule(threads=0, unbatched=1)
     machine = Machine(schedule, by_table)
@@ -395,7 +395,7 @@ def by_fast_table(batch: Batch) -> float:
 def call_again(
     machine: Machine, queue: Queue, *, start: float, after: float, until: float = math.inf
 ) -> None:
-    """A caller whose next task comes so many seconds after each answer."""
+    """Add a caller that sends its next task `after` seconds after each answer."""
 
     def call() -> None:
         task = new_task(machine.now)
@@ -469,7 +469,7 @@ def test_nobody_is_late_for_waiting_for_a_closed_loop() -> None:
 
 
 def test_callers_who_come_back_do_not_wait_for_bulk() -> None:
-    """It comes in small batches, too, where a processor is slow."""
+    """On a slow processor, bulk also runs in small batches."""
     times = {size: 1.6 * seconds for size, seconds in TIMES.items()}
     queue, schedule = new_queue(times=times), Schedule(threads=2)
     machine = Machine(schedule, lambda batch: times[batch.size])
