@@ -63,8 +63,8 @@ def wanted(module: str, present: dict[int, str | None]) -> str | None:
         f"version {n} of {handle or 'unknown origin'}" for n, handle in present.items()
     )
     raise StackError(
-        f"the volume holds {held}, but no version of MODULE={module}. To add one: {ADD} {module}; "
-        "to serve the volume as it is: leave MODULE empty"
+        f"the volume holds {held}, but not a version of MODULE={module}. To add one: {ADD} "
+        f"{module}; to serve the volume as it is: leave MODULE empty"
     )
 
 

@@ -6,42 +6,45 @@ __all__ = ["ADVICE"]
 
 ADVICE = {
     "size": "the message is over a size limit; lower StreamConfig(bytes_per_request=…) or raise "
-    "the limit on the side that the text names",
+    "the limit of the side that the text names",
     "load": "send less at once, or add servers",
-    "threads": "TensorFlow Serving takes 4 calls per processor at once unless it is started with "
-    "--grpc_max_threads=256 or so; set that flag, send less at once, or add servers",
-    "not gRPC": "something else than a gRPC server answers there; TensorFlow Serving's gRPC port "
+    "threads": "by default TensorFlow Serving runs 4 calls per processor at a time; start it "
+    "with --grpc_max_threads=256, send less at once, or add servers",
+    "not gRPC": "the server at this address does not speak gRPC; TensorFlow Serving's gRPC port "
     "is usually 8500, its REST port 8501",
     "TLS": "the TLS handshake failed; check TLSConfig(ca=…, cert=…, key=…, server_name=…) and "
     "whether that port speaks TLS",
-    "cut off by TLS": "the server hung up during the TLS handshake or right after it; if it asks "
-    "for a client's certificate, set TLSConfig(cert=…, key=…)",
-    "perhaps TLS": "the server hung up at once; if that port speaks TLS, set tls=TLSConfig(…)",
-    "host name": "TLS: the server's certificate is for another host name; name the one that it is "
-    "for with TLSConfig(server_name=…)",
+    "cut off by TLS": "the server closed the connection during the TLS handshake or right after "
+    "it; if it asks for a client certificate, set TLSConfig(cert=…, key=…)",
+    "perhaps TLS": "the server closed the connection at once; if that port speaks TLS, set "
+    "tls=TLSConfig(…)",
+    "host name": "TLS: the server's certificate is for another host name; give that name with "
+    "TLSConfig(server_name=…)",
     "DNS": "the host name does not resolve; check the address",
     "address": "check the address and that the server runs (`featurewire status --server …`)",
-    "address or TLS": "check the address and that the server runs; if it does, a TLS handshake may "
-    "have failed at another address of that name: check TLSConfig(ca=…, cert=…, key=…, "
-    "server_name=…)",
+    "address or TLS": "check the address and that the server runs; if it does, the TLS handshake "
+    "with another address of that host may have failed: check TLSConfig(ca=…, "
+    "cert=…, key=…, server_name=…)",
     "channel": "check ChannelConfig(load_balancing=…, options=…)",
-    "time": "raise timeout=… or send fewer images",
-    "silent": "nothing has ever answered there; check the address, or raise timeout=…",
-    "model": "check model=…, version=… and label=…; a model that is still loading answers once it "
-    "is AVAILABLE: wait_until_ready()",
-    "label": "the server's config gives no version this label; check label=…",
-    "signature": "name one of the signatures that metadata() lists with signature=…",
-    "API": "the server there does not speak TensorFlow Serving's gRPC API; check host and port",
+    "time": "raise timeout=… or send less at once",
+    "silent": "this server has never answered; check the address, or raise timeout=…",
+    "model": "check model=…, version=… and label=…; if the model is still loading, call "
+    "wait_until_ready()",
+    "label": "no version has this label in the server's config; check label=…",
+    "signature": "choose one of the signatures that metadata() lists with signature=…",
+    "API": "the server does not implement TensorFlow Serving's gRPC API; check host and port",
     "token": "check ChannelConfig(token=…) and TLSConfig(…)",
-    "which signature": "name one of them with signature=…",
-    "which input": "name one with input=…",
-    "which output": "name one with output=…",
-    "output": "name the vector's output with output=…",
-    "wait": "wait_until_ready()",
+    "which signature": "choose one with signature=…",
+    "which input": "choose one with input=…",
+    "which output": "choose one with output=…",
+    "output": "set output=… to the output that holds the vectors",
+    "wait": "call wait_until_ready()",
+    "name": "check model=…, version=… and label=…",
+    "proxy": "if the server needs no proxy, add its host to no_proxy",
     "more time": "raise timeout=…",
-    "files": "raise timeout=…, or look at the disk",
-    "encrypt": "TLS is switched on with tls=TLSConfig()",
-    "encrypt the token": "set tls=TLSConfig(), or, where something below encrypts, pass it in "
-    "metadata",
+    "files": "raise timeout=… or check the disk",
+    "encrypt": "for TLS, set tls=TLSConfig()",
+    "encrypt the token": "set tls=TLSConfig(); if a proxy encrypts the connection, pass the "
+    "token in metadata=…",
     "rights": "check ChannelConfig(token=…, metadata=…)",
 }

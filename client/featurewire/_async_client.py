@@ -51,8 +51,8 @@ class AsyncClient(Core):
             self._connection.life.loop = loop
         elif self._connection.life.loop is not loop:
             raise ConfigError(
-                "this client belongs to another event loop; create one AsyncClient for each loop "
-                "(each asyncio.run)"
+                "this client belongs to another event loop; create one AsyncClient per event "
+                "loop (per asyncio.run)"
             )
         return Driver(self._method, self._connection, job)
 

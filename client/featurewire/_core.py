@@ -189,12 +189,11 @@ class Core:
         if isinstance(images, Future):
             yield Wait(images, deadline)
             if not images.done():
-                raise DeadlineExceededError("the files were not read in time", advice="files")
+                raise DeadlineExceededError("timed out while reading the images", advice="files")
             images = images.result()
         if not images:
             raise ValueError(
-                "embed_batch got no images; leave the call out when there are none, or use "
-                "stream(), which takes an empty iterable"
+                "embed_batch needs at least one image; stream() also takes an empty iterable"
             )
         connection, settings, refusal = self._connection, self._settings, None
         codec = yield from self._resolver.codec(deadline)

@@ -80,7 +80,7 @@ class EmbeddingBatch:
         if isinstance(row, slice):
             return [self[each] for each in range(len(self))[row]]
         if isinstance(row, (bool, np.bool_)):
-            raise TypeError(f"an index of a batch is a whole number, not {row}")
+            raise TypeError(f"the index must be a whole number, not {row}")
         row = range(len(self))[operator.index(row)]
         if row in self.errors:
             raise self.errors[row]

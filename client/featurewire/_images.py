@@ -42,8 +42,8 @@ def advice(image: object) -> str:
     if isinstance(image, str):
         if "://" in image[:16] or image.startswith("data:"):
             return (
-                f"{_EXPECTED}, not the URL {_shorten(image)}: this client fetches nothing; "
-                "download it and pass the body's bytes"
+                f"{_EXPECTED}, not the URL {_shorten(image)}: the client does not fetch URLs; "
+                "download the image and pass its bytes"
             )
         return (
             f"{_EXPECTED}, not a str: wrap a path, pathlib.Path({_shorten(image)}); "

@@ -123,8 +123,8 @@ def _check_files(version_directory: Path, about: dict[str, Any]) -> None:
         ) from error
     if json.loads(inside) != about:
         raise ExportError(
-            f"{version_directory}/{FILE} is not what the version's own graph says: "
-            "one of them was changed; export the version again"
+            f"{version_directory}/{FILE} does not match the version's own graph: one of them was "
+            "changed; export the version again"
         )
     if about["precision"] not in PRECISIONS:
         raise ExportError(
@@ -140,6 +140,6 @@ def _check_files(version_directory: Path, about: dict[str, Any]) -> None:
         )
     if (name := changed_file(version_directory, about)) is not None:
         raise ExportError(
-            f"{version_directory}/{name} is not what the version's manifest says (SHA-256); copy "
-            "or export the version again"
+            f"{version_directory}/{name} does not match its digest in the manifest (SHA-256); "
+            "copy or export the version again"
         )

@@ -45,13 +45,13 @@ class ConfigFile:
         try:
             read(self._path, config)
             if config.WhichOneof("config") is None:  # may be half written
-                raise invalid_argument(f"{self._path} holds no model_config_list")
+                raise invalid_argument(f"{self._path} has no model_config_list")
             if self._problem or config != self._manager.config:
                 log.info("reloading %s", self._path)
                 self._manager.reload(config)
         except ServingError as error:
             kept = self._manager.config != config
-            rest = "the config in force stays" if kept else f"otherwise {self._path} is in force"
+            rest = "the current config stays" if kept else f"the rest of {self._path} is in effect"
             self._complain(f"{error.message}; {rest}")
         else:
             self._problem = self._manager.remark = ""

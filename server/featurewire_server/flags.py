@@ -74,7 +74,7 @@ FLAGS = [
     Flag(
         "file_system_poll_wait_seconds",
         1,
-        "seconds between looks for new versions; 0 or less: look once",
+        "seconds between polls for new versions; 0 or less: poll once",
         low=-INT32,
     ),
     Flag("saved_model_tags", "serve", "comma-separated tags of the meta graph to load"),
@@ -82,21 +82,23 @@ FLAGS = [
     Flag(
         "allow_version_labels_for_unavailable_models",
         False,
-        "let labels that are not in use point to versions that are not available",
+        "let a label that no version has yet point to an unavailable version",
     ),
     Flag("num_load_threads", 0, "versions that load at once; 0: one", high=1024),
     Flag("num_unload_threads", 0, "each version unloads in a thread of its own", ignored=True),
-    Flag("max_num_load_retries", 5, "how often a failed load is tried again"),
+    Flag("max_num_load_retries", 5, "maximum number of retries of a failed load"),
     Flag(
         "load_retry_interval_micros",
         60_000_000,
-        "microseconds between these attempts; less than 0: no wait",
+        "microseconds between these retries; less than 0: no wait",
         low=-INT64,
         high=1e15,  # thirty years; a lock cannot wait much longer
     ),
-    Flag("flush_filesystem_caches", True, "there are no such caches", ignored=True),
+    Flag(
+        "flush_filesystem_caches", True, "drop the file system's caches after a load", ignored=True
+    ),
     Flag("enable_model_warmup", True, "replay a version's warm-up records before it is available"),
-    Flag("num_request_iterations_for_warmup", 1, "how often each warm-up record is replayed"),
+    Flag("num_request_iterations_for_warmup", 1, "number of times to replay each warm-up record"),
     Flag(
         "enable_signature_method_name_check",
         False,
@@ -114,14 +116,14 @@ FLAGS = [
     Flag(
         "engine",
         "auto",
-        "what computes (this server's own flag): openvino for artifacts that say how they split, "
+        "the engine (this server's own flag): openvino for versions that featurewire exported, "
         "tensorflow for any SavedModel, auto to choose",
         choices=("auto", "tensorflow", "openvino"),
     ),
     Flag(
         "engine_precision",
         "",
-        "what the network computes in (this server's own flag): int8 for versions exported with "
+        "precision of the network (this server's own flag): int8 for versions exported with "
         "--int8, by OpenVINO; empty: what --mixed_precision says",
         choices=("float32", "bfloat16", "int8"),
     ),
@@ -135,11 +137,11 @@ FLAGS = [
     Flag(
         "per_process_gpu_memory_fraction",
         0.0,
-        "share of the GPU's memory to take; 0: as needed",
+        "fraction of the GPU's memory to take; 0: as needed",
         high=1,
     ),
-    Flag("xla_cpu_compilation_enabled", False, "what asks for XLA is compiled", ignored=True),
-    Flag("xla_gpu_compilation_enabled", False, "what asks for XLA is compiled", ignored=True),
+    Flag("xla_cpu_compilation_enabled", False, "compile functions that ask for XLA", ignored=True),
+    Flag("xla_gpu_compilation_enabled", False, "compile functions that ask for XLA", ignored=True),
     Flag("thread_pool_factory_config_file", "", "thread pool factory", ignored=True),
     Flag("use_tflite_model", False, "serve model.tflite", ignored=True),
     Flag("prefer_tflite_model", False, "serve model.tflite where there is one", ignored=True),
@@ -193,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog="featurewire serve",
         description="TensorFlow Serving's API in one process. The flags are those of "
-        "tensorflow_model_server; docs/server.md says of each how it differs.",
+        "tensorflow_model_server; docs/server.md lists the differences.",
         allow_abbrev=False,
     )
     made.add_argument("--version", action="store_true", help="print the version and exit")
@@ -256,11 +258,11 @@ _CONTRADICTIONS: list[tuple[Callable[[argparse.Namespace], bool], str]] = [
             "" not in (flags.mixed_precision, flags.engine_precision)
             and flags.mixed_precision != flags.engine_precision
         ),
-        "--engine_precision and --mixed_precision contradict each other: give one of them",
+        "--engine_precision and --mixed_precision contradict each other; give one of them",
     ),
     (
         lambda flags: flags.engine_precision == "int8" and flags.engine == "tensorflow",
-        "--engine_precision=int8 is for OpenVINO: give --engine=openvino",
+        "--engine_precision=int8 needs OpenVINO; give --engine=openvino",
     ),
 ]
 """Conditions that make a command line invalid, each with its error text."""

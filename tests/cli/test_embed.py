@@ -129,7 +129,7 @@ def test_a_folder_without_images_fails_and_names_the_skipped_files(embed, tmp_pa
     shown = embed("texts", "--output", "out.jsonl")
     assert shown.returncode == 1
     assert shown.stderr == (
-        "featurewire embed: nothing to embed: no images found; 1 other files passed over (1 .txt)\n"
+        "featurewire embed: nothing to embed: no images found; 1 other files skipped (1 .txt)\n"
     )
     assert os.listdir(tmp_path) == ["texts"]
 
@@ -209,7 +209,7 @@ def test_an_output_that_exists_is_refused_and_untouched(embed, tmp_path, suffix)
     shown = embed("photos", "--output", f"out{suffix}")
     assert shown.returncode == 2
     assert shown.stderr == (
-        f"featurewire embed: out{suffix} exists; --resume goes on with it, --overwrite replaces "
+        f"featurewire embed: out{suffix} exists; --resume continues it, --overwrite replaces "
         "it; see featurewire embed --help\n"
     )
     assert (tmp_path / f"out{suffix}").read_text() == "mine"
@@ -368,7 +368,7 @@ def test_a_full_disk_ends_the_run_and_resume_goes_on(embed, tmp_path, suffix):
     assert shown.returncode == 1
     assert len(shown.stderr.splitlines()) == 1
     assert f"out{suffix}: File too large; " in shown.stderr
-    assert f"rows are in out{suffix}.partial, --resume goes on" in shown.stderr
+    assert f"rows are in out{suffix}.partial, --resume continues them" in shown.stderr
     assert not (tmp_path / f"out{suffix}").exists()
     rest = embed("photos", "--output", f"out{suffix}", "--resume")
     assert rest.returncode == 0, rest.stderr
@@ -392,9 +392,9 @@ class TestVectorsThatDoNotCompare:
         assert shown.returncode == 1
         assert shown.stderr == (
             "featurewire embed: the server answers with version 2 of tiny, the rows already "
-            "written are of version 1 of tiny: they do not compare (judged by version number: "
-            "without a manifest no vector space is known); ask for --version 1, or choose "
-            "another --output\n"
+            "written are of version 1 of tiny: they cannot be compared (judged by version number, "
+            "because without a manifest the vector space is unknown); ask for --version 1, or "
+            "choose another --output\n"
         )
         assert (tmp_path / "out.npy").read_bytes() == before
         pinned = embed("photos", "--output", "out.npy", "--resume", "--version", "1")
@@ -419,7 +419,7 @@ class TestVectorsThatDoNotCompare:
         assert "(vector space after)" in shown.stderr
         assert "version number" not in shown.stderr
         assert server.answered == 6
-        assert shown.stderr.endswith("they do not compare; choose another --output\n")
+        assert shown.stderr.endswith("they cannot be compared; choose another --output\n")
 
     def test_a_version_change_ends_the_run_and_keeps_finished_rows(self, command, tmp_path):
         for number in range(300):
@@ -440,7 +440,7 @@ class TestVectorsThatDoNotCompare:
             )
             assert shown.returncode == 1
             assert "version 2 of tiny" in shown.stderr
-            assert "rows are in out.npy.partial, --resume goes on" in shown.stderr
+            assert "rows are in out.npy.partial, --resume continues them" in shown.stderr
             rest = command(
                 *("embed", ".", "--output", "out.npy", "--resume", "--version", "1"),
                 *("--server", server.target, "--model", "tiny"),
@@ -457,14 +457,17 @@ class TestWhatIsWrong:
         ("arguments", "message"),
         [
             (["nowhere", "--output", "o.npy"], "nowhere: no such file or directory, and no"),
-            (["*.gif", "--output", "o.npy"], "*.gif: no such file or directory, and no pattern"),
-            ([".", "--output", "o.csv"], "o.csv ends in none of .npy, .parquet, .jsonl"),
-            ([".", "--output", "no/o.npy"], "no is not a directory; make it first"),
+            (["*.gif", "--output", "o.npy"], "*.gif: no such file or directory, and no file"),
+            ([".", "--output", "o.csv"], "o.csv must end in one of .npy, .parquet, .jsonl"),
+            ([".", "--output", "no/o.npy"], "no is not a directory; create it first"),
             (["."], "the following arguments are required: --output"),
             ([".", "--output", "o.npy", "--resume", "--overwrite"], "not allowed with"),
             ([".", "--output", "o.npy", "--version", "0"], "'0' is not a positive whole number"),
             ([".", "--output", "o.npy", "--timeout", "0"], "is not a number of seconds above 0"),
-            ([".", "--output", "o.npy", "--tls-cert", "c"], "--tls-cert and --tls-key belong"),
+            (
+                [".", "--output", "o.npy", "--tls-cert", "c"],
+                "--tls-cert and --tls-key must be given",
+            ),
             ([".", "--output", "o.npy", "--token-file", "t"], "--token-file t: No such file"),
             ([".", "--output", "o.npy", "--tls-ca", "ca.pem"], "cannot read ca.pem: No such file"),
             (
@@ -533,6 +536,7 @@ def test_a_file_that_never_gives_its_bytes_ends_with_the_timeout(
     told = capsys.readouterr().err.splitlines()
     assert status == 1
     assert told[0] == (
-        "featurewire embed: photos/a/02.jpg: not read in time; raise --timeout, or look at the disk"
+        "featurewire embed: photos/a/02.jpg: the file was not read within 2 s; raise --timeout or "
+        "check the disk"
     )
     assert "5 rows" in told[1]

@@ -63,7 +63,7 @@ def test_the_vector_space_that_is_asked_for_is_refused_or_recorded(command, tiny
     common = ["--output", "out.jsonl", "--vector-space", "tiny-1"]
     refused = command("embed", "photos", *common, *options(tiny_server))
     assert refused.returncode == 1
-    assert "version 2 has the vector space 'tiny-2', and 'tiny-1' is wanted" in refused.stderr
+    assert "version 2 has the vector space 'tiny-2', not the requested 'tiny-1'" in refused.stderr
     assert not (tmp_path / "out.jsonl").exists()
     done = command("embed", "photos", *common, *options(tiny_server), "--version", "1")
     assert done.returncode == 0, done.stderr

@@ -119,7 +119,9 @@ def test_what_the_library_refuses_names_the_variable_it_came_from(command):
     here = HERE | {"FEATUREWIRE_SERVER": "http://localhost:8500"}
     shown = command("status", environment=here)
     assert shown.returncode == 2
-    assert "FEATUREWIRE_SERVER 'http://localhost:8500': leave http:// out" in shown.stderr
+    assert (
+        "FEATUREWIRE_SERVER 'http://localhost:8500': give host:port without http://" in shown.stderr
+    )
     shown = command("status", "--server", "localhost", environment=HERE)
     assert shown.returncode == 2
     assert "--server 'localhost': expected host:port" in shown.stderr

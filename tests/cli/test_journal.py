@@ -215,7 +215,7 @@ def test_a_published_file_that_lost_rows_is_not_gone_on_with(tmp_path):
     loaded(output)
     append(output, 2).leave()
     path.write_bytes(encode(0, "0.jpg", ONE, vector(0)))
-    with pytest.raises(OutputError, match=r"goes on with 2 rows of .*, which holds 1; choose"):
+    with pytest.raises(OutputError, match=r"continues 2 rows of .*, which has 1; choose"):
         loaded(output_at(path))
 
 
@@ -225,7 +225,7 @@ def test_a_published_file_that_lost_rows_is_not_gone_on_with(tmp_path):
 def test_a_journal_of_another_program_is_left_alone(tmp_path, suffix, content, what):
     file = tmp_path / f"out{suffix}.partial"
     file.write_bytes(content)
-    with pytest.raises(OutputError, match="is not a journal of this featurewire embed"):
+    with pytest.raises(OutputError, match="is not a featurewire journal"):
         output_at(tmp_path / f"out{suffix}").check_free(resume=what[0], overwrite=what[1])
     assert file.read_bytes() == content
 
@@ -234,12 +234,12 @@ def test_a_journal_of_another_program_is_left_alone(tmp_path, suffix, content, w
 def test_files_that_are_there_are_refused_unless_one_says_what_to_do(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     begin(path, 0)
-    with pytest.raises(OutputError, match=r"left from a run that did not end; --resume"):
+    with pytest.raises(OutputError, match=r"left from an unfinished run; --resume"):
         output_at(path).check_free(resume=False, overwrite=False)
     output = output_at(path)
     loaded(output)
     output.publish()
-    with pytest.raises(OutputError, match=r"exists; --resume goes on with it, --overwrite"):
+    with pytest.raises(OutputError, match=r"exists; --resume continues it, --overwrite"):
         output_at(path).check_free(resume=False, overwrite=False)
     output_at(path).check_free(resume=True, overwrite=False)
     output_at(path).check_free(resume=False, overwrite=True)
@@ -259,7 +259,7 @@ def test_what_is_no_index_is_not_replaced_by_one(tmp_path, content, beside, what
     for array in beside:
         (tmp_path / array).touch()
     with pytest.raises(
-        OutputError, match=r"out.jsonl exists and is not a featurewire embed index; move it away"
+        OutputError, match=r"out.jsonl exists and is not a featurewire index; move it"
     ):
         output_at(tmp_path / "out.npy").check_free(**what)
     assert (tmp_path / "out.jsonl").read_bytes() == content
@@ -268,7 +268,9 @@ def test_what_is_no_index_is_not_replaced_by_one(tmp_path, content, beside, what
 @pytest.mark.parametrize("what", WHAT_TO_DO)
 def test_the_index_of_an_array_is_no_output_of_lines(tmp_path, what):
     array = append(output_at(tmp_path / "out.npy"), 0, 1)
-    with pytest.raises(OutputError, match=r"out.jsonl is to be the index of .*out.npy.partial;"):
+    with pytest.raises(
+        OutputError, match=r"out.jsonl is reserved for the index of .*out.npy.partial;"
+    ):
         output_at(tmp_path / "out.jsonl").check_free(**what)
     array.publish()
     with pytest.raises(OutputError, match=r"out.jsonl is the index of .*out.npy; choose another"):
@@ -278,7 +280,9 @@ def test_the_index_of_an_array_is_no_output_of_lines(tmp_path, what):
 @pytest.mark.parametrize("what", WHAT_TO_DO)
 def test_an_array_does_not_take_the_name_of_lines_that_were_begun(tmp_path, what):
     begin(tmp_path / "out.jsonl", 0)
-    with pytest.raises(OutputError, match=r"out.jsonl.partial is left from a run into"):
+    with pytest.raises(
+        OutputError, match=r"out.jsonl.partial belongs to an unfinished run that writes"
+    ):
         output_at(tmp_path / "out.npy").check_free(**what)
 
 
@@ -330,7 +334,7 @@ def test_an_array_of_another_program_is_not_gone_on_with(tmp_path):
 def test_an_array_and_an_index_that_disagree_are_not_gone_on_with(tmp_path):
     publish(tmp_path / "out.npy", 0, 1)
     (tmp_path / "out.jsonl").write_bytes(encode(0, "0.jpg", ONE))
-    with pytest.raises(OutputError, match=r"holds 2 rows and its index .* 1"):
+    with pytest.raises(OutputError, match=r"has 2 rows but its index .* has 1"):
         output_at(tmp_path / "out.npy").load(lambda *_: None)
 
 

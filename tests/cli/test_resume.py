@@ -126,7 +126,8 @@ def test_an_interrupt_says_how_to_go_on(many, server, number, status):
     assert len(errors.splitlines()) == 1
     rows = len(images_in(many / "out.npy.partial"))
     assert errors == (
-        f"featurewire embed: interrupted; {rows} rows are in out.npy.partial, --resume goes on\n"
+        f"featurewire embed: interrupted; {rows} rows are in out.npy.partial, --resume continues "
+        "them\n"
     )
 
 
@@ -142,7 +143,7 @@ def test_without_resume_what_a_killed_run_left_is_not_touched(many, server, comm
         *("--server", server.target, "--model", "tiny"),
     )
     assert shown.returncode == 2
-    assert "out.jsonl.partial is left from a run that did not end; --resume" in shown.stderr
+    assert "out.jsonl.partial is left from an unfinished run; --resume" in shown.stderr
     assert (many / "out.jsonl.partial").read_bytes() == before
 
 
@@ -192,4 +193,4 @@ def test_a_server_that_stays_away_ends_the_run_and_keeps_what_is_done(many, serv
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1
     rows = len(images_in(many / "out.npy.partial"))
-    assert f"; {rows} rows are in out.npy.partial, --resume goes on\n" in errors
+    assert f"; {rows} rows are in out.npy.partial, --resume continues them\n" in errors

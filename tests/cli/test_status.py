@@ -189,7 +189,7 @@ def test_a_look_at_a_silent_server_ends_by_itself(monkeypatch):
     monkeypatch.setattr(status_module, "LOOK_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(CommandFailure, match="nothing has ever answered there"):
+        with pytest.raises(CommandFailure, match="this server has never answered"):
             status_module.status(["--server", target, "--model", "tiny"])
 
 

@@ -81,8 +81,8 @@ def test_without_what_the_server_insists_on_there_is_one_line(command, server, m
     ("content", "words"),
     [
         ("", "the token is empty"),
-        ("one\ntwo\n", r"the token holds '\n'"),
-        ("é", "the token holds 'é'"),
+        ("one\ntwo\n", r"the token contains '\n'"),
+        ("é", "the token contains 'é'"),
     ],
 )
 def test_a_token_that_cannot_be_sent_is_wrong_usage(command, tmp_path, content, words):
@@ -106,5 +106,5 @@ def test_a_proxy_of_the_environment_is_named(command):
         environment={"grpc_proxy": "http://127.0.0.1:1", "no_proxy": "", "no_grpc_proxy": ""},
     )
     assert shown.returncode == 1
-    assert "variable grpc_proxy: if it should not, unset the variable" in shown.stderr
+    assert "the proxy in grpc_proxy; to bypass it, add the host to no_proxy" in shown.stderr
     assert len(shown.stderr.splitlines()) == 1

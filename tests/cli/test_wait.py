@@ -53,7 +53,7 @@ def test_after_that_time_it_ends_with_1_and_says_what_it_saw(embed, server, tmp_
     shown = embed("--wait", "0.5", "--quiet")
     assert shown.returncode == 1
     assert shown.stderr == (
-        "featurewire embed: tiny is not AVAILABLE: version 1 is LOADING; look into the "
+        "featurewire embed: tiny is not AVAILABLE: version 1 is LOADING; check the "
         "server's log, or wait longer\n"
     )
     assert os.listdir(tmp_path) == ["photos"]

@@ -93,8 +93,8 @@ def refusal(make: Callable[[], object]) -> featurewire.ConfigError:
         (lambda: TLSConfig(ca=Path("none")).loaded(), "cannot read none", "cannot read none"),
         (
             lambda: Client("a:1", model="m", channel=ChannelConfig(token="t")),
-            "ChannelConfig(token=…): the token would travel in the clear to another machine; set ",
-            "--token-file: the token would travel in the clear to another machine; add --tls or",
+            "ChannelConfig(token=…): the token would be sent unencrypted to another machine; set ",
+            "--token-file: the token would be sent unencrypted to another machine; add --tls or",
         ),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_slow_server_is_answered_with_the_option(command, server):
         *("--server", server.target, "--model", "tiny", "--patience", "0.1"),
     )
     assert shown.returncode == 1
-    assert "raise --timeout or send fewer images" in shown.stderr
+    assert "raise --timeout or send less at once" in shown.stderr
 
 
 @pytest.mark.usefixtures("images")

@@ -175,7 +175,7 @@ def test_an_image_error_survives_a_process_pool():
         (lambda: StreamConfig(images_per_request=2.5), "whole number"),
         (lambda: StreamConfig(in_flight=0), "in_flight=0"),
         (lambda: StreamConfig(patience="long"), "patience='long'"),
-        (lambda: TLSConfig(cert=b"x"), "go together"),
+        (lambda: TLSConfig(cert=b"x"), "give both cert and key"),
         (lambda: TLSConfig(ca="ca.pem"), r"pathlib\.Path"),
         (lambda: TLSConfig(ca=Path("/no/such/ca.pem")).loaded(), r"cannot read /no/such/ca\.pem"),
         (lambda: ChannelConfig(compression="zip"), "gzip"),
@@ -184,10 +184,10 @@ def test_an_image_error_survives_a_process_pool():
         (lambda: ChannelConfig(keepalive_time=0), "keepalive_time=0"),
         (lambda: ChannelConfig(token=7), "token"),
         (lambda: ChannelConfig(token=""), r"token=…\): the token is empty"),
-        (lambda: ChannelConfig(token="t\n"), r"token=…\): the token holds '\\n'"),
-        (lambda: ChannelConfig(token="schlüssel"), "the token holds 'ü'"),
-        (lambda: ChannelConfig(token="Bearer t"), "the token holds ' '"),
-        (lambda: ChannelConfig(metadata={"team": "Köln\r\n"}), r"value of team holds .*'ö'"),
+        (lambda: ChannelConfig(token="t\n"), r"token=…\): the token contains '\\n'"),
+        (lambda: ChannelConfig(token="schlüssel"), "the token contains 'ü'"),
+        (lambda: ChannelConfig(token="Bearer t"), "the token contains ' '"),
+        (lambda: ChannelConfig(metadata={"team": "Köln\r\n"}), r"value of team contains .*'ö'"),
         (lambda: ChannelConfig(metadata={"tëam": "x"}), "metadata=….*key 'tëam'"),
         (lambda: ChannelConfig(metadata={"": "x"}), "metadata=….*key ''"),
         (lambda: ChannelConfig(metadata={5: "x"}), "metadata=….*key 5"),
@@ -203,13 +203,13 @@ def test_an_image_error_survives_a_process_pool():
         (lambda: featurewire.Client("host:1", model="m", version=1 << 63), "version=9223372036"),
         (lambda: featurewire.Client("host:1", model="m", label=5), "label=5"),
         (lambda: featurewire.Client("host:1", model="m", retry=3), "RetryConfig"),
-        (lambda: featurewire.Client("http://host:1", model="m"), "leave http:// out"),
+        (lambda: featurewire.Client("http://host:1", model="m"), "give host:port without http://"),
         (lambda: featurewire.Client("host", model="m"), "host:port"),
         (lambda: featurewire.Client("host:99999", model="m"), "host:port"),
         (lambda: featurewire.Client("a:1,a:1", model="m"), "twice"),
         (lambda: featurewire.Client(8500, model="m"), "localhost:8500"),
         (lambda: featurewire.Client("far.example:1", model="m", channel=ChannelConfig(token="t")),
-         "in the clear"),
+         "sent unencrypted"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_a_config_error_that_names_it(make, words):
@@ -314,7 +314,7 @@ def test_a_token_goes_in_the_clear_to_this_machine_alone(target, local):
     if local:
         featurewire.Client(target, model="m", channel=config).close()
     else:
-        with pytest.raises(featurewire.ConfigError, match="travel in the clear"):
+        with pytest.raises(featurewire.ConfigError, match="sent unencrypted"):
             featurewire.Client(target, model="m", channel=config)
 
 

@@ -65,16 +65,16 @@ def test_a_proxy_that_refuses_is_named_by_its_variable(connect, monkeypatch, nam
         with pytest.raises(featurewire.ServerUnavailableError) as caught:
             connect(ELSEWHERE, retry=NEVER, timeout=20).embed(image(1))
         assert proxy.asked[0] == ELSEWHERE
-    assert f"the proxy in the environment variable {name}: if it should not, unset" in str(
-        caught.value
-    )
+    text = str(caught.value)
+    assert f"the proxy in {name} refuses the connection" in text
+    assert "add its host to no_proxy" in text
 
 
 def test_a_proxy_that_is_gone_is_named_by_its_variable(connect, monkeypatch):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     client = connect(ELSEWHERE, retry=NEVER, timeout=20)
     for call in (lambda: client.embed(image(1)), lambda: list(client.stream([image(1)]))):
-        with pytest.raises(featurewire.ServerUnavailableError, match="variable http_proxy"):
+        with pytest.raises(featurewire.ServerUnavailableError, match="the proxy in http_proxy"):
             call()
 
 
@@ -139,7 +139,7 @@ def test_which_variable_counts_is_what_grpc_does(monkeypatch, environment, varia
         ):
             client.status()
         assert bool(proxy.asked) == (variable is not None)
-        assert ("proxy in the environment" in str(caught.value)) == (variable is not None)
+        assert ("the proxy in " in str(caught.value)) == (variable is not None)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_files_half_way_through_a_rotation_change_nothing(connect, files, caplog
         assert works(client)
         files.rotate("cert")  # its key has not been replaced yet
         assert works(client)
-        assert "is not the one of the certificate" in caplog.text
+        assert "does not belong to the certificate" in caplog.text
         (files.folder / "ca.pem").write_bytes(b"-----BEGIN CERT")
         assert works(client)
         (files.folder / "ca.pem").unlink()

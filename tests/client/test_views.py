@@ -128,7 +128,7 @@ def test_a_version_that_names_no_space_is_refused_where_one_is_wanted(connect):
 
     with Misbehaving(predict) as plain:
         client = connect(plain.target, vector_space="old")
-        with pytest.raises(featurewire.VectorSpaceError, match="names no vector space"):
+        with pytest.raises(featurewire.VectorSpaceError, match="does not name its vector space"):
             client.embed(image(1))
 
 
@@ -176,7 +176,7 @@ def test_a_signature_that_is_a_bridge_is_no_other_space(connect, server):
     server.signatures = ("serving_default", BRIDGE)
     client = connect(server.target, vector_space="old", signature=BRIDGE)
     assert client.embed(image(1)).bridged
-    with pytest.raises(featurewire.VectorSpaceError, match="'newest' is wanted"):
+    with pytest.raises(featurewire.VectorSpaceError, match="not the requested 'newest'"):
         connect(server.target, vector_space="newest", signature=BRIDGE).embed(image(1))
 
 
@@ -193,7 +193,7 @@ def test_a_label_moves_under_calls_that_want_one_space(connect, server):
         batch = client.embed_batch(many)
         assert np.array_equal(batch.vectors, [vector_of(each, 1) for each in many])
     server.stable = 2
-    with pytest.raises(featurewire.VectorSpaceError, match="to which it has no bridge"):
+    with pytest.raises(featurewire.VectorSpaceError, match="and has no bridge to it"):
         client.embed(image(1))
 
 

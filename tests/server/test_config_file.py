@@ -43,8 +43,8 @@ def message(manager: Manager) -> str:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "holds no model_config_list"),
-        ("# nothing yet", "holds no model_config_list"),
+        ("", "has no model_config_list"),
+        ("# nothing yet", "has no model_config_list"),
         (
             "model_config_list { config {",
             "Error parsing text-format tensorflow.serving.ModelServerConfig",
@@ -63,7 +63,7 @@ def test_a_broken_file_keeps_the_old_config_and_the_status_says_why(
         file.look()
     assert len(caplog.messages) == 1
     assert reason in caplog.messages[0]
-    assert "the config in force stays" in caplog.messages[0]
+    assert "the current config stays" in caplog.messages[0]
     assert message(manager) == caplog.messages[0]
 
     path.write_text(str(config(model("m", base_path))))
@@ -85,7 +85,7 @@ def test_a_list_that_is_in_force_though_a_model_fails_is_said_to_be(
     path.write_text(str(config(model("m", base_path), model("broken", base_path))))
     with caplog.at_level(logging.ERROR, "featurewire_server.config_file"):
         ConfigFile(str(path), manager).look()
-    said = [text for text in caplog.messages if "models.config is in force" in text]
+    said = [text for text in caplog.messages if "models.config is in effect" in text]
     assert len(said) == 1
     assert "no such model" in said[0]
 

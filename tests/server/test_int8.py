@@ -83,7 +83,7 @@ def test_a_version_without_one_is_not_served_in_float_instead(split_base_path, e
 def test_a_changed_network_is_refused(artifact):
     file = artifact / NETWORK
     file.write_text(file.read_text() + " ")
-    assert "is not what its manifest says" in refusal(artifact)
+    assert "does not match its digest in the manifest" in refusal(artifact)
 
 
 def test_a_missing_network_is_refused(artifact):

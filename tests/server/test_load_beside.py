@@ -89,7 +89,7 @@ def test_what_openvino_cannot_run_is_said(tmp_path: Path) -> None:
         (
             "kill -9 $$",
             grpc.StatusCode.RESOURCE_EXHAUSTED,
-            "signal 9; is there memory for a second",
+            "signal 9; check that there is memory for a second",
         ),
         ("exit 1", grpc.StatusCode.INTERNAL, "ended with status 1"),
     ],

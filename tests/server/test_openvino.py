@@ -249,7 +249,7 @@ REASONS = {
     "no split": "does not say how the version splits",
     "broken manifest": "its manifest cannot be read",
     "other signatures": "has no signature",
-    "wrong way round": "does not begin where its preprocessing ends",
+    "wrong way round": "does not start at the end of its preprocessing",
 }
 
 

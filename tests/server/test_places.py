@@ -28,7 +28,7 @@ def take_all(places: Places, caller: object) -> int:
 def test_a_single_caller_gets_at_most_half_of_the_places() -> None:
     places = Places(100)
     assert take_all(places, "greedy") == 50
-    with pytest.raises(ServingError, match="50 calls of this kind wait for this host") as caught:
+    with pytest.raises(ServingError, match="this host has 50 calls of this kind waiting") as caught:
         places.take("greedy")
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert takes(places, "another")

@@ -106,7 +106,7 @@ def test_a_model_that_is_wanted_and_available_stays_available(versions: list[Ser
         ),
         (
             ('name: "m" base_path: "gs://b/m"',),
-            "Model m: gs://b/m is not in the local file system; only that is served from",
+            "Model m: gs://b/m is not in the local file system; only local paths can be served",
         ),
         (('base_path: "/a"',), "Every model in the config list needs a name"),
         (

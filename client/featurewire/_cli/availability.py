@@ -115,9 +115,9 @@ def wait(
             # The deadline cuts the last poll short, so the result before it says more.
             if seen is None or not isinstance(exc, DeadlineExceededError):
                 seen = exc
-        state = seen.states() if isinstance(seen, Report) else "it does not answer"
+        state = seen.states() if isinstance(seen, Report) else "the server does not answer"
         if isinstance(seen, CommandFailure):
-            state = f"label {args.label} leads to no version"
+            state = f"no version has label {args.label}"
         waited = f"{duration(time.monotonic() - began)} of {duration(seconds)}"
         on_look(f"waiting for {args.model}: {state or 'no version is listed'}, {waited}")
         time.sleep(max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))

@@ -36,11 +36,13 @@ def embed(argv: list[str]) -> int:
         output = outputs.Output(args.output)
         for path in args.paths:
             if "://" in path and not sources.exists(path):
-                raise ValueError(f"{path} is an address; download it and give the file")
+                raise ValueError(f"{path} is a URL; download it and give the file")
             if not sources.exists(path):
-                raise ValueError(f"{path}: no such file or directory, and no pattern that matches")
+                raise ValueError(
+                    f"{path}: no such file or directory, and no file matches it as a pattern"
+                )
         if not args.output.absolute().parent.is_dir():
-            raise ValueError(f"{args.output.parent} is not a directory; make it first")
+            raise ValueError(f"{args.output.parent} is not a directory; create it first")
         output.check_free(resume=args.resume, overwrite=args.overwrite)
     except (ValueError, outputs.OutputInTheWay) as exc:
         parser.error(str(exc))
@@ -57,14 +59,15 @@ def embed_parser() -> CommandParser:
     """The options of `featurewire embed`."""
     parser = CommandParser(
         "featurewire embed",
-        "Turn image files into feature vectors. Images that fail are listed, the others are kept.",
+        "Turn image files into feature vectors. Images that fail are listed; the others are "
+        "written.",
     )
     parser.add_argument(
         "paths",
         metavar="PATH",
         nargs="*",
-        help="a file, a directory (searched for images, with all directories in it), "
-        "a quoted pattern, or - for a list of paths on standard input",
+        help="a file, a directory (searched recursively for images), a quoted pattern, or - for "
+        "a list of paths on standard input",
     )
     parser.add_argument(
         "--output",
@@ -75,7 +78,9 @@ def embed_parser() -> CommandParser:
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
-        "--resume", action="store_true", help="go on with FILE: embed what is not in it"
+        "--resume",
+        action="store_true",
+        help="continue FILE: embed only the images that are not in it",
     )
     existing.add_argument(
         "--overwrite", action="store_true", help="start over; FILE is replaced at the end"
@@ -84,7 +89,7 @@ def embed_parser() -> CommandParser:
         "--vector-space",
         metavar="DIGEST",
         type=filled_text,
-        help="only vectors of this space: the version's own, or through a bridge that it has",
+        help="accept only vectors of this space: the version's own, or through a bridge",
     )
     parser.add_argument(
         "--wait",
@@ -96,14 +101,17 @@ def embed_parser() -> CommandParser:
         "--patience",
         metavar="SECONDS",
         type=positive_seconds,
-        help="how long to go on trying when the server is gone or overloaded in mid-run "
-        "(default: 300)",
+        help="how long to keep retrying if the server becomes unavailable or overloaded during "
+        "the run (default: 300)",
     )
     parser.add_argument(
-        "-0", "--null", action="store_true", help="the list ends each path with a zero byte"
+        "-0",
+        "--null",
+        action="store_true",
+        help="paths in the list end with a zero byte instead of a newline",
     )
     parser.add_argument(
-        "--quiet", action="store_true", help="no progress and no summary, only what failed"
+        "--quiet", action="store_true", help="print only failures, without progress and summary"
     )
     add_server_options(parser)
     _add_signature_options(parser)

@@ -105,7 +105,7 @@ class Run:
             raise CommandFailure(
                 report.failure(self._args.model)
                 + (f": {states}" if states else "")
-                + "; look into the server's log, or wait longer"
+                + "; check the server's log, or wait longer"
             )
 
     def _loaded(self, path: str, origin: Origin) -> None:
@@ -155,4 +155,4 @@ class Run:
 def _skipped(listing: Listing) -> str:
     if not listing.skipped:
         return ""
-    return f"; {listing.skipped.total()} other files passed over ({counted(listing.skipped)})"
+    return f"; {listing.skipped.total()} other files skipped ({counted(listing.skipped)})"

@@ -45,7 +45,7 @@ class Jsonl:
         array = path.with_suffix(".npy")
         begun = partial(array)
         if begun.exists():
-            return f"{path} is to be the index of {begun}; choose another --output"
+            return f"{path} is reserved for the index of {begun}; choose another --output"
         if array.exists() and path.exists() and _is_index(path):
             return f"{path} is the index of {array}; choose another --output"
         return None
@@ -74,11 +74,12 @@ class Npy:
         _, index = self.paths
         begun = partial(index)
         if begun.exists():
-            return f"{begun} is left from a run into {index}; choose another --output"
+            return (
+                f"{begun} belongs to an unfinished run that writes {index}; choose another --output"
+            )
         if index.exists() and not _is_index(index):
             return (
-                f"{index} exists and is not a featurewire embed index; move it away or "
-                "choose another --output"
+                f"{index} exists and is not a featurewire index; move it or choose another --output"
             )
         return None
 
@@ -96,8 +97,8 @@ class Npy:
             lines = sum(1 for _ in _lines(index, vector=False)) if index.exists() else 0
             if lines != len(array):
                 raise OutputError(
-                    f"{path} holds {len(array)} rows and its index {index} {lines}; "
-                    "put the right index next to it or start over with --overwrite"
+                    f"{path} has {len(array)} rows but its index {index} has {lines}; put the "
+                    "right index next to it or start over with --overwrite"
                 )
         if not index.exists():
             return
@@ -128,8 +129,8 @@ def _lines(path: Path, *, vector: bool, limit: int | None = None) -> Iterator[tu
                 yield line, Row(*decode(line, vector=vector))
             except NotARow:
                 raise OutputError(
-                    f"line {number + 1} of {path} was not written by featurewire embed, or not "
-                    f"for this kind of output; {START_OVER}"
+                    f"line {number + 1} of {path} was not written by featurewire embed for this "
+                    f"kind of output; {START_OVER}"
                 ) from None
 
 

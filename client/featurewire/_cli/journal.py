@@ -67,8 +67,8 @@ class Journal:
             head = _KIND + fields.encode()
         if len(vector) != self.dimension:
             raise OutputError(
-                f"{origin} answered with {len(vector)} floats for {path}, the rows before have "
-                f"{self.dimension}; choose another --output"
+                f"{origin} answered with {len(vector)} floats for {path}, but the earlier rows "
+                f"have {self.dimension}; choose another --output"
             )
         line = encode(self.extends + self.rows, path, origin)
         data = memoryview(head + line + np.ascontiguousarray(vector, "<f4").tobytes())
@@ -138,10 +138,7 @@ def _head(file: BinaryIO, path: Path) -> tuple[int, int] | None:
 
 
 def _not_ours(path: Path) -> OutputError:
-    return OutputError(
-        f"{path} is not a journal of this featurewire embed; move it away or choose another "
-        "--output"
-    )
+    return OutputError(f"{path} is not a featurewire journal; move it or choose another --output")
 
 
 def lock(descriptor: int, path: Path) -> None:

@@ -174,8 +174,8 @@ def _help(installed: Mapping[str, metadata.EntryPoint]) -> str:
     lines += [
         "",
         "options:",
-        "  -h, --help  this list; `featurewire COMMAND --help` says more of one",
-        "  --version   the installed distributions and their versions",
+        "  -h, --help  show this list; `featurewire COMMAND --help` explains one command",
+        "  --version   show the installed distributions and their versions",
     ]
     return "\n".join(lines)
 

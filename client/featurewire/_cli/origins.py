@@ -32,9 +32,9 @@ class Origins:
             return
         if (first := self._unlike(origin)) is not None:
             raise MixedVectors(
-                f"the output holds vectors of {first} and of {origin}, which do not "
-                f"compare{_by_number(first, origin)}; start over with --overwrite"
-                f"{other_schemes(first.vector_space, origin.vector_space)}"
+                f"the output holds vectors of {first} and of {origin}, which cannot be "
+                f"compared{_by_number(first, origin)}; start over with "
+                f"--overwrite{other_schemes(first.vector_space, origin.vector_space)}"
             )
         self._loaded.add(origin)
 
@@ -48,9 +48,9 @@ class Origins:
         if (first := self._unlike(origin)) is not None:
             pinned = f"ask for --version {first.version}, or " if version != first.version else ""
             raise MixedVectors(
-                f"the server answers with {origin}, the rows already written are of {first}: they "
-                f"do not compare{_by_number(first, origin)}; {pinned}choose another --output"
-                f"{other_schemes(first.vector_space, origin.vector_space)}"
+                f"the server answers with {origin}, the rows already written are of {first}: "
+                f"they cannot be compared{_by_number(first, origin)}; {pinned}choose another "
+                f"--output{other_schemes(first.vector_space, origin.vector_space)}"
             )
         self._accepted[version] = origin
         return origin
@@ -66,4 +66,4 @@ def _by_number(*origins: Origin) -> str:
     """A note for the error text if version numbers were compared, not vector spaces."""
     if all(origin.vector_space is not None for origin in origins):
         return ""
-    return " (judged by version number: without a manifest no vector space is known)"
+    return " (judged by version number, because without a manifest the vector space is unknown)"

@@ -37,7 +37,7 @@ class Output:
 
     def __init__(self, path: Path) -> None:
         if path.suffix not in FORMATS:
-            raise ValueError(f"{path} ends in none of {', '.join(FORMATS)}")
+            raise ValueError(f"{path} must end in one of {', '.join(FORMATS)}")
         # A rename would replace a symbolic link, not the file it points to.
         path = path.resolve() if path.is_symlink() else path
         self._format = FORMATS[path.suffix](path)
@@ -73,12 +73,12 @@ class Output:
             return
         if files := self.files:
             raise OutputInTheWay(
-                f"{files[0]} exists; --resume goes on with it, --overwrite replaces it"
+                f"{files[0]} exists; --resume continues it, --overwrite replaces it"
             )
         if begun:
             raise OutputInTheWay(
-                f"{begun[0]} is left from a run that did not end; --resume goes on with it, "
-                "--overwrite starts over"
+                f"{begun[0]} is left from an unfinished run; --resume continues it, --overwrite "
+                "starts over"
             )
 
     def load(self, on_row: Callable[[str, Origin], None]) -> None:
@@ -95,8 +95,8 @@ class Output:
                 self._published += 1
         if limit is not None and self._published < limit:
             raise OutputError(
-                f"{self._partial} goes on with {limit} rows of {self._format.paths[0]}, which "
-                f"holds {self._published}; {START_OVER}"
+                f"{self._partial} continues {limit} rows of {self._format.paths[0]}, which has "
+                f"{self._published}; {START_OVER}"
             )
         if self._journal is not None:
             self._journal.extends = self._published
@@ -110,8 +110,8 @@ class Output:
             first = next(self._format.read(vectors=True, limit=1)).vector
             if first is not None and len(first) != len(vector):
                 raise OutputError(
-                    f"{origin} answered with {len(vector)} floats for {path}, the rows before "
-                    f"have {len(first)}; choose another --output"
+                    f"{origin} answered with {len(vector)} floats for {path}, but the earlier "
+                    f"rows have {len(first)}; choose another --output"
                 )
         self._journal.append(path, origin, vector)
 
@@ -150,7 +150,7 @@ class Output:
         """The end of an error text: how many rows the journal holds, and how to resume."""
         if self._journal is None or not self._journal.rows:
             return ""
-        return f"; {self._journal.rows} rows are in {self._partial}, --resume goes on"
+        return f"; {self._journal.rows} rows are in {self._partial}, --resume continues them"
 
     def _release(self) -> None:
         if self._journal is not None:

@@ -31,23 +31,21 @@ def add_server_options(
     parser: CommandParser,
     *,
     timeout: float = _DEFAULT_TIMEOUT,
-    timeout_help: str = "give a call up after this long, its retries included",
+    timeout_help: str = "timeout of a call, including its retries",
 ) -> None:
     server = parser.add_argument_group(
         "server",
-        "What is not given is taken from the environment: FEATUREWIRE_SERVER, FEATUREWIRE_MODEL "
-        "and so on, the option's name in capitals.",
+        "Options that are not given are read from the environment: FEATUREWIRE_SERVER, "
+        "FEATUREWIRE_MODEL and so on.",
     )
     server.add_argument(
         "--server",
         metavar="HOST:PORT",
-        help="the gRPC address; several, separated by commas, share the work (required)",
+        help="the gRPC address, or several separated by commas, which share the load (required)",
     )
-    server.add_argument("--model", metavar="NAME", help="the model's name there (required)")
+    server.add_argument("--model", metavar="NAME", help="the model's name on the server (required)")
     which = server.add_mutually_exclusive_group()
-    which.add_argument(
-        "--label", metavar="L", type=filled_text, help="the version that carries this label"
-    )
+    which.add_argument("--label", metavar="L", type=filled_text, help="the version with this label")
     which.add_argument("--version", metavar="N", type=positive_int, help="this version")
     server.add_argument(
         "--timeout",

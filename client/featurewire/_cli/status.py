@@ -29,8 +29,8 @@ def status_parser() -> CommandParser:
     """The options of `featurewire status`."""
     parser = CommandParser(
         "featurewire status",
-        "Show the versions of a served model. Exit status 1 when none (or not the one asked for) "
-        "is AVAILABLE.",
+        "Show the versions of a served model. Exit status 1 if no version, or not the requested "
+        "one, is AVAILABLE.",
     )
     parser.add_argument(
         "--wait",
@@ -42,6 +42,6 @@ def status_parser() -> CommandParser:
     add_server_options(
         parser,
         timeout=LOOK_SECONDS,
-        timeout_help="give a look at the server up after this long",
+        timeout_help="timeout of one status request",
     )
     return parser

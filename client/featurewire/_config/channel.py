@@ -31,8 +31,8 @@ def checked_token(token: object, whose: str = "the token") -> str:
     require(token, f"{whose} is empty", **subject)
     require(
         not wrong,
-        f"{whose} holds {', '.join(map(repr, wrong))}; only visible ASCII characters can be sent, "
-        "without spaces and line breaks",
+        f"{whose} contains {', '.join(map(repr, wrong))}; only visible ASCII characters can be "
+        "sent, so strip spaces and line breaks",
         **subject,
     )
     return token
@@ -130,6 +130,6 @@ def _check_header(key: object, value: object) -> None:
     wrong = sorted({each for each in str(value) if not _HEADER.fullmatch(each)})
     require(
         not wrong,
-        f"ChannelConfig(metadata=…): the value of {key} holds {', '.join(map(repr, wrong))}; only "
-        "printable ASCII can be sent, other text as bytes under a key in -bin",
+        f"ChannelConfig(metadata=…): the value of {key} contains {', '.join(map(repr, wrong))}; "
+        "only printable ASCII can be sent, other text as bytes under a key in -bin",
     )

@@ -67,7 +67,7 @@ class Settings:
             raise _wrong("version", version, "expected a whole number, such as 1")
         space = self.vector_space
         if space is not None and (not isinstance(space, str) or not space):
-            raise _wrong("vector_space", space, "expected the digest that a manifest holds")
+            raise _wrong("vector_space", space, "expected a vector_space digest from a manifest")
         if label is not None and not isinstance(label, str):
             raise _wrong("label", label, "expected a str, such as 'stable'")
 

@@ -34,7 +34,7 @@ class TLSConfig:
     def __post_init__(self) -> None:
         require(
             (self.cert is None) == (self.key is None),
-            "TLSConfig: cert and key go together (mutual TLS), or neither",
+            "TLSConfig: give both cert and key (mutual TLS), or neither",
         )
         for name in ("ca", "cert", "key"):
             value = getattr(self, name)
@@ -92,7 +92,7 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
     if kind == "PRIVATE KEY":
         require(
             all(map(_is_key, bodies)),
-            "not a private key, or one that is encrypted",
+            "not a private key, or an encrypted one",
             **subject,
         )
     if kind == "CERTIFICATE":
@@ -114,7 +114,7 @@ def _check_pair(cert: os.PathLike[str], key: os.PathLike[str]) -> None:
     except ssl.SSLError as exc:
         require(
             "MISMATCH" not in (exc.reason or ""),
-            f"the key in {Path(key)} is not the one of the certificate in {Path(cert)}",
+            f"the key in {Path(key)} does not belong to the certificate in {Path(cert)}",
         )
     except OSError:  # deleted since it was read
         pass

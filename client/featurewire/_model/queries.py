@@ -53,7 +53,9 @@ class Queries:
     def __init__(self, settings: Settings, connection: Connection) -> None:
         self._settings = settings
         self._connection = connection
-        self._origin = f"{settings.target}: model {settings.model!r}"
+        self._origin = f"{settings.target}, model {settings.model!r}"
+        version = settings.version
+        self._late = "no version became" if version is None else f"version {version} did not become"
 
     def spec(self, signature: str = "", *, pinned: int | None = None) -> model_pb2.ModelSpec:
         """The `ModelSpec` for requests. `pinned` replaces the client's version or label."""
@@ -129,7 +131,9 @@ class Queries:
 
     def wait_until_ready(self, deadline: float) -> Flow[ModelStatus]:
         """Poll until a version (the pinned one, if any) is AVAILABLE."""
-        seen = "nothing was asked in time"
+        began = time.monotonic()
+        seen = "the time was too short for one query"
+        advice = ""
         cause: FeaturewireError | None = None
         while True:
             now = time.monotonic()
@@ -137,24 +141,29 @@ class Queries:
                 break
             try:
                 status = yield from self._look(deadline)
-            except (ModelNotFoundError, DeadlineExceededError) as exc:
-                seen, cause = exc._problem, exc
+            except ModelNotFoundError as exc:
+                seen, advice, cause = exc._problem, "name", exc
+                if exc.code == "NOT_FOUND" and self._settings.version is None:
+                    seen = "the server lists no version of a model of that name"
+            except DeadlineExceededError as exc:
+                seen, advice, cause = exc._problem, exc._advice, exc
             except FeaturewireError as exc:
                 if not is_transient(exc):
                     raise
-                seen, cause = exc._problem, exc
+                seen, advice, cause = exc._problem, exc._advice, exc
             else:
                 if status.available:
                     return status
-                seen, cause = describe(status.versions) or "it lists no version", None
+                seen = describe(status.versions) or "the server lists no version"
+                advice, cause = "", None
                 if status.versions and all(map(_gave_up, status.versions)):
                     raise ServerError(f"{self._origin} could not be loaded: {seen}")
             yield Sleep(min(POLL, max(0.0, deadline - time.monotonic())))
         if isinstance(cause, ServerUnavailableError):
             raise cause
         raise DeadlineExceededError(
-            f"{self._origin} is not ready in time: {seen}",
-            advice="" if cause is None else cause._advice,
+            f"{self._origin}: {self._late} AVAILABLE in {deadline - began:.3g} s; {seen}",
+            advice=advice,
         ) from cause
 
     def is_ready(self, deadline: float) -> Flow[bool]:

@@ -122,10 +122,10 @@ class Resolver:
             return names
         # Do not cache a failure, because a new version may be published under the same number.
         has = vector_space(self._cache.manifests.pop(version))
-        says = "names no vector space" if has is None else f"has the vector space {has!r}"
+        says = "does not name its vector space" if has is None else f"has the vector space {has!r}"
         raise VectorSpaceError(
-            f"{self._origin}: version {version} {says}, and {wanted!r} is wanted, to which it has "
-            "no bridge; pin a version of that space, or rebuild the "
+            f"{self._origin}: version {version} {says}, not the requested {wanted!r}, and has no "
+            "bridge to it; pin a version of that space, or rebuild the "
             f"index{other_schemes(has, wanted)}"
         )
 
@@ -141,8 +141,8 @@ class Resolver:
                 yield Wait(asked, deadline)
                 if not asked.done():
                     raise DeadlineExceededError(
-                        f"{self._origin}: another call of this client asked for the signature, "
-                        "and had no answer in time",
+                        f"{self._origin}: timed out while another call of this client asked for "
+                        "the signature",
                         advice="more time",
                     )
                 continue

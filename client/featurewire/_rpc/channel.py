@@ -178,12 +178,12 @@ class Channels:
         try:
             loaded = self._tls.loaded()
         except ConfigError as exc:  # half written: the next check reads them again
-            log.warning("%s; the certificates read before stay in use", exc)
+            log.warning("%s; keeping the current certificates", exc)
             return
         self._stamp = stamp
         if loaded == self._loaded:
             return
-        log.info("the files of TLSConfig have changed: connecting again with the new ones")
+        log.info("the files of TLSConfig have changed: reconnecting with the new ones")
         for retired, channel in self._retired:
             if now - retired >= RETIRED_SECONDS:
                 self._leave(channel)
@@ -203,7 +203,7 @@ class Channels:
 def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[str]) -> None:
     if config.token is not None and tls is None and not all(map(is_local, servers)):
         raise ConfigError(
-            "the token would travel in the clear to another machine",
+            "the token would be sent unencrypted to another machine",
             argument="token",
             config="ChannelConfig",
             advice="encrypt the token",

@@ -164,7 +164,7 @@ class Connection:
 
     def failed(self, job: Job, attempt: Attempt, exc: BaseException) -> None:
         self.count(in_flight=-1)
-        error = self._translate(exc, attempt.server)
+        error = self._translate(exc, attempt)
         job.failed(attempt, error, time.monotonic())
         if log.isEnabledFor(logging.DEBUG):
             gone = attempt.call.finished
@@ -185,9 +185,9 @@ class Connection:
         with self._lock:
             return Stats(**self._counts, latency=self._latencies.percentiles())
 
-    def _translate(self, exc: BaseException, server: int) -> FeaturewireError:
-        """Whatever a failed attempt raised, as an error of ours."""
-        name = self.servers[server]
+    def _translate(self, exc: BaseException, attempt: Attempt) -> FeaturewireError:
+        """The error of this library for an exception that a failed attempt raised."""
+        server, name = attempt.server, self.servers[attempt.server]
         if isinstance(exc, FeaturewireError):
             return exc
         if self.life.closed:
@@ -200,6 +200,7 @@ class Connection:
                 answered=server in self._answered,
                 tls=self._has_tls,
                 proxy=proxy_variable(name, self.channel),
+                timeout=attempt.timeout,
             )
         else:
             error = ServerError(f"{name}, model {self.model!r}: {type(exc).__name__}: {exc}")

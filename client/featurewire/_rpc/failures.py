@@ -24,6 +24,10 @@ _REQUEST_IDS = {"x-request-id", "request-id"}
 """Metadata that an error's text repeats: operators search a gateway's log for it."""
 _NOT_GRPC = r"http/?1|header with status|receiving SETTINGS|expected SETTINGS|parsing HTTP/2"
 _HUNG_UP = r"socket closed|connection reset|broken pipe|end of (file|tcp stream)|\bEOF\b"
+_REFUSED_BY_PROXY = r"HTTP proxy returned"
+_LATE = r"(stream removed \()?deadline exceeded\)?"
+_ADVISED = r"or add servers"
+"""The end of the embedded server's texts, which say what to do."""
 _CUT_OFF = r"RST_STREAM|goaway|connection|stream (removed|closed)"
 
 # Code, pattern, error, advice. Most specific first: the first rule that fits decides.
@@ -31,8 +35,11 @@ _RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
     ("", r"^failed to create channel", ConfigError, "channel"),
     ("RESOURCE_EXHAUSTED", r"larger than max|message .*too large", InvalidRequestError, "size"),
     ("RESOURCE_EXHAUSTED", r"threadpool exhausted", OverloadedError, "threads"),
+    ("RESOURCE_EXHAUSTED", _ADVISED, OverloadedError, ""),
     ("RESOURCE_EXHAUSTED", "", OverloadedError, "load"),
+    ("UNAVAILABLE", rf"queue .*is full.*{_ADVISED}", OverloadedError, ""),
     ("UNAVAILABLE", r"queue .*is full", OverloadedError, "load"),
+    ("UNAVAILABLE", _REFUSED_BY_PROXY, ServerUnavailableError, "proxy"),
     ("UNAVAILABLE", _NOT_GRPC, ServerUnavailableError, "not gRPC"),
     ("UNAVAILABLE", r"hostname verif|peer name|ssl.*host", ServerUnavailableError, "host name"),
     ("UNAVAILABLE", r"ssl|tls|handshake|certificate", ServerUnavailableError, "TLS"),
@@ -66,6 +73,7 @@ def from_rpc_error(
     answered: bool = True,
     tls: bool = False,
     proxy: str | None = None,
+    timeout: float | None = None,
 ) -> FeaturewireError:
     """Translate an error of gRPC, which becomes the cause.
 
@@ -73,11 +81,12 @@ def from_rpc_error(
         answered: This server has replied before.
         tls: The connection is encrypted.
         proxy: The environment variable whose proxy the connection goes through.
+        timeout: Seconds that the attempt had.
     """
     status = exc.code() if hasattr(exc, "code") else None
     code = status.name if isinstance(status, grpc.StatusCode) else "UNKNOWN"
     details = (exc.details() if hasattr(exc, "details") else None) or str(exc) or code
-    # A model may be called as the words that are looked for.
+    # The model's name may contain one of the patterns.
     text = re.sub(rf"(?<!\w){re.escape(model)}(?!\w)", "", details)
     kind, advice = next(
         (kind, advice)
@@ -91,13 +100,19 @@ def from_rpc_error(
     elif advice == "address" and not answered and tls:
         advice = "address or TLS"
     metadata = _metadata(exc)
-    message = f"{target}, model {model!r}: {' '.join(details.split())}"
+    what = " ".join(details.split())
+    if advice == "proxy":
+        what = f"the proxy in {proxy or 'the environment'} refuses the connection ({what})"
+    elif timeout is not None and re.fullmatch(_LATE, what, re.IGNORECASE):
+        what = f"no reply within {timeout:.3g} s"
+    message = f"{target}, model {model!r}: {what}"
     for key in sorted(_REQUEST_IDS & metadata.keys()):
         message += f" ({key}: {metadata[key]!s})"
-    if proxy is not None and (kind is ServerUnavailableError or advice == "silent"):
+    uses_proxy = proxy is not None and advice != "proxy"
+    if uses_proxy and (kind is ServerUnavailableError or advice == "silent"):
         message += (
-            f"; the connection goes through the proxy in the environment variable {proxy}: if it "
-            "should not, unset the variable, or add the host to no_proxy"
+            f"; the connection goes through the proxy in {proxy}; to bypass it, add the host to "
+            "no_proxy"
         )
     error = kind(message, advice=advice)
     error.code = code

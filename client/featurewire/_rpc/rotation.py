@@ -65,7 +65,7 @@ class Rotation:
             self._failures[server] += 1
             self._rests_until[server] = now + self._rest(server)
         if len(self._failures) > 1:
-            log.debug("%s rests for %.1f s", self._servers[server], self._rest(server))
+            log.debug("%s is not used for %.1f s", self._servers[server], self._rest(server))
 
     def succeeded(self, server: int) -> None:
         if self._failures[server]:

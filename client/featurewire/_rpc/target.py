@@ -21,7 +21,7 @@ def split_target(target: str) -> list[str]:
     for scheme in ("http://", "https://", "grpc://", "grpcs://"):
         if target.startswith(scheme):
             raise ConfigError(
-                f"leave {scheme} out, and name host:port",
+                f"give host:port without {scheme}",
                 argument="target",
                 value=repr(target),
                 advice="encrypt",
@@ -32,7 +32,7 @@ def split_target(target: str) -> list[str]:
     for server in servers:
         _check_server(server)
     if len(set(servers)) < len(servers):
-        raise ConfigError("it names a server twice", argument="target", value=repr(target))
+        raise ConfigError("it lists a server twice", argument="target", value=repr(target))
     return servers
 
 
@@ -47,8 +47,8 @@ def _check_server(server: str) -> None:
     host, _, port = server.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in server:
         raise ConfigError(
-            "expected host:port, such as 'localhost:8500', several with commas between, or a gRPC "
-            "target URI such as 'dns:///features.example:8500'",
+            "expected host:port, such as 'localhost:8500', several separated by commas, or a "
+            "gRPC target URI such as 'dns:///features.example:8500'",
             argument="target",
             value=repr(server),
         )

@@ -44,8 +44,8 @@ class Reading:
         self._position = 0
         self._asked = 0
         """Images that were asked for and have not come."""
-        self._loading: dict[Slot, float] = {}
-        """Since when; infinity while in the queue."""
+        self._loading: dict[Slot, tuple[float, Source]] = {}
+        """When the read began, infinity during the wait for a thread; and the image's source."""
         self._ended: tuple[BaseException | None] | None = None
         self._next: Callable[[], object] = lambda: None
         self._closed = False
@@ -130,7 +130,7 @@ class Reading:
         if isinstance(image, bytes):
             self._stream.fill(slot, image, time.monotonic())
             return
-        self._loading[slot] = math.inf
+        self._loading[slot] = math.inf, image
         self._jobs.put((slot, image))
         if self._threads < min(self._readers, len(self._loading)):
             self._start_reader()
@@ -156,7 +156,7 @@ class Reading:
 
     def _began(self, slot: Slot, began: float) -> None:
         if slot in self._loading:
-            self._loading[slot] = began
+            self._loading[slot] = began, self._loading[slot][1]
 
     def _loaded(self, slot: Slot, image: Any) -> None:
         if self._loading.pop(slot, None) is not None:
@@ -178,16 +178,25 @@ class Reading:
         """Fail what takes longer to be read than it may."""
         if self._timeout is None or not self._loading:
             return
-        for slot in [slot for slot, began in self._loading.items() if now > began + self._timeout]:
+        late = [
+            (slot, source)
+            for slot, (began, source) in self._loading.items()
+            if now > began + self._timeout
+        ]
+        for slot, source in late:
             self._start_reader()
-            late = f"{slot.key!r}: not read in time"
-            self._loaded(slot, ImageError(late, reason="unreadable", advice="files"))
+            if callable(source):
+                what, advice = f"the function for key {slot.key!r} did not return", "more time"
+            else:
+                what, advice = f"{slot.key!r}: the file was not read", "files"
+            text = f"{what} within {self._timeout:g} s"
+            self._loaded(slot, ImageError(text, reason="unreadable", advice=advice))
 
     def wake_at(self) -> float:
         """When to ask `give_up`."""
         if self._timeout is None or not self._loading:
             return math.inf
-        return min(self._loading.values()) + self._timeout + 0.001
+        return min(began for began, _ in self._loading.values()) + self._timeout + 0.001
 
     def close(self, *, wait: bool = True) -> None:
         """Read nothing more."""

@@ -223,7 +223,7 @@ class Stream:
             for other in self._active:
                 other.hurry()
         if not codec.fits(rows.version):
-            text = "versions of several vector spaces take turns; send the images again"
+            text = "versions with different vector spaces answered; send the images again"
             self._go_astray(pack, rows.version, VectorSpaceError(text))
             return
         waiting = self._packing.front is not None
@@ -399,7 +399,10 @@ class Stream:
 
     def _leave_open(self, slot: Slot) -> None:
         """Other calls of the client never paused: whose fault the refusal was is not known."""
-        text = "unknown: the server refused it, perhaps for another image that it was merged with"
+        text = (
+            "unknown: the server refused a request with this image, perhaps because of "
+            "another image"
+        )
         self._fail_slot(slot, ImageError(text, reason="unknown"))
 
     def _reject(self, slot: Slot, error: FeaturewireError) -> None:

@@ -147,4 +147,4 @@ class Codec:
                 f"version {version} answered with dimension {dimension}, before that with {known}"
             )
         if self.pinned is not None and version not in (0, self.pinned):
-            raise ResponseError(f"version {self.pinned} was asked for and {version} answered")
+            raise ResponseError(f"version {version} answered a request for version {self.pinned}")

@@ -22,7 +22,7 @@ _ADVICE = {
     "unsupported": "it is not in an image format that this version reads",
     "too_large": "it has more bytes or pixels than this version allows",
     "corrupt": "it does not decode",
-    "not_finite": "its vector holds NaN or infinity",
+    "not_finite": "its vector contains NaN or infinity",
 }
 
 Floats = npt.NDArray[np.float32]
@@ -39,7 +39,7 @@ class Rows(NamedTuple):
 
     def error(self, row: int) -> ImageError:
         reason = self.reasons[row]
-        advice = _ADVICE.get(reason, "the server gave it a status that this client does not know")
+        advice = _ADVICE.get(reason, "the server returned a status that this client does not know")
         return ImageError(f"{reason}: {advice}", reason=reason)
 
 
@@ -101,7 +101,7 @@ def _strings_of(name: str, content: bytes, count: int) -> list[bytes]:
             break
         if not shift:
             sizes.append(0)
-    raise ResponseError(f"output {name!r} does not hold the {count} strings that its shape says")
+    raise ResponseError(f"output {name!r} does not have the {count} strings of its shape")
 
 
 def _raw_reply() -> Any:

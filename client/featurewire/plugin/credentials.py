@@ -30,11 +30,14 @@ def add_credentials(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--tls",
         action=argparse.BooleanOptionalAction,
-        help="encrypt, and trust the certificates that gRPC comes with; --no-tls: do not encrypt, "
-        "whatever the environment says",
+        help="use TLS and trust gRPC's own root certificates; --no-tls: do not use TLS, even if "
+        "the environment sets it",
     )
     group.add_argument(
-        "--tls-ca", metavar="FILE", type=Path, help="encrypt; trust this authority (PEM)"
+        "--tls-ca",
+        metavar="FILE",
+        type=Path,
+        help="use TLS and trust this certificate authority (PEM)",
     )
     group.add_argument(
         "--tls-cert", metavar="FILE", type=Path, help="the client's certificate (PEM), mutual TLS"
@@ -62,7 +65,7 @@ def complete_credentials(
         values = {name: value for name, value in values.items() if not name.startswith("tls_")}
     vars(args).update(values)
     if (args.tls_cert is None) != (args.tls_key is None):
-        parser.error("--tls-cert and --tls-key belong together")
+        parser.error("--tls-cert and --tls-key must be given together")
     for name in ("tls_ca", "tls_cert", "tls_server_name"):
         if getattr(args, name) is None:
             continue

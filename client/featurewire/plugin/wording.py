@@ -34,35 +34,36 @@ OPTIONS = {
 """Arguments of the library, and the options that set them, by their names in `argparse`."""
 
 ADVICE_IN_OPTIONS = {
-    "size": "raise the limit on the side that the text names",
+    "size": "raise the limit of the side that the text names",
     "TLS": "the TLS handshake failed; check --tls-ca, --tls-cert, --tls-key and --tls-server-name, "
     "and whether that port speaks TLS",
-    "cut off by TLS": "the server hung up during the TLS handshake or right after it; if it asks "
-    "for a client's certificate, set --tls-cert and --tls-key",
-    "perhaps TLS": "the server hung up at once; if that port speaks TLS, add --tls or --tls-ca "
-    "FILE",
-    "host name": "TLS: the server's certificate is for another host name; name the one that it is "
-    "for with --tls-server-name",
-    "address or TLS": "check the address and that the server runs; if it does, a TLS handshake may "
-    "have failed at another address of that name: check --tls-ca, --tls-cert, --tls-key and "
+    "cut off by TLS": "the server closed the connection during the TLS handshake or right after "
+    "it; if it asks for a client certificate, set --tls-cert and --tls-key",
+    "perhaps TLS": "the server closed the connection at once; if that port speaks TLS, add --tls "
+    "or --tls-ca FILE",
+    "host name": "TLS: the server's certificate is for another host name; give that name with "
     "--tls-server-name",
+    "address or TLS": "check the address and that the server runs; if it does, the TLS handshake "
+    "with another address of that host may have failed: check --tls-ca, "
+    "--tls-cert, --tls-key and --tls-server-name",
     "channel": "check the address",
-    "time": "raise --timeout or send fewer images",
-    "silent": "nothing has ever answered there; check the address, or raise --timeout",
-    "model": "check --model, --version and --label; a model that is still loading answers once it "
-    "is AVAILABLE: wait for it with --wait SECONDS",
-    "label": "the server's config gives no version this label; check --label",
-    "signature": "name one of the signatures that the model has with --signature",
+    "time": "raise --timeout or send less at once",
+    "silent": "this server has never answered; check the address, or raise --timeout",
+    "model": "check --model, --version and --label; if the model is still loading, wait for it "
+    "with --wait SECONDS",
+    "label": "no version has this label in the server's config; check --label",
+    "signature": "choose one of the model's signatures with --signature",
     "token": "check --token-file and the --tls options",
     "rights": "check --token-file",
-    "which signature": "name one of them with --signature",
-    "which input": "name one with --input-name",
-    "which output": "name one with --output-name",
-    "output": "name the vector's output with --output-name",
+    "which signature": "choose one with --signature",
+    "which input": "choose one with --input-name",
+    "which output": "choose one with --output-name",
+    "output": "set --output-name to the output that holds the vectors",
+    "name": "check --model, --version and --label",
     "wait": "wait for it with --wait SECONDS",
     "more time": "raise --timeout",
-    "files": "raise --timeout, or look at the disk",
-    "encrypt": "TLS is switched on with --tls",
+    "files": "raise --timeout or check the disk",
+    "encrypt": "for TLS, add --tls",
     "encrypt the token": "add --tls or --tls-ca FILE",
 }
 """Replacements for the entries of `ADVICE` that name an argument, by key."""

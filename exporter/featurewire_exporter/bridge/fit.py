@@ -79,16 +79,17 @@ class Bridge:
         kept = self.retention
         if kept.reembedded.at_10 < TELLING:
             raise ExportError(
-                f"the bridge to {self.vector_space} cannot be tested with these pictures: with "
-                f"the new version alone, {kept.reembedded.at_10:.0%} of their crops find them; "
-                "give --bridge-images pictures that the model is made for"
+                f"the bridge to {self.vector_space} cannot be tested with these pictures: even "
+                f"with the new version alone, only {kept.reembedded.at_10:.0%} of their crops "
+                "find them; give --bridge-images pictures of the kind that the model was trained "
+                "on"
             )
         if kept.at_1 < config.min_recall_at_1 or kept.at_10 < config.min_recall_at_10:
             raise ExportError(
                 f"the bridge to {self.vector_space} keeps {kept.at_1:.3f} of recall@1 and "
                 f"{kept.at_10:.3f} of recall@10, where {config.min_recall_at_1:g} and "
-                f"{config.min_recall_at_10:g} are needed; bring more pictures "
-                f"({self.pictures} were learned from), or rebuild the index"
+                f"{config.min_recall_at_10:g} are required; give more pictures (this bridge was "
+                f"fitted to {self.pictures}), or rebuild the index"
             )
 
 
@@ -149,7 +150,7 @@ def check_served(bridges: Sequence[Bridge], version: Path, materials: Materials)
             difference = float(np.abs(served - expected).max(initial=0)) / bridge.map.length
             if not difference <= SAME:
                 raise ParityError(
-                    f"the bridge to {bridge.vector_space} computes other vectors than were "
+                    f"the bridge to {bridge.vector_space} differs from the bridge that was "
                     f"measured, by {difference:.3g} of their length; report this module"
                 )
 

@@ -22,7 +22,7 @@ def add_kind(parser: argparse.ArgumentParser) -> None:
         dest="kind",
         choices=KINDS,
         default="auto",
-        help="what MODULE is, where it does not say so itself (default: auto)",
+        help="format of MODULE, if it cannot be detected (default: auto)",
     )
 
 
@@ -42,7 +42,7 @@ def run(parser: argparse.ArgumentParser, work: Callable[[TextIO], None]) -> int:
             print(f"{parser.prog}: interrupted; nothing was published", file=stderr)
             return int(interrupt.args[0])
         except MemoryError:
-            message = "out of memory; export on a machine with more, or fewer others on it"
+            message = "out of memory; use a machine with more memory, or stop other programs"
         except Exception as error:
             if os.environ.get("FEATUREWIRE_DEBUG"):
                 raise

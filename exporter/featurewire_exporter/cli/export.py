@@ -62,9 +62,9 @@ def _config(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Exp
         parser.error(str(error))
     for name in ("calibration_images", "int8_any_processor"):
         if getattr(options, name) and not options.int8:
-            parser.error(f"--{name.replace('_', '-')} is for --int8")
+            parser.error(f"--{name.replace('_', '-')} needs --int8")
     if bool(options.bridge_from) != bool(options.bridge_images):
-        parser.error("--bridge-from and --bridge-images go together")
+        parser.error("--bridge-from and --bridge-images must be given together")
     return ExportConfig(
         module=options.module,
         base_path=options.base_path,

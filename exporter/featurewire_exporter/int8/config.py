@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 SAMPLES_ONLY = (
-    "--int8 without --calibration-images calibrates with a few samples; give a folder of some "
-    "hundreds of pictures such as will be embedded"
+    "--int8 without --calibration-images calibrates with a few samples; give a folder of a few "
+    "hundred pictures similar to those you will embed"
 )
 
 

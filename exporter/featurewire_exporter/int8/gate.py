@@ -40,10 +40,11 @@ class Measured:
         """Raises `ExportError` if even float32 does not find the pictures by their crops."""
         if self.float32_recall_at_1 < config.min_float32_recall_at_1:
             raise ExportError(
-                f"8 bits cannot be tested with these pictures: in float32, "
+                "8 bits cannot be tested with these pictures: in float32, "
                 f"{self.float32_recall_at_1:.0%} of their crops find them first, and at least "
                 f"{config.min_float32_recall_at_1:.0%} are needed; give --calibration-images "
-                "pictures that differ from one another and that the model is made for"
+                "pictures that differ from one another and of the kind that the model was "
+                "trained on"
             )
 
     def passes(self, config: Int8Config) -> bool:

@@ -50,10 +50,10 @@ def add_int8(
         model = openvino_network.read(network, (height, width), scratch)
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot read this network ({one_line(error)})") from error
-    progress.step("Computing what float32 gives for pictures kept out of calibration")
+    progress.step("Computing float32 vectors of the test pictures")
     exact = openvino_network.vectors(model, pictures.judged)
     measure(exact, exact).require_telling(config)
-    progress.step("Looking at what each layer of the network reads")
+    progress.step("Recording the inputs of each layer")
     quantiser = quantise.Quantiser(model, pictures.calibration)
     tried = []
     any_processor = config.any_processor or not has_vnni()

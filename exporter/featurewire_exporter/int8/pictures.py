@@ -84,8 +84,8 @@ def find(folder: Path | None) -> Found:
         found = find_pictures(folder, option="--calibration-images")
         if len(found) < FEWEST:
             raise ExportError(
-                f"{folder} holds {len(found)} pictures, and at least {FEWEST} are needed; "
-                "give --calibration-images some hundreds such as will be embedded"
+                f"{folder} holds {len(found)} pictures, but at least {FEWEST} are needed; give "
+                "--calibration-images a few hundred pictures similar to those you will embed"
             )
         source = f"{len(found)} pictures of {folder.name}"
         decoded = filter(_decodes, found)

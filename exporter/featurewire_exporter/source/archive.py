@@ -50,7 +50,7 @@ def extract(file: IO[bytes], destination: Path, *, name: str, report: Report | N
             while file_part := archive.fileobj.read(_CHUNK_BYTES):
                 del file_part
     except EOFError as error:
-        raise ModuleError(f"{name} is cut short; fetch it again") from error
+        raise ModuleError(f"{name} is truncated; download it again") from error
     except (tarfile.TarError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_MEMBER and member is not None:
             raise ModuleError(
@@ -93,7 +93,7 @@ def module_folder(directory: Path, archive: str) -> Path:
         return found[0]
     if not found:
         raise ModuleError(
-            f"{archive} holds no saved_model.pb; give an archive of a module, with its "
+            f"{archive} has no saved_model.pb; give an archive of a module, with its "
             "saved_model.pb at the top or in a folder"
         )
     shown = ", ".join(str(folder.relative_to(directory)) for folder in found[:_SHOWN])

@@ -62,8 +62,8 @@ def fetch(handle: str, scratch: Path, progress: Progress, *, kind: str = "auto")
         return Source(handle=handle, directory=_unpacked(path, scratch / "archive", progress))
     if path.is_file() and not _is_checkpoint(path):
         raise ModuleError(
-            f"{handle} is a file but no {', '.join(SUFFIXES)}; give a module's folder or archive, "
-            "or for a TF-Slim checkpoint add --from slim-checkpoint"
+            f"{handle} is a file, but not a {', '.join(SUFFIXES)}; give a module's folder or "
+            "archive, or for a TF-Slim checkpoint add --from slim-checkpoint"
         )
     if _is_checkpoint(path):
         raise ModuleError(
@@ -112,7 +112,7 @@ def _from_bucket(handle: str, scratch: Path, progress: Progress) -> str:
             return str(module_folder(directory, handle))
         if not tf.io.gfile.exists(f"{handle.rstrip('/')}/saved_model.pb"):
             raise ModuleError(
-                f"{handle} holds no saved_model.pb; check the path and your access to the bucket"
+                f"{handle} has no saved_model.pb; check the path and your access to the bucket"
             )
         return handle.rstrip("/")
     except tf.errors.OpError as error:

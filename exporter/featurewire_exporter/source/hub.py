@@ -54,7 +54,7 @@ def download(handle: str, progress: Progress) -> str:
             "export from a folder or .tar.gz, or use 'stand-in'"
         ) from error
     except ValueError as error:
-        raise ModuleError(f"{handle} is not an address ({one_line(error)}); check it") from error
+        raise ModuleError(f"{handle} is not a valid URL ({one_line(error)}); check it") from error
     except OSError as error:
         raise ModuleError(
             f"{handle} cannot be stored ({one_line(error)}); check {cache} or set TFHUB_CACHE_DIR"
@@ -149,4 +149,4 @@ def _receive(response: Any, copy: IO[bytes], handle: str, progress: Progress) ->
         received += len(chunk)
         progress.bytes(received, total)
     if total is not None and received < total:
-        raise ModuleError(f"{handle} broke off after {received} of {total} bytes; export again")
+        raise ModuleError(f"{handle} stopped after {received} of {total} bytes; export again")

@@ -30,8 +30,7 @@ _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 _OF_AN_EXPORT = Advice(
     "leave --image-size out",
-    "a module whose batch size is free is needed, and --image-size HEIGHTxWIDTH where it takes "
-    "several sizes",
+    "use a module with a free batch size, and --image-size HEIGHTxWIDTH if it takes several sizes",
     "choose one with --signature NAME",
 )
 _OF_A_VERSION = Advice(*["name the module that the version was made from"] * 3)
@@ -151,8 +150,8 @@ def _check_python(graph_def: Any) -> None:
     held = sorted({node.op for body in bodies for node in body} & _PYTHON_OPS)
     if held:
         raise ModuleError(
-            f"the module calls Python code while it runs ({', '.join(held)}), which no server has; "
-            "rebuild it without tf.py_function and tf.numpy_function"
+            f"the module calls Python code while it runs ({', '.join(held)}), which a server "
+            "cannot run; rebuild it without tf.py_function and tf.numpy_function"
         )
 
 
@@ -169,7 +168,7 @@ def _read_meta_graphs(directory: str) -> list[Any]:
     path = f"{directory}/saved_model.pb"
     if not tf.io.gfile.exists(path):
         raise ModuleError(
-            f"{directory} is not a module: it holds no saved_model.pb; give the folder (or "
+            f"{directory} is not a module: it has no saved_model.pb; give the folder (or "
             "archive) that has saved_model.pb at its top"
         )
     try:
@@ -180,7 +179,7 @@ def _read_meta_graphs(directory: str) -> list[Any]:
             f"{path} is damaged: it is not a SavedModel; fetch the module again"
         ) from error
     if not metas:
-        raise ModuleError(f"{path} holds no graph; fetch the module again")
+        raise ModuleError(f"{path} has no graph; fetch the module again")
     return metas
 
 

@@ -36,8 +36,8 @@ def vector_space(
         return _digest({"weights": weights_digest(network.constants()), "preprocess": preprocess})
     if scheme != SCHEME:
         raise ExportError(
-            f"the version names its vector space under the scheme {scheme!r}, and this release "
-            f"knows {SCHEME} and {WEIGHTS_SCHEME}; use the release that exported the version"
+            f"the version's vector space has the scheme {scheme!r}, but this release knows only "
+            f"{SCHEME} and {WEIGHTS_SCHEME}; use the release that exported the version"
         )
     return f"{SCHEME}-{_digest({'graph': graph_digest(network), 'preprocess': preprocess})}"
 

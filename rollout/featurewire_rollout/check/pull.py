@@ -118,8 +118,8 @@ def _same_dimension(bridged: Side, stable: Side) -> Side:
     found, wanted = bridged.vectors.shape[1], stable.vectors.shape[1]
     if found != wanted and len(bridged.errors) < len(bridged.vectors):
         raise CheckError(
-            f"{bridged.name} gives vectors of {found} numbers, and those of stable's space have "
-            f"{wanted}; export version {bridged.version} again"
+            f"{bridged.name} gives vectors of {found} floats, but stable's space has {wanted}; "
+            f"export version {bridged.version} again"
         )
     return bridged
 

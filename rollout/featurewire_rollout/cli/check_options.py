@@ -43,12 +43,14 @@ def add_check_options(parser: argparse.ArgumentParser, *, images_required: bool 
         help="maximum number of images; more are sampled (default: %(default)s)",
     )
     group.add_argument(
-        "--seed", metavar="N", type=_seed, default=0, help="seed of the sample and of the intervals"
+        "--seed",
+        metavar="N",
+        type=_seed,
+        default=0,
+        help="random seed of the sample and of the intervals",
     )
     group.add_argument("--no-crops", action="store_true", help="do not send crops of the images")
-    group.add_argument(
-        "--report", metavar="FILE.html", type=Path, help="write a page for people to read"
-    )
+    group.add_argument("--report", metavar="FILE.html", type=Path, help="write an HTML page")
     group.add_argument("--output", metavar="FILE.json", type=Path, help="write the report as JSON")
     limits = parser.add_argument_group("limits of check")
     limits.add_argument(
@@ -130,7 +132,7 @@ def _number(text: str) -> float:
 
 def _seed(text: str) -> int:
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 

@@ -76,8 +76,8 @@ def current_version(entry: Entry, fleet: FleetView, version: int) -> int:
     others = fleet.available_everywhere() - {version}
     if not others:
         raise RefusedError(
-            f"no version but {version} is AVAILABLE on every replica, so no version can "
-            "become stable; serve a first version before"
+            f"{version} is the only version that is AVAILABLE on every replica, so no other can "
+            "become stable; serve another version first"
         )
     return max(others)
 

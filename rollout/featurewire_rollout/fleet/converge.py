@@ -113,8 +113,8 @@ class _Reloads:
         said = self.errors.get(address, "")
         if STUCK_ERROR.search(said):
             return (
-                f"{address} refuses every config, because it was given one with a mistake before "
-                f"({said}): restart the replica"
+                f"{address} refuses every config, because an earlier one had a mistake ({said}): "
+                "restart the replica"
             )
         if self.unanswered.get(address, 0) >= MAX_UNANSWERED_RELOADS:
             return (
@@ -230,6 +230,6 @@ def _complaint(lacking: dict[str, str], reloads: _Reloads, steady: _Steady, seco
         if refused := reloads.errors.get(address, ""):
             text += f" (its reload said: {refused})"
         elif address in steady.went_back:
-            text += " (it was there and went back, so it reads another config than --config)"
+            text += " (it converged and then went back, so it reads another config than --config)"
         parts.append(text)
-    return f"not there after {seconds:g} s: {'; '.join(parts)}"
+    return f"not converged after {seconds:g} s: {'; '.join(parts)}"

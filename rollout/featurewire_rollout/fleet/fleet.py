@@ -69,8 +69,8 @@ class Fleet:
             raise ConfigError("name the replicas with --server HOST:PORT")
         if token is not None and tls is None and not all(map(is_local, self.servers)):
             raise ConfigError(
-                "the token in --token-file would travel in the clear to another machine: add --tls "
-                "or --tls-ca FILE"
+                "the token in --token-file would be sent unencrypted to another machine: add "
+                "--tls or --tls-ca FILE"
             )
         self._model = model
         self._tls = tls.loaded() if tls is not None else None

@@ -51,9 +51,7 @@ def check_files(directory: Path) -> tuple[Manifest, str]:
     except OSError as error:
         raise PreflightError(f"{error.filename or directory}: {error.strerror}") from error
     if fault:
-        raise PreflightError(
-            f"{directory} is not a whole version: {fault}; copy or export it again"
-        )
+        raise PreflightError(f"{directory} is incomplete: {fault}; copy or export it again")
     text = "equal to the digests in the manifest"
     if manifest is None:
         text = "content not checked, there is no manifest"
@@ -66,7 +64,7 @@ def _fault(directory: Path, manifest: Mapping[str, Any]) -> str:
     if not any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
         return "saved_model.pb is missing"
     changed = changed_file(directory, manifest)
-    return f"{changed} does not have the digest in its manifest (SHA-256)" if changed else ""
+    return f"{changed} does not match its digest in the manifest (SHA-256)" if changed else ""
 
 
 def check_memory(directory: Path, servers: Sequence[str], free: int | None) -> str:

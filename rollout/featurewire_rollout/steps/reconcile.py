@@ -166,7 +166,7 @@ class Reconciler:
             converge(self._fleet, parse(before, store.name), goal, self._patience, self._say)
         except FleetError as error:
             return f"the config is restored, but not every replica has taken it: {error}"
-        return f"put back what was there: version {current} is served"
+        return f"restored the old config: version {current} is served"
 
 
 def _labels(entry: Entry) -> tuple[str, ...]:

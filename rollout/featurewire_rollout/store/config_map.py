@@ -88,8 +88,8 @@ class ConfigMapStore:
             if current != expected or self._lease.lost:
                 by = self._lease.lost or "another writer"
                 raise ConflictError(
-                    f"{self.name} was changed by {by} in the meantime; look at it and run "
-                    "the command again"
+                    f"{self.name} was changed by {by} in the meantime; check it and run the "
+                    "command again"
                 )
             try:
                 self._core.patch_namespaced_config_map(
@@ -119,7 +119,7 @@ class ConfigMapStore:
             lambda: self._core.read_namespaced_config_map(
                 self._map, self._namespace, _request_timeout=CALL_SECONDS
             ),
-            missing=f"make it: kubectl create configmap {self._map} --namespace "
+            missing=f"create it: kubectl create configmap {self._map} --namespace "
             f"{self._namespace} --from-file {self._key}=models.config",
             until=until,
         )

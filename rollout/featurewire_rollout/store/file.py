@@ -39,8 +39,8 @@ class FileStore:
             self._write(temporary, text)
             if self.read() != expected:
                 raise ConflictError(
-                    f"{self.name} was changed by another writer in the meantime; look at it "
-                    "and run the command again"
+                    f"{self.name} was changed by another writer in the meantime; check it and "
+                    "run the command again"
                 )
             os.rename(temporary, self._path)
             sync(self._path.parent)

@@ -75,8 +75,8 @@ def check_base_paths(config: ModelServerConfig, name: str) -> None:
         path = Path(model.base_path)
         if path.parent.is_dir() and not path.is_dir():
             raise ConfigFileError(
-                f"{name}: the base path of model {model.name} does not exist: {model.base_path}; a "
-                "reload that names it would never end in TensorFlow Serving and hold up all later "
-                "ones; make the folder with a version in it, or, if the servers see it, use "
-                "--trust-config; nothing was changed"
+                f"{name}: the base path of model {model.name} does not exist: {model.base_path}; "
+                "TensorFlow Serving would never finish a reload that names it, and would block "
+                "all later reloads; create the folder with a version in it, or use "
+                "--trust-config if the servers see it; nothing was changed"
             )

@@ -31,7 +31,7 @@ def parse(text: str, name: str) -> ModelServerConfig:
             f"{name}{line}: not a ModelServerConfig: {reason}; fix it by hand, nothing was changed"
         ) from error
     if config.WhichOneof("config") is None:
-        raise ConfigFileError(f"{name} holds no model_config_list; nothing was changed")
+        raise ConfigFileError(f"{name} has no model_config_list; nothing was changed")
     return config
 
 
@@ -77,7 +77,7 @@ def _model(config: ModelServerConfig, model: str, name: str) -> ModelConfig:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ConfigFileError(f"{name} lists model {model} {len(found)} times; leave one of them")
+        raise ConfigFileError(f"{name} lists model {model} {len(found)} times; keep one of them")
     listed = ", ".join(each.name for each in config.model_config_list.config) or "none"
     raise ConfigFileError(f"{name} has no model {model}; it has: {listed}")
 

@@ -141,9 +141,9 @@ class Queue:
         line, most = self.lines[task.bulk], self.config.max_enqueued_batches
         while self.batches(line, task) > most:
             error = unavailable(
-                "The batch scheduling queue to which this task was submitted is full; "
-                f"currently {self.batches(line)} batches enqueued and "
-                f"max_enqueued_batches is {most}: send less at once, raise it, or add servers",
+                "The batch scheduling queue to which this task was submitted is full; currently "
+                f"{self.batches(line)} batches enqueued and max_enqueued_batches is {most}; send "
+                "less at once, raise max_enqueued_batches, or add servers",
                 retry_after=self.seconds(min(line.rows, self.largest)) or None,
                 reason="queue",
             )

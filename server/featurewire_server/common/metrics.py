@@ -59,7 +59,7 @@ class Metrics:
         self._request_latency = Histogram(
             ":tensorflow:serving:request_latency",
             ("model_name", "API", "entrypoint"),
-            "Microseconds from the arrival of a request that succeeded to its answer.",
+            "Microseconds from the arrival of a successful request to its answer.",
             LATENCY_LIMITS,
         )
         self._runtime_latency = Histogram(
@@ -82,7 +82,8 @@ class Metrics:
         self._queuing_latency = Histogram(
             ":tensorflow:serving:batching_session:queuing_latency",
             ("thread_pool_name",),
-            "Microseconds a task waited for its batch to start; the pool is named for its model.",
+            "Microseconds that a task waited for its batch to start; the pool has the name of "
+            "the model.",
             QUEUING_LIMITS,
         )
         self._wrapped_run_count = Counter(
@@ -121,7 +122,7 @@ class Metrics:
         self._rows_inflight = Gauge(
             "featurewire_server_rows_inflight",
             ("model_name",),
-            "Rows (images) that wait for a batch or are in one that runs.",
+            "Rows (images) that wait for a batch or are in a running batch.",
         )
         self._inflight_bytes = Gauge(
             "featurewire_server_inflight_bytes", (), "Encoded bytes of the requests held."
@@ -129,7 +130,8 @@ class Metrics:
         self._version_state = Gauge(
             "featurewire_server_version_state",
             ("model_name", "version", "state"),
-            "1 for the state of a version, 0 for those it has left; none after it is unloaded.",
+            "1 for a version's current state, 0 for its earlier states; absent after it is "
+            "unloaded.",
         )
         self._available_versions = Gauge(
             "featurewire_server_available_versions",
@@ -144,7 +146,7 @@ class Metrics:
         self._engine = Gauge(
             "featurewire_server_version_engine",
             ("model_name", "version", "engine", "precision"),
-            "1 for what computes a version, and in which precision; none after it is unloaded.",
+            "1 for the engine and the precision of a version; absent after it is unloaded.",
         )
         self._resident = Gauge("process_resident_memory_bytes", (), "Resident memory.")
         self._start_time = Gauge("process_start_time_seconds", (), "Unix time of the start.")

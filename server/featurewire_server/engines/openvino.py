@@ -89,13 +89,15 @@ def int8_network(path: Path) -> Path:
         raise Unsuitable("it has no network in 8 bits (export it with --int8)")
     try:
         if not about.is_intact(path):
-            raise Unsuitable("its network in 8 bits is not what its manifest says (SHA-256)")
+            raise Unsuitable(
+                "its network in 8 bits does not match its digest in the manifest (SHA-256)"
+            )
     except OSError as error:
         raise Unsuitable(f"its network in 8 bits cannot be read ({error.strerror})") from None
     if not about.any_processor and not has_vnni():
         raise Unsuitable(
-            "its network in 8 bits was made on a processor with VNNI and this one has none (export "
-            "it with --int8-any-processor)"
+            "its network in 8 bits needs a processor with VNNI, which this one does not have "
+            "(export it with --int8-any-processor)"
         )
     return path / about.network
 

@@ -47,8 +47,8 @@ def take_apart(path: Path, tags: tuple[str, ...], split: Split, folder: Path) ->
         output, status = child.stdout.read(), child.wait()
     if status < 0:
         raise resource_exhausted(
-            f"Could not load {path}: the process that reads its graph was ended by signal "
-            f"{-status}; is there memory for a second version?"
+            f"Could not load {path}: the process that reads its graph was killed by signal "
+            f"{-status}; check that there is memory for a second version"
         )
     if status or not output:
         raise internal(

@@ -62,7 +62,7 @@ def take_apart(path: Path, tags: Iterable[str], split: Split) -> Halves:
     if entry.op != "PlaceholderWithDefault" or not _needs_only(
         graph, entry.input[0], signatures[split.preprocess]
     ):
-        raise Unsuitable("its network does not begin where its preprocessing ends")
+        raise Unsuitable("its network does not start at the end of its preprocessing")
     shape = tuple(dim.size for dim in entry.attr["shape"].shape.dim[1:])
     if not shape or min(shape) < 1:
         raise Unsuitable("the size of its network's input is not fixed")

@@ -60,7 +60,7 @@ class Network:
             self._model = _core.read_model(graph_def)
         self._requests: dict[int, ov.InferRequest] = {}
         if self._model.output(0).partial_shape.rank.get_length() != 2:
-            raise Unsuitable("its network's output is not a vector an image")
+            raise Unsuitable("its network's output is not one vector per image")
         self.dimension: int = self._model.output(0).partial_shape[1].get_length()
         if beside:
             for size in SIZES:

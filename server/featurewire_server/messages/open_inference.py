@@ -153,9 +153,11 @@ def plan(
     sent: dict[str, tuple[Tensor, Raw | None]] = {}
     for at, tensor in enumerate(message.inputs):
         if tensor.name in sent:
-            raise invalid_argument(f"the input {tensor.name!r} comes twice")
+            raise invalid_argument(f"the input {tensor.name!r} is given twice")
         if raw and tensor.HasField("contents"):
-            raise invalid_argument(f"the input {tensor.name!r} comes raw and in contents")
+            raise invalid_argument(
+                f"the input {tensor.name!r} is given in raw_input_contents and in contents"
+            )
         sent[tensor.name] = tensor, raw[at] if raw else None
     outputs = [output.name for output in message.outputs]
     return predict.plan_tensors(
@@ -191,7 +193,7 @@ def _decode(name: str, sent: tuple[Tensor, Raw | None]) -> tuple[np.ndarray, int
 
 def _from_contents(contents: InferTensorContents, found: Datatype, count: int) -> np.ndarray:
     if not found.field:
-        raise invalid_argument(f"{found.name} travels in raw_input_contents only")
+        raise invalid_argument(f"{found.name} can be sent only in raw_input_contents")
     items = getattr(contents, found.field)
     if len(items) != count:
         raise invalid_argument(f"{found.field} has {len(items)} elements, the shape {count}")
@@ -216,7 +218,7 @@ def narrowed(wide: np.ndarray, found: Datatype) -> np.ndarray:
 def _from_raw(raw: Raw, found: Datatype, count: int) -> np.ndarray:
     needed = count * found.kind.dtype.itemsize
     if len(raw) != needed:
-        raise invalid_argument(f"{len(raw)} bytes came, {found.name} of this shape takes {needed}")
+        raise invalid_argument(f"{len(raw)} bytes, but {found.name} of this shape takes {needed}")
     if found.name == "BOOL":
         flags: np.ndarray = np.frombuffer(raw, np.uint8) != 0
         return flags
@@ -233,7 +235,7 @@ def _strings(raw: Raw, count: int) -> np.ndarray:
             raise invalid_argument(f"the bytes end before the length of string {index}")
         (size,) = struct.unpack_from("<I", raw, at)
         if at + 4 + size > len(raw):
-            raise invalid_argument(f"string {index} claims {size} bytes, more than came")
+            raise invalid_argument(f"string {index} should have {size} bytes, but fewer follow")
         values[index] = bytes(raw[at + 4 : at + 4 + size])
         at += 4 + size
     if at != len(raw):

@@ -30,8 +30,8 @@ def models_of(config: ModelServerConfig) -> dict[str, ModelConfig]:
         _check_platform(model)
         if "://" in model.base_path:
             raise invalid_argument(
-                f"Model {model.name}: {model.base_path} is not in the local file system; "
-                "only that is served from"
+                f"Model {model.name}: {model.base_path} is not in the local file system; only "
+                "local paths can be served"
             )
         if not model.base_path.startswith("/"):
             raise invalid_argument(

@@ -53,8 +53,8 @@ class Places:
         mine, free = self._held[caller], self._most - self._count
         if mine >= free:
             raise resource_exhausted(
-                f"{mine} calls of this kind wait for this host already, and the "
-                f"{free} places that are free are for others: send less at once, or add servers"
+                f"this host has {mine} calls of this kind waiting already; the {free} free "
+                "places are for other hosts: send less at once, or add servers"
             )
         self._held[caller] += 1
         self._count += 1
@@ -160,7 +160,7 @@ class CallLimit:
                 self._waiting.add(timeout)
                 message = await context.read()
         except TimeoutError:
-            raise cancelled("The request did not come within its time") from None
+            raise cancelled("The request did not arrive in time") from None
         finally:
             self._waiting.discard(timeout)
         return None if message is grpc.aio.EOF else message

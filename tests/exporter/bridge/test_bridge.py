@@ -234,7 +234,7 @@ def test_the_embedded_server_serves_the_bridge(bridged, photos_jpeg, tmp_path, e
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--bridge-from", "m/1"], "--bridge-from and --bridge-images go together"),
+        (["--bridge-from", "m/1"], "--bridge-from and --bridge-images must be given together"),
         (["--bridge-views", "2"], "'2' is too few"),
         (["--bridge-min-recall", "0.9"], "is not two shares"),
     ],

@@ -341,7 +341,7 @@ def test_verify_notices_a_manifest_that_was_changed(capsys, tiny_version, tf2_mo
     path.write_text(json.dumps(manifest))
 
     assert commands.verify([str(version), "--module", str(tf2_module)]) == 1
-    assert "is not what the version's own graph says" in capsys.readouterr().err
+    assert "does not match the version's own graph" in capsys.readouterr().err
 
 
 def test_verify_notices_a_bit_that_flipped_in_the_weights(
@@ -357,7 +357,7 @@ def test_verify_notices_a_bit_that_flipped_in_the_weights(
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         assert commands.verify([str(version), "--module", str(tf2_module)]) == 1
         said = capsys.readouterr().err
-        assert f"/{name} is not what the version's manifest says (SHA-256)" in said
+        assert f"/{name} does not match its digest in the manifest (SHA-256)" in said
         path.write_bytes(whole)
 
 

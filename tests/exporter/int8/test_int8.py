@@ -147,7 +147,7 @@ def _refusal_of(folder, module, base, capsys) -> str:
 @pytest.mark.parametrize(
     ("pictures", "text"),
     [
-        ([], "holds 0 pictures, and at least 5 are needed"),
+        ([], "holds 0 pictures, but at least 5 are needed"),
         ([photos.jpeg(9, 9, seed=seed) for seed in range(4)], "holds 4 pictures"),
         ([b"no picture %d" % number for number in range(20)], "too few of 20 pictures"),
         (

@@ -22,7 +22,7 @@ GIVEN = ["--config", "models.config", "--server", "127.0.0.1:1", "--model", "m"]
         (["promote", *GIVEN, "--timeout", "x"], "argument --timeout: 'x' is not a number of sec"),
         (["retire", *GIVEN, "--allow-missing", "-1"], "--allow-missing"),
         (["status", *GIVEN, "--version", "1"], "unrecognized arguments: --version 1"),
-        (["status", *GIVEN, "--tls-cert", "x"], "--tls-cert and --tls-key belong together"),
+        (["status", *GIVEN, "--tls-cert", "x"], "--tls-cert and --tls-key must be given together"),
         (["status", *GIVEN, "--tls-server-name", "x"], "needs --tls or --tls-ca FILE"),
         (["status", *GIVEN, "--no-tls", "--tls-ca", "x"], "--tls-ca: not allowed with --no-tls"),
         (["status", *GIVEN, "--server", "nowhere"], "'nowhere': expected host:port"),

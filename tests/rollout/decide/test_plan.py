@@ -81,7 +81,7 @@ def test_the_first_rollout_unloads_nothing_and_keeps_others_labels() -> None:
         (lambda: plan_start(TRIAL, fleet(1, 2), 3), "version 2 is on trial"),
         (lambda: plan_start(PROMOTED, fleet(1, 2), 3), "`retire` it first"),
         (lambda: plan_start(PROMOTED, fleet(1, 2), 1), "`rollback` returns to it"),
-        (lambda: plan_start(Entry(versions=None), fleet(2), 2), "so no version can become stable"),
+        (lambda: plan_start(Entry(versions=None), fleet(2), 2), "so no other can become stable"),
         (lambda: plan_promote(REST, None), "no version is on trial"),
         (lambda: plan_promote(TRIAL, 3), "version 3 is not on trial, 2 is"),
         (lambda: plan_rollback(REST, 4), "version 4 is not loaded"),

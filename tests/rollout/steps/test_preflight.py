@@ -48,7 +48,7 @@ def test_a_bit_that_flipped_on_the_way_is_noticed(
 ) -> None:
     version = copy_of(small_published / "1", tmp_path / "1")
     flip(version / name, at)
-    with pytest.raises(PreflightError, match=rf"not a whole version: {name} does not have"):
+    with pytest.raises(PreflightError, match=rf"is incomplete: {name} does not match"):
         check_files(version)
     (version / name).unlink()
     with pytest.raises(PreflightError, match=name):
@@ -68,9 +68,9 @@ def test_a_manifest_without_digests_is_said_to_be_unchecked(
 
 
 def test_no_graph_or_half_a_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PreflightError, match="not a whole version: saved_model"):
+    with pytest.raises(PreflightError, match="is incomplete: saved_model"):
         check_files(tmp_path)
     (tmp_path / "assets.extra").mkdir()
     (tmp_path / "assets.extra" / "featurewire.json").write_text('{"files": {')
-    with pytest.raises(PreflightError, match="not a whole version: its manifest is not JSON"):
+    with pytest.raises(PreflightError, match="is incomplete: its manifest is not JSON"):
         check_files(tmp_path)

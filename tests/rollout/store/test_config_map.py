@@ -87,7 +87,10 @@ def test_an_api_server_that_is_away_for_a_moment_is_asked_again(
     ("spoil", "reason"),
     [
         (lambda api: api.forbidden.add(("get", "configmaps")), r"cannot get .*\(403\); grant it"),
-        (lambda api: api.objects.clear(), r"not found \(404\); make it: kubectl create configmap"),
+        (
+            lambda api: api.objects.clear(),
+            r"not found \(404\); create it: kubectl create configmap",
+        ),
         (lambda api: setattr(api, "token", "another"), r"\(401\): the token may have expired"),
         (
             lambda api: api.put("configmaps", "ml", "models", data={"models": "x"}),

@@ -90,7 +90,7 @@ class Application:
         self, request: Request, scope: Message, headers: dict[bytes, bytes], receive: Receive
     ) -> Answer:
         if scope["http_version"] not in ("1.0", "1.1"):
-            return self._refusal(request, 505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
+            return self._refusal(request, 505, "Only HTTP/1.0 and HTTP/1.1 are supported")
         limit = self._max_body_bytes
         announced = int(headers.get(b"content-length", limit))
         body, holds = bytearray(), (self._bodies.hold(), request.call.held)
@@ -103,7 +103,7 @@ class Application:
         except ServingError as error:
             return self._refuse(request, error)
         except TimeoutError:
-            answer = self._refusal(request, 408, "The body did not come within its time")
+            answer = self._refusal(request, 408, "The body did not arrive in time")
             return replace(answer, headers=CLOSE)
         finally:
             holds[0].resize(0)

@@ -135,5 +135,7 @@ def gunzip(body: bytes, limit: int) -> Iterator[bytes]:
             raise invalid_argument(f"The gzip body cannot be read: {error}") from None
         size, rest = size + len(chunk), unpacker.unconsumed_tail
         if size > limit or not (chunk or unpacker.eof):
-            raise invalid_argument(f"The gzip body is cut short or unpacks to over {limit} bytes")
+            raise invalid_argument(
+                f"The gzip body is truncated or unpacks to more than {limit} bytes"
+            )
         yield chunk

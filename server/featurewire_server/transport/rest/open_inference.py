@@ -216,7 +216,7 @@ def _raw(data: list[Any], found: open_inference.Datatype) -> bytes:
         values[:] = [_bytes(item) for item in flat]
         return open_inference.raw_of(values)
     if not set(map(type, flat)) <= _TYPES[kind] or (kind == "u" and flat and min(flat) < 0):
-        raise invalid_argument(f"'data' holds something that {found.name} cannot be")
+        raise invalid_argument(f"'data' contains a value that is not a {found.name}")
     wide = {"i": np.int64, "u": np.uint64, "b": np.bool_}.get(kind, np.float64)
     try:
         return open_inference.narrowed(np.array(flat, dtype=wide), found).tobytes()
