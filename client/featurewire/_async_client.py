@@ -47,9 +47,9 @@ class AsyncClient(Core):
         """
         self._connection.check_usable()
         loop = asyncio.get_running_loop()
-        if self._connection.life.loop is None:
-            self._connection.life.loop = loop
-        elif self._connection.life.loop is not loop:
+        if self._connection.state.loop is None:
+            self._connection.state.loop = loop
+        elif self._connection.state.loop is not loop:
             raise ConfigError(
                 "this client belongs to another event loop; create one AsyncClient per event "
                 "loop (per asyncio.run)"
@@ -108,14 +108,14 @@ class AsyncClient(Core):
     ) -> AsyncIterator[Result[Any]]:
         stream = await self._run(self._new_stream(timeout))
         driver = self._driver(stream)
-        reading = self._reading(stream, timeout, driver)
+        prefetcher = self._prefetcher(stream, timeout, driver)
         source: asyncio.Task[None] | None = None
         if isinstance(images, AsyncIterable):
-            source = reading.follow(images)
+            source = prefetcher.start_async(images)
         else:
-            reading.walk(images)
+            prefetcher.start(images)
         try:
-            for step in self._steps(stream, reading, driver, progress):
+            for step in self._steps(stream, prefetcher, driver, progress):
                 match step:
                     case Deliver(results):
                         for result in results:
@@ -125,7 +125,7 @@ class AsyncClient(Core):
                     case _:
                         await self._take(step)
         finally:
-            reading.close(wait=False)
+            prefetcher.close(wait=False)
             driver.close()
             if source is not None:
                 source.cancel()
@@ -149,10 +149,13 @@ class AsyncClient(Core):
 
     async def aclose(self) -> None:
         """Close the connection; open calls end with an error."""
-        if self._is_view or self._connection.life.closed:
+        if self._is_view or self._connection.state.closed:
             return
-        self._connection.life.closed = True
-        if not self._connection.forked and self._connection.life.loop is asyncio.get_running_loop():
+        self._connection.state.closed = True
+        if (
+            not self._connection.forked
+            and self._connection.state.loop is asyncio.get_running_loop()
+        ):
             for channel in list(self._channels):
                 await channel.close()
 

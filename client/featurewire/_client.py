@@ -111,10 +111,10 @@ class Client(Core):
     ) -> Iterator[Result[Any]]:
         stream = self._run(self._new_stream(timeout))
         driver = Driver(self._method, self._connection, stream)
-        reading = self._reading(stream, timeout, driver)
-        reading.walk(images)
+        prefetcher = self._prefetcher(stream, timeout, driver)
+        prefetcher.start(images)
         try:
-            for step in self._steps(stream, reading, driver, progress):
+            for step in self._steps(stream, prefetcher, driver, progress):
                 match step:
                     case Deliver(results):
                         yield from results
@@ -123,7 +123,7 @@ class Client(Core):
                     case _:
                         self._take(step)
         finally:
-            reading.close()
+            prefetcher.close()
             driver.close()
 
     def status(self, *, timeout: Timeout = UNSET) -> ModelStatus:
@@ -152,9 +152,9 @@ class Client(Core):
 
     def close(self) -> None:
         """Close the connection; open calls end with an error."""
-        if self._is_view or self._connection.life.closed:
+        if self._is_view or self._connection.state.closed:
             return
-        self._connection.life.closed = True
+        self._connection.state.closed = True
         if not self._connection.forked:
             close_all(list(self._channels))
 

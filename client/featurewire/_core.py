@@ -49,8 +49,8 @@ from featurewire._rpc.connection import Connection
 from featurewire._rpc.driver import AnyDriver, Method
 from featurewire._rpc.retry import wait_before_retry
 from featurewire._rpc.stats import Stats
-from featurewire._stream.outage import Outage
-from featurewire._stream.source import Reading
+from featurewire._stream.circuit_breaker import CircuitBreaker
+from featurewire._stream.prefetcher import Prefetcher
 from featurewire._stream.stream import Stream, StreamProgress, can_split
 from featurewire._wire.predict import PREDICT, Codec
 from featurewire._wire.replies import Rows
@@ -158,7 +158,7 @@ class Core:
         for name in ("version", "label", "vector_space"):
             if (value := getattr(settings, name)) is not None:
                 parts.append(f"{name}={value!r}")
-        closed = " (closed)" if self._connection.life.closed else ""
+        closed = " (closed)" if self._connection.state.closed else ""
         return f"{type(self).__name__}({', '.join(parts)}){closed}"
 
     def __reduce__(self) -> NoReturn:
@@ -257,7 +257,7 @@ class Core:
         if refusal is not None:
             stream.refused(refusal)
         yield Send(stream)
-        while stream.astray is not None:
+        while stream.wrong_space_version is not None:
             yield from self._redirect(stream, deadline)
             yield Send(stream)
         self._raise_error(stream)
@@ -280,31 +280,31 @@ class Core:
         `ask` takes a deadline, which leaves each attempt `timeout` seconds.
         """
         retry, expired, failures = self._settings.retry, 0, 0
-        outage = Outage(retry, self._settings.stream.patience)
+        breaker = CircuitBreaker(retry, self._settings.stream.patience)
         while True:
             try:
                 return (yield from ask(self._deadline(timeout)))
             except DeadlineExceededError:
                 expired += 1
-                if expired >= retry.max_attempts or not outage.trouble(time.monotonic()):
+                if expired >= retry.max_attempts or not breaker.record_failure(time.monotonic()):
                     raise
             except FeaturewireError as error:
                 failures += 1
                 wait = wait_before_retry(retry, failures, error)
                 transient = is_transient(error) and self._connection.answered
-                if not transient or wait is None or not outage.trouble(time.monotonic()):
+                if not transient or wait is None or not breaker.record_failure(time.monotonic()):
                     raise
                 yield Sleep(wait)
 
-    def _reading(self, stream: Stream, timeout: Timeout, driver: AnyDriver) -> Reading:
+    def _prefetcher(self, stream: Stream, timeout: Timeout, driver: AnyDriver) -> Prefetcher:
         """The reader of the stream's source."""
         readers = self._settings.stream.readers
-        return Reading(stream, readers, self._seconds(timeout), driver.deliver)
+        return Prefetcher(stream, readers, self._seconds(timeout), driver.deliver)
 
     def _steps(
         self,
         stream: Stream,
-        reading: Reading,
+        prefetcher: Prefetcher,
         driver: AnyDriver,
         progress: Callable[[StreamProgress], object] | None,
     ) -> Iterator[StreamStep]:
@@ -314,20 +314,20 @@ class Core:
             # Collect first: after a slow consumer, a call whose reply is already here would
             # otherwise be hedged.
             driver.collect()
-            if stream.astray is not None:
+            if stream.wrong_space_version is not None:
                 yield from self._redirect(stream, None)
-            reading.ask()
+            prefetcher.ask()
             while driver.start_due():
-                reading.ask()
-            yield Collect(reading.wake_at())
-            reading.give_up(time.monotonic())
-            finished = stream.finished and stream.astray is None
+                prefetcher.ask()
+            yield Collect(prefetcher.wake_at())
+            prefetcher.give_up(time.monotonic())
+            finished = stream.finished and stream.wrong_space_version is None
             if results := stream.take():
                 if progress is not None:
                     progress(stream.progress)
                 given = time.monotonic()
                 yield Deliver(results)
-                stream.excuse(time.monotonic() - given)
+                stream.add_paused_time(time.monotonic() - given)
         self._raise_error(stream)
 
     def _raise_error(self, stream: Stream) -> None:
@@ -340,15 +340,15 @@ class Core:
 
     def _redirect(self, stream: Stream, deadline: float | None) -> Flow[None]:
         """Find a version with vectors of the wanted space; end the stream if there is none."""
-        while stream.astray is not None:
-            resolve = functools.partial(self._resolver.resolve, stream.astray)
+        while stream.wrong_space_version is not None:
+            resolve = functools.partial(self._resolver.resolve, stream.wrong_space_version)
             try:
                 if deadline is None:
                     codec, pinned = yield from self._patiently(resolve, UNSET)
                 else:
                     codec, pinned = yield from resolve(deadline)
             except FeaturewireError as error:
-                stream.lose(error)
+                stream.fail_reroute(error)
             else:
                 stream.redirect(codec, pinned)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from featurewire_rollout.errors import SpaceError as SpaceError
     from featurewire_rollout.steps.rollout import Rollout as Rollout
 
-_HOMES = {
+_LAZY = {
     "ConfigFileError": "errors",
     "ConflictError": "errors",
     "FleetError": "errors",
@@ -37,12 +37,12 @@ _HOMES = {
     "Status": "decide.phase",
 }
 
-__all__ = [*_HOMES]
+__all__ = [*_LAZY]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _LAZY:
         raise AttributeError(f"module 'featurewire_rollout' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"featurewire_rollout.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"featurewire_rollout.{_LAZY[name]}"), name)
     globals()[name] = value
     return value

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from featurewire.plugin.arguments import quiet_grpc
-from featurewire.plugin.wording import in_options
+from featurewire.plugin.wording import cli_message
 from featurewire_rollout.cli.options import parse, rollout_parser
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def rollout(argv: list[str]) -> int:
     try:
         made = Rollout(_config(args), say=_say)
     except ConfigError as error:
-        parser.error(in_options(error, args.taken))
+        parser.error(cli_message(error, args.from_environment))
     with interruptible(), made:
         if check is None:
             return _step(made, args)

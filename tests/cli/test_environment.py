@@ -8,7 +8,7 @@ import pytest
 
 import featurewire
 from featurewire._cli.embed import embed_parser
-from featurewire._cli.server_options import NAMES, complete
+from featurewire._cli.server_options import NAMES, apply_environment
 from featurewire._cli.status import status_parser
 from featurewire.plugin.environment import option, variable
 from tests.support.usage import help_of, options_in
@@ -19,7 +19,7 @@ HERE = {"FEATUREWIRE_SERVER": "localhost:8500", "FEATUREWIRE_MODEL": "tiny"}
 def options(*argv: str, **environment: str) -> argparse.Namespace:
     parser = status_parser()
     args = parser.parse_args(argv)
-    complete(parser, args, environment=HERE | environment)
+    apply_environment(parser, args, environment=HERE | environment)
     return args
 
 

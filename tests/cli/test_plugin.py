@@ -10,7 +10,7 @@ import pytest
 from featurewire.plugin.arguments import CommandParser
 from featurewire.plugin.credentials import (
     add_credentials,
-    complete_credentials,
+    apply_credentials,
     tls_of,
     token_of,
 )
@@ -22,7 +22,7 @@ def credentials(*argv: str, **environment: str):
     parser = CommandParser("featurewire try", "Try.")
     add_credentials(parser)
     args = parser.parse_args(argv)
-    return args, complete_credentials(parser, args, environment)
+    return args, apply_credentials(parser, args, environment)
 
 
 def test_credentials_come_from_options_and_from_variables(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import featurewire
 from featurewire import ChannelConfig, Client, TLSConfig
 from featurewire._advice import ADVICE
-from featurewire.plugin.wording import ADVICE_IN_OPTIONS, in_options
+from featurewire.plugin.wording import ADVICE_IN_OPTIONS, cli_message
 
 ARGUMENT = re.compile(
     r"\w+=…|(TLS|Channel|Stream|Retry)Config\(|wait_until_ready\(|metadata\(\)|^target "
@@ -101,13 +101,13 @@ def refusal(make: Callable[[], object]) -> featurewire.ConfigError:
 def test_arguments_become_options(make, theirs, ours):
     error = refusal(make)
     assert str(error).startswith(theirs)
-    assert in_options(error).startswith(ours)
+    assert cli_message(error).startswith(ours)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_an_option_from_the_environment_is_named_by_its_variable():
     error = refusal(lambda: Client("a", model="m"))
-    assert in_options(error, ["server"]).startswith("FEATUREWIRE_SERVER 'a': expected host:port")
+    assert cli_message(error, ["server"]).startswith("FEATUREWIRE_SERVER 'a': expected host:port")
 
 
 @pytest.mark.usefixtures("images")

@@ -172,7 +172,7 @@ def test_patience_does_not_count_the_time_of_the_consumer():
     gone = featurewire.ServerUnavailableError("gone")
     stream.replied(first, reply_to([image(0)]).SerializeToString(), 1.0)
     stream.failed(second, gone, 1.0)
-    stream.excuse(1000.0)
+    stream.add_paused_time(1000.0)
     (again,) = stream.due(1008.0)
     stream.failed(again, gone, 1010.0)  # after nine seconds of failures
     assert stream.error is None
@@ -184,7 +184,7 @@ def test_patience_does_not_count_the_time_of_the_consumer():
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_stream_tells_how_long_the_consumer_held_it(server, monkeypatch, asynchronous):
     told: list[float] = []
-    monkeypatch.setattr(Stream, "excuse", lambda _self, seconds: told.append(seconds))
+    monkeypatch.setattr(Stream, "add_paused_time", lambda _self, seconds: told.append(seconds))
     images = [image(number) for number in range(3)]
 
     def hold() -> None:

@@ -10,7 +10,7 @@ from featurewire import ChannelConfig, Client, ConfigError, ServerError, StreamC
 from featurewire.manifest.spaces import vector_space
 from featurewire.plugin.arguments import CommandParser
 from featurewire.plugin.credentials import tls_of, token_of
-from featurewire.plugin.wording import OPTIONS, in_options
+from featurewire.plugin.wording import OPTIONS, cli_message
 
 READERS = 4
 """Number of files to read at the same time, to hide the latency of the disk."""
@@ -50,7 +50,7 @@ def check(parser: CommandParser, args: argparse.Namespace) -> None:
     try:
         connect(args).close()
     except ConfigError as exc:
-        parser.error(in_options(exc, args.taken))
+        parser.error(cli_message(exc, args.from_environment))
 
 
 def describe(client: Client, version: int | None = None) -> Description:

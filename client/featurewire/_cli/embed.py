@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from featurewire._cli.server_options import add_server_options, complete
+from featurewire._cli.server_options import add_server_options, apply_environment
 from featurewire.plugin.arguments import (
     CommandParser,
-    filled_text,
+    non_empty,
     positive_seconds,
     quiet_grpc,
 )
@@ -27,7 +27,7 @@ def embed(argv: list[str]) -> int:
     args.paths += argv[mark + 1 :]
     if not args.paths:
         parser.error("the following arguments are required: PATH")
-    complete(parser, args)
+    apply_environment(parser, args)
     quiet_grpc()
 
     from featurewire._cli import connection, embedding, outputs, sources
@@ -88,7 +88,7 @@ def embed_parser() -> CommandParser:
     parser.add_argument(
         "--vector-space",
         metavar="DIGEST",
-        type=filled_text,
+        type=non_empty,
         help="accept only vectors of this space: the version's own, or through a bridge",
     )
     parser.add_argument(

@@ -10,7 +10,7 @@ from pathlib import Path
 from featurewire import FeaturewireError, Result
 from featurewire._cli.availability import wait
 from featurewire._cli.connection import connect, describe
-from featurewire._cli.origins import Origins
+from featurewire._cli.origins import VectorSpaceGuard
 from featurewire._cli.outputs import Output
 from featurewire._cli.progress import Known, Progress, Screen, counted, duration
 from featurewire._cli.rows import Origin
@@ -18,7 +18,7 @@ from featurewire._cli.sources import Listing, reason_of
 from featurewire._cli.text import path_text
 from featurewire.plugin.arguments import CommandFailure
 from featurewire.plugin.interrupts import Hold, interruptible
-from featurewire.plugin.wording import in_options
+from featurewire.plugin.wording import cli_message
 
 
 class Run:
@@ -30,7 +30,7 @@ class Run:
         self._client = connect(args)
         self._known: set[str] = set()
         """Paths whose rows are already in the output."""
-        self._origins = Origins(
+        self._guard = VectorSpaceGuard(
             model=args.model,
             vector_space_of=lambda version: (
                 args.vector_space or describe(self._client, version).vector_space
@@ -54,9 +54,9 @@ class Run:
         try:
             answers = describe(self._client)
         except FeaturewireError as exc:
-            raise CommandFailure(in_options(exc)) from exc
+            raise CommandFailure(cli_message(exc)) from exc
         if answers.version is not None:
-            self._origins.of(answers.version)
+            self._guard.of(answers.version)
         listing = Listing(
             self._args.paths, listed=listed, known=self._known, on_failure=self._progress.fail
         )
@@ -71,7 +71,7 @@ class Run:
                 self._publish()
         except (FeaturewireError, CommandFailure) as exc:
             self._output.leave()
-            raise CommandFailure(f"{in_options(exc)}{self._output.advice()}") from exc
+            raise CommandFailure(f"{cli_message(exc)}{self._output.advice()}") from exc
         except OSError as exc:
             self._output.leave()
             path = exc.filename or self._args.output
@@ -99,7 +99,7 @@ class Run:
             with Screen("featurewire embed", quiet=self._args.quiet) as screen:
                 report = wait(self._client, self._args, self._args.wait, on_look=screen.wait)
         except FeaturewireError as exc:
-            raise CommandFailure(in_options(exc)) from exc
+            raise CommandFailure(cli_message(exc)) from exc
         if not report.available:
             states = report.states()
             raise CommandFailure(
@@ -110,12 +110,12 @@ class Run:
 
     def _loaded(self, path: str, origin: Origin) -> None:
         self._known.add(path)
-        self._origins.loaded(origin)
+        self._guard.loaded(origin)
 
     def _take(self, result: Result[str], hold: Hold) -> None:
         path = path_text(result.key)
         if result.error is None:
-            origin = self._origins.of(result.embedding.version)
+            origin = self._guard.of(result.embedding.version)
             # Count the row with it: after Ctrl-C between the two, the summary would be wrong.
             with hold:
                 self._output.append(path, origin, result.embedding.vector)
@@ -123,7 +123,7 @@ class Run:
         elif isinstance(cause := result.error.__cause__, OSError):
             self._progress.fail(path, reason_of(cause))
         else:
-            text = in_options(result.error).removeprefix(f"{result.key!r}: ")
+            text = cli_message(result.error).removeprefix(f"{result.key!r}: ")
             self._progress.fail(path, result.error.reason, text)
         self._progress.advance()
 

@@ -21,7 +21,7 @@ class Format(Protocol):
     paths: list[Path]
     """The published files."""
 
-    def taken(self) -> str | None:
+    def conflict(self) -> str | None:
         """Error text if a file with one of these names belongs to another output; else None.
 
         Not even `--overwrite` replaces such a file.
@@ -40,7 +40,7 @@ class Jsonl:
     def __init__(self, path: Path) -> None:
         self.paths = [path]
 
-    def taken(self) -> str | None:
+    def conflict(self) -> str | None:
         (path,) = self.paths
         array = path.with_suffix(".npy")
         begun = partial(array)
@@ -70,7 +70,7 @@ class Npy:
     def __init__(self, path: Path) -> None:
         self.paths = [path, path.with_suffix(".jsonl")]
 
-    def taken(self) -> str | None:
+    def conflict(self) -> str | None:
         _, index = self.paths
         begun = partial(index)
         if begun.exists():

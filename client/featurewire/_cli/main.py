@@ -121,9 +121,11 @@ def _foreseen(exc: Exception) -> str | None:
     """The text of an expected kind of failure; None for any other exception."""
     from featurewire import FeaturewireError
     from featurewire.plugin.arguments import CommandFailure
-    from featurewire.plugin.wording import in_options
+    from featurewire.plugin.wording import cli_message
 
-    return in_options(exc) if isinstance(exc, OSError | FeaturewireError | CommandFailure) else None
+    return (
+        cli_message(exc) if isinstance(exc, OSError | FeaturewireError | CommandFailure) else None
+    )
 
 
 def _load(entry: metadata.EntryPoint) -> Command:

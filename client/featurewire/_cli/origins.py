@@ -13,7 +13,7 @@ class MixedVectors(CommandFailure):
     """One file would hold vectors that do not compare with each other."""
 
 
-class Origins:
+class VectorSpaceGuard:
     """The origin of each vector. Raises `MixedVectors` if it does not fit the earlier rows.
 
     `vector_space_of(version)` asks the server, once per version.
@@ -30,7 +30,7 @@ class Origins:
         """Register the origin of a row that is already in the file."""
         if origin in self._loaded:
             return
-        if (first := self._unlike(origin)) is not None:
+        if (first := self._conflict(origin)) is not None:
             raise MixedVectors(
                 f"the output holds vectors of {first} and of {origin}, which cannot be "
                 f"compared{_by_number(first, origin)}; start over with "
@@ -45,7 +45,7 @@ class Origins:
         origin = Origin(
             model=self._model, version=version, vector_space=self._vector_space_of(version)
         )
-        if (first := self._unlike(origin)) is not None:
+        if (first := self._conflict(origin)) is not None:
             pinned = f"ask for --version {first.version}, or " if version != first.version else ""
             raise MixedVectors(
                 f"the server answers with {origin}, the rows already written are of {first}: "
@@ -55,7 +55,7 @@ class Origins:
         self._accepted[version] = origin
         return origin
 
-    def _unlike(self, origin: Origin) -> Origin | None:
+    def _conflict(self, origin: Origin) -> Origin | None:
         """The file's first origin if `origin` does not compare with it; else None."""
         if self._first is None:
             self._first = origin

@@ -62,8 +62,8 @@ class Output:
         for path in (*self.files, *begun):
             if not path.is_file():
                 raise OutputInTheWay(f"{path} is not a regular file; choose another --output")
-        if taken := self._format.taken():
-            raise OutputInTheWay(taken)
+        if conflict := self._format.conflict():
+            raise OutputInTheWay(conflict)
         try:
             for path in begun:
                 check_journal(path)

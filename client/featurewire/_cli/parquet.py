@@ -37,7 +37,7 @@ class Parquet:
         require_pyarrow()
         self.paths = [path]
 
-    def taken(self) -> None:
+    def conflict(self) -> None:
         """None, because no other format uses this file name."""
 
     def read(self, *, vectors: bool, limit: int | None) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from featurewire._cli.connection import connect
 from featurewire._cli.progress import Screen
 from featurewire._cli.text import printable
 from featurewire.plugin.arguments import CommandFailure
-from featurewire.plugin.wording import in_options
+from featurewire.plugin.wording import cli_message
 
 
 def show(args: argparse.Namespace) -> int:
@@ -29,7 +29,7 @@ def show(args: argparse.Namespace) -> int:
                 show = partial(screen.wait, lines=False)
                 report = wait(client, args, args.wait, labels=LABELS, on_look=show)
     except FeaturewireError as exc:
-        text = in_options(exc)
+        text = cli_message(exc)
         if args.json:
             print(json.dumps(_object(args, None) | {"error": text}))
         raise CommandFailure(text) from exc

@@ -9,7 +9,7 @@ from featurewire import _DEFAULT_TIMEOUT
 from featurewire.plugin import credentials
 from featurewire.plugin.arguments import (
     CommandParser,
-    filled_text,
+    non_empty,
     positive_int,
     positive_seconds,
 )
@@ -18,7 +18,7 @@ from featurewire.plugin.environment import Types, option, values_of, variable
 _TYPES: Types = {
     "server": str,
     "model": str,
-    "label": filled_text,
+    "label": non_empty,
     "version": positive_int,
     "timeout": positive_seconds,
 }
@@ -45,7 +45,7 @@ def add_server_options(
     )
     server.add_argument("--model", metavar="NAME", help="the model's name on the server (required)")
     which = server.add_mutually_exclusive_group()
-    which.add_argument("--label", metavar="L", type=filled_text, help="the version with this label")
+    which.add_argument("--label", metavar="L", type=non_empty, help="the version with this label")
     which.add_argument("--version", metavar="N", type=positive_int, help="this version")
     server.add_argument(
         "--timeout",
@@ -56,7 +56,7 @@ def add_server_options(
     credentials.add_credentials(server)
 
 
-def complete(
+def apply_environment(
     parser: CommandParser,
     args: argparse.Namespace,
     *,
@@ -65,9 +65,9 @@ def complete(
 ) -> None:
     """Fill missing options from the environment, then refuse contradictions.
 
-    Sets `args.taken` to the names of the options that came from the environment. An option wins
-    over a variable that contradicts it, such as `--version` over `FEATUREWIRE_LABEL`; see also
-    `complete_credentials`.
+    Sets `args.from_environment` to the names of the options that came from the environment. An
+    option wins over a variable that contradicts it, such as `--version` over `FEATUREWIRE_LABEL`;
+    see also `apply_credentials`.
     """
     pinned = args.label is not None or args.version is not None
     without = ("label", "version") if pinned else ()
@@ -85,6 +85,6 @@ def complete(
     ]
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
-    args.taken = (*values, *credentials.complete_credentials(parser, args, environment))
+    args.from_environment = (*values, *credentials.apply_credentials(parser, args, environment))
     if args.timeout is None:
         args.timeout = timeout

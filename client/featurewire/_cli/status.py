@@ -5,7 +5,7 @@ Imports stay light here: `featurewire --help` imports this module for its help l
 
 from __future__ import annotations
 
-from featurewire._cli.server_options import add_server_options, complete
+from featurewire._cli.server_options import add_server_options, apply_environment
 from featurewire.plugin.arguments import CommandParser, positive_seconds, quiet_grpc
 
 LOOK_SECONDS = 10.0
@@ -16,7 +16,7 @@ def status(argv: list[str]) -> int:
     """Show the versions of a served model; exit status 1 when it is not AVAILABLE."""
     parser = status_parser()
     args = parser.parse_args(argv)
-    complete(parser, args, timeout=LOOK_SECONDS)
+    apply_environment(parser, args, timeout=LOOK_SECONDS)
     quiet_grpc()
 
     from featurewire._cli import connection, report

@@ -75,7 +75,7 @@ class Call:
         may_hedge: Callable[[], bool] = lambda: True,
         bulk: bool = False,
         slot: ExclusiveSlot | None = None,
-        alone: bool = False,
+        exclusive: bool = False,
     ) -> None:
         self.method = method
         self.request = request
@@ -84,9 +84,9 @@ class Call:
         """Whether the server may let single calls go first."""
         self.failures = 0
         self.began: float | None = None
-        self.alone = alone
+        self.exclusive = exclusive
         """Send this call only if no other call of the client is in flight."""
-        self.given_up = False
+        self.not_isolated = False
         """The client's other calls never paused, so this call was not sent."""
         self._slot = slot
         self._asked_at: float | None = None
@@ -139,14 +139,14 @@ class Call:
 
     def _is_admitted(self, now: float) -> bool:
         slot = self._slot
-        if slot is None or (slot.holder is None and not self.alone):
+        if slot is None or (slot.holder is None and not self.exclusive):
             return True
-        if slot.admits(self, self.alone, now):
+        if slot.admits(self, self.exclusive, now):
             return True
         self._asked_at = now if self._asked_at is None else self._asked_at
         self._next_at = now + POLL_SECONDS
-        if self.alone and now >= min(self._asked_at + WAIT_SECONDS, self.deadline):
-            self.given_up = True
+        if self.exclusive and now >= min(self._asked_at + WAIT_SECONDS, self.deadline):
+            self.not_isolated = True
             self._finish()
         return False
 
@@ -155,7 +155,7 @@ class Call:
             return math.inf
         return self._hedge_at if self._open else self._next_at
 
-    def hurry(self) -> None:
+    def cancel_backoff(self) -> None:
         """End the backoff: the server is known to answer again."""
         self._next_at = -math.inf
 

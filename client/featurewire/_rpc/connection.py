@@ -44,7 +44,7 @@ _COUNTERS = {"first": "requests", "retry": "retries", "hedge": "hedges"}
 
 
 @dataclass
-class Life:
+class ConnectionState:
     closed: bool = False
     loop: object = None
     """The event loop that the client belongs to, if any."""
@@ -63,7 +63,7 @@ class Connection:
         self._metadata = settings.channel.metadata_pairs()
         check_token(settings.channel, settings.tls, self.servers)
         self._has_tls = settings.tls is not None
-        self.life = Life()
+        self.state = ConnectionState()
         self._hedge_after = settings.retry.hedge_after
         self._budget = RetryBudget(settings.retry)
         self.rotation = Rotation(self.servers)
@@ -77,7 +77,7 @@ class Connection:
         _expect_large_blocks()
 
     def check_usable(self) -> None:
-        if self.life.closed:
+        if self.state.closed:
             raise ConfigError("this client is closed; create a new one")
         self.check_process()
 
@@ -85,7 +85,7 @@ class Connection:
         """Raise in a forked child: gRPC's threads do not survive a fork, and a call would hang."""
         if self.forked:
             raise ConfigError(
-                f"this client was used in process {self.life.pid}, which then forked: its "
+                f"this client was used in process {self.state.pid}, which then forked: its "
                 "connection does not work in the child; use it only in the workers, or create it "
                 "there: in gunicorn's post_fork, uWSGI's postfork, Celery's worker_process_init or "
                 "a pool's initializer, or start workers with the 'spawn' or 'forkserver' method"
@@ -94,12 +94,12 @@ class Connection:
     def claim(self) -> None:
         """Tie the client to this process with its first call; before that a fork does no harm."""
         self.check_usable()
-        if self.life.pid is None:
-            self.life.pid = os.getpid()
+        if self.state.pid is None:
+            self.state.pid = os.getpid()
 
     @property
     def forked(self) -> bool:
-        return self.life.pid not in (None, os.getpid())
+        return self.state.pid not in (None, os.getpid())
 
     @property
     def answered(self) -> bool:
@@ -190,7 +190,7 @@ class Connection:
         server, name = attempt.server, self.servers[attempt.server]
         if isinstance(exc, FeaturewireError):
             return exc
-        if self.life.closed:
+        if self.state.closed:
             error: FeaturewireError = ConfigError("this client was closed while a call was open")
         elif isinstance(exc, grpc.RpcError):
             return from_rpc_error(

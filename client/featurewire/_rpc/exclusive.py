@@ -1,8 +1,8 @@
-"""Pause a whole client, so that one call is sent alone.
+"""Sends one call while no other call of the client is in flight.
 
 A batching server merges requests that arrive together. If it does not isolate images, one bad image
-fails the whole batch. If the server refuses a call that was sent alone, the cause is that call
-itself, as far as this client can see.
+fails the requests of the whole batch. If it refuses a call that was sent alone, the cause is that
+call, unless another client's call was merged with it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable
 __all__ = ["POLL_SECONDS", "WAIT_SECONDS", "ExclusiveSlot"]
 
 POLL_SECONDS = 0.01
-"""Seconds between two looks, and the least that a pause lasts before its call goes."""
+"""Seconds between two checks, and the minimum pause before the exclusive call is sent."""
 WAIT_SECONDS = 30.0
-"""Seconds to wait for what is in flight to come back."""
+"""Maximum seconds to wait until the other calls have ended."""
 
 
 class ExclusiveSlot:
-    """One call at a time holds back all others. Thread-safe."""
+    """Held by up to one call, which delays all other calls. Thread-safe."""
 
     def __init__(self, in_flight: Callable[[], int]) -> None:
         self.holder: object = None
@@ -27,14 +27,14 @@ class ExclusiveSlot:
         self._in_flight = in_flight
         self._lock = threading.Lock()
 
-    def admits(self, call: object, alone: bool, now: float) -> bool:
-        """The call may go now; else ask again."""
+    def admits(self, call: object, exclusive: bool, now: float) -> bool:
+        """Whether the call may be sent now. If not, ask again after POLL_SECONDS."""
         with self._lock:
-            if self.holder is None and alone:
+            if self.holder is None and exclusive:
                 self.holder, self._since = call, now
             if self.holder is not call:
                 return self.holder is None
-            # Not at once: another thread may be about to send.
+            # Wait a moment, because another thread may be about to send.
             return now - self._since >= POLL_SECONDS and self._in_flight() == 0
 
     def release(self, call: object) -> None:

@@ -36,7 +36,7 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def filled_text(text: str) -> str:
+def non_empty(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the text is empty; give a value")
     return text

@@ -13,7 +13,7 @@ from featurewire.plugin.environment import Types, option, values_of, yes_or_no
 if TYPE_CHECKING:
     from featurewire import TLSConfig
 
-__all__ = ["TYPES", "add_credentials", "complete_credentials", "tls_of", "token_of"]
+__all__ = ["TYPES", "add_credentials", "apply_credentials", "tls_of", "token_of"]
 
 TYPES: Types = {
     "tls": yes_or_no,
@@ -51,7 +51,7 @@ def add_credentials(group: argparse._ActionsContainer) -> None:
     )
 
 
-def complete_credentials(
+def apply_credentials(
     parser: CommandParser, args: argparse.Namespace, environment: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
     """Fill missing options from the environment, and refuse contradictory ones.

@@ -11,7 +11,7 @@ from featurewire._advice import ADVICE
 from featurewire._errors import ConfigError, FeaturewireError
 from featurewire.plugin.environment import option, variable
 
-__all__ = ["in_options"]
+__all__ = ["cli_message"]
 
 OPTIONS = {
     "target": "server",
@@ -69,10 +69,10 @@ ADVICE_IN_OPTIONS = {
 """Replacements for the entries of `ADVICE` that name an argument, by key."""
 
 
-def in_options(error: Exception, taken: Container[str] = ()) -> str:
+def cli_message(error: Exception, from_environment: Container[str] = ()) -> str:
     """The error's text, with options in place of arguments.
 
-    `taken`: options whose values came from environment variables. The text names the variable.
+    `from_environment`: options whose values came from environment variables, which the text names.
     """
     if not isinstance(error, FeaturewireError):
         return str(error)
@@ -80,7 +80,7 @@ def in_options(error: Exception, taken: Container[str] = ()) -> str:
     if isinstance(error, ConfigError) and error._argument in OPTIONS:
         name = OPTIONS[error._argument]
         value = "" if error._value == "…" else f" {error._value}"
-        subject = f"{variable(name) if name in taken else option(name)}{value}: "
+        subject = f"{variable(name) if name in from_environment else option(name)}{value}: "
     key = error._advice
     advice = f"; {ADVICE_IN_OPTIONS.get(key) or ADVICE[key]}" if key else ""
     return f"{subject}{error._problem}{advice}"

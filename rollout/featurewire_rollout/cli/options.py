@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from featurewire.plugin.arguments import CommandParser, positive_int, positive_seconds
-from featurewire.plugin.credentials import add_credentials, complete_credentials
+from featurewire.plugin.credentials import add_credentials, apply_credentials
 
 __all__ = ["STEPS", "parse", "rollout_parser"]
 
@@ -41,7 +41,7 @@ def rollout_parser() -> CommandParser:
 def parse(argv: list[str]) -> tuple[CommandParser, argparse.Namespace]:
     """The step's parser, to report further errors of usage, and the options."""
     args = rollout_parser().parse_args(argv)
-    args.taken = complete_credentials(args.parser, args)
+    args.from_environment = apply_credentials(args.parser, args)
     return args.parser, args
 
 

@@ -1,8 +1,8 @@
-"""Reads a stream's source, ahead of what is sent.
+"""Prefetches the images of a stream from its source.
 
-A plain iterable is walked on a separate thread, so that a slow iterable does not delay results.
-Paths and functions are read on `readers` threads. The threads pass events to `deliver`; all other
-code runs where the driver calls those events.
+A plain iterable is iterated on a separate thread, so that a slow iterable does not delay results.
+Files are read, and functions called, on up to `readers` further threads. These threads only pass
+events to `deliver`. The driver runs the events, so all other code here runs on one thread.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 
 from featurewire._errors import ImageError
 from featurewire._images import KINDS, Source, advice, try_load
-from featurewire._stream.packing import Slot
+from featurewire._stream.requests import Entry
 from featurewire._stream.stream import Stream
 
-__all__ = ["Reading"]
+__all__ = ["Prefetcher"]
 
 LEAVING = 0.05
-"""Seconds that a stream which is left waits for its source's thread."""
+"""Maximum seconds to wait for the source's thread when the caller leaves the stream."""
 
 
-class Reading:
-    """Reads the images of one stream. `timeout`: seconds that one may take to be read."""
+class Prefetcher:
+    """Prefetches the images of one stream. `timeout`: maximum seconds to read one image."""
 
     def __init__(
         self,
@@ -43,36 +43,36 @@ class Reading:
         self._deliver = deliver
         self._position = 0
         self._asked = 0
-        """Images that were asked for and have not come."""
-        self._loading: dict[Slot, tuple[float, Source]] = {}
+        """Number of images that were requested from the source and have not arrived."""
+        self._loading: dict[Entry, tuple[float, Source]] = {}
         """When the read began, infinity during the wait for a thread; and the image's source."""
         self._ended: tuple[BaseException | None] | None = None
         self._next: Callable[[], object] = lambda: None
         self._closed = False
         self._walker: threading.Thread | None = None
-        self._jobs: queue.SimpleQueue[tuple[Slot, Source] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Entry, Source] | None] = queue.SimpleQueue()
         self._threads = 0
 
-    def walk(self, images: Iterable[Any]) -> None:
-        """Read from this iterable."""
+    def start(self, images: Iterable[Any]) -> None:
+        """Start to read from an iterable."""
         source = iter(images)
-        if isinstance(images, (list, tuple)):  # which never wait
+        if isinstance(images, (list, tuple)):  # these never block
             self._next = lambda: self._take(source, lambda event: event())
             return
         tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-        def walk() -> None:
+        def start() -> None:
             while True:
                 tokens.get()
                 if self._closed or not self._take(source, self._deliver):
                     return
 
         self._next = lambda: tokens.put(None)
-        self._walker = threading.Thread(target=walk, daemon=True, name="featurewire-source")
+        self._walker = threading.Thread(target=start, daemon=True, name="featurewire-source")
         self._walker.start()
 
     def _take(self, source: Iterator[Any], deliver: Callable[[Callable[[], None]], None]) -> bool:
-        """Take the next image; False at the end."""
+        """Take the next image. Returns False at the end of the source."""
         try:
             pair = self._pair(next(source))
         except BaseException as exc:
@@ -80,14 +80,14 @@ class Reading:
             if self._walker is None and not isinstance(exc, Exception):  # Ctrl-C
                 raise
             return False
-        deliver(partial(self._came, *pair))
+        deliver(partial(self._on_item, *pair))
         return True
 
-    def follow(self, images: AsyncIterable[Any]) -> asyncio.Task[None]:
-        """Read from this async iterable in a task, which the caller must cancel."""
+    def start_async(self, images: AsyncIterable[Any]) -> asyncio.Task[None]:
+        """Start to read from an async iterable, in a task that the caller must cancel."""
         source, tokens = aiter(images), asyncio.Semaphore(0)
 
-        async def follow() -> None:
+        async def start_async() -> None:
             while True:
                 await tokens.acquire()
                 try:
@@ -95,18 +95,18 @@ class Reading:
                 except BaseException as exc:
                     self._deliver(partial(self._end, exc))
                     return
-                self._deliver(partial(self._came, *pair))
+                self._deliver(partial(self._on_item, *pair))
 
         self._next = tokens.release
-        return asyncio.ensure_future(follow())
+        return asyncio.ensure_future(start_async())
 
     def ask(self) -> None:
-        """Ask for as many images as the stream wants."""
-        while self._wants():
+        """Request images from the source until the stream has enough."""
+        while self._has_demand():
             self._asked += 1
             self._next()
 
-    def _wants(self) -> bool:
+    def _has_demand(self) -> bool:
         pending = self._asked + len(self._loading)
         if self._ended is not None or pending >= max(self._stream.per_request, 2 * self._readers):
             return False
@@ -115,23 +115,23 @@ class Reading:
     def _pair(self, item: object) -> tuple[Any, Source]:
         """Key and image of the source's next item.
 
-        A copy, where the source may reuse a buffer for the item after it.
+        Copies a mutable buffer, because the source may reuse it for the next item.
         """
         key, image = _split_pair(item, self._position)
         self._position += 1
         return key, bytes(image) if isinstance(image, (bytearray, memoryview)) else image
 
-    def _came(self, key: Any, image: Source) -> None:
-        """The source gave this."""
+    def _on_item(self, key: Any, image: Source) -> None:
+        """Handle an image that the source has yielded."""
         self._asked = max(0, self._asked - 1)
         if self._ended is not None:
             return
-        slot = self._stream.open(key)
+        entry = self._stream.open(key)
         if isinstance(image, bytes):
-            self._stream.fill(slot, image, time.monotonic())
+            self._stream.fill(entry, image, time.monotonic())
             return
-        self._loading[slot] = math.inf, image
-        self._jobs.put((slot, image))
+        self._loading[entry] = math.inf, image
+        self._jobs.put((entry, image))
         if self._threads < min(self._readers, len(self._loading)):
             self._start_reader()
 
@@ -141,30 +141,30 @@ class Reading:
 
     def _read(self) -> None:
         while (job := self._jobs.get()) is not None and not self._closed:
-            slot, image = job
+            entry, image = job
             began = time.monotonic()
-            self._deliver(partial(self._began, slot, began))
+            self._deliver(partial(self._began, entry, began))
             try:
-                loaded = try_load(image, slot.key)
+                loaded = try_load(image, entry.key)
             except BaseException as exc:
-                why = f"{slot.key!r}: {str(exc) or type(exc).__name__}"
-                self._deliver(partial(self._loaded, slot, ImageError(why, reason="unreadable")))
+                why = f"{entry.key!r}: {str(exc) or type(exc).__name__}"
+                self._deliver(partial(self._loaded, entry, ImageError(why, reason="unreadable")))
                 raise
             if self._timeout is not None and time.monotonic() - began > self._timeout:
-                return  # given up, and another thread took this one's place
-            self._deliver(partial(self._loaded, slot, loaded))
+                return  # `give_up` has failed this image and started another thread
+            self._deliver(partial(self._loaded, entry, loaded))
 
-    def _began(self, slot: Slot, began: float) -> None:
-        if slot in self._loading:
-            self._loading[slot] = began, self._loading[slot][1]
+    def _began(self, entry: Entry, began: float) -> None:
+        if entry in self._loading:
+            self._loading[entry] = began, self._loading[entry][1]
 
-    def _loaded(self, slot: Slot, image: Any) -> None:
-        if self._loading.pop(slot, None) is not None:
-            self._stream.fill(slot, image, time.monotonic())
+    def _loaded(self, entry: Entry, image: Any) -> None:
+        if self._loading.pop(entry, None) is not None:
+            self._stream.fill(entry, image, time.monotonic())
             self._end_if_done()
 
     def _end(self, error: BaseException) -> None:
-        """The source ended, or raised."""
+        """Record that the source is exhausted, or the exception that it raised."""
         if self._ended is None:
             is_stop = isinstance(error, (StopIteration, StopAsyncIteration))
             self._ended = (None if is_stop else error,)
@@ -175,31 +175,31 @@ class Reading:
             self._stream.end(self._ended[0])
 
     def give_up(self, now: float) -> None:
-        """Fail what takes longer to be read than it may."""
+        """Fail the images whose reading takes longer than `timeout`."""
         if self._timeout is None or not self._loading:
             return
         late = [
-            (slot, source)
-            for slot, (began, source) in self._loading.items()
+            (entry, source)
+            for entry, (began, source) in self._loading.items()
             if now > began + self._timeout
         ]
-        for slot, source in late:
+        for entry, source in late:
             self._start_reader()
             if callable(source):
-                what, advice = f"the function for key {slot.key!r} did not return", "more time"
+                what, advice = f"the function for key {entry.key!r} did not return", "more time"
             else:
-                what, advice = f"{slot.key!r}: the file was not read", "files"
+                what, advice = f"{entry.key!r}: the file was not read", "files"
             text = f"{what} within {self._timeout:g} s"
-            self._loaded(slot, ImageError(text, reason="unreadable", advice=advice))
+            self._loaded(entry, ImageError(text, reason="unreadable", advice=advice))
 
     def wake_at(self) -> float:
-        """When to ask `give_up`."""
+        """When to call `give_up` next."""
         if self._timeout is None or not self._loading:
             return math.inf
         return min(began for began, _ in self._loading.values()) + self._timeout + 0.001
 
     def close(self, *, wait: bool = True) -> None:
-        """Read nothing more."""
+        """Stop reading."""
         self._closed = True
         if self._walker is not None:
             self._next()
@@ -210,7 +210,7 @@ class Reading:
 
 
 def _split_pair(item: object, position: int) -> tuple[Any, Source]:
-    """The key and the image of one item of a stream: a pair, or an image keyed by position."""
+    """The key and the image of one item. The key of an item without one is its position."""
     key, image = position, item
     if isinstance(item, tuple):
         if len(item) != 2:
