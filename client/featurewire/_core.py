@@ -124,7 +124,7 @@ class Core:
         vector_space: str | Unset | None = UNSET,
         metadata: Metadata = (),
     ) -> Self:
-        """A view of this client with other options. It shares the connection and costs nothing.
+        """A view of this client with other options. It shares the connection, so it is cheap.
 
         `version` and `label` replace each other. `metadata` is added to the client's own metadata
         and replaces values with the same key. Close the original client: this also ends its views.
@@ -176,7 +176,7 @@ class Core:
         seconds = self._seconds(timeout)
         return math.inf if seconds is None else time.monotonic() + seconds
 
-    # One image, or some.
+    # `embed` and `embed_batch`.
 
     def _embed(self, image: Image, timeout: Timeout) -> Flow[Embedding]:
         batch = yield from self._embed_batch([image], timeout)
@@ -263,7 +263,7 @@ class Core:
         self._raise_error(stream)
         return stream.take()
 
-    # Any number of images.
+    # `stream`.
 
     def _new_stream(self, timeout: Timeout) -> Flow[Stream]:
         """A stream without images yet."""
@@ -275,9 +275,9 @@ class Core:
         return Stream(self._connection, codec, config, timeout=self._seconds(timeout))
 
     def _patiently(self, ask: Callable[[float], Flow[T]], timeout: Timeout) -> Flow[T]:
-        """Ask the server something before a stream, with the retries of a stream.
+        """Run a query that precedes a stream, with the retries of a stream.
 
-        `ask` takes a deadline, which leaves each attempt `timeout` seconds.
+        `ask` takes a deadline. Each attempt gets `timeout` seconds.
         """
         retry, expired, failures = self._settings.retry, 0, 0
         breaker = CircuitBreaker(retry, self._settings.stream.patience)

@@ -1,4 +1,8 @@
-"""The steps of a method, which both clients run the same way."""
+"""The steps that the client's methods are made of.
+
+A method is a generator that yields steps and does no I/O. `Client` runs the steps with blocking
+calls, `AsyncClient` in an event loop, so both share one implementation.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Wait for outcomes of the stream's own job, at most until this time."""
+    """Wait for outcomes of the stream's requests, at most until this time."""
 
     until: float
 
@@ -51,4 +55,4 @@ T = TypeVar("T")
 Step: TypeAlias = Send | Sleep | Wait
 StreamStep: TypeAlias = Step | Collect | Deliver
 Flow: TypeAlias = Generator[Step, None, T]
-"""A method that yields steps and returns a T."""
+"""A generator that yields steps and returns a T."""

@@ -283,7 +283,7 @@ def test_the_hint_to_the_allocator_may_find_no_memory():
         import resource
         import featurewire
         from featurewire._rpc import connection
-        connection.LARGEST = 1 << 50
+        connection.MAX_BLOCK_BYTES = 1 << 50
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
         featurewire.Client("127.0.0.1:1", model="tiny").close()
         print("made")

@@ -1,4 +1,4 @@
-"""A job's I/O in an event loop."""
+"""Sends a job's attempts and reports their outcomes to it, in an event loop."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Driver(AnyDriver):
 
     def deliver(self, event: Callable[[], None]) -> None:
         self._events.append(event)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: no one waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self.wake)
 
     def wake(self, *_: object) -> None:
-        """End `wait`. In the loop's thread."""
+        """End `wait`. Call it only in the loop's thread."""
         if not self._woken.done():
             self._woken.set_result(None)
 
@@ -52,7 +52,7 @@ class Driver(AnyDriver):
 
     def _done(self, attempt: Attempt, task: asyncio.Task[bytes]) -> None:
         if not task.cancelled():
-            task.exception()  # seen: asyncio would report one of a cancelled attempt as forgotten
+            task.exception()  # mark it as retrieved, or asyncio logs a warning
         self._events.append(partial(self._bring, attempt, time.monotonic()))
         self.wake()
 

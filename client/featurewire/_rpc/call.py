@@ -1,7 +1,8 @@
-"""One logical RPC: attempts, hedges, deadline, and the servers they go to. Decides; shells send.
+"""Decides when to send the attempts of one call, and to which server. Does no I/O.
 
-Both shells drive a `Job` the same way: start what `due` gives, wait for an outcome or for
-`wake_at`, report it, cancel what is `obsolete`, until `finished`.
+Both drivers, blocking and asyncio, run a `Job` with the same loop until it is `finished`: start the
+attempts from `due`, wait for an outcome or for `wake_at`, report the outcome, and cancel the
+attempts from `obsolete`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Decide = Callable[["Call", FeaturewireError, float], "float | None"]
 
 @dataclass(eq=False)
 class Attempt:
-    """One RPC to send."""
+    """One RPC of a call: the first try, a retry or a hedge."""
 
     call: Call
     server: int
@@ -46,7 +47,7 @@ class Job(Protocol):
         """Attempts to start now."""
 
     def wake_at(self) -> float:
-        """When to ask `due` again though nothing happened; infinity for never."""
+        """When to call `due` again if nothing happens before; infinity for never."""
 
     def replied(self, attempt: Attempt, reply: bytes, now: float) -> None: ...
 
@@ -60,7 +61,7 @@ class Job(Protocol):
 
 
 class Call:
-    """One request and its attempts, up to a reply or a final error."""
+    """One request and its attempts, until it has a reply or a final error."""
 
     def __init__(
         self,
@@ -81,13 +82,13 @@ class Call:
         self.request = request
         self.deadline = deadline
         self.bulk = bulk
-        """Whether the server may let single calls go first."""
+        """Whether the server may run interactive calls first."""
         self.failures = 0
         self.began: float | None = None
         self.exclusive = exclusive
         """Send this call only if no other call of the client is in flight."""
         self.not_isolated = False
-        """The client's other calls never paused, so this call was not sent."""
+        """Other calls of the client were always in flight, so this call was not sent."""
         self._slot = slot
         self._asked_at: float | None = None
         self.tried: set[int] = set()

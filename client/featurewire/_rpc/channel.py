@@ -28,10 +28,10 @@ RELOAD_SECONDS = 1.0
 """Seconds between two checks whether a TLS file has changed; a check costs microseconds."""
 
 RETIRED_SECONDS = 300.0
-"""Seconds for which calls in flight may go on with the old certificates."""
+"""Seconds for which calls in flight may keep using the old certificates."""
 
-CLOSING = 1.0
-"""Seconds to wait for connections to close; it takes milliseconds."""
+CLOSE_SECONDS = 1.0
+"""Maximum seconds to wait for connections to close, which usually takes milliseconds."""
 
 _COMPRESSION = {
     "none": grpc.Compression.NoCompression,
@@ -51,7 +51,7 @@ def proxy_variable(server: str, config: ChannelConfig) -> str | None:
     if not enabled or variable is None or server.startswith("vsock:"):
         return None
     proxy = urlsplit(os.environ[variable])
-    if proxy.scheme != "http" or not proxy.netloc:  # gRPC takes no notice of others
+    if proxy.scheme != "http" or not proxy.netloc:  # gRPC ignores others
         return None
     host = server.rpartition("/")[2].rpartition(":")[0].strip("[]").lower()
     exempt = os.environ.get("no_grpc_proxy", os.environ.get("no_proxy", ""))  # noqa: SIM112
@@ -68,7 +68,7 @@ def _is_exempt(host: str, entry: str) -> bool:
 
 
 def arguments(server: str, config: ChannelConfig, tls: TLSConfig | None) -> dict[str, Any]:
-    """What gRPC's functions that make a channel take."""
+    """Keyword arguments for gRPC's functions that create a channel."""
     service_config: dict[str, Any] = {"loadBalancingConfig": [{config.load_balancing: {}}]}
     options: dict[str, Any] = {
         "grpc.primary_user_agent": f"featurewire/{__version__}",
@@ -79,20 +79,20 @@ def arguments(server: str, config: ChannelConfig, tls: TLSConfig | None) -> dict
         # gRPC does not send a keepalive ping while one of its own pings is in flight, and it waits
         # a minute for those.
         "grpc.http2.ping_timeout_ms": int(config.keepalive_timeout * 1000),
-        # Only while calls are open: servers close a connection that pings more often than they
-        # allow, by default at the fourth ping of five minutes without a reply.
+        # Ping only while calls are open, because servers close a connection that pings too often:
+        # by default at the fourth ping within five minutes without a reply.
         "grpc.keepalive_permit_without_calls": 0,
         "grpc.min_reconnect_backoff_ms": int(config.connect_timeout * 1000),
         "grpc.initial_reconnect_backoff_ms": 100,
         "grpc.max_reconnect_backoff_ms": int(config.max_reconnect_backoff * 1000),
-        # Retries are this library's: gRPC's would add to them unseen.
+        # This library retries itself; gRPC's own retries would add to that.
         "grpc.enable_retries": 0,
         "grpc.service_config": json.dumps(service_config),
-        # Two clients of one process to one target do not share a connection's limits and fate.
+        # Two clients in one process do not share a connection, its limits and its failures.
         "grpc.use_local_subchannel_pool": 1,
     }
     if is_local(server):
-        # The variables are set for other machines: a proxy cannot reach our loopback interface.
+        # A proxy cannot reach our loopback interface.
         options["grpc.enable_http_proxy"] = 0
     if tls is not None and tls.server_name is not None:
         options["grpc.ssl_target_name_override"] = tls.server_name
@@ -102,7 +102,7 @@ def arguments(server: str, config: ChannelConfig, tls: TLSConfig | None) -> dict
 
 
 def open_channel(server: str, config: ChannelConfig, tls: TLSConfig | None, aio: Any = None) -> Any:
-    """`tls`: one whose files are read. `aio`: `grpc.aio`, for a channel of asyncio's."""
+    """Open a channel to one server. `tls` holds PEM bytes; `aio`: `grpc.aio`, for asyncio."""
     module: Any = aio or grpc
     # Pass arguments by name, because instrumentation that wraps gRPC's functions expects that.
     options = arguments(server, config, tls) | (
@@ -119,9 +119,9 @@ def open_channel(server: str, config: ChannelConfig, tls: TLSConfig | None, aio:
 
 
 class Channels:
-    """The channels to a client's servers. Threads may share it.
+    """The channels to a client's servers. Thread-safe.
 
-    The first call opens them. A change of a TLS file opens new ones.
+    The first call opens them. When a TLS file changes, new channels replace them.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Channels:
         self._tls = tls
         self._stamp = () if tls is None else tls.stamp()
         self._loaded = None if tls is None else tls.loaded()
-        self._look_at = time.monotonic() + RELOAD_SECONDS
+        self._check_at = time.monotonic() + RELOAD_SECONDS
         self._open: list[Any] = []
         self._methods: dict[tuple[int, str], Any] = {}
         self._retired: list[tuple[float, Any]] = []
@@ -152,7 +152,7 @@ class Channels:
 
     def method(self, server: int, name: str) -> Any:
         """gRPC's callable for a method of the server with that index."""
-        if self._stamp and time.monotonic() >= self._look_at:
+        if self._stamp and time.monotonic() >= self._check_at:
             with self._lock:
                 self._reload(time.monotonic())
         method = self._methods.get((server, name))
@@ -169,15 +169,15 @@ class Channels:
 
     def _reload(self, now: float) -> None:
         """Read the TLS files again if they have changed."""
-        if now < self._look_at or self._tls is None:
+        if now < self._check_at or self._tls is None:
             return
-        self._look_at = now + RELOAD_SECONDS
+        self._check_at = now + RELOAD_SECONDS
         stamp = self._tls.stamp()
         if stamp == self._stamp:
             return
         try:
             loaded = self._tls.loaded()
-        except ConfigError as exc:  # half written: the next check reads them again
+        except ConfigError as exc:  # a file is half written; the next check reads it again
             log.warning("%s; keeping the current certificates", exc)
             return
         self._stamp = stamp
@@ -201,6 +201,7 @@ class Channels:
 
 
 def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[str]) -> None:
+    """Raise `ConfigError` for a token that would be sent unencrypted to another machine."""
     if config.token is not None and tls is None and not all(map(is_local, servers)):
         raise ConfigError(
             "the token would be sent unencrypted to another machine",
@@ -211,12 +212,12 @@ def check_token(config: ChannelConfig, tls: TLSConfig | None, servers: Sequence[
 
 
 def close_all(channels: Sequence[grpc.Channel]) -> None:
-    """Close channels, but do not wait longer than `CLOSING` seconds.
+    """Close channels, but do not wait longer than `CLOSE_SECONDS` seconds.
 
     If an interrupt (Ctrl-C) comes after gRPC has registered a call and before it waits for the
     outcome, that call never ends, and `close` would wait for it forever.
     """
-    until = time.monotonic() + CLOSING
+    until = time.monotonic() + CLOSE_SECONDS
     threads = []
     for channel in channels:
         thread = threading.Thread(target=channel.close, daemon=True)

@@ -32,10 +32,10 @@ from featurewire._rpc.target import split_target
 __all__ = ["Connection"]
 
 CLASS = "featurewire-class"
-"""The embedded server lets calls without the class `bulk` go first; TensorFlow Serving takes no
-notice of it."""
+"""Metadata key. The embedded server runs calls without the value `bulk` first; TensorFlow Serving
+ignores it."""
 
-LARGEST = 16 << 20
+MAX_BLOCK_BYTES = 16 << 20
 """Twice the largest default request. glibc may then keep up to 32 MiB of freed memory."""
 
 log = logging.getLogger("featurewire")
@@ -45,6 +45,8 @@ _COUNTERS = {"first": "requests", "retry": "retries", "hedge": "hedges"}
 
 @dataclass
 class ConnectionState:
+    """Whether a client may still be used, and where."""
+
     closed: bool = False
     loop: object = None
     """The event loop that the client belongs to, if any."""
@@ -53,7 +55,7 @@ class ConnectionState:
 
 
 class Connection:
-    """Threads share it; forked processes cannot."""
+    """State that all calls of a client share. Thread-safe, but not usable after a fork."""
 
     def __init__(self, settings: Settings) -> None:
         self.servers = split_target(settings.target)
@@ -92,7 +94,7 @@ class Connection:
             )
 
     def claim(self) -> None:
-        """Tie the client to this process with its first call; before that a fork does no harm."""
+        """Tie the client to this process with its first call. Until then, a fork does no harm."""
         self.check_usable()
         if self.state.pid is None:
             self.state.pid = os.getpid()
@@ -103,25 +105,25 @@ class Connection:
 
     @property
     def answered(self) -> bool:
-        """Some server has replied to something."""
+        """Whether a server has ever replied."""
         return bool(self._answered)
 
     def call(self, method: str, request: bytes, *, hedged: bool = False, **options: Any) -> Call:
-        """A call that these servers share; for the options see `Call`."""
+        """A call to these servers. For the options see `Call`."""
         options["slot"] = self._slot
         if hedged and self._hedge_after is not None:
             options |= {"hedge_after": self._hedge_after, "may_hedge": self._budget.spend}
         return Call(method, request, rotation=self.rotation, **options)
 
     def view(self, metadata: Metadata) -> Connection:
-        """The same with more metadata, which replaces what has the same keys."""
+        """The same connection with more metadata, which replaces values with the same key."""
         pairs = ChannelConfig(metadata=metadata).metadata_pairs()
         keys = {key for key, _ in pairs}
         view = copy.copy(self)
         view._metadata = [pair for pair in self._metadata if pair[0] not in keys] + pairs
         return view
 
-    # The books that both drivers keep.
+    # Called by both drivers, to count attempts and report outcomes.
 
     def metadata(self, attempt: Attempt) -> list[tuple[str, str | bytes]]:
         """The metadata of one attempt; calls the token's function again."""
@@ -209,14 +211,14 @@ class Connection:
 
 
 def _expect_large_blocks() -> None:
-    """Let glibc see a large block freed: worth two thirds of the time of large requests.
+    """Make glibc keep large freed blocks, which saves two thirds of the time of large requests.
 
-    It maps fresh pages for large blocks and gives them back when they are freed, so every request
-    of a megabyte pays for hundreds of page faults (measured: 245 instead of 90 us an image of
-    100 KB). It stops doing so for blocks up to the size of the largest one that it has seen freed:
-    mallopt(3), M_MMAP_THRESHOLD. The pages are never touched, so this costs microseconds. Other
-    allocators ignore this, and a process without enough memory skips it.
+    By default glibc maps new pages for each large block and unmaps them when the block is freed, so
+    every request of a megabyte causes hundreds of page faults (measured: 245 instead of 90 us per
+    image of 100 KB). Once it has freed a block, it keeps blocks of up to that size: mallopt(3),
+    M_MMAP_THRESHOLD. So this function frees one large block. Its pages are never touched, so that
+    costs microseconds. Other allocators ignore it.
     """
     if sys.platform == "linux":
         with contextlib.suppress(MemoryError):
-            bytes(LARGEST)
+            bytes(MAX_BLOCK_BYTES)

@@ -1,4 +1,4 @@
-"""A job's I/O: sends its attempts and brings it their outcomes. `Driver` blocks."""
+"""Sends a job's attempts and reports their outcomes to it. `Driver` is the blocking version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Method = Callable[[int, str], Any]
 
 
 class AnyDriver(ABC):
-    """All but the waiting."""
+    """The part that the blocking and the asyncio driver share: everything except waiting."""
 
     _outcomes: tuple[type[BaseException], ...] = (Exception,)
     """Exceptions that a future may raise."""
@@ -36,18 +36,18 @@ class AnyDriver(ABC):
 
     @abstractmethod
     def deliver(self, event: Callable[[], None]) -> None:
-        """Have something called by `wait` or `collect`. From any thread."""
+        """Queue a function for `wait` or `collect` to call. Thread-safe."""
 
     @abstractmethod
     def collect(self) -> None:
-        """Bring the outcomes that are there, without waiting."""
+        """Run the queued events without waiting."""
 
     @abstractmethod
     def _start(self, attempt: Attempt) -> Any:
-        """Send an attempt; its future."""
+        """Send an attempt and return its future."""
 
     def start_due(self) -> bool:
-        """Send the attempts that are due now; True if there were any."""
+        """Send the attempts that are due now. Returns whether there were any."""
         attempts = self._job.due(time.monotonic())
         for attempt in attempts:
             self._open[attempt] = self._start(attempt)
@@ -63,7 +63,7 @@ class AnyDriver(ABC):
         }
 
     def _bring(self, attempt: Attempt, now: float) -> None:
-        """The outcome that came at `now`."""
+        """Report an outcome that arrived at `now` to the job."""
         future = self._open.pop(attempt, None)
         if future is None:
             return
@@ -89,7 +89,7 @@ class AnyDriver(ABC):
         return None if math.isinf(left) else max(left, 0.0)
 
     def close(self) -> None:
-        """Cancel what is open, and end the job."""
+        """Cancel the attempts in flight, and end the job."""
         self._job.abandon()
         for attempt in list(self._open):
             self._cancel(attempt)
@@ -104,7 +104,7 @@ class Driver(AnyDriver):
         self._events.put(event)
 
     def run(self) -> None:
-        """Bring a job that takes nothing more to its end."""
+        """Run a job to its end."""
         while not self._job.finished:
             attempts = self._job.due(time.monotonic())
             if len(attempts) == 1 and not self._open and math.isinf(self._job.wake_at()):
@@ -118,7 +118,8 @@ class Driver(AnyDriver):
     def _call(self, attempt: Attempt) -> None:
         """Send the job's only attempt and block until its outcome.
 
-        gRPC starts a thread for a lone future, which costs more than the rest of a small call.
+        For a single future gRPC would start a thread, which costs more than the rest of a small
+        call.
         """
         send, options = self._sender(attempt)
         self._connection.started(attempt)

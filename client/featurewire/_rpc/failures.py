@@ -21,7 +21,7 @@ from featurewire._errors import (
 __all__ = ["from_rpc_error"]
 
 _REQUEST_IDS = {"x-request-id", "request-id"}
-"""Metadata that an error's text repeats: operators search a gateway's log for it."""
+"""Metadata that error texts include, because operators search a gateway's log for them."""
 _NOT_GRPC = r"http/?1|header with status|receiving SETTINGS|expected SETTINGS|parsing HTTP/2"
 _HUNG_UP = r"socket closed|connection reset|broken pipe|end of (file|tcp stream)|\bEOF\b"
 _REFUSED_BY_PROXY = r"HTTP proxy returned"
@@ -30,7 +30,7 @@ _ADVISED = r"or add servers"
 """The end of the embedded server's texts, which say what to do."""
 _CUT_OFF = r"RST_STREAM|goaway|connection|stream (removed|closed)"
 
-# Code, pattern, error, advice. Most specific first: the first rule that fits decides.
+# Status code, pattern, error class, advice. The first rule that matches wins.
 _RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
     ("", r"^failed to create channel", ConfigError, "channel"),
     ("RESOURCE_EXHAUSTED", r"larger than max|message .*too large", InvalidRequestError, "size"),
@@ -55,7 +55,7 @@ _RULES: list[tuple[str, str, type[FeaturewireError], str]] = [
     ("UNIMPLEMENTED", "", ServerError, "API"),
     ("UNAUTHENTICATED", "", InvalidRequestError, "token"),
     ("PERMISSION_DENIED", "", InvalidRequestError, "rights"),
-    # A connection that a proxy or a dying server cuts off shows as one of these.
+    # If a proxy or a dying server cuts the connection, gRPC reports one of these.
     ("CANCELLED", "", ServerUnavailableError, ""),
     ("ABORTED", "", ServerUnavailableError, ""),
     ("INTERNAL", _CUT_OFF, ServerUnavailableError, ""),
@@ -75,7 +75,7 @@ def from_rpc_error(
     proxy: str | None = None,
     timeout: float | None = None,
 ) -> FeaturewireError:
-    """Translate an error of gRPC, which becomes the cause.
+    """The error of this library for an error of gRPC, which becomes its `__cause__`.
 
     Args:
         answered: This server has replied before.

@@ -1,4 +1,4 @@
-"""When to try again: backoff with jitter, and a budget over all calls of a client."""
+"""Decides when to retry: backoff with jitter, and a budget for all calls of a client."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def backoff(config: RetryConfig, failures: int) -> float:
 
 
 def wait_before_retry(config: RetryConfig, failures: int, error: FeaturewireError) -> float | None:
-    """Seconds to wait after `error`; None: the server wants no retry.
+    """Seconds to wait after `error`; None if the server asked not to retry.
 
-    At least as long as the server asks for, and up to half as long again, so that those whom it
-    sent away together do not come back together.
+    If the server sent a push-back, wait that long plus up to 50 % jitter, so that clients that were
+    rejected together do not retry together.
     """
     if error.retry_after is None:
         return backoff(config, failures)
@@ -74,7 +74,7 @@ class RetryBudget:
 
 
 class RetryPolicy:
-    """How a call outside a stream is retried: attempts, deadline and budget bound it."""
+    """Retries a call outside a stream, limited by `max_attempts`, the deadline and the budget."""
 
     def __init__(self, config: RetryConfig, budget: RetryBudget, rotation: Rotation) -> None:
         self.config = config
@@ -103,9 +103,9 @@ class RetryPolicy:
         return delay
 
     def explain(self, call: Call, error: FeaturewireError, now: float) -> None:
-        """Say in the error what was spent on the call."""
-        told = is_transient(error) or call.failures > 1
-        if told and call.began is not None:
+        """Add the number of attempts, the time and the rest of the budget to the error text."""
+        retried = is_transient(error) or call.failures > 1
+        if retried and call.began is not None:
             tries = "1 attempt" if call.failures == 1 else f"{call.failures} attempts"
             error.args = (
                 f"{error._problem} ({tries} in {now - call.began:.1f} s; {self._budget} left)",
@@ -113,9 +113,9 @@ class RetryPolicy:
 
     @staticmethod
     def helps_elsewhere(error: FeaturewireError) -> bool:
-        """The next server may do what this one cannot: be there, or have loaded the model."""
+        """Whether another server may succeed: this one is unreachable or lacks the model."""
         return isinstance(error, (ServerUnavailableError, ModelNotFoundError))
 
     def has_other(self, call: Call, now: float) -> bool:
-        """Some server that this call has not tried is not known to be down."""
+        """Whether a server that this call has not tried is not known to be down."""
         return self._rotation.has_other(now, call.tried)

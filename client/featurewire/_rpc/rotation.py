@@ -1,4 +1,4 @@
-"""Which server an attempt goes to."""
+"""Chooses the server for each attempt."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ __all__ = ["Rotation"]
 
 log = logging.getLogger("featurewire")
 
-FIRST_REST = 0.5
-LONGEST_REST = 10.0
+FIRST_REST_SECONDS = 0.5
+MAX_REST_SECONDS = 10.0
 
 
 class Rotation:
-    """Round robin over the servers; a server that is unreachable or hangs rests for a while.
+    """Round robin over the servers. A server that is unreachable or hangs is skipped for a while.
 
-    The rest doubles from one failure to the next; after it one call at a time tries the server
-    again. When all rest, the one whose rest ends first is chosen: there is always an answer.
-    Thread-safe.
+    This rest doubles with each failure in a row. After it, one call at a time tries the server. If
+    all servers rest, the one whose rest ends first is chosen. Thread-safe.
     """
 
     def __init__(self, servers: Sequence[str]) -> None:
@@ -33,7 +32,7 @@ class Rotation:
         return len(self._failures)
 
     def pick(self, now: float, avoid: Collection[int] = ()) -> int:
-        """The server for an attempt at `now`; one of `avoid` only when nothing else is left."""
+        """The server for an attempt at `now`. One of `avoid` only if all servers are in it."""
         count = len(self._failures)
         if count == 1:
             return 0
@@ -44,16 +43,16 @@ class Rotation:
                 key=lambda each: (each in avoid, max(self._rests_until[each], now)),
             )
             self._next = (choice + 1) % count
-            if self._failures[choice]:  # one try at a time
+            if self._failures[choice]:  # the next calls skip it until this one has an outcome
                 self._rests_until[choice] = now + self._rest(choice)
             return choice
 
     def _rest(self, server: int) -> float:
-        rest: float = FIRST_REST * 2 ** min(self._failures[server] - 1, 10)
-        return min(LONGEST_REST, rest)
+        rest: float = FIRST_REST_SECONDS * 2 ** min(self._failures[server] - 1, 10)
+        return min(MAX_REST_SECONDS, rest)
 
     def on_probation(self, server: int, tried: Collection[int]) -> bool:
-        """It failed the last time, and another server, not yet tried, did not."""
+        """Whether the server failed last time and another one, not yet tried, did not."""
         if not self._failures[server]:
             return False
         return any(
@@ -74,7 +73,7 @@ class Rotation:
                 self._rests_until[server] = 0.0
 
     def has_other(self, now: float, avoid: Collection[int]) -> bool:
-        """Some server outside `avoid` is not resting."""
+        """Whether a server outside `avoid` is not resting."""
         with self._lock:
             return any(
                 each not in avoid and until <= now for each, until in enumerate(self._rests_until)

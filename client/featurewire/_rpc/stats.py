@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["Latencies", "Stats"]
 
-FIRST = 1e-4
+FIRST_SECONDS = 1e-4
 RATIO = 1.1
 BUCKETS = 170
 """Latencies from 0.1 ms to 1000 s, each bucket 10 % wider than the one before."""
@@ -15,15 +15,15 @@ BUCKETS = 170
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """Counts since the client was made. A request that was sent three times counts once in
+    """Counts since the client was created. A request that was sent three times counts once in
     `requests` and twice in `retries`."""
 
     requests: int = 0
     """Calls begun: Predict, status and metadata."""
     images: int = 0
-    """Images answered, with a vector or with an error of their own."""
+    """Images answered, with a vector or with an error."""
     image_errors: int = 0
-    """Images among them that gave no vector."""
+    """Images answered with an error."""
     failures: int = 0
     """Calls that ended with an error."""
     retries: int = 0
@@ -35,21 +35,23 @@ class Stats:
     bytes_received: int = 0
     """Bytes of serialised replies."""
     in_flight: int = 0
-    """Attempts whose reply is awaited now."""
+    """Attempts that wait for their reply now."""
     latency: dict[str, float] = field(default_factory=dict)
     """Seconds from sending an attempt to its reply: `p50`, `p90`, `p99`, `max`; within 10 %.
     Empty before the first reply."""
 
 
 class Latencies:
-    """A histogram of seconds."""
+    """A histogram of latencies in seconds."""
 
     def __init__(self) -> None:
         self._buckets = [0] * BUCKETS
         self._longest = 0.0
 
     def add(self, seconds: float) -> None:
-        bucket = 0 if seconds <= FIRST else math.ceil(math.log(seconds / FIRST, RATIO))
+        bucket = (
+            0 if seconds <= FIRST_SECONDS else math.ceil(math.log(seconds / FIRST_SECONDS, RATIO))
+        )
         self._buckets[min(bucket, BUCKETS - 1)] += 1
         self._longest = max(self._longest, seconds)
 
@@ -63,6 +65,6 @@ class Latencies:
             for bucket, count in enumerate(self._buckets):
                 seen += count
                 if seen >= share * total:
-                    found[name] = min(self._longest, FIRST * RATIO**bucket)
+                    found[name] = min(self._longest, FIRST_SECONDS * RATIO**bucket)
                     break
         return found | {"max": self._longest}

@@ -10,7 +10,7 @@ __all__ = ["is_local", "split_target"]
 
 
 def split_target(target: str) -> list[str]:
-    """The servers that a target names: one URI, or `host:port`s with commas between.
+    """The servers of a target: one URI, or `host:port` entries separated by commas.
 
     gRPC's own lists (`ipv4:a,b`) only take addresses; this list also takes host names.
     """
@@ -55,7 +55,7 @@ def _check_server(server: str) -> None:
 
 
 def is_local(server: str) -> bool:
-    """The connection does not leave this machine."""
+    """Whether the connection stays on this machine."""
     scheme, _, rest = server.partition(":")
     if not _is_uri(server):
         rest = server

@@ -35,7 +35,7 @@ class Rows(NamedTuple):
     vectors: Floats
     """float32 `(N, dimension)`, read-only."""
     reasons: dict[int, str]
-    """Reasons for the rows without a vector, by row."""
+    """The reason for each row without a vector, by row."""
 
     def error(self, row: int) -> ImageError:
         reason = self.reasons[row]
@@ -63,8 +63,8 @@ def read_predict_reply(
             row: STATUS_NAMES.get(code, f"status {code}") for row, code in enumerate(codes) if code
         }
     flat = vectors.ravel()
-    # NaN and infinity show in the sum of squares, which is cheaper than a look at each number.
-    # Numbers so large that it overflows also do.
+    # A sum of squares that is not finite shows NaN or infinity. It is cheaper than a check of each
+    # number. Very large numbers also make it overflow, so the rows are then checked one by one.
     with np.errstate(over="ignore"):
         squares = flat.dot(flat)
     if not math.isfinite(squares):
@@ -87,8 +87,10 @@ def read_strings(reply: bytes, name: str) -> list[bytes]:
 
 
 def _strings_of(name: str, content: bytes, count: int) -> list[bytes]:
-    """Strings as a server writes them with --enable_serialization_as_tensor_content: the length of
-    each as a varint, then the bytes of all."""
+    """Decode strings from `tensor_content`: the length of each as a varint, then all bytes.
+
+    TensorFlow Serving sends them with --enable_serialization_as_tensor_content.
+    """
     sizes = [0]
     shift = 0
     for at, byte in enumerate(content[: 5 * count]):
@@ -105,7 +107,10 @@ def _strings_of(name: str, content: bytes, count: int) -> list[bytes]:
 
 
 def _raw_reply() -> Any:
-    """PredictResponse with `float_val` as bytes: the same on the wire, and no list of floats."""
+    """A PredictResponse class whose `float_val` is bytes, so that parsing makes no list of floats.
+
+    Packed floats and bytes have the same encoding.
+    """
     pool = descriptor_pool.DescriptorPool()
     for name in _files("tensorflow_serving/apis/predict.proto"):
         file = descriptor_pb2.FileDescriptorProto()
@@ -121,7 +126,7 @@ def _raw_reply() -> Any:
 
 
 def _files(name: str) -> list[str]:
-    """A file of the schema and those it needs, which come first."""
+    """A schema file after the files that it imports."""
     needs = [file.name for file in _pool.POOL.FindFileByName(name).dependencies]
     return list(dict.fromkeys([each for need in needs for each in _files(need)] + [name]))
 
@@ -130,15 +135,15 @@ _RawReply = _raw_reply()
 
 
 def parsed(data: bytes, message: Any = _RawReply) -> Any:
-    """Raises `ResponseError`."""
+    """Parse a reply. Raises `ResponseError`."""
     try:
         return message.FromString(data)
-    except Exception as exc:  # protobuf's DecodeError, whichever implementation raises it
+    except Exception as exc:  # the DecodeError of any protobuf implementation
         raise ResponseError(f"the reply is not a {message.DESCRIPTOR.name}: {exc}") from exc
 
 
 def _check(name: str, tensor: Any, dtype: int, count: int, rank: int) -> list[int]:
-    """The tensor's shape."""
+    """The tensor's shape. Raises `ResponseError` if it does not fit `count` images."""
     if tensor.dtype != dtype:
         raise ResponseError(
             f"output {name!r} is {enum_name(types_pb2.DataType, tensor.dtype)}, "
@@ -160,12 +165,12 @@ def _check(name: str, tensor: Any, dtype: int, count: int, rank: int) -> list[in
 def _floats(name: str, tensor: Any, count: int, reply: bytes) -> Floats:
     rows, dimension = _check(name, tensor, types_pb2.DT_FLOAT, count, rank=2)
     data: bytes = tensor.float_val or tensor.tensor_content
-    if len(data) != rows * dimension * 4:  # floats in several pieces, which is rare and allowed
+    if len(data) != rows * dimension * 4:  # floats in several chunks: legal, but rare
         plain = parsed(reply, predict_pb2.PredictResponse).outputs[name]
         data = np.array(plain.float_val, "<f4").tobytes() or plain.tensor_content
     if len(data) != rows * dimension * 4:
         raise ResponseError(
-            f"output {name!r} says shape {[rows, dimension]} and holds {len(data) / 4:g} floats"
+            f"output {name!r} has shape {[rows, dimension]} but {len(data) / 4:g} floats"
         )
     return np.frombuffer(data, "<f4").reshape(rows, dimension)
 
@@ -176,12 +181,12 @@ def _integers(name: str, tensor: Any, count: int) -> list[int]:
     whole = content[: len(content) // 4 * 4]
     codes = np.frombuffer(whole, "<i4").tolist() if whole else list(tensor.int_val)
     if len(codes) != count:
-        raise ResponseError(f"output {name!r} holds {len(codes)} values for {count} images")
+        raise ResponseError(f"output {name!r} has {len(codes)} values for {count} images")
     return codes
 
 
 def enum_name(enum: Any, number: int) -> str:
-    """The number itself where this client does not know it."""
+    """The name of an enum value, or the number as text if this client does not know it."""
     try:
         return str(enum.Name(number))
     except ValueError:

@@ -56,12 +56,12 @@ class VersionStatus:
 
     @property
     def failed(self) -> bool:
-        """The server has given this version up."""
+        """Whether the version failed to load."""
         return self.error_code != "OK"
 
 
 def describe(versions: Iterable[VersionStatus]) -> str:
-    """`version 2 is LOADING, version 1 is END (NOT_FOUND: no such file)`."""
+    """The states as text: `version 2 is LOADING, version 1 is END (NOT_FOUND: no such file)`."""
     return ", ".join(
         f"version {each.version} is {each.state}"
         + (f" ({each.error_code}: {each.error_message})" if each.failed else "")
@@ -78,7 +78,7 @@ class ModelStatus:
 
     @property
     def available(self) -> bool:
-        """At least one version answers requests."""
+        """Whether at least one version answers requests."""
         return any(version.available for version in self.versions)
 
 
@@ -107,7 +107,7 @@ class ModelMetadata:
     version: int
     signatures: dict[str, Signature]
     manifest: dict[str, Any] | None
-    """The exporter's manifest; None where the version carries none."""
+    """The exporter's manifest; None if the version has none."""
 
 
 def status_request(spec: model_pb2.ModelSpec) -> bytes:
@@ -136,7 +136,7 @@ def metadata_request(spec: model_pb2.ModelSpec) -> bytes:
 
 
 def parse_metadata(reply: bytes) -> ModelMetadata:
-    """Without the manifest: that is another call."""
+    """Parse the signatures. The manifest takes another call."""
     message = parsed(reply, get_model_metadata_pb2.GetModelMetadataResponse)
     signatures = parsed(
         message.metadata["signature_def"].value, get_model_metadata_pb2.SignatureDefMap
