@@ -77,7 +77,7 @@ def _export(config: ExportConfig, staging: Staging, progress: Progress) -> Publi
     frozen = freeze(module)
     folded = fold(frozen)
     about = _manifest(config, source, module, frozen, preprocess)
-    materials = fit.gather(config.bridge, about["vector_space"]) if config.bridge else None
+    materials = fit.embed_both(config.bridge, about["vector_space"]) if config.bridge else None
     for activations in dict.fromkeys([config.precision, "float32"]):
         progress.step(f"Building the served graph in {config.precision}")
         keep = activations == "float32"

@@ -35,11 +35,11 @@ class ConfigFile:
     def _watch(self, seconds: float, stopping: threading.Event) -> None:
         while not stopping.wait(seconds):
             try:
-                self.look()
+                self.poll()
             except Exception:  # the thread must survive any error
                 log.exception("reading %s failed", self._path)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read the file once, and reload if it has changed or if the last reload failed."""
         config = ModelServerConfig()
         try:

@@ -23,7 +23,7 @@ class Scripted:
         self.refusal = refusal
         self.reloads = 0
 
-    def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView:
+    def read_state(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView:
         view = self.views.pop(0) if len(self.views) > 1 else self.views[0]
         return FleetView(replicas=[view])
 

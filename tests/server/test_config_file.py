@@ -59,22 +59,22 @@ def test_a_broken_file_keeps_the_old_config_and_the_status_says_why(
     path.write_text(text)
     file = ConfigFile(str(path), manager)
     with caplog.at_level(logging.ERROR):
-        file.look()
-        file.look()
+        file.poll()
+        file.poll()
     assert len(caplog.messages) == 1
     assert reason in caplog.messages[0]
     assert "the current config stays" in caplog.messages[0]
     assert message(manager) == caplog.messages[0]
 
     path.write_text(str(config(model("m", base_path))))
-    file.look()
+    file.poll()
     assert message(manager) == ""
 
 
 def test_an_empty_list_unloads_what_it_no_longer_names(manager, tmp_path) -> None:
     path = tmp_path / "models.config"
     path.write_text("model_config_list {}")
-    ConfigFile(str(path), manager).look()
+    ConfigFile(str(path), manager).poll()
     wait_until(lambda: manager.statuses(spec("m"))[0].state == 50)
 
 
@@ -84,7 +84,7 @@ def test_a_list_that_is_in_force_though_a_model_fails_is_said_to_be(
     path = tmp_path / "models.config"
     path.write_text(str(config(model("m", base_path), model("broken", base_path))))
     with caplog.at_level(logging.ERROR, "featurewire_server.config_file"):
-        ConfigFile(str(path), manager).look()
+        ConfigFile(str(path), manager).poll()
     said = [text for text in caplog.messages if "models.config is in effect" in text]
     assert len(said) == 1
     assert "no such model" in said[0]
@@ -122,10 +122,10 @@ def test_a_model_that_does_not_load_is_complained_of_until_it_loads(
     path.write_text(str(config(model("m", base_path), model("broken", base_path))))
     file = ConfigFile(str(path), manager)
     for _ in range(3):
-        file.look()
+        file.poll()
         assert "name: broken version: 1" in message(manager)
     path.write_text(str(config(model("m", base_path))))
-    file.look()
+    file.poll()
     assert message(manager) == ""
 
 
@@ -134,12 +134,12 @@ def test_a_base_path_that_does_not_exist_is_named(manager, base_path, tmp_path, 
     path.write_text(str(config(model("m", base_path), model("absent", missing))))
     file = ConfigFile(str(path), manager)
     for _ in range(2):
-        file.look()
+        file.poll()
         assert f"cannot read the base path {missing}: No such file" in message(manager)
     with pytest.raises(ServingError, match=f"of model absent: cannot read .* {missing}"):
         manager.statuses(spec("absent"))
     assert [r.levelname for r in caplog.records if str(missing) in r.message][:1] == ["ERROR"]
     (missing / "1").mkdir(parents=True)
-    file.look()
+    file.poll()
     assert message(manager) == ""
     assert manager.statuses(spec("absent"))

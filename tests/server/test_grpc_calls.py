@@ -117,7 +117,7 @@ def test_a_message_that_does_not_come_ends_its_call(serve, monkeypatch) -> None:
 @pytest.mark.usefixtures("no_call_ends_by_the_clock")
 @pytest.mark.parametrize("path", [STATUS, PREDICT, CHECK, WATCH])
 def test_a_crowd_of_calls_without_a_message_holds_up_nobody(serve, path, monkeypatch) -> None:
-    monkeypatch.setattr(grpc_limits, "PATIENCE", 0.3)
+    monkeypatch.setattr(grpc_limits, "PATIENCE_SECONDS", 0.3)
     with serve(grpc_config={"max_threads": 2, "health": True}) as made, HalfOpen(made) as half:
         half.open(path, 100)
         assert made.start(PREDICT, request(), None).code() is Code.OK
@@ -255,7 +255,7 @@ def test_open_health_and_reflection_streams_do_not_hold_up_the_stop(serve, engin
 
 
 def test_a_call_without_a_message_does_not_hold_up_the_stop(serve, monkeypatch) -> None:
-    monkeypatch.setattr(grpc_limits, "PATIENCE", 0.3)
+    monkeypatch.setattr(grpc_limits, "PATIENCE_SECONDS", 0.3)
     with serve() as made, HalfOpen(made) as half:
         half.open(PREDICT, 2)
         half.open(STATUS, 2)

@@ -6,10 +6,10 @@ import grpc
 import pytest
 
 from featurewire_server.common.errors import ServingError
-from featurewire_server.transport.grpc_limits import Places
+from featurewire_server.transport.grpc_limits import FairSlots
 
 
-def takes(places: Places, caller: object) -> bool:
+def takes(places: FairSlots, caller: object) -> bool:
     try:
         places.take(caller)
     except ServingError:
@@ -17,7 +17,7 @@ def takes(places: Places, caller: object) -> bool:
     return True
 
 
-def take_all(places: Places, caller: object) -> int:
+def take_all(places: FairSlots, caller: object) -> int:
     """Number of places that `caller` gets."""
     count = 0
     while takes(places, caller):
@@ -26,7 +26,7 @@ def take_all(places: Places, caller: object) -> int:
 
 
 def test_a_single_caller_gets_at_most_half_of_the_places() -> None:
-    places = Places(100)
+    places = FairSlots(100)
     assert take_all(places, "greedy") == 50
     with pytest.raises(ServingError, match="this host has 50 calls of this kind waiting") as caught:
         places.take("greedy")
@@ -36,7 +36,7 @@ def test_a_single_caller_gets_at_most_half_of_the_places() -> None:
 
 @pytest.mark.parametrize("greedy", [2, 3, 9])
 def test_callers_get_equal_shares_and_a_new_one_finds_a_place(greedy: int) -> None:
-    places, held = Places(100), [0] * greedy
+    places, held = FairSlots(100), [0] * greedy
     for _ in range(200):  # each in turn gets an answer, and takes all places that it can
         for number in range(greedy):
             if held[number]:
@@ -49,7 +49,7 @@ def test_callers_get_equal_shares_and_a_new_one_finds_a_place(greedy: int) -> No
 
 
 def test_places_that_are_left_can_be_taken_again() -> None:
-    places = Places(10)
+    places = FairSlots(10)
     assert take_all(places, "greedy") == 5
     for _ in range(5):
         places.leave("greedy")

@@ -132,7 +132,7 @@ class Onlooker(Background):
     def _run(self) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
-            view = self._fleet.look(labels=("stable",))
+            view = self._fleet.read_state(labels=("stable",))
             available = frozenset().union(*(each.available for each in view.reached))
             stable = tuple(each.labels.get("stable") for each in view.replicas)
             self._seen.append((began, available, stable))

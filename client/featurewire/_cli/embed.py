@@ -52,7 +52,7 @@ def embed(argv: list[str]) -> int:
         if sys.stdin is None:
             parser.error("standard input is closed; give PATHs, or a list for -")
         listed = sources.entries(sys.stdin.buffer, b"\0" if args.null else b"\n")
-    return embedding.Run(args, output).embed(listed)
+    return embedding.EmbedRun(args, output).embed(listed)
 
 
 def embed_parser() -> CommandParser:

@@ -21,7 +21,7 @@ from featurewire.plugin.interrupts import Hold, interruptible
 from featurewire.plugin.wording import cli_message
 
 
-class Run:
+class EmbedRun:
     """One run over all sources."""
 
     def __init__(self, args: argparse.Namespace, output: Output) -> None:

@@ -43,7 +43,7 @@ from featurewire._wire.status import (
 
 __all__ = ["Queries"]
 
-POLL = 0.25
+POLL_SECONDS = 0.25
 """Seconds between two polls of a model that is loading."""
 
 
@@ -140,7 +140,7 @@ class Queries:
             if now >= deadline:
                 break
             try:
-                status = yield from self._look(deadline)
+                status = yield from self._poll(deadline)
             except ModelNotFoundError as exc:
                 seen, advice, cause = exc._problem, "name", exc
                 if exc.code == "NOT_FOUND" and self._settings.version is None:
@@ -158,7 +158,7 @@ class Queries:
                 advice, cause = "", None
                 if status.versions and all(map(_gave_up, status.versions)):
                     raise ServerError(f"{self._origin} could not be loaded: {seen}")
-            yield Sleep(min(POLL, max(0.0, deadline - time.monotonic())))
+            yield Sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
         if isinstance(cause, ServerUnavailableError):
             raise cause
         raise DeadlineExceededError(
@@ -172,7 +172,7 @@ class Queries:
             self._connection.servers
         ):  # a server that fails rests, so the next query goes to another one
             try:
-                status = yield from self._look(deadline)
+                status = yield from self._poll(deadline)
             except ConfigError:
                 raise
             except FeaturewireError:
@@ -181,7 +181,7 @@ class Queries:
                 return True
         return False
 
-    def _look(self, deadline: float) -> Flow[ModelStatus]:
+    def _poll(self, deadline: float) -> Flow[ModelStatus]:
         """Ask for the status once. Raises an error for an unknown label.
 
         It does not retry, because its callers poll anyway and other calls need the retry budget.

@@ -25,7 +25,7 @@ from featurewire.manifest.spaces import bridges, other_schemes, vector_space
 
 __all__ = ["Resolver"]
 
-RESOLUTIONS = 5
+MAX_RESOLUTIONS = 5
 """Maximum number of tries to read the vector space of a version before it is retired."""
 
 
@@ -90,7 +90,7 @@ class Resolver:
         `version`: the version that answered last; 0 if unknown. Raises `VectorSpaceError` if this
         version, or the one that the label has moved to, does not give vectors of that space.
         """
-        for left in reversed(range(RESOLUTIONS)):
+        for left in reversed(range(MAX_RESOLUTIONS)):
             version = version or (yield from self._queries.current(deadline))
             try:
                 names = yield from self._names_of(version, deadline)

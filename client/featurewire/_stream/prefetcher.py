@@ -23,7 +23,7 @@ from featurewire._stream.stream import Stream
 
 __all__ = ["Prefetcher"]
 
-LEAVING = 0.05
+LEAVE_SECONDS = 0.05
 """Maximum seconds to wait for the source's thread when the caller leaves the stream."""
 
 
@@ -206,7 +206,7 @@ class Prefetcher:
         for _ in range(self._threads):
             self._jobs.put(None)
         if self._walker is not None and wait:
-            self._walker.join(LEAVING)
+            self._walker.join(LEAVE_SECONDS)
 
 
 def _split_pair(item: object, position: int) -> tuple[Any, Source]:

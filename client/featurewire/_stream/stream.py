@@ -38,7 +38,7 @@ from featurewire._wire.predict import PREDICT, Codec
 __all__ = ["Stream", "StreamProgress", "can_split"]
 
 BATCH_LIMIT = re.compile(r"larger than maximum input batch size (\d+)")
-REJECTIONS = 16
+MAX_REJECTIONS = 16
 """If the server refuses this many single images and accepts none, the images are not at fault."""
 
 
@@ -408,7 +408,7 @@ class Stream:
 
     def _reject(self, entry: Entry, error: FeaturewireError) -> None:
         self._rejections += 1
-        if not self._replied and self._rejections >= REJECTIONS:
+        if not self._replied and self._rejections >= MAX_REJECTIONS:
             self._fail(error, entry.number)
             return
         reason = "too_large" if error.code == "RESOURCE_EXHAUSTED" else "rejected"

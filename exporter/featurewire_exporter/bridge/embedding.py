@@ -14,13 +14,13 @@ from featurewire_exporter.quality.pictures import views
 from featurewire_exporter.version.artifact import ArtifactSession
 
 BATCH = 16
-SAID = 50
+LOG_EVERY = 50
 """Report progress each time this many pictures are done."""
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Embedded:
+class EmbeddedPictures:
     """Vectors of every picture's views."""
 
     vectors: np.ndarray
@@ -29,7 +29,7 @@ class Embedded:
 
 def embed_pictures(
     directory: Path, pictures: Sequence[bytes], count: int, say: Say, name: str
-) -> Embedded:
+) -> EmbeddedPictures:
     """Embed `count` views of each picture with the version in `directory`.
 
     `name`: the version's name in the messages to `say`. Raises `ExportError`."""
@@ -49,7 +49,7 @@ def embed_pictures(
                     waiting[row, view] = data
                     if len(waiting) == BATCH:
                         flush()
-                if (row + 1) % SAID == 0 or row + 1 == len(pictures):
+                if (row + 1) % LOG_EVERY == 0 or row + 1 == len(pictures):
                     say(f"Embedding with {name}: {row + 1} of {len(pictures)} pictures")
             if waiting:
                 flush()
@@ -59,4 +59,4 @@ def embed_pictures(
     vectors = np.full((len(pictures), count, dimension), np.nan, np.float32)
     for place, vector in found.items():
         vectors[place] = vector
-    return Embedded(vectors=vectors)
+    return EmbeddedPictures(vectors=vectors)

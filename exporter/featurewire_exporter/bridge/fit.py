@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from featurewire_exporter.bridge.config import BridgeConfig
-from featurewire_exporter.bridge.embedding import Embedded, Say, embed_pictures
+from featurewire_exporter.bridge.embedding import EmbeddedPictures, Say, embed_pictures
 from featurewire_exporter.bridge.maps import KINDS, Map, fit
 from featurewire_exporter.bridge.retention import Retention, kept_by_index
 from featurewire_exporter.errors import ExportError, ParityError
@@ -19,21 +19,21 @@ from featurewire_exporter.quality.recall import cutoffs, overlap, ranks, recall
 from featurewire_exporter.version import manifest
 from featurewire_exporter.version.artifact import ArtifactSession
 
-TESTED = 0.25
+TEST_FRACTION = 0.25
 """Fraction of the pictures that are kept out of the fit, to measure the map with."""
 QUERIES = 2
 """Crops per such picture that are searched for."""
-FEWEST = 40
+MIN_PICTURES = 40
 """Minimum number of pictures for a meaningful test."""
-SHARES = (0.25, 0.5, 1.0)
+LEARNING_FRACTIONS = (0.25, 0.5, 1.0)
 """Fractions of the learned pictures, to estimate the gain from more pictures."""
-TIE = 0.002
+RANK_TOLERANCE = 0.002
 """Take a simpler map if its mean reciprocal rank is lower by no more than this."""
-TELLING = 0.5
+MIN_BASELINE_RECALL = 0.5
 """Minimum recall@10 of the new version alone; below it the test cannot judge a bridge."""
-CHECKED = 16
+CHECK_PICTURES = 16
 """Pictures to compare the served graph with the fitted map on."""
-SAME = 1e-4
+SERVED_TOLERANCE = 1e-4
 """Maximum difference between the two: float32 sums depend on their order."""
 
 
@@ -77,7 +77,7 @@ class Bridge:
     def require(self, config: BridgeConfig) -> None:
         """Raises `ExportError` if the bridge keeps less recall than `config` requires."""
         kept = self.retention
-        if kept.reembedded.at_10 < TELLING:
+        if kept.reembedded.at_10 < MIN_BASELINE_RECALL:
             raise ExportError(
                 f"the bridge to {self.vector_space} cannot be tested with these pictures: even "
                 f"with the new version alone, only {kept.reembedded.at_10:.0%} of their crops "
@@ -103,7 +103,7 @@ class Materials:
     pictures: Sequence[bytes]
 
 
-def gather(config: BridgeConfig, native_space: str) -> Materials:
+def embed_both(config: BridgeConfig, native_space: str) -> Materials:
     """Raises `ExportError` for an older version that needs no bridge or occurs twice, and for a
     folder of too few pictures."""
     manifests: list[dict[str, Any]] = []
@@ -140,7 +140,7 @@ def fit_bridges(materials: Materials, version: Path, say: Say) -> list[Bridge]:
 
 def check_served(bridges: Sequence[Bridge], version: Path, materials: Materials) -> None:
     """Raises `ParityError` if the graph in `version` computes other vectors than the maps."""
-    images = np.array(list(materials.pictures[:CHECKED]), dtype=object)
+    images = np.array(list(materials.pictures[:CHECK_PICTURES]), dtype=object)
     with ArtifactSession(version) as session:
         native = session.run("serving_default", image_bytes=images)
         fine = native["status"] == 0
@@ -148,24 +148,26 @@ def check_served(bridges: Sequence[Bridge], version: Path, materials: Materials)
             served = session.run(bridge.signature, image_bytes=images)["features"][fine]
             expected = bridge.map(native["features"][fine])
             difference = float(np.abs(served - expected).max(initial=0)) / bridge.map.length
-            if not difference <= SAME:
+            if not difference <= SERVED_TOLERANCE:
                 raise ParityError(
                     f"the bridge to {bridge.vector_space} differs from the bridge that was "
                     f"measured, by {difference:.3g} of their length; report this module"
                 )
 
 
-def make_bridge(new: Embedded, old: Embedded, *, vector_space: str, handle: str) -> Bridge:
+def make_bridge(
+    new: EmbeddedPictures, old: EmbeddedPictures, *, vector_space: str, handle: str
+) -> Bridge:
     """Choose a map by part of the pictures, fit it to all but the tested ones, and measure it.
 
     Raises `ExportError` if too few pictures have vectors of both versions.
     """
     x, y = _whole(new.vectors, old.vectors)
-    tested = np.arange(len(x)) % round(1 / TESTED) == 0
+    tested = np.arange(len(x)) % round(1 / TEST_FRACTION) == 0
     learned = np.flatnonzero(~tested)
     chosen, compared = choose(x[learned], y[learned])
     curve = []
-    for share in SHARES:
+    for share in LEARNING_FRACTIONS:
         # Every picture of a smaller share is in the larger ones as well.
         part = learned[: max(1, round(share * len(learned)))]
         again = fit(_rows(x[part]), _rows(y[part]), kinds=[chosen.kind], ridges=[chosen.ridge])
@@ -191,9 +193,9 @@ def _whole(new: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_count(count: int, found: str) -> None:
-    if count < FEWEST:
+    if count < MIN_PICTURES:
         raise ExportError(
-            f"{found}, and a bridge needs {FEWEST} at least, some 600 to be good; "
+            f"{found}, and a bridge needs {MIN_PICTURES} at least, some 600 to be good; "
             "give --bridge-images a folder with more"
         )
 
@@ -209,7 +211,7 @@ def choose(x: np.ndarray, y: np.ndarray) -> tuple[Map, dict[str, float]]:
     for fitted in fit(_rows(x[~held]), _rows(y[~held])):
         scores[fitted] = recall(fitted(queries), own, y[held, 0]).reciprocal_rank
     best = {kind: max(scores[m] for m in scores if m.kind == kind) for kind in KINDS}
-    kind = next(kind for kind in KINDS if best[kind] >= max(best.values()) - TIE)
+    kind = next(kind for kind in KINDS if best[kind] >= max(best.values()) - RANK_TOLERANCE)
     return max((m for m in scores if m.kind == kind), key=scores.__getitem__), best
 
 

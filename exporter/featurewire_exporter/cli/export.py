@@ -15,7 +15,7 @@ from featurewire_exporter.cli.command import add_kind, print_result, progress_on
 from featurewire_exporter.config import PRECISIONS, ExportConfig
 from featurewire_exporter.int8.config import SAMPLES_ONLY, Int8Config, int8_line
 from featurewire_exporter.preprocess import RESIZE_METHODS, PreprocessConfig
-from featurewire_exporter.version.publish import LARGEST_VERSION
+from featurewire_exporter.version.publish import MAX_VERSION
 
 if TYPE_CHECKING:
     from featurewire_exporter.export import Published
@@ -141,7 +141,7 @@ def export_parser() -> CommandParser:
     add_kind(parser)
     parser.add_argument(
         "--version",
-        type=arguments.whole(1, LARGEST_VERSION),
+        type=arguments.whole(1, MAX_VERSION),
         metavar="N",
         help="the version's number (default: highest version present + 1)",
     )

@@ -11,7 +11,7 @@ from featurewire_exporter.errors import ExportError, ParityError, one_line
 from featurewire_exporter.graph.freeze import FrozenNetwork
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.gate import measure
-from featurewire_exporter.int8.pictures import FEW, Found, Pictures, gather
+from featurewire_exporter.int8.pictures import FEW, Found, Pictures, preprocess_pictures
 from featurewire_exporter.progress import Progress
 from featurewire_exporter.version.manifest import EXTRAS
 
@@ -42,7 +42,7 @@ def add_int8(
     pictures cannot show a loss.
     """
     progress.step("Reading pictures for 8 bits")
-    pictures = gather(found, version)
+    pictures = preprocess_pictures(found, version)
     from featurewire_exporter.int8 import openvino_network, quantise
 
     height, width = pictures.judged.shape[2:4]

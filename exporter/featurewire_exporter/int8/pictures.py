@@ -19,14 +19,14 @@ from featurewire_exporter.version.artifact import ArtifactSession
 SAMPLES = Path(__file__).resolve().parents[3] / "samples" / "photos"
 """Only a clone of the repository has them; elsewhere pictures are drawn."""
 DRAWN = 12
-FEWEST = 5
-"""Minimum number of pictures. Two of them are kept out, with more than `FEWEST_JUDGED` tiles."""
-FEWEST_JUDGED = NEIGHBOURS + 2
+MIN_PICTURES = 5
+"""Minimum number of pictures: two are kept out, with more than `MIN_TEST_PICTURES` tiles."""
+MIN_TEST_PICTURES = NEIGHBOURS + 2
 """Minimum number of pictures or tiles to test with. Among fewer, the ten nearest are all others."""
 FEW = 40
 """With fewer pictures, each is cut into `TILES` x `TILES`, to have enough to search among."""
 TILES = 3
-KEPT_OUT = 0.3
+TEST_FRACTION = 0.3
 MOST_CALIBRATED, MOST_JUDGED = 300, 170
 QUERIES = 2
 """Crops per test picture that are searched for."""
@@ -54,12 +54,12 @@ class Found:
     encoded: Sequence[bytes]
 
 
-def gather(found_pictures: Found, version: Path) -> Pictures:
+def preprocess_pictures(found_pictures: Found, version: Path) -> Pictures:
     """Preprocess the pictures by the artifact in `version`. Raises `ExportError`."""
     source, found = found_pictures.source, found_pictures.encoded
     # Keep whole pictures out, because two tiles of one picture are too similar.
     at = np.random.default_rng(0).permutation(len(found))
-    kept = max(1, round(len(found) * KEPT_OUT))
+    kept = max(1, round(len(found) * TEST_FRACTION))
     judged = [found[i] for i in sorted(at[:kept])]
     calibrated = [found[i] for i in sorted(at[kept:])]
     if len(found) < FEW:
@@ -72,7 +72,7 @@ def gather(found_pictures: Found, version: Path) -> Pictures:
             pixels = _pixels(session, [view for row in complete for view in row], strict=True)
     except (tf.errors.OpError, ValueError) as error:
         raise ExportError(f"the pictures cannot be preprocessed ({one_line(error)})") from error
-    if not len(calibration) or len(complete) < FEWEST_JUDGED:
+    if not len(calibration) or len(complete) < MIN_TEST_PICTURES:
         raise ExportError(_few_decode(source))
     shape = (len(complete), 1 + QUERIES, *pixels.shape[1:])
     return Pictures(source=source, calibration=calibration, judged=pixels.reshape(shape))
@@ -82,14 +82,14 @@ def find(folder: Path | None) -> Found:
     """The pictures of a folder, or samples. Raises `ExportError` if too few of them decode."""
     if folder is not None:
         found = find_pictures(folder, option="--calibration-images")
-        if len(found) < FEWEST:
+        if len(found) < MIN_PICTURES:
             raise ExportError(
-                f"{folder} holds {len(found)} pictures, but at least {FEWEST} are needed; give "
-                "--calibration-images a few hundred pictures similar to those you will embed"
+                f"{folder} holds {len(found)} pictures, but at least {MIN_PICTURES} are needed; "
+                "give --calibration-images a few hundred pictures similar to those you will embed"
             )
         source = f"{len(found)} pictures of {folder.name}"
         decoded = filter(_decodes, found)
-        if len([*itertools.islice(decoded, FEWEST)]) < FEWEST:
+        if len([*itertools.islice(decoded, MIN_PICTURES)]) < MIN_PICTURES:
             raise ExportError(_few_decode(source))
         return Found(source=source, encoded=found)
     if SAMPLES.is_dir():

@@ -71,7 +71,7 @@ class Quantiser:
         ends = _ends(self._model, setting.float_layers)
         bits = 7 if setting.overflow_fix else 8
         quantised = self._by_nncf(self._rounding.rounded(bits, but=ends), setting, ends)
-        self._rounding.settle(quantised, bits)
+        self._rounding.round_weights(quantised, bits)
         _move(quantised, self._offset(quantised))
         return quantised
 

@@ -6,7 +6,7 @@ correlated. Neighbouring pixels and features are, so little error is left. Libra
 PyTorch and for the matrix products of language models, but not for convolutions in OpenVINO.
 
 The weights are then on the grid that NNCF chooses for them. Its own rounding changes only the
-largest weight of a channel, which is half a step too large for 7 bits; `settle` fixes that.
+largest weight of a channel, which is half a step too large for 7 bits; `round_weights` fixes that.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Rounding:
             _replace(layer.input(1), found.reshape(weights.shape).astype(weights.dtype))
         return model
 
-    def settle(self, quantised: ov.Model, bits: int) -> None:
+    def round_weights(self, quantised: ov.Model, bits: int) -> None:
         """Restore the levels of `rounded` in the network that NNCF made of it."""
         for layer in convolutions(quantised):
             value = layer.input_value(1)

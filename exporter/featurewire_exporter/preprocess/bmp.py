@@ -9,7 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from featurewire_exporter.preprocess.header import Header
-from featurewire_exporter.preprocess.octets import among, little, spell, window
+from featurewire_exporter.preprocess.octets import is_in, little, starts_with, window
 from featurewire_exporter.preprocess.orientation import UPRIGHT
 
 MAGIC = b"BM"
@@ -22,15 +22,17 @@ _USUAL_MASKS = b"\0\0\xff\0\0\xff\0\0\xff\0\0\0"
 
 def looks_like(head: tf.Tensor) -> tf.Tensor:
     """bool [N]: two letters are little to go by, so the size of the second header counts too."""
-    return spell(head, MAGIC) & among(little(head[:, 14:18]), 12, 16, 40, 52, 56, 64, 108, 124)
+    return starts_with(head, MAGIC) & is_in(
+        little(head[:, 14:18]), 12, 16, 40, 52, 56, 64, 108, 124
+    )
 
 
 def read(head: tf.Tensor) -> Header:
     """The headers of BMP files; the sides of an unsupported kind are 0."""
     bits, compression = little(head[:, 28:30]), little(head[:, 30:34])
     masks = tf.equal(compression, _MASKS) & tf.equal(bits, 32)
-    masks &= spell(head[:, 54:], _USUAL_MASKS)
-    plain = tf.equal(compression, _UNCOMPRESSED) & among(bits, 1, 4, 8, 24, 32)
+    masks &= starts_with(head[:, 54:], _USUAL_MASKS)
+    plain = tf.equal(compression, _UNCOMPRESSED) & is_in(bits, 1, 4, 8, 24, 32)
     there = tf.cast((little(head[:, 14:18]) >= 40) & (plain | masks), tf.int64)
     height, width = little(head[:, 22:26]), little(head[:, 18:22]) * there
     # A negative height says that the rows run from top to bottom.

@@ -8,7 +8,7 @@ import tensorflow as tf
 from featurewire_exporter.preprocess import bmp, gif, jpeg, png, webp
 from featurewire_exporter.preprocess.config import PreprocessConfig
 from featurewire_exporter.preprocess.header import HEAD_BYTES, Header
-from featurewire_exporter.preprocess.octets import spell, window
+from featurewire_exporter.preprocess.octets import starts_with, window
 
 RATIOS = (1, 2, 4, 8)
 """Ratios by which TensorFlow can scale a JPEG down in its decode."""
@@ -23,7 +23,7 @@ class Images:
     def __init__(self, data: tf.Tensor, config: PreprocessConfig) -> None:
         head = window(data, 0, HEAD_BYTES)
         exif = config.exif_orientation
-        self.is_jpeg = spell(head, jpeg.MAGIC)
+        self.is_jpeg = starts_with(head, jpeg.MAGIC)
         """bool [N]"""
         of_jpeg = jpeg.read(data, self.is_jpeg, exif=exif)
         self.known, self.header = tf.cond(
@@ -40,7 +40,7 @@ def _read_others(
 ) -> tuple[tf.Tensor, Header]:
     """`known` and `header` of a batch with other files than JPEG."""
     exif = config.exif_orientation
-    is_png = spell(head, png.MAGIC)
+    is_png = starts_with(head, png.MAGIC)
     is_gif = gif.looks_like(head)
     read = [
         of_jpeg,

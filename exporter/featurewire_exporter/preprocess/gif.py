@@ -9,7 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from featurewire_exporter.preprocess.header import Header
-from featurewire_exporter.preprocess.octets import little, spell, window
+from featurewire_exporter.preprocess.octets import little, starts_with, window
 from featurewire_exporter.preprocess.orientation import UPRIGHT
 
 _BLOCK, _EXTENSION, _FRAME, _DONE, _BAD = range(5)
@@ -22,7 +22,7 @@ _RUN = 512
 
 def looks_like(head: tf.Tensor) -> tf.Tensor:
     """bool [N]."""
-    return spell(head, b"GIF87a") | spell(head, b"GIF89a")
+    return starts_with(head, b"GIF87a") | starts_with(head, b"GIF89a")
 
 
 def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor) -> Header:

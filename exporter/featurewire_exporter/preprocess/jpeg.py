@@ -12,7 +12,7 @@ import tensorflow as tf
 from featurewire_exporter.preprocess import jpeg_scans
 from featurewire_exporter.preprocess.config import LEVEL_SHIFT
 from featurewire_exporter.preprocess.header import Header, no_extra
-from featurewire_exporter.preprocess.octets import among, big, spell, walk, window
+from featurewire_exporter.preprocess.octets import big, find_marks, is_in, starts_with, window
 from featurewire_exporter.preprocess.orientation import UPRIGHT, read_orientation
 
 MAGIC = b"\xff\xd8\xff"
@@ -61,21 +61,23 @@ def read(data: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> Header:
         marker = markers[:, 0]
         role = tf.where(marker, tf.gather(_ROLES, octets[:, 1]), _STRAY)
         frame, scan = tf.equal(role, _FRAME), tf.equal(role, _SCAN)
-        tagged = spell(octets, b"\xff\xe1") & spell(octets[:, 4:], b"Exif\0\0")
+        tagged = starts_with(octets, b"\xff\xe1") & starts_with(octets[:, 4:], b"Exif\0\0")
         length = big(octets[:, 2:4])
-        adobe = spell(octets, b"\xff\xee") & spell(octets[:, 4:], b"Adobe") & (length >= 14)
+        adobe = (
+            starts_with(octets, b"\xff\xee") & starts_with(octets[:, 4:], b"Adobe") & (length >= 14)
+        )
         # Like libjpeg, skip fill bytes and stray bytes before a marker. A length that does not
         # count its own two bytes ends its segment after them.
         passed = tf.where(tf.reduce_any(markers, 1), tf.argmax(markers, 1), _WINDOW - 1)
         following = at + tf.where(marker, 2 + tf.maximum(length, 2), passed)
         return following, role < _SCAN, (frame, tagged, scan, adobe)
 
-    frame, tagged, scan, adobe = walk(
+    frame, tagged, scan, adobe = find_marks(
         data, 2, mine, width=_WINDOW, limit=_MAX_STEPS, marks=4, step=step
     )
     head = window(data, frame, jpeg_scans.FRAME_BYTES)
     scans, whole = jpeg_scans.read(data, head, frame, scan)
-    decoded = among(head[:, 1], *_DECODED_FRAMES)
+    decoded = is_in(head[:, 1], *_DECODED_FRAMES)
     there = tf.cast((frame > 0) & (scan > 0) & whole & decoded, tf.int64)
     orientation = tf.fill(tf.shape(mine), UPRIGHT)
     if exif:

@@ -33,12 +33,12 @@ def _number(octets: tf.Tensor, places: range) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(octets, tf.int64) * weights, -1)
 
 
-def spell(octets: tf.Tensor, text: bytes) -> tf.Tensor:
+def starts_with(octets: tf.Tensor, text: bytes) -> tf.Tensor:
     """bool [...]: whether the bytes [..., count] begin with `text`."""
     return tf.reduce_all(tf.equal(octets[..., : len(text)], list(text)), -1)
 
 
-def among(octets: tf.Tensor, *values: int) -> tf.Tensor:
+def is_in(octets: tf.Tensor, *values: int) -> tf.Tensor:
     """bool, of the same shape: whether each number is one of `values`."""
     return tf.reduce_any(tf.equal(octets[..., tf.newaxis], tf.constant(values, octets.dtype)), -1)
 
@@ -46,7 +46,7 @@ def among(octets: tf.Tensor, *values: int) -> tf.Tensor:
 Step = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, ...]]]
 
 
-def walk(
+def find_marks(
     data: tf.Tensor,
     start: int,
     active: tf.Tensor,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from featurewire_exporter.preprocess.octets import among, big, little, spell, window
+from featurewire_exporter.preprocess.octets import big, is_in, little, starts_with, window
 
 UPRIGHT = 1
 
@@ -31,8 +31,8 @@ def read_orientation(data: tf.Tensor, at: tf.Tensor, length: tf.Tensor) -> tf.Te
 
     def read() -> tf.Tensor:
         start = window(data, at, 8)
-        swapped = spell(start, b"II*\0")
-        known = (at > 0) & (swapped | spell(start, b"MM\0*"))
+        swapped = starts_with(start, b"II*\0")
+        known = (at > 0) & (swapped | starts_with(start, b"MM\0*"))
         offset = tf.where(swapped, little(start[:, 4:]), big(start[:, 4:]))
         # Bytes after its end belong to another part of the file.
         offset = tf.minimum(offset, tf.maximum(length, 0))
@@ -46,10 +46,10 @@ def read_orientation(data: tf.Tensor, at: tf.Tensor, length: tf.Tensor) -> tf.Te
             return tf.where(swapped[:, tf.newaxis], little(octets), big(octets))
 
         kind = field(2)
-        long = among(kind, *_LONGS)
+        long = is_in(kind, *_LONGS)
         value = tf.where(long, field(8, 4), field(8))
         there = known[:, tf.newaxis] & (tf.range(_ENTRIES, dtype=tf.int64) < count[:, tf.newaxis])
-        there &= tf.equal(field(0), _TAG) & (long | among(kind, *_SHORTS)) & (value <= 8)
+        there &= tf.equal(field(0), _TAG) & (long | is_in(kind, *_SHORTS)) & (value <= 8)
         found = tf.reduce_max(tf.where(there, value, 0), 1)
         return tf.cast(tf.maximum(found, UPRIGHT), tf.int32)
 
@@ -63,4 +63,4 @@ def exchanges_sides(orientation: tf.Tensor) -> tf.Tensor:
 
 def reversed_sides(orientation: tf.Tensor) -> tf.Tensor:
     """bool [N, 2]: whether rows and columns, exchanged or not, have to run the other way."""
-    return tf.stack([among(orientation, 3, 4, 7, 8), among(orientation, 2, 3, 6, 7)], -1)
+    return tf.stack([is_in(orientation, 3, 4, 7, 8), is_in(orientation, 2, 3, 6, 7)], -1)

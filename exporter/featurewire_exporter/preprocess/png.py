@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from featurewire_exporter.preprocess import png_chunks
 from featurewire_exporter.preprocess.header import Header, no_extra
-from featurewire_exporter.preprocess.octets import big, spell, walk, window
+from featurewire_exporter.preprocess.octets import big, find_marks, starts_with, window
 from featurewire_exporter.preprocess.orientation import UPRIGHT, read_orientation
 
 MAGIC = png_chunks.MAGIC
@@ -20,16 +20,18 @@ def read(data: tf.Tensor, head: tf.Tensor, mine: tf.Tensor, *, exif: bool) -> He
     def step(
         octets: tf.Tensor, at: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, ...]]:
-        tagged = spell(octets[:, 4:], b"eXIf")
-        pixels = spell(octets[:, 4:], b"IDAT")
+        tagged = starts_with(octets[:, 4:], b"eXIf")
+        pixels = starts_with(octets[:, 4:], b"IDAT")
         return at + 12 + big(octets[:, :4]), ~(tagged | pixels), (tagged,)
 
     orientation = tf.fill(tf.shape(mine), UPRIGHT)
     if exif:
-        (tagged,) = walk(data, len(MAGIC), mine, width=8, limit=_MAX_CHUNKS, marks=1, step=step)
+        (tagged,) = find_marks(
+            data, len(MAGIC), mine, width=8, limit=_MAX_CHUNKS, marks=1, step=step
+        )
         length = big(window(data, tagged, 4))
         orientation = read_orientation(data, tf.where(tagged > 0, tagged + 8, 0), length)
-    there = tf.cast(spell(head[:, 12:], b"IHDR"), tf.int64)
+    there = tf.cast(starts_with(head[:, 12:], b"IHDR"), tf.int64)
     width, height = big(head[:, 16:20]) * there, big(head[:, 20:24]) * there
     decoder = tf.zeros_like(orientation)
     # 16 bits are twice as many bytes to unpack and to unfilter.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from featurewire_exporter.preprocess.octets import among, big
+from featurewire_exporter.preprocess.octets import big, is_in
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -99,7 +99,7 @@ def _places(data: tf.Tensor) -> list[tf.Tensor]:
         behind_pixels = tf.where(is_pixels, behind, behind_pixels)
         inside = (behind - at) // stride * size
         packed += tf.where(is_pixels, inside, 0)
-        known = among(kind, _PALETTE, _PIXELS, _LAST) | (
+        known = is_in(kind, _PALETTE, _PIXELS, _LAST) | (
             kind % (2 * _MAY_BE_PASSED) >= _MAY_BE_PASSED
         )
         return (

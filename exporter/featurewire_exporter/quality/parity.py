@@ -29,7 +29,7 @@ MAX_HARD_REL = 0.2
 0.14. The rest allows for slightly longer or shorter vectors, which a cosine does not notice."""
 ZERO_LENGTH = 1e-20
 """A shorter vector counts as zero, because folding may leave 1e-30 where the module has 0."""
-ALIKE = 0.999
+ALIKE_COSINE = 0.999
 """Cosine between vectors of different photos. Learned networks stay below 0.9, but exceed this with
 pixels in the wrong range."""
 _PROBES = {"float32": 3, "bfloat16": 9, "float16": 9}
@@ -112,7 +112,7 @@ class Parity:
     @property
     def warning(self) -> str | None:
         """Why the module looks suspicious, although the artifact computes the same."""
-        if self.photo_cosine is None or self.photo_cosine < ALIKE:
+        if self.photo_cosine is None or self.photo_cosine < ALIKE_COSINE:
             return None
         return (
             f"the module gives nearly one vector for different photos (cosine "

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 NEIGHBOURS = 10
-FEWEST_MATCHES = 10
+MIN_MATCHES = 10
 """Minimum number of false matches above a cut-off for it to be in the table."""
-CUTOFFS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+COSINE_CUTOFFS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """Usual cut-offs of duplicate detectors."""
 
 
@@ -64,7 +64,7 @@ def _others(queries: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def cutoffs(old: np.ndarray, bridged: np.ndarray) -> tuple[tuple[float, float], ...]:
-    """The bridged similarity that as many false matches exceed as exceed each of `CUTOFFS`.
+    """The bridged similarity that as many false matches exceed as exceed each of `COSINE_CUTOFFS`.
 
     `old`, `bridged`: float `[N, D]`, the old vectors of pictures and the bridged ones. A false
     match is one of two different pictures.
@@ -73,8 +73,8 @@ def cutoffs(old: np.ndarray, bridged: np.ndarray) -> tuple[tuple[float, float], 
     before = np.sort((unit(old) @ unit(old).T)[different])
     after = np.sort((unit(bridged) @ unit(old).T)[different])
     table = []
-    for cutoff in CUTOFFS:
+    for cutoff in COSINE_CUTOFFS:
         above = len(before) - np.searchsorted(before, cutoff)
-        if above >= FEWEST_MATCHES:
+        if above >= MIN_MATCHES:
             table.append((cutoff, float(after[len(after) - above])))
     return tuple(table)

@@ -23,7 +23,7 @@ from featurewire_exporter.errors import PublishError
 from featurewire_exporter.locks import locked
 
 STAGING_PREFIX = ".featurewire-export-"
-LARGEST_VERSION = 2**63 - 1
+MAX_VERSION = 2**63 - 1
 """TensorFlow Serving's versions are int64."""
 
 
@@ -132,7 +132,7 @@ class Staging:
 def next_version(base_path: Path) -> int:
     """One more than the highest version present, or 1. Raises `PublishError`."""
     highest = max(_taken(base_path), default=0)
-    if highest >= LARGEST_VERSION:
+    if highest >= MAX_VERSION:
         raise PublishError(
             f"{base_path} holds version {highest}, which is the highest possible; choose a free "
             "number with --version"

@@ -15,7 +15,7 @@ from featurewire_rollout.decide.view import FleetView, ReplicaView
 from featurewire_rollout.errors import FleetError
 from featurewire_rollout.fleet.fleet import UNANSWERED
 
-__all__ = ["LoadError", "Members", "Patience", "converge", "gather"]
+__all__ = ["FleetApi", "LoadError", "Patience", "converge", "wait_for_replicas"]
 
 POLL_SECONDS = 0.2
 RELOAD_INTERVALS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -34,10 +34,10 @@ STALE_SECONDS = 5.0
 Say = Callable[[str], None]
 
 
-class Members(Protocol):
+class FleetApi(Protocol):
     """The methods of a `Fleet` that are needed here."""
 
-    def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView: ...
+    def read_state(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView: ...
 
     def reload(self, config: ModelServerConfig, addresses: Sequence[str]) -> dict[str, str]: ...
 
@@ -57,12 +57,14 @@ class Patience:
     """Also send the config to the replicas. False: wait until they have read it."""
 
 
-def gather(fleet: Members, patience: Patience, say: Say, *, labels: Sequence[str]) -> FleetView:
+def wait_for_replicas(
+    fleet: FleetApi, patience: Patience, say: Say, *, labels: Sequence[str]
+) -> FleetView:
     """Wait until enough replicas answer, and return their state. Raises `FleetError`."""
     deadline = time.monotonic() + patience.seconds
-    told: set[str] = set()
+    reported: set[str] = set()
     while True:
-        view = fleet.look(labels=labels, manifests=True)
+        view = fleet.read_state(labels=labels, manifests=True)
         if view.reached and len(view.missing) <= patience.allow_missing:
             return view
         missing = [f"{each.address}: cannot be reached ({each.error})" for each in view.missing]
@@ -73,8 +75,8 @@ def gather(fleet: Members, patience: Patience, say: Say, *, labels: Sequence[str
             )
         for text in missing:
             address = text.partition(": ")[0]
-            if address not in told:
-                told.add(address)
+            if address not in reported:
+                reported.add(address)
                 say(f"waiting for {text}")
         time.sleep(POLL_SECONDS)
 
@@ -89,7 +91,7 @@ class _Reloads:
     unanswered: dict[str, int] = field(default_factory=dict)
     """Number of consecutive timeouts."""
 
-    def send(self, fleet: Members, config: ModelServerConfig, lagging: Sequence[str]) -> None:
+    def send(self, fleet: FleetApi, config: ModelServerConfig, lagging: Sequence[str]) -> None:
         """Reload the replicas that are due. Raises `FleetError` if only stuck ones are left."""
         stuck = [text for address in lagging if (text := self._stuck(address))]
         if stuck and len(stuck) == len(lagging):
@@ -132,24 +134,24 @@ class _Reloads:
             self.unanswered.pop(address, None)
 
 
-class _Steady:
+class _Progress:
     """Detects replicas that reach the goal, or start to load the version, and then go back."""
 
     def __init__(self, loading: int | None) -> None:
         self._loading = loading
-        self._came: set[str] = set()
+        self._advanced: set[str] = set()
         self.went_back: set[str] = set()
 
-    def look(self, view: FleetView, lacking: Mapping[str, str]) -> None:
+    def update(self, view: FleetView, lacking: Mapping[str, str]) -> None:
         for replica in view.replicas:
             status = _status(replica, self._loading)
             if not replica.reached:  # another process may answer next
-                self._came.discard(replica.address)
+                self._advanced.discard(replica.address)
             elif replica.address not in lacking or (
                 status is not None and status.state in ("LOADING", "AVAILABLE")
             ):
-                self._came.add(replica.address)
-            elif replica.address in self._came and not (status is not None and status.failed):
+                self._advanced.add(replica.address)
+            elif replica.address in self._advanced and not (status is not None and status.failed):
                 self.went_back.add(replica.address)
 
 
@@ -162,7 +164,7 @@ class _Failures:
         self._before = self._failed(first)
         self._stale_until = time.monotonic() + STALE_SECONDS
 
-    def look(self, view: FleetView) -> None:
+    def check(self, view: FleetView) -> None:
         """Raise `LoadError` for the first failure that is not left over from before."""
         for replica in view.missing:
             self._before.pop(replica.address, None)
@@ -180,7 +182,7 @@ class _Failures:
 
 
 def converge(
-    fleet: Members,
+    fleet: FleetApi,
     config: ModelServerConfig,
     goal: Goal,
     patience: Patience,
@@ -195,25 +197,25 @@ def converge(
     """
     deadline = time.monotonic() + patience.seconds
     labels = tuple(dict.fromkeys([*goal.labels, *LABELS]))
-    reloads, steady, told = _Reloads(), _Steady(loading), dict[str, str]()
-    failures = None if loading is None else _Failures(loading, fleet.look(labels=labels))
+    reloads, progress, reported = _Reloads(), _Progress(loading), dict[str, str]()
+    failures = None if loading is None else _Failures(loading, fleet.read_state(labels=labels))
     while True:
-        view = fleet.look(labels=labels)
+        view = fleet.read_state(labels=labels)
         lacks = {each.address: lack for each in view.replicas if (lack := shortfall(each, goal))}
         missing = [each.address for each in view.missing]
         behind = [address for address in lacks if address not in missing]
         if view.reached and not behind and len(missing) <= patience.allow_missing:
             return view
-        steady.look(view, lacks)
+        progress.update(view, lacks)
         reloads.forget(missing)
         if failures is not None:
-            failures.look(view)
+            failures.check(view)
         if time.monotonic() >= deadline:
-            raise FleetError(_complaint(lacks, reloads, steady, patience.seconds))
+            raise FleetError(_complaint(lacks, reloads, progress, patience.seconds))
         for address in missing:
-            if told.get(address) != lacks[address]:
+            if reported.get(address) != lacks[address]:
                 say(f"waiting for {address}: {lacks[address]}")
-        told |= lacks
+        reported |= lacks
         if patience.reload:
             reloads.send(fleet, config, behind)
         time.sleep(POLL_SECONDS)
@@ -223,13 +225,15 @@ def _status(replica: ReplicaView, version: int | None) -> VersionStatus | None:
     return None if version is None else replica.versions.get(version)
 
 
-def _complaint(lacking: dict[str, str], reloads: _Reloads, steady: _Steady, seconds: float) -> str:
+def _complaint(
+    lacking: dict[str, str], reloads: _Reloads, progress: _Progress, seconds: float
+) -> str:
     parts = []
     for address, lacks in lacking.items():
         text = f"{address}: {lacks}"
         if refused := reloads.errors.get(address, ""):
             text += f" (its reload said: {refused})"
-        elif address in steady.went_back:
+        elif address in progress.went_back:
             text += " (it converged and then went back, so it reads another config than --config)"
         parts.append(text)
     return f"not converged after {seconds:g} s: {'; '.join(parts)}"

@@ -81,11 +81,11 @@ class Fleet:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="replica")
 
-    def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView:
+    def read_state(self, *, labels: Sequence[str] = (), manifests: bool = False) -> FleetView:
         """Query every replica. Resolves names again, because pods come and go."""
         replicas, unresolved = self._members()
         views = self._pool.map(
-            lambda replica: replica.look(labels=labels, manifests=manifests), replicas
+            lambda replica: replica.read_state(labels=labels, manifests=manifests), replicas
         )
         return FleetView(replicas=[*views, *unresolved])
 

@@ -36,7 +36,7 @@ class Replica:
         self._lock = threading.Lock()
         self._manifests: dict[int, Manifest] = {}
 
-    def look(self, *, labels: Sequence[str] = (), manifests: bool = False) -> ReplicaView:
+    def read_state(self, *, labels: Sequence[str] = (), manifests: bool = False) -> ReplicaView:
         """Its state. The view of an unreachable replica holds the error."""
         try:
             found = self._server.versions()

@@ -11,7 +11,7 @@ from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.decide.plan import LABELS, Goal
 from featurewire_rollout.decide.view import FleetView
 from featurewire_rollout.errors import FleetError, RefusedError, RolloutError
-from featurewire_rollout.fleet.converge import Members, Patience, Say, converge, gather
+from featurewire_rollout.fleet.converge import FleetApi, Patience, Say, converge, wait_for_replicas
 from featurewire_rollout.steps.audit import Audit, owner
 from featurewire_rollout.store.config_store import ConfigStore
 from featurewire_rollout.store.legal_config import check_base_paths, check_models
@@ -26,7 +26,7 @@ class Reconciler:
     def __init__(
         self,
         store: ConfigStore | None,
-        fleet: Members,
+        fleet: FleetApi,
         *,
         model: str,
         patience: Patience,
@@ -89,12 +89,12 @@ class Reconciler:
         name = self._store.name
         return entry_of(parse(text, name), self._model, name)
 
-    def gather(self, entry: Entry) -> FleetView:
+    def wait_for_replicas(self, entry: Entry) -> FleetView:
         """Wait until enough replicas answer, and return their state with manifests.
 
         Raises `FleetError`, and `RefusedError` as `check_config` does.
         """
-        fleet = gather(self._fleet, self._patience, self._say, labels=_labels(entry))
+        fleet = wait_for_replicas(self._fleet, self._patience, self._say, labels=_labels(entry))
         self._check_config(entry, fleet)
         return fleet
 
@@ -103,7 +103,7 @@ class Reconciler:
 
         Does not wait for unreachable replicas, because a rollback cannot wait.
         """
-        self._check_config(entry, self._fleet.look(labels=_labels(entry)))
+        self._check_config(entry, self._fleet.read_state(labels=_labels(entry)))
 
     def _check_config(self, entry: Entry, fleet: FleetView) -> None:
         fault = config_mismatch(entry, fleet, self._store.name)

@@ -29,7 +29,7 @@ from featurewire_rollout.decide.plan import (
 from featurewire_rollout.decide.spaces import check_space, compare_spaces
 from featurewire_rollout.decide.view import FleetView
 from featurewire_rollout.errors import ConfigFileError, FleetError
-from featurewire_rollout.fleet.converge import Patience, Say, gather
+from featurewire_rollout.fleet.converge import Patience, Say, wait_for_replicas
 from featurewire_rollout.fleet.fleet import Fleet
 from featurewire_rollout.steps import preflight
 from featurewire_rollout.steps.audit import Audit
@@ -75,7 +75,7 @@ class Rollout:
         """The phase of the rollout and the state of all replicas, including unreachable ones."""
         entry = None if self._store is None else self.entry()
         labels = dict.fromkeys([*LABELS, *(entry.labels if entry is not None else ())])
-        fleet = self._fleet.look(labels=tuple(labels), manifests=True)
+        fleet = self._fleet.read_state(labels=tuple(labels), manifests=True)
         name = "" if self._store is None else self._store.name
         return Status(
             model=self._config.model,
@@ -96,7 +96,7 @@ class Rollout:
         """
         with self._reconciler.step("start", version):
             text, entry = self._reconciler.read()
-            fleet = self._reconciler.gather(entry)
+            fleet = self._reconciler.wait_for_replicas(entry)
             goal = plan_start(entry, fleet, version)
             current = goal.labels[STABLE]
             self._preflight(entry, fleet, version, current)
@@ -116,7 +116,7 @@ class Rollout:
 
     def _load(self, text: str, goal: Goal, version: int) -> None:
         text = self._reconciler.apply(text, goal, loading=version)
-        if len(self._fleet.look(manifests=True).spaces(version)) > 1:
+        if len(self._fleet.read_state(manifests=True).spaces(version)) > 1:
             raise FleetError(
                 f"the replicas serve different vector spaces as version {version}; give every one "
                 "the same files"
@@ -144,7 +144,7 @@ class Rollout:
             if not goal.matches(entry):
                 # A label may only move to a version that is AVAILABLE everywhere.
                 self._reconciler.apply(text, as_goal(entry))
-                fleet = self._reconciler.gather(entry)
+                fleet = self._reconciler.wait_for_replicas(entry)
                 old, new = goal.labels[PREVIOUS], goal.labels[STABLE]
                 accept = {"accept_new_space": accept_new_space, "accept_bridge": accept_bridge}
                 self._say(check_space(fleet, old, new, **accept))
@@ -248,7 +248,7 @@ class Rollout:
     @contextmanager
     def _clients(self, *labels: str) -> Iterator[list[Client]]:
         """Wait until enough replicas answer, and open a client over all replicas for each label."""
-        gather(self._fleet, self._patience, self._say, labels=labels)
+        wait_for_replicas(self._fleet, self._patience, self._say, labels=labels)
         config, targets = self._config, ",".join(self._fleet.targets())
         with ExitStack() as stack:
             yield [

@@ -27,7 +27,7 @@ def available_bytes() -> int:
     return min(limits, default=4096 * _MIB)
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Collect garbage and return free heap to the system.
 
     Reading a graph briefly takes several times its size. The C library keeps the freed memory,

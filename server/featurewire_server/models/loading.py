@@ -62,7 +62,7 @@ class Loader:
         self.metrics.observe_engine(
             model=name, version=version, engine=engine.name, precision=engine.precision
         )
-        memory.give_back()
+        memory.trim_heap()
         if self.warm_up:
             spare = beside and isinstance(engine, ArtifactEngine)
             run = first_rows(engine) if spare else replayed_by(runner)
@@ -78,7 +78,7 @@ class Loader:
             except BaseException:
                 runner.close()
                 raise
-            memory.give_back()  # the first run copies the graph to optimise it
+            memory.trim_heap()  # the first run copies the graph to optimise it
         return runner
 
     def _batching_of(self, path: Path) -> BatchingConfig | None:

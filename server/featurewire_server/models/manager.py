@@ -362,7 +362,7 @@ class Manager:
         except Exception:
             log.exception("closing %s version %d failed", servable.name, servable.version)
         del runner
-        memory.give_back()
+        memory.trim_heap()
         with self._changed:
             self._enter(servable, State.END)
             self._act(servable.name)

@@ -78,9 +78,9 @@ class Source:
         """Look at every base path once."""
         with self._polling:
             for name, model in self._models.items():
-                self._look(name, model)
+                self._poll_model(name, model)
 
-    def _look(self, name: str, model: ModelConfig) -> None:
+    def _poll_model(self, name: str, model: ModelConfig) -> None:
         try:
             found = version_folders(Path(model.base_path))
         except OSError as error:

@@ -72,14 +72,14 @@ def warm_up(
     cannot answer its warm-up requests would also fail its callers.
     """
     count, started = 0, time.monotonic()
-    told = started
+    logged_at = started
     total = _count(path / RECORDS)
     for record in records(path / RECORDS):
         count += 1
         if count == 1:
             log.info("%s: warming up with %d records", name or path, total)
-        elif time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
+        elif time.monotonic() - logged_at > PROGRESS_SECONDS:
+            logged_at = time.monotonic()
             log.info("%s: warming up, record %d of %d", name or path, count, total)
         if count > MAX_RECORDS:
             raise invalid_argument(

@@ -20,12 +20,12 @@ from featurewire_server.common.errors import (
     shutting_down,
 )
 
-PATIENCE = 5.0
+PATIENCE_SECONDS = 5.0
 """Seconds after which a late message gives its place to another call, so that silent callers delay
 others only briefly. Also the time limit for messages once the server is stopping."""
 
 
-class Places:
+class FairSlots:
     """A limited number of places, shared fairly between callers.
 
     A caller may take a place if it holds fewer places than are free. So a single caller gets up to
@@ -66,14 +66,14 @@ class Places:
         self._count -= 1
 
 
-class Slot:
+class Permit:
     """One place in a semaphore; the holder may release it before the block ends."""
 
     def __init__(self, semaphore: asyncio.Semaphore) -> None:
         self._semaphore = semaphore
         self._held = False
 
-    async def __aenter__(self) -> Slot:
+    async def __aenter__(self) -> Permit:
         await self._semaphore.acquire()
         self._held = True
         return self
@@ -104,9 +104,9 @@ class CallLimit:
     ) -> None:
         """`calls`: maximum number of calls; `seconds`: time limit for receiving a message;
         `receiving` and `working`: maximum number of calls in these phases, None for all; `shared`:
-        share the calls fairly between hosts, see `Places`.
+        share the calls fairly between hosts, see `FairSlots`.
         """
-        self.places = Places(calls)
+        self.places = FairSlots(calls)
         self._shared = shared
         self._seconds = seconds
         self._receiving = asyncio.Semaphore(receiving or calls)
@@ -115,11 +115,11 @@ class CallLimit:
         self._none = asyncio.Event()
         self._waiting: set[asyncio.Timeout] = set()
 
-    def receiving(self) -> Slot:
-        return Slot(self._receiving)
+    def receiving(self) -> Permit:
+        return Permit(self._receiving)
 
-    def working(self) -> Slot:
-        return Slot(self._working)
+    def working(self) -> Permit:
+        return Permit(self._working)
 
     def enter(self, context: grpc.aio.ServicerContext) -> None:
         """Count a call until it ends.
@@ -138,12 +138,12 @@ class CallLimit:
         if not self.places.taken:
             self._none.set()
 
-    async def message(self, context: grpc.aio.ServicerContext, receiving: Slot) -> Any:
+    async def message(self, context: grpc.aio.ServicerContext, receiving: Permit) -> Any:
         """Receive the call's only message. Raises CANCELLED if it takes too long.
 
         Releases `receiving` after PATIENCE seconds, so that other calls can be received.
         """
-        patience = asyncio.get_running_loop().call_later(PATIENCE, receiving.release)
+        patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, receiving.release)
         try:
             message = await self.next_message(context)
         finally:
@@ -168,7 +168,7 @@ class CallLimit:
     def drain(self) -> None:
         """Refuse new calls, and give open calls up to PATIENCE seconds to send their messages."""
         self._draining = True
-        self._seconds = min(self._seconds, PATIENCE)
+        self._seconds = min(self._seconds, PATIENCE_SECONDS)
         latest = asyncio.get_running_loop().time() + self._seconds
         for timeout in self._waiting:
             timeout.reschedule(min(timeout.when() or latest, latest))

@@ -11,7 +11,7 @@ import pytest
 
 import featurewire
 from featurewire_exporter.bridge.config import BridgeConfig
-from featurewire_exporter.bridge.embedding import Embedded
+from featurewire_exporter.bridge.embedding import EmbeddedPictures
 from featurewire_exporter.bridge.fit import make_bridge, measure
 from featurewire_exporter.bridge.maps import KINDS, fit
 from featurewire_exporter.bridge.report import report
@@ -26,7 +26,7 @@ from tests.support.process import serving
 LOOSE = BridgeConfig(versions=(), images=Path())
 
 
-def spaces(pictures: int, shared: float) -> tuple[Embedded, Embedded]:
+def spaces(pictures: int, shared: float) -> tuple[EmbeddedPictures, EmbeddedPictures]:
     """Vectors of two networks for 3 views per picture; `shared` sets how similar the networks
     are."""
     random = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def spaces(pictures: int, shared: float) -> tuple[Embedded, Embedded]:
         seen = shared * same + (1 - shared) * causes()
         return np.maximum(seen @ random.normal(size=(24, dimension)), 0).astype(np.float32)
 
-    return Embedded(vectors=network(64)), Embedded(vectors=network(96))
+    return EmbeddedPictures(vectors=network(64)), EmbeddedPictures(vectors=network(96))
 
 
 @pytest.mark.parametrize("kind", KINDS)

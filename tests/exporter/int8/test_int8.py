@@ -16,7 +16,7 @@ from featurewire_exporter.errors import ExportError
 from featurewire_exporter.int8 import make, openvino_network, quantise
 from featurewire_exporter.int8.config import Int8Config
 from featurewire_exporter.int8.gate import measure
-from featurewire_exporter.int8.pictures import Found, find, gather
+from featurewire_exporter.int8.pictures import Found, find, preprocess_pictures
 from featurewire_exporter.quality.recall import unit
 from featurewire_exporter.version.artifact import ArtifactSession
 from tests.support.pictures import on_white, stamps, write_tiles
@@ -198,7 +198,7 @@ def test_pictures_that_float32_cannot_tell_apart_are_refused(tf2_module, tmp_pat
 def test_an_index_that_holds_only_the_ten_nearest_is_no_test(tiny_version):
     found = Found(source="some pictures", encoded=[photos.jpeg(30, 40, seed=0)] * 2)
     with pytest.raises(ExportError, match="too few of some pictures decode"):
-        gather(found, tiny_version)
+        preprocess_pictures(found, tiny_version)
 
 
 def test_what_is_missing_is_said_before_any_work(tf2_module, tmp_path, capsys, monkeypatch):
@@ -241,7 +241,7 @@ def test_a_learned_network_is_as_good_in_8_bits_as_its_manifest_says(
     assert gate["recall_at_1"] >= gate["float32_recall_at_1"] - 0.005
     assert int8["setting"] in capsys.readouterr().out
 
-    judged = gather(find(pictures), version).judged
+    judged = preprocess_pictures(find(pictures), version).judged
     assert (gate["pictures"], gate["queries"]) == (len(judged), 2 * len(judged))
     images = judged.reshape(-1, *judged.shape[2:])
     core = ov.Core()

@@ -208,6 +208,6 @@ def test_a_network_without_convolutions_stays_as_it_is(images):
     model = ov.Model([op.reduce_mean(entry, op.constant([1, 2]))], [entry], "mean")
     rounding = Rounding(model, images)
     rounded = rounding.rounded(8)
-    rounding.settle(rounded, 8)
+    rounding.round_weights(rounded, 8)
     exact, found = (openvino_network.vectors(each, images) for each in (model, rounded))
     np.testing.assert_array_equal(exact, found)
