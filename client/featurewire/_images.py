@@ -106,9 +106,9 @@ def load(image: Source, key: object = None) -> Buffer:
         name = repr(os.fspath(image))
     try:
         data = read_file(image) if isinstance(image, os.PathLike) else image()
-    except Exception as exc:  # any error of the function fails only this image
-        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-        raise ImageError(f"{name}: {reason}", reason="unreadable") from exc
+    except Exception as error:  # any error of the function fails only this image
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(f"{name}: {reason}", reason="unreadable") from error
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     raise ImageError(f"{name}: gave a {type(data).__name__}, not bytes", reason="unreadable")
@@ -150,8 +150,8 @@ def load_all(given: Iterable[Image]) -> list[Buffer | ImageError] | Future[Any]:
     def read() -> None:
         try:
             future.set_result([try_load(image) for image in images])
-        except BaseException as exc:
-            future.set_exception(exc)
+        except BaseException as error:
+            future.set_exception(error)
 
     threading.Thread(target=read, daemon=True, name="featurewire-read").start()
     return future

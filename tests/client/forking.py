@@ -17,8 +17,8 @@ def in_a_fork(action: Callable[[], object]) -> str:
             os.close(reader)
             try:
                 said = f"returned {action()!r}"
-            except BaseException as exc:
-                said = f"{type(exc).__name__}: {exc}"
+            except BaseException as error:
+                said = f"{type(error).__name__}: {error}"
             os.write(writer, said.encode()[:4000])
         finally:
             os._exit(0)

@@ -184,8 +184,8 @@ class ApiServer:
                         raise Refusal(503, "ServiceUnavailable", "apiserver is shutting down")
                     token = self.headers.get("authorization") or ""
                     code, content = 200, server.answer(self.command, self.path, body, token)
-                except Refusal as refusal:
-                    code, content = refusal.code, refusal.status
+                except Refusal as error:
+                    code, content = error.code, error.status
                 if fault == "lose":
                     self.close_connection = True
                     return

@@ -111,10 +111,10 @@ def wait(
             seen = ask(client, args, min(args.timeout, left), labels=labels)
             if seen.available or seen.hopeless:
                 break
-        except (FeaturewireError, CommandFailure) as exc:
+        except (FeaturewireError, CommandFailure) as error:
             # The deadline cuts the last poll short, so the result before it says more.
-            if seen is None or not isinstance(exc, DeadlineExceededError):
-                seen = exc
+            if seen is None or not isinstance(error, DeadlineExceededError):
+                seen = error
         state = seen.states() if isinstance(seen, Report) else "the server does not answer"
         if isinstance(seen, CommandFailure):
             state = f"no version has label {args.label}"

@@ -49,8 +49,8 @@ def check(parser: CommandParser, args: argparse.Namespace) -> None:
     """Report options that `Client` rejects as wrong usage. Sends nothing."""
     try:
         connect(args).close()
-    except ConfigError as exc:
-        parser.error(cli_message(exc, args.from_environment))
+    except ConfigError as error:
+        parser.error(cli_message(error, args.from_environment))
 
 
 def describe(client: Client, version: int | None = None) -> Description:
@@ -58,8 +58,8 @@ def describe(client: Client, version: int | None = None) -> Description:
     try:
         view = client if version is None else client.with_options(version=version)
         metadata = view.metadata()
-    except ServerError as exc:
-        if exc.code == "UNIMPLEMENTED":
+    except ServerError as error:
+        if error.code == "UNIMPLEMENTED":
             return Description()
         raise
     return Description(version=metadata.version, vector_space=vector_space(metadata.manifest))

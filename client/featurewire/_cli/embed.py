@@ -44,8 +44,8 @@ def embed(argv: list[str]) -> int:
         if not args.output.absolute().parent.is_dir():
             raise ValueError(f"{args.output.parent} is not a directory; create it first")
         output.check_free(resume=args.resume, overwrite=args.overwrite)
-    except (ValueError, outputs.OutputInTheWay) as exc:
-        parser.error(str(exc))
+    except (ValueError, outputs.OutputInTheWay) as error:
+        parser.error(str(error))
     connection.check(parser, args)
     listed: Iterable[str] = ()
     if sources.STDIN in args.paths:

@@ -53,8 +53,8 @@ class EmbedRun:
         # Ask before sending an image, to report a wrong address or model name at once.
         try:
             answers = describe(self._client)
-        except FeaturewireError as exc:
-            raise CommandFailure(cli_message(exc)) from exc
+        except FeaturewireError as error:
+            raise CommandFailure(cli_message(error)) from error
         if answers.version is not None:
             self._guard.of(answers.version)
         listing = Listing(
@@ -69,13 +69,15 @@ class EmbedRun:
                 seconds = time.monotonic() - started
                 self._progress.close()
                 self._publish()
-        except (FeaturewireError, CommandFailure) as exc:
+        except (FeaturewireError, CommandFailure) as error:
             self._output.leave()
-            raise CommandFailure(f"{cli_message(exc)}{self._output.advice()}") from exc
-        except OSError as exc:
+            raise CommandFailure(f"{cli_message(error)}{self._output.advice()}") from error
+        except OSError as error:
             self._output.leave()
-            path = exc.filename or self._args.output
-            raise CommandFailure(f"{path}: {exc.strerror or exc}{self._output.advice()}") from exc
+            path = error.filename or self._args.output
+            raise CommandFailure(
+                f"{path}: {error.strerror or error}{self._output.advice()}"
+            ) from error
         except KeyboardInterrupt:
             # Do not close the client: if the interrupt came while gRPC was starting a call, closing
             # the channel may hang.
@@ -98,8 +100,8 @@ class EmbedRun:
         try:
             with Screen("featurewire embed", quiet=self._args.quiet) as screen:
                 report = wait(self._client, self._args, self._args.wait, on_look=screen.wait)
-        except FeaturewireError as exc:
-            raise CommandFailure(cli_message(exc)) from exc
+        except FeaturewireError as error:
+            raise CommandFailure(cli_message(error)) from error
         if not report.available:
             states = report.states()
             raise CommandFailure(

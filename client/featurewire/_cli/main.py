@@ -42,12 +42,12 @@ def run(argv: Sequence[str] | None = None) -> int:
         status = _dispatch(arguments)
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt as exc:
+    except KeyboardInterrupt as error:
         # Exit at once. A normal exit would join threads that still wait for a server.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
-        os._exit(exc.args[0] if exc.args else 130)
+        os._exit(error.args[0] if error.args else 130)
     except BrokenPipeError:
         # The interpreter flushes standard output again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -98,23 +98,23 @@ def _installed() -> dict[str, metadata.EntryPoint]:
 def _call(name: str, entry: metadata.EntryPoint, arguments: list[str]) -> int:
     try:
         command = _load(entry)
-    except Exception as exc:
-        return _fail(name, f"cannot be loaded ({_short(exc)}); reinstall {_distribution(entry)}")
+    except Exception as error:
+        return _fail(name, f"cannot be loaded ({_short(error)}); reinstall {_distribution(entry)}")
     try:
         return command(arguments)
-    except SystemExit as exc:
+    except SystemExit as error:
         # argparse: 0 after --help, 2 after wrong usage.
-        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BrokenPipeError:
         raise
-    except Exception as exc:
+    except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
-        if isinstance(exc, OSError) and exc.filename is not None:
-            return _fail(name, f"{exc.filename}: {exc.strerror}")
-        if (foreseen := _foreseen(exc)) is not None:
+        if isinstance(error, OSError) and error.filename is not None:
+            return _fail(name, f"{error.filename}: {error.strerror}")
+        if (foreseen := _foreseen(error)) is not None:
             return _fail(name, foreseen)
-        return _fail(name, f"internal error: {_short(exc)}; {DEBUG_VARIABLE}=1 shows where")
+        return _fail(name, f"internal error: {_short(error)}; {DEBUG_VARIABLE}=1 shows where")
 
 
 def _foreseen(exc: Exception) -> str | None:
@@ -151,8 +151,8 @@ def _help_line(entry: metadata.EntryPoint) -> str:
     try:
         lines = (_load(entry).__doc__ or "").strip().splitlines()
         return lines[0] if lines else ""
-    except Exception as exc:
-        return f"(cannot be loaded: {' '.join(_short(exc).split())})"
+    except Exception as error:
+        return f"(cannot be loaded: {' '.join(_short(error).split())})"
 
 
 def _help(installed: Mapping[str, metadata.EntryPoint]) -> str:

@@ -67,8 +67,8 @@ class Output:
         try:
             for path in begun:
                 check_journal(path)
-        except OutputError as exc:
-            raise OutputInTheWay(str(exc)) from None
+        except OutputError as error:
+            raise OutputInTheWay(str(error)) from None
         if resume or overwrite:
             return
         if files := self.files:

@@ -99,8 +99,8 @@ def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
                     f"it; {START_OVER}"
                 )
             yield from file.iter_batches(ROW_GROUP, columns=columns)
-    except pa.ArrowInvalid as exc:
-        raise OutputError(f"{path} cannot be read ({exc}); {START_OVER}") from exc
+    except pa.ArrowInvalid as error:
+        raise OutputError(f"{path} cannot be read ({error}); {START_OVER}") from error
 
 
 def _origin(row: dict[str, Any]) -> Origin:

@@ -28,11 +28,11 @@ def show(args: argparse.Namespace) -> int:
             else:
                 show = partial(screen.wait, lines=False)
                 report = wait(client, args, args.wait, labels=LABELS, on_look=show)
-    except FeaturewireError as exc:
-        text = cli_message(exc)
+    except FeaturewireError as error:
+        text = cli_message(error)
         if args.json:
             print(json.dumps(_object(args, None) | {"error": text}))
-        raise CommandFailure(text) from exc
+        raise CommandFailure(text) from error
     print(json.dumps(_object(args, report)) if args.json else table(report))
     if report.available:
         return 0

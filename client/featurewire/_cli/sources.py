@@ -93,8 +93,8 @@ class Listing:
             for path in self._paths:
                 for entry in self._listed if path == STDIN else [path]:
                     self._add(entry)
-        except BaseException as exc:  # raised again by the thread that iterates
-            end = exc
+        except BaseException as error:  # raised again by the thread that iterates
+            end = error
         self.complete = True
         self._found.put(end)
 
@@ -121,8 +121,8 @@ class Listing:
                 self._directories.add((info.st_dev, info.st_ino))
                 with os.scandir(directory) as scan:
                     found = sorted(scan, key=lambda entry: entry.name)
-            except OSError as exc:
-                self._on_failure(path_text(directory), reason_of(exc))
+            except OSError as error:
+                self._on_failure(path_text(directory), reason_of(error))
                 continue
             below = []
             for entry in found:

@@ -42,10 +42,10 @@ def _pairs(field: str, given: Any) -> tuple[tuple[Any, Any], ...]:
     """A mapping's items, or a sequence's pairs."""
     try:
         return tuple((key, value) for key, value in getattr(given, "items", lambda: given)())
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError) as error:
         raise ConfigError(
             f"ChannelConfig({field}=…): expected a dict or (key, value) pairs"
-        ) from exc
+        ) from error
 
 
 @checked

@@ -80,8 +80,8 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
     subject = {"argument": name, "value": where, "config": "TLSConfig"}
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as exc:
-        raise ConfigError(f"cannot read {where}: {exc.strerror}") from exc
+    except OSError as error:
+        raise ConfigError(f"cannot read {where}: {error.strerror}") from error
     blocks = re.findall(rb"-----BEGIN ([A-Z0-9 ]*)-----(.*?)-----END \1-----", data, re.DOTALL)
     bodies = [_decoded(body) for label, body in blocks if label.endswith(kind.encode())]
     require(
@@ -100,8 +100,8 @@ def _pem(name: str, source: bytes | os.PathLike[str] | None, kind: str) -> bytes
 
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(bodies))
-        except (ssl.SSLError, ValueError) as exc:
-            raise ConfigError(f"not a certificate: {exc}", **subject) from exc
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError(f"not a certificate: {error}", **subject) from error
     return data
 
 
@@ -111,9 +111,9 @@ def _check_pair(cert: os.PathLike[str], key: os.PathLike[str]) -> None:
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password="")
-    except ssl.SSLError as exc:
+    except ssl.SSLError as error:
         require(
-            "MISMATCH" not in (exc.reason or ""),
+            "MISMATCH" not in (error.reason or ""),
             f"the key in {Path(key)} does not belong to the certificate in {Path(cert)}",
         )
     except OSError:  # deleted since it was read

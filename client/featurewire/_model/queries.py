@@ -71,8 +71,8 @@ class Queries:
         wanted = {"input": settings.input, "output": settings.output}
         try:
             metadata = yield from self.signatures(deadline)
-        except (ServerError, InvalidRequestError) as exc:
-            if exc.code not in ("UNIMPLEMENTED", "INVALID_ARGUMENT"):
+        except (ServerError, InvalidRequestError) as error:
+            if error.code not in ("UNIMPLEMENTED", "INVALID_ARGUMENT"):
                 raise
             # The server does not implement GetModelMetadata. Assume the names that exported models
             # have, and ask for all outputs.
@@ -91,8 +91,8 @@ class Queries:
             metadata = yield from self.signatures(deadline)
             if metadata.version:
                 return metadata.version
-        except ServerError as exc:
-            if exc.code != "UNIMPLEMENTED" or self._settings.label is not None:
+        except ServerError as error:
+            if error.code != "UNIMPLEMENTED" or self._settings.label is not None:
                 raise
         status = yield from self.status(deadline)
         for version in status.versions:
@@ -141,16 +141,16 @@ class Queries:
                 break
             try:
                 status = yield from self._poll(deadline)
-            except ModelNotFoundError as exc:
-                seen, advice, cause = exc._problem, "name", exc
-                if exc.code == "NOT_FOUND" and self._settings.version is None:
+            except ModelNotFoundError as error:
+                seen, advice, cause = error._problem, "name", error
+                if error.code == "NOT_FOUND" and self._settings.version is None:
                     seen = "the server lists no version of a model of that name"
-            except DeadlineExceededError as exc:
-                seen, advice, cause = exc._problem, exc._advice, exc
-            except FeaturewireError as exc:
-                if not is_transient(exc):
+            except DeadlineExceededError as error:
+                seen, advice, cause = error._problem, error._advice, error
+            except FeaturewireError as error:
+                if not is_transient(error):
                     raise
-                seen, advice, cause = exc._problem, exc._advice, exc
+                seen, advice, cause = error._problem, error._advice, error
             else:
                 if status.available:
                     return status

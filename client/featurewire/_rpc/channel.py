@@ -177,8 +177,8 @@ class Channels:
             return
         try:
             loaded = self._tls.loaded()
-        except ConfigError as exc:  # a file is half written; the next check reads it again
-            log.warning("%s; keeping the current certificates", exc)
+        except ConfigError as error:  # a file is half written; the next check reads it again
+            log.warning("%s; keeping the current certificates", error)
             return
         self._stamp = stamp
         if loaded == self._loaded:

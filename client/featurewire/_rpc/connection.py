@@ -136,11 +136,11 @@ class Connection:
         if callable(token):
             try:
                 token = token()
-            except Exception as exc:
-                why = f"{type(exc).__name__}: {exc}"
+            except Exception as error:
+                why = f"{type(error).__name__}: {error}"
                 raise ConfigError(
                     f"the function failed: {why}", argument="token", config="ChannelConfig"
-                ) from exc
+                ) from error
             checked_token(token, "the function's token")
         return [*pairs, ("authorization", f"Bearer {token}")]
 

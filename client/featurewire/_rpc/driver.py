@@ -69,8 +69,8 @@ class AnyDriver(ABC):
             return
         try:
             reply = future.result()
-        except self._outcomes as exc:
-            self._connection.failed(self._job, attempt, exc)
+        except self._outcomes as error:
+            self._connection.failed(self._job, attempt, error)
         else:
             self._connection.replied(self._job, attempt, reply, now)
         for other in self._job.obsolete():
@@ -125,8 +125,8 @@ class Driver(AnyDriver):
         self._connection.started(attempt)
         try:
             reply = send(attempt.call.request, **options)
-        except Exception as exc:
-            self._connection.failed(self._job, attempt, exc)
+        except Exception as error:
+            self._connection.failed(self._job, attempt, error)
         except BaseException:  # an interrupt
             self._connection.canceled()
             raise

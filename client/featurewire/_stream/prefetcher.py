@@ -75,9 +75,9 @@ class Prefetcher:
         """Take the next image. Returns False at the end of the source."""
         try:
             pair = self._pair(next(source))
-        except BaseException as exc:
-            deliver(partial(self._end, exc))
-            if self._walker is None and not isinstance(exc, Exception):  # Ctrl-C
+        except BaseException as error:
+            deliver(partial(self._end, error))
+            if self._walker is None and not isinstance(error, Exception):  # Ctrl-C
                 raise
             return False
         deliver(partial(self._on_item, *pair))
@@ -92,8 +92,8 @@ class Prefetcher:
                 await tokens.acquire()
                 try:
                     pair = self._pair(await anext(source))
-                except BaseException as exc:
-                    self._deliver(partial(self._end, exc))
+                except BaseException as error:
+                    self._deliver(partial(self._end, error))
                     return
                 self._deliver(partial(self._on_item, *pair))
 
@@ -146,8 +146,8 @@ class Prefetcher:
             self._deliver(partial(self._began, entry, began))
             try:
                 loaded = try_load(image, entry.key)
-            except BaseException as exc:
-                why = f"{entry.key!r}: {str(exc) or type(exc).__name__}"
+            except BaseException as error:
+                why = f"{entry.key!r}: {str(error) or type(error).__name__}"
                 self._deliver(partial(self._loaded, entry, ImageError(why, reason="unreadable")))
                 raise
             if self._timeout is not None and time.monotonic() - began > self._timeout:

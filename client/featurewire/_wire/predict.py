@@ -131,8 +131,10 @@ class Codec:
                 filtered=self.names.filtered,
             )
             self._check(rows.version, rows.vectors.shape[1])
-        except ResponseError as exc:
-            raise ResponseError(f"{self._origin}: {exc._problem}", advice=exc._advice) from exc
+        except ResponseError as error:
+            raise ResponseError(
+                f"{self._origin}: {error._problem}", advice=error._advice
+            ) from error
         return rows
 
     def _check(self, version: int, dimension: int) -> None:

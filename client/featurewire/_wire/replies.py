@@ -138,8 +138,8 @@ def parsed(data: bytes, message: Any = _RawReply) -> Any:
     """Parse a reply. Raises `ResponseError`."""
     try:
         return message.FromString(data)
-    except Exception as exc:  # the DecodeError of any protobuf implementation
-        raise ResponseError(f"the reply is not a {message.DESCRIPTOR.name}: {exc}") from exc
+    except Exception as error:  # the DecodeError of any protobuf implementation
+        raise ResponseError(f"the reply is not a {message.DESCRIPTOR.name}: {error}") from error
 
 
 def _check(name: str, tensor: Any, dtype: int, count: int, rank: int) -> list[int]:

@@ -161,8 +161,8 @@ def parse_manifest(values: list[bytes]) -> dict[str, Any]:
         raise ResponseError("the reply has no manifest")
     try:
         return manifest.parse(values[0])
-    except manifest.ManifestError as exc:
-        raise ResponseError(f"the manifest {exc}") from exc
+    except manifest.ManifestError as error:
+        raise ResponseError(f"the manifest {error}") from error
 
 
 def choose_names(

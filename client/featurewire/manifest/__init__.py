@@ -29,8 +29,8 @@ def parse(text: str | bytes) -> dict[str, Any]:
     """The manifest in a JSON text. Raises `ManifestError` if the text is not a JSON object."""
     try:
         manifest = json.loads(text)
-    except ValueError as exc:
-        raise ManifestError(f"is not JSON: {exc}") from exc
+    except ValueError as error:
+        raise ManifestError(f"is not JSON: {error}") from error
     if not isinstance(manifest, dict):
         raise ManifestError("is not a JSON object")
     return manifest

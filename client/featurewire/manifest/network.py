@@ -55,8 +55,8 @@ def split(manifest: Mapping[str, Any]) -> Split:
     """The version's split. Raises `ManifestError` if the manifest does not name it."""
     try:
         return Split(**manifest["split"])
-    except (KeyError, TypeError) as exc:
-        raise ManifestError(f"does not say how the version splits ({exc})") from exc
+    except (KeyError, TypeError) as error:
+        raise ManifestError(f"does not say how the version splits ({error})") from error
 
 
 def int8(manifest: Mapping[str, Any]) -> Int8 | None:

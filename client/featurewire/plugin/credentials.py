@@ -95,9 +95,9 @@ def token_of(args: argparse.Namespace) -> str | None:
         return None
     try:
         text: str = args.token_file.read_text()
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = getattr(exc, "strerror", None) or exc
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"{reason}", argument="token", value=str(args.token_file), config="ChannelConfig"
-        ) from exc
+        ) from error
     return text.strip()

@@ -45,8 +45,8 @@ def values_of(
         if text.strip() and getattr(args, name) is None and name not in without:
             try:
                 values[name] = convert(text)
-            except argparse.ArgumentTypeError as exc:
-                parser.error(f"{variable(name)}: {exc}")
+            except argparse.ArgumentTypeError as error:
+                parser.error(f"{variable(name)}: {error}")
     return values
 
 

@@ -138,8 +138,8 @@ def _choose(
             return chosen, duplicates, len(drawn) - position
         try:
             data = path.read_bytes()
-        except OSError as exc:
-            raise CheckError(f"{path}: {exc.strerror or exc}") from exc
+        except OSError as error:
+            raise CheckError(f"{path}: {error.strerror or error}") from error
         digest = hashlib.sha256(data).digest()
         if digest in seen:
             duplicates += 1

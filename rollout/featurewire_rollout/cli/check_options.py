@@ -76,8 +76,8 @@ def check_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> C
     try:
         given = {name: getattr(args, name) for name in LIMITS}
         thresholds = Thresholds(**STRICTNESS[args.strictness], **given)
-    except ValueError as exc:
-        name, _, rest = str(exc).partition(" ")
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
         parser.error(f"{_option(name)} {rest}")
     return CheckConfig(
         thresholds=thresholds,
@@ -106,10 +106,10 @@ def write_outputs(args: argparse.Namespace, report: Report) -> None:
             partial.write_text(make(report), encoding="utf-8")
             if partial != path:
                 partial.replace(path)
-        except OSError as exc:
+        except OSError as error:
             if partial != path:
                 partial.unlink(missing_ok=True)
-            raise CheckError(f"{path}: {exc.strerror or exc}") from exc
+            raise CheckError(f"{path}: {error.strerror or error}") from error
 
 
 def _json(report: Report) -> str:

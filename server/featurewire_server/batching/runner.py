@@ -207,8 +207,8 @@ class Runner:
         try:
             values = self._engine.run(signature_name, batch.inputs(), outputs, _patience(batch))
             batch.deliver(values)
-        except Exception as failure:
-            batch.fail(from_exception(failure))
+        except Exception as error:
+            batch.fail(from_exception(error))
             return 0
         return batch.size - (refused_rows(values) if self._independent else 0)
 

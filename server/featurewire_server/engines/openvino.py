@@ -46,10 +46,10 @@ def load(path: Path, config: EngineConfig, *, beside: bool = False) -> OpenVinoE
     try:
         split = suitable_split(path, config)
         return OpenVinoEngine(path, config, split, beside=beside)
-    except Unsuitable as reason:
+    except Unsuitable as error:
         if config.engine == "openvino" or config.int8:
-            raise failed_precondition(f"OpenVINO cannot run {path}: {reason}") from reason
-        log.info("%s: the TensorFlow engine runs it, because %s", path, reason)
+            raise failed_precondition(f"OpenVINO cannot run {path}: {error}") from error
+        log.info("%s: the TensorFlow engine runs it, because %s", path, error)
         return None
 
 

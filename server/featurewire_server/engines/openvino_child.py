@@ -89,10 +89,10 @@ def _main() -> None:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         answer: Halves | Unsuitable | str = _take_apart(*task)
-    except Unsuitable as reason:
-        answer = reason
-    except Exception as failure:  # the server logs it and shows it as the status
-        answer = " ".join(f"{type(failure).__name__}: {failure}".split())
+    except Unsuitable as error:
+        answer = error
+    except Exception as error:  # the server logs it and shows it as the status
+        answer = " ".join(f"{type(error).__name__}: {error}".split())
     pickle.dump(answer, sys.stdout.buffer)
     sys.stdout.flush()
     os._exit(0)
