@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ADVICE"]
-
 ADVICE = {
     "size": "the message is over a size limit; lower StreamConfig(bytes_per_request=…) or raise "
     "the limit of the side that the text names",

@@ -21,8 +21,6 @@ from featurewire._rpc.call import Job
 from featurewire._stream.stream import StreamProgress
 from featurewire._wire.status import ModelMetadata, ModelStatus
 
-__all__ = ["AsyncClient"]
-
 K = TypeVar("K")
 
 

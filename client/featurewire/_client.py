@@ -18,8 +18,6 @@ from featurewire._rpc.driver import Driver
 from featurewire._stream.stream import StreamProgress
 from featurewire._wire.status import ModelMetadata, ModelStatus
 
-__all__ = ["Client"]
-
 K = TypeVar("K")
 
 

@@ -58,8 +58,6 @@ from featurewire._wire.replies import Rows
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Core"]
-
 Loaded = Buffer | ImageError
 
 

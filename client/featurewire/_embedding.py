@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from featurewire._errors import ImageError
 
-__all__ = ["Embedded", "Embedding", "EmbeddingBatch", "Failed", "Result"]
-
 K = TypeVar("K", covariant=True)
 
 Vectors = npt.NDArray[np.float32]

@@ -23,24 +23,6 @@ from types import MappingProxyType
 
 from featurewire._advice import ADVICE
 
-__all__ = [
-    "ConfigError",
-    "DeadlineExceededError",
-    "FeaturewireError",
-    "ImageError",
-    "InvalidRequestError",
-    "ModelNotFoundError",
-    "OverloadedError",
-    "ResponseError",
-    "ServerError",
-    "ServerUnavailableError",
-    "UnknownArgumentError",
-    "VectorSpaceError",
-    "is_systemic",
-    "is_transient",
-    "lacks_signature",
-]
-
 
 class FeaturewireError(Exception):
     """Base class. `.code` is the gRPC status name if a server sent one, such as `NOT_FOUND`.

@@ -14,8 +14,6 @@ from typing import Any, TypeAlias, TypeVar
 from featurewire._embedding import Result
 from featurewire._rpc.call import Job
 
-__all__ = ["Collect", "Deliver", "Flow", "Send", "Sleep", "Step", "StreamStep", "T", "Wait"]
-
 
 @dataclass(frozen=True, slots=True)
 class Send:

@@ -11,18 +11,6 @@ from typing import Any
 
 from featurewire._errors import ImageError
 
-__all__ = [
-    "KINDS",
-    "Buffer",
-    "Image",
-    "Source",
-    "advice",
-    "check_images",
-    "load_all",
-    "read_file",
-    "try_load",
-]
-
 Buffer = bytes | bytearray | memoryview
 Image = Buffer | os.PathLike[str]
 Source = Image | Callable[[], Buffer]

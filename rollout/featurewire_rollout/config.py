@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from featurewire import TLSConfig
 
-__all__ = ["RolloutConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:

@@ -14,16 +14,6 @@ from __future__ import annotations
 
 from featurewire import FeaturewireError
 
-__all__ = [
-    "ConfigFileError",
-    "ConflictError",
-    "FleetError",
-    "PreflightError",
-    "RefusedError",
-    "RolloutError",
-    "SpaceError",
-]
-
 
 class RolloutError(FeaturewireError):
     """The root of all errors of this package."""

@@ -10,8 +10,6 @@ from typing import Any, Literal, cast
 from featurewire._config.checks import check_numbers, checked, require
 from featurewire._errors import ConfigError
 
-__all__ = ["ChannelConfig", "Metadata", "checked_token"]
-
 _HEADER_KEY = re.compile(r"[0-9a-z_.-]+")
 _TOKEN = re.compile(r"[\x21-\x7e]")
 _HEADER = re.compile(r"[\x20-\x7e]")

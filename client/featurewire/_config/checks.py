@@ -11,8 +11,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from featurewire._errors import ConfigError, UnknownArgumentError
 
-__all__ = ["check_numbers", "checked", "names_checked", "require"]
-
 P = ParamSpec("P")
 Config = TypeVar("Config")
 

@@ -11,8 +11,6 @@ from featurewire._config.stream import StreamConfig
 from featurewire._config.tls import TLSConfig
 from featurewire._errors import ConfigError
 
-__all__ = ["CONFIGS", "UNSET", "Settings", "Timeout", "Unset", "check_timeout"]
-
 
 class Unset:
     """Marks an argument that was not given, because None means "no limit"."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from featurewire._config.checks import check_numbers, checked
 
-__all__ = ["StreamConfig"]
-
 MIB = 1 << 20
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from featurewire._config.checks import checked, require
 from featurewire._errors import ConfigError
 
-__all__ = ["TLSConfig"]
-
 
 @checked
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,6 @@ from typing import Any
 
 from featurewire._wire.predict import Codec, Names
 
-__all__ = ["Cache"]
-
 
 class Cache:
     """Shared by threads. The keys of `codecs`, `names` and `asking` are made by `Resolver`."""

@@ -41,8 +41,6 @@ from featurewire._wire.status import (
     status_request,
 )
 
-__all__ = ["Queries"]
-
 POLL_SECONDS = 0.25
 """Seconds between two polls of a model that is loading."""
 

@@ -23,8 +23,6 @@ from featurewire._model.queries import Queries
 from featurewire._wire.predict import Codec, Names
 from featurewire.manifest.spaces import bridges, other_schemes, vector_space
 
-__all__ = ["Resolver"]
-
 MAX_RESOLUTIONS = 5
 """Maximum number of tries to read the vector space of a version before it is retired."""
 

@@ -17,8 +17,6 @@ from featurewire._rpc.call import Attempt, Job
 from featurewire._rpc.connection import Connection
 from featurewire._rpc.driver import AnyDriver, Method
 
-__all__ = ["Driver"]
-
 
 class Driver(AnyDriver):
     _outcomes = (Exception, asyncio.CancelledError)

@@ -21,8 +21,6 @@ from featurewire._errors import (
 from featurewire._rpc.exclusive import POLL_SECONDS, WAIT_SECONDS, ExclusiveSlot
 from featurewire._rpc.rotation import Rotation
 
-__all__ = ["Attempt", "Call", "Decide", "Job"]
-
 Decide = Callable[["Call", FeaturewireError, float], "float | None"]
 
 

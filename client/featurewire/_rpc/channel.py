@@ -20,8 +20,6 @@ from featurewire._config import ChannelConfig, TLSConfig
 from featurewire._errors import ConfigError
 from featurewire._rpc.target import is_local
 
-__all__ = ["Channels", "close_all", "open_channel", "proxy_variable"]
-
 log = logging.getLogger("featurewire")
 
 RELOAD_SECONDS = 1.0

@@ -29,8 +29,6 @@ from featurewire._rpc.rotation import Rotation
 from featurewire._rpc.stats import Latencies, Stats
 from featurewire._rpc.target import split_target
 
-__all__ = ["Connection"]
-
 CLASS = "featurewire-class"
 """Metadata key. The embedded server runs calls without the value `bulk` first; TensorFlow Serving
 ignores it."""

@@ -15,8 +15,6 @@ import grpc
 from featurewire._rpc.call import Attempt, Job
 from featurewire._rpc.connection import Connection
 
-__all__ = ["AnyDriver", "Driver", "Method"]
-
 Method = Callable[[int, str], Any]
 """gRPC's callable for a method of the server with that index."""
 

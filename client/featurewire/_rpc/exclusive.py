@@ -10,8 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["POLL_SECONDS", "WAIT_SECONDS", "ExclusiveSlot"]
-
 POLL_SECONDS = 0.01
 """Seconds between two checks, and the minimum pause before the exclusive call is sent."""
 WAIT_SECONDS = 30.0

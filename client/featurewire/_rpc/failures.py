@@ -18,8 +18,6 @@ from featurewire._errors import (
     ServerUnavailableError,
 )
 
-__all__ = ["from_rpc_error"]
-
 _REQUEST_IDS = {"x-request-id", "request-id"}
 """Metadata that error texts include, because operators search a gateway's log for them."""
 _NOT_GRPC = r"http/?1|header with status|receiving SETTINGS|expected SETTINGS|parsing HTTP/2"

@@ -16,8 +16,6 @@ from featurewire._errors import (
 from featurewire._rpc.call import Call
 from featurewire._rpc.rotation import Rotation
 
-__all__ = ["RetryBudget", "RetryPolicy", "backoff", "wait_before_retry"]
-
 
 def backoff(config: RetryConfig, failures: int) -> float:
     """Seconds to wait after the `failures`-th failure in a row: "full jitter".

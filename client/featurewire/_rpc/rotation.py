@@ -6,8 +6,6 @@ import logging
 import threading
 from collections.abc import Collection, Sequence
 
-__all__ = ["Rotation"]
-
 log = logging.getLogger("featurewire")
 
 FIRST_REST_SECONDS = 0.5

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["Latencies", "Stats"]
-
 FIRST_SECONDS = 1e-4
 RATIO = 1.1
 BUCKETS = 170

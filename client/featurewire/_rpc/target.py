@@ -6,8 +6,6 @@ import ipaddress
 
 from featurewire._errors import ConfigError
 
-__all__ = ["is_local", "split_target"]
-
 
 def split_target(target: str) -> list[str]:
     """The servers of a target: one URI, or `host:port` entries separated by commas.

@@ -7,8 +7,6 @@ import math
 from featurewire._config import RetryConfig
 from featurewire._rpc.retry import backoff
 
-__all__ = ["CircuitBreaker"]
-
 
 class CircuitBreaker:
     """Opens when no server answers. Then the stream sends only single probes, with backoff.

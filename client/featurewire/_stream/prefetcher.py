@@ -21,8 +21,6 @@ from featurewire._images import KINDS, Source, advice, try_load
 from featurewire._stream.requests import Entry
 from featurewire._stream.stream import Stream
 
-__all__ = ["Prefetcher"]
-
 LEAVE_SECONDS = 0.05
 """Maximum seconds to wait for the source's thread when the caller leaves the stream."""
 

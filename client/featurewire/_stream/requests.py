@@ -12,8 +12,6 @@ from featurewire._embedding import Result
 from featurewire._images import Buffer
 from featurewire._wire.predict import Codec
 
-__all__ = ["Entry", "PendingRequest", "ReorderBuffer", "RequestBuilder"]
-
 
 @dataclass(eq=False)
 class Entry:

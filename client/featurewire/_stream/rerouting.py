@@ -6,8 +6,6 @@ from featurewire._errors import FeaturewireError, ModelNotFoundError, lacks_sign
 from featurewire._stream.requests import PendingRequest
 from featurewire._wire.predict import Codec
 
-__all__ = ["Rerouting"]
-
 MAX_TIMES = 8
 """Number of times that one request may be sent again because of its vector space."""
 

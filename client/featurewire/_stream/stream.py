@@ -35,8 +35,6 @@ from featurewire._stream.rerouting import Rerouting
 from featurewire._stream.window import Window
 from featurewire._wire.predict import PREDICT, Codec
 
-__all__ = ["Stream", "StreamProgress", "can_split"]
-
 BATCH_LIMIT = re.compile(r"larger than maximum input batch size (\d+)")
 MAX_REJECTIONS = 16
 """If the server refuses this many single images and accepts none, the images are not at fault."""

@@ -6,8 +6,6 @@ import math
 
 from featurewire._config import StreamConfig
 
-__all__ = ["Window"]
-
 START_REQUESTS = 4
 """Initial number of requests in flight."""
 WAITING_REQUESTS = 1.0

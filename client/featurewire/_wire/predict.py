@@ -17,8 +17,6 @@ from featurewire._images import Buffer
 from featurewire._tfs import model_pb2, predict_pb2, types_pb2
 from featurewire._wire.replies import Rows, read_predict_reply
 
-__all__ = ["PREDICT", "Codec", "Names", "model_spec"]
-
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 _SHORT = [bytes((number,)) for number in range(0x80)]

@@ -13,8 +13,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from featurewire._errors import ImageError, ResponseError
 from featurewire._tfs import _pool, predict_pb2, types_pb2
 
-__all__ = ["Rows", "enum_name", "parsed", "read_predict_reply", "read_strings"]
-
 STATUS_NAMES = {1: "empty", 2: "unsupported", 3: "too_large", 4: "corrupt"}
 
 _ADVICE = {

@@ -18,23 +18,6 @@ from featurewire._tfs import (
 from featurewire._wire.predict import Names
 from featurewire._wire.replies import enum_name, parsed
 
-__all__ = [
-    "GET_METADATA",
-    "GET_STATUS",
-    "ModelMetadata",
-    "ModelStatus",
-    "Signature",
-    "TensorSpec",
-    "VersionStatus",
-    "choose_names",
-    "describe",
-    "metadata_request",
-    "parse_manifest",
-    "parse_metadata",
-    "parse_status",
-    "status_request",
-]
-
 GET_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 GET_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GRAPH", "changed_file", "digest_of", "digest_without", "find_text", "text_in_graph"]
-
 GRAPH = "saved_model.pb"
 
 

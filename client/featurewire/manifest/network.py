@@ -10,8 +10,6 @@ from typing import Any
 from featurewire.manifest import ManifestError
 from featurewire.manifest.files import digest_of
 
-__all__ = ["Int8", "Split", "has_vnni", "int8", "network_digest", "split"]
-
 _VNNI = frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
 """Instruction sets that sum 8-bit products without saturation."""
 

@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["Bridge", "bridges", "other_schemes", "scheme_of", "vector_space"]
-
 T = TypeVar("T")
 
 _NAME = re.compile(r"(?:([a-z][a-z0-9-]*)-)?[0-9a-f]{32}")

@@ -13,8 +13,6 @@ from featurewire.plugin.environment import Types, option, values_of, yes_or_no
 if TYPE_CHECKING:
     from featurewire import TLSConfig
 
-__all__ = ["TYPES", "add_credentials", "apply_credentials", "tls_of", "token_of"]
-
 TYPES: Types = {
     "tls": yes_or_no,
     "tls_ca": Path,

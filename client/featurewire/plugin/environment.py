@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 from featurewire.plugin.arguments import CommandParser
 
-__all__ = ["Types", "option", "values_of", "variable"]
-
 Types = Mapping[str, Callable[[str], object]]
 """Function that parses an option's text, by the option's name in the parsed arguments."""
 

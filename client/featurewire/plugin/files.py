@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["sync", "version_folders"]
-
 _VERSION_LIMIT = 1 << 63
 """TensorFlow Serving's versions are int64."""
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-__all__ = ["Hold", "interruptible"]
-
 REPEAT_SECONDS = 1.0
 """Seconds in which a second signal counts as the same one. A single Ctrl-C may arrive twice, from
 the terminal and from the parent process."""

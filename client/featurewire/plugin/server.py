@@ -12,8 +12,6 @@ from featurewire._config import UNSET, ChannelConfig, Timeout, TLSConfig
 from featurewire._errors import ModelNotFoundError
 from featurewire._wire.status import VersionStatus
 
-__all__ = ["Server"]
-
 
 class Server:
     """One server and one model. Thread-safe; `close` it. Calls raise `FeaturewireError`."""

@@ -11,8 +11,6 @@ from featurewire._advice import ADVICE
 from featurewire._errors import ConfigError, FeaturewireError
 from featurewire.plugin.environment import option, variable
 
-__all__ = ["cli_message"]
-
 OPTIONS = {
     "target": "server",
     "model": "model",

@@ -14,8 +14,6 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bootstrap", "Interval", "unseen"]
-
 Values = npt.NDArray[np.float64]
 REPLICATES = 4000
 """Number of resamples."""

@@ -16,8 +16,6 @@ from featurewire_rollout.check.report import Report
 from featurewire_rollout.check.thresholds import Thresholds
 from featurewire_rollout.check.verdict import decide
 
-__all__ = ["compare", "judge"]
-
 
 def compare(
     stable: Source,

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from featurewire_rollout.check.thresholds import Thresholds
 
-__all__ = ["CheckConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:

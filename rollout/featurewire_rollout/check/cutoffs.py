@@ -14,8 +14,6 @@ from featurewire_rollout.check import neighbours
 from featurewire_rollout.check.bootstrap import Interval
 from featurewire_rollout.check.pairs import Pairs, Vectors
 
-__all__ = ["Cutoff", "cutoffs"]
-
 OLD_CUTOFFS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 MIN_PAIRS = 10
 """Minimum number of false matches from which a new cut-off is computed."""

@@ -12,8 +12,6 @@ from featurewire_rollout.check.bootstrap import Bootstrap, Interval
 from featurewire_rollout.check.pairs import Pairs, Vectors
 from featurewire_rollout.check.thresholds import Thresholds
 
-__all__ = ["MIN_IMAGES", "Measure", "measure"]
-
 MIN_IMAGES = 6
 """Minimum number of images for any measure."""
 NEIGHBOUR_COUNT = 10

@@ -7,16 +7,6 @@ import numpy.typing as npt
 
 from featurewire_rollout.check.pairs import Vectors
 
-__all__ = [
-    "among_nearest",
-    "flat_rows",
-    "found",
-    "overlap",
-    "rank_correlation",
-    "similarities",
-    "unit",
-]
-
 TIE_COSINE = 1e-6
 """Maximum difference between two cosines that count as a tie."""
 FLAT_DEVIATION = 10 * TIE_COSINE

@@ -12,8 +12,6 @@ import numpy.typing as npt
 from featurewire.manifest.spaces import vector_space
 from featurewire_rollout.decide.view import retention_by_space
 
-__all__ = ["Pairs", "Side", "Vectors"]
-
 Vectors = npt.NDArray[np.float64]
 
 

@@ -22,8 +22,6 @@ from featurewire_rollout.check.config import CheckConfig
 from featurewire_rollout.check.pairs import Pairs, Side
 from featurewire_rollout.decide.view import retention_by_space
 
-__all__ = ["CheckError", "Source", "images_in", "pull"]
-
 UNTIMED_REQUESTS = 3
 """Requests to each version before the timed ones, to open connections and fill caches."""
 

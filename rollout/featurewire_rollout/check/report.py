@@ -14,8 +14,6 @@ from featurewire_rollout.check.pairs import Pairs, Vectors
 from featurewire_rollout.check.thresholds import Thresholds
 from featurewire_rollout.check.verdict import EXIT_STATUS, Verdict
 
-__all__ = ["Report"]
-
 WORST_IMAGES = 12
 
 

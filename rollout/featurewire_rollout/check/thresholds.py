@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-__all__ = ["STRICTNESS", "Thresholds"]
-
 MIN_POSITIVE = 1e-9
 """Minimum of values that must be above 0."""
 COSINE = (-1.0, 1.0, "a cosine, from -1 to 1")

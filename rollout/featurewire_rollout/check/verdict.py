@@ -11,8 +11,6 @@ from featurewire_rollout.check.measures import TAIL_FRACTION, Measure
 from featurewire_rollout.check.thresholds import Thresholds
 from featurewire_rollout.decide.spaces import retention
 
-__all__ = ["EXIT_STATUS", "Space", "Verdict", "decide"]
-
 Outcome = Literal["pass", "fail", "inconclusive"]
 Space = Literal["same", "compatible", "new", "unknown"]
 Declared = Literal["same", "different", "unknown"]

@@ -14,8 +14,6 @@ from featurewire_rollout.check.render import to_html, to_json
 from featurewire_rollout.check.report import Report
 from featurewire_rollout.check.thresholds import STRICTNESS, Thresholds
 
-__all__ = ["add_check_options", "check_config", "check_outputs", "write_outputs"]
-
 LIMITS = {
     "max_recall_loss": "maximum loss of crops that find their image in stable's index",
     "max_latency_ratio": "maximum median ratio of canary's latency to stable's",

@@ -7,8 +7,6 @@ import argparse
 from featurewire.plugin.arguments import CommandParser, positive_int, positive_seconds
 from featurewire.plugin.credentials import add_credentials, apply_credentials
 
-__all__ = ["STEPS", "parse", "rollout_parser"]
-
 STEPS = {
     "status": "show the state of every replica, the phase of the rollout and the next command",
     "start": "load a version next to the current one and label it canary",

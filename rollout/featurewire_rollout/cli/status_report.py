@@ -8,8 +8,6 @@ from featurewire_rollout.decide.phase import Status
 from featurewire_rollout.decide.spaces import bridge_notes
 from featurewire_rollout.decide.view import Manifest
 
-__all__ = ["as_dict", "as_text"]
-
 
 def as_dict(status: Status) -> dict[str, Any]:
     entry, phase = status.entry, status.phase

@@ -6,8 +6,6 @@ from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.decide.plan import STABLE
 from featurewire_rollout.decide.view import FleetView, ReplicaView
 
-__all__ = ["config_mismatch"]
-
 
 def config_mismatch(entry: Entry, fleet: FleetView, name: str) -> str:
     """One line about replicas that cannot have read this config; empty if any replica fits.

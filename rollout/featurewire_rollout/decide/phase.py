@@ -16,8 +16,6 @@ from featurewire_rollout.decide.plan import (
 )
 from featurewire_rollout.decide.view import FleetView
 
-__all__ = ["Phase", "Status", "phase_of"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:

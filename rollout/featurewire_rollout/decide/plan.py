@@ -18,22 +18,6 @@ from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.decide.view import FleetView, ReplicaView
 from featurewire_rollout.errors import RefusedError
 
-__all__ = [
-    "CANARY",
-    "LABELS",
-    "PREVIOUS",
-    "STABLE",
-    "Goal",
-    "current_version",
-    "kept_by_labels",
-    "plan_promote",
-    "plan_retire",
-    "plan_rollback",
-    "plan_start",
-    "shortfall",
-    "trial_version",
-]
-
 STABLE, CANARY, PREVIOUS = "stable", "canary", "previous"
 LABELS = (STABLE, CANARY, PREVIOUS)
 

@@ -8,8 +8,6 @@ from featurewire.manifest.spaces import other_schemes
 from featurewire_rollout.decide.view import FleetView, Manifest
 from featurewire_rollout.errors import FleetError, SpaceError
 
-__all__ = ["bridge_notes", "check_space", "compare_spaces", "retention"]
-
 
 def retention(kept: float) -> str:
     """The fraction of recall@10 that a bridge keeps, in words. Rounded down, to be safe."""

@@ -11,8 +11,6 @@ from typing import Any
 from featurewire import VersionStatus
 from featurewire.manifest.spaces import bridges, vector_space
 
-__all__ = ["FleetView", "Manifest", "ReplicaView", "retention_by_space"]
-
 
 def retention_by_space(manifest: Mapping[str, Any] | None) -> dict[str, float]:
     """The fraction of recall@10 that each bridge of a version kept at export, by its space.

@@ -15,8 +15,6 @@ from featurewire_rollout.decide.view import FleetView, ReplicaView
 from featurewire_rollout.errors import FleetError
 from featurewire_rollout.fleet.fleet import UNANSWERED
 
-__all__ = ["FleetApi", "LoadError", "Patience", "converge", "wait_for_replicas"]
-
 POLL_SECONDS = 0.2
 RELOAD_INTERVALS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Intervals between reloads of a late replica. They grow, because a replica that polls an old file

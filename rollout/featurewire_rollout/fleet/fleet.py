@@ -17,8 +17,6 @@ from featurewire.plugin.target import is_local, split_target
 from featurewire_rollout.decide.view import FleetView, ReplicaView
 from featurewire_rollout.fleet.replica import Replica
 
-__all__ = ["UNANSWERED", "Fleet", "addresses_of"]
-
 RELOAD_SECONDS = 60.0
 """Timeout of a reload. A reload waits for new models, not for new versions of a model."""
 UNANSWERED = f"no answer within {RELOAD_SECONDS:g} s"

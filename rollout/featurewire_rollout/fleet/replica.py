@@ -11,8 +11,6 @@ from featurewire._tfs.model_server_config_pb2 import ModelServerConfig
 from featurewire.plugin.server import Server
 from featurewire_rollout.decide.view import Manifest, ReplicaView
 
-__all__ = ["Replica"]
-
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 MANIFEST_SECONDS = 30.0
 """Timeout of a manifest, which is a Predict call and queues on a busy server."""

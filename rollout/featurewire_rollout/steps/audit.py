@@ -11,8 +11,6 @@ from typing import Any
 
 from featurewire_rollout.errors import RolloutError
 
-__all__ = ["Audit", "owner"]
-
 
 def owner(command: str) -> str:
     """A description of this process, for the lock and its error."""

@@ -13,8 +13,6 @@ from featurewire.plugin.target import is_local
 from featurewire_rollout.decide.view import Manifest
 from featurewire_rollout.errors import PreflightError
 
-__all__ = ["check_files", "check_memory", "free_memory", "version_directory"]
-
 MEMORY_FACTOR = 4
 """Estimate of the resident bytes per byte of a version's files during its load: the graph, and the
 engine's copies of the weights."""

@@ -17,8 +17,6 @@ from featurewire_rollout.store.config_store import ConfigStore
 from featurewire_rollout.store.legal_config import check_base_paths, check_models
 from featurewire_rollout.store.model_config import edit, entry_of, parse
 
-__all__ = ["Reconciler"]
-
 
 class Reconciler:
     """The config's entry of one model, and the replicas that serve it."""

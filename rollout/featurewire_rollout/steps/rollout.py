@@ -38,8 +38,6 @@ from featurewire_rollout.steps.run import run
 from featurewire_rollout.steps.watch import PROBE_IMAGES, WatchConfig, watch
 from featurewire_rollout.store.config_store import open_store
 
-__all__ = ["Rollout"]
-
 
 class Rollout:
     """Moves the replicas of one model from version to version. A context manager.

@@ -14,8 +14,6 @@ from featurewire_rollout.errors import RefusedError, RolloutError
 from featurewire_rollout.fleet.converge import Say
 from featurewire_rollout.steps.watch import WatchConfig
 
-__all__ = ["Steps", "run"]
-
 
 class Steps(Protocol):
     """The steps of a `Rollout` that a run uses."""

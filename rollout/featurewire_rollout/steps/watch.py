@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 
 from featurewire import Client, FeaturewireError, ImageError
 
-__all__ = ["Probes", "WatchConfig", "fault_of", "watch"]
-
-
 PROBE_IMAGES = 32
 """Maximum number of images that the probes send in turn."""
 MAX_LATENCY_RATIO = 2.0

@@ -21,8 +21,6 @@ from featurewire_rollout.store.lease import LEASE_SECONDS, Lease
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
 
-__all__ = ["ConfigMapStore"]
-
 PREFIX = "configmap:"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-__all__ = ["ConfigStore", "open_store"]
-
 
 class ConfigStore(Protocol):
     """A text that servers read."""

@@ -14,8 +14,6 @@ from pathlib import Path
 from featurewire.plugin.files import sync
 from featurewire_rollout.errors import ConfigFileError, ConflictError
 
-__all__ = ["FileStore"]
-
 
 class FileStore:
     """`models.config` in the file system. Servers read either the old or the new text."""

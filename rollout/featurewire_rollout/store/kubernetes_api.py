@@ -16,8 +16,6 @@ from featurewire_rollout.errors import ConfigFileError
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-__all__ = ["CALL_SECONDS", "Kube", "open_api", "status_of"]
-
 CALL_SECONDS = (5.0, 10.0)
 """Timeouts to connect to the API server, and to read its answer."""
 TRANSIENT_STATUSES = (429, 500, 502, 503, 504)

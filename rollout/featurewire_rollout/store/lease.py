@@ -16,8 +16,6 @@ from typing import Any
 from featurewire_rollout.errors import ConflictError
 from featurewire_rollout.store.kubernetes_api import CALL_SECONDS, RETRY_SECONDS, Kube, status_of
 
-__all__ = ["Lease"]
-
 LEASE_SECONDS = 15
 """Duration of a Lease: how long it outlives a killed holder."""
 RENEW_SECONDS = 5.0

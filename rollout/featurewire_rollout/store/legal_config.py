@@ -14,8 +14,6 @@ from pathlib import Path
 from featurewire._tfs.model_server_config_pb2 import TENSORFLOW, ModelConfig, ModelServerConfig
 from featurewire_rollout.errors import ConfigFileError
 
-__all__ = ["check_base_paths", "check_models"]
-
 PLATFORM = "tensorflow"
 
 

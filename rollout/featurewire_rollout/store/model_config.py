@@ -14,8 +14,6 @@ from featurewire_rollout.decide.entry import Entry
 from featurewire_rollout.errors import ConfigFileError
 from featurewire_rollout.store.text_edit import Field, fields
 
-__all__ = ["edit", "entry_of", "parse"]
-
 _OURS = ("model_version_policy", "version_labels")
 
 

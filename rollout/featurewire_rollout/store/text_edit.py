@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Field", "fields"]
-
 _TOKEN = re.compile(
     r"""\#[^\n]*
       | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*'

@@ -13,8 +13,6 @@ from featurewire_rollout.check.measures import Measure
 from featurewire_rollout.check.pairs import Side
 from featurewire_rollout.check.report import Report
 
-__all__ = ["to_json"]
-
 SCHEMA = 1
 PERCENTILES = (5, 25, 50, 75, 95)
 

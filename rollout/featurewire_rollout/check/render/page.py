@@ -17,8 +17,6 @@ from featurewire_rollout.check.pairs import Pairs
 from featurewire_rollout.check.render import plots
 from featurewire_rollout.check.report import Report
 
-__all__ = ["to_html"]
-
 MAX_PLOTTED_IMAGES = 500
 """Maximum number of images whose pairs the density plot shows."""
 

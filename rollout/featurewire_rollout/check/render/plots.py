@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from featurewire_rollout.check.measures import Measure
 
-__all__ = ["density", "interval_bar", "steps"]
-
 Values = npt.NDArray[np.float64]
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 40

@@ -5,8 +5,6 @@ from __future__ import annotations
 from featurewire_rollout.check.measures import Measure
 from featurewire_rollout.check.report import Report
 
-__all__ = ["to_text"]
-
 
 def to_text(report: Report) -> str:
     """The verdict, one line per measure, and the notes."""
