@@ -363,7 +363,7 @@ def test_a_vector_of_another_length_is_refused(tmp_path, suffix, published):
 
 @pytest.mark.parametrize("suffix", [".txt", "", ".csv", ".NPY"])
 def test_an_unknown_suffix_names_the_known_ones(suffix):
-    with pytest.raises(ValueError, match=r"none of \.npy, \.parquet, \.jsonl"):
+    with pytest.raises(ValueError, match=r"must end in one of \.npy, \.parquet, \.jsonl"):
         output_at(Path(f"out{suffix}"))
 
 

@@ -165,5 +165,5 @@ def test_connections_of_old_certificates_are_closed_later(connect, files, monkey
 
 def test_a_key_of_another_certificate_is_a_config_error(files):
     files.rotate("cert")
-    with pytest.raises(featurewire.ConfigError, match=r"key\.pem is not the one of the cert"):
+    with pytest.raises(featurewire.ConfigError, match=r"key\.pem does not belong to the cert"):
         featurewire.Client("localhost:1", model="m", tls=files.tls)
