@@ -8,18 +8,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File
-
 ROOT = Path(__file__).resolve().parents[1]
-API = {
-    "Python client": ROOT / "client" / "featurewire",
-    "Rollouts from Python": ROOT / "rollout" / "featurewire_rollout",
-}
-"""Packages with a page of reference, made from their docstrings."""
 
 
 def navigation(index: str) -> list[Any]:
@@ -32,9 +24,6 @@ def navigation(index: str) -> list[Any]:
         seen.update(pages)
         if pages:
             nav.append({title: pages})
-    nav.append(
-        {"API reference": [{title: f"api/{package.name}.md"} for title, package in API.items()]}
-    )
     return nav
 
 
@@ -46,24 +35,6 @@ def repository() -> str:
 def on_config(config: Any) -> Any:
     config["nav"] = navigation((ROOT / "docs" / "README.md").read_text())
     return config
-
-
-def reference(title: str, package: Path) -> str:
-    """A page with every public name: `from module import Name as Name` in the package."""
-    text = (package / "__init__.py").read_text()
-    lines = [f"# {title}"]
-    for module, name in sorted(
-        re.findall(r"from (\S+) import (\w+) as \2", text), key=itemgetter(1)
-    ):
-        lines += [f"## {package.name}.{name}", f"::: {module}.{name}"]
-    return "\n\n".join(lines) + "\n"
-
-
-def on_files(files: Any, config: Any) -> Any:
-    for title, package in API.items():
-        content = reference(title, package)
-        files.append(File.generated(config, f"api/{package.name}.md", content=content))
-    return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
