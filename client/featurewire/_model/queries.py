@@ -130,7 +130,7 @@ class Queries:
     def wait_until_ready(self, deadline: float) -> Flow[ModelStatus]:
         """Poll until a version (the pinned one, if any) is AVAILABLE."""
         began = time.monotonic()
-        seen = "the time was too short for one query"
+        seen = ""
         advice = ""
         cause: FeaturewireError | None = None
         while True:
@@ -144,7 +144,9 @@ class Queries:
                 if error.code == "NOT_FOUND" and self._settings.version is None:
                     seen = "the server lists no version of a model of that name"
             except DeadlineExceededError as error:
-                seen, advice, cause = error._problem, error._advice, error
+                # The deadline cuts the last query short, so the result before it says more.
+                if not seen:
+                    seen, advice, cause = error._problem, error._advice, error
             except FeaturewireError as error:
                 if not is_transient(error):
                     raise
@@ -160,15 +162,15 @@ class Queries:
         if isinstance(cause, ServerUnavailableError):
             raise cause
         raise DeadlineExceededError(
-            f"{self._origin}: {self._late} AVAILABLE in {deadline - began:.3g} s; {seen}",
+            f"{self._origin}: {self._late} AVAILABLE in {deadline - began:.3g} s; "
+            f"{seen or 'the time was too short for a query'}",
             advice=advice,
         ) from cause
 
     def is_ready(self, deadline: float) -> Flow[bool]:
         """Whether a version (the pinned one, if any) is AVAILABLE on any server now."""
-        for _ in (
-            self._connection.servers
-        ):  # a server that fails rests, so the next query goes to another one
+        # A server that fails rests, so the next query goes to another one.
+        for _ in self._connection.servers:
             try:
                 status = yield from self._poll(deadline)
             except ConfigError:
