@@ -25,8 +25,8 @@ class Embedding:
     """float32 `(dimension,)`, contiguous, in its own memory."""
     model: str
     version: int
-    """The version that made the vector. Vectors of two versions compare only if their manifests
-    name the same `vector_space`."""
+    """The version that made the vector. Vectors of two versions can be compared only if their
+    manifests name the same `vector_space`."""
     bridged: bool = False
     """Whether a bridge mapped the vector from the version's own space into the client's
     `vector_space`."""

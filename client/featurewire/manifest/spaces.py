@@ -1,7 +1,7 @@
 """The vector spaces that a manifest names.
 
-Vectors of two versions compare only if they are in the same space. A version has its own space. It
-may also have bridges: signatures that map its vectors into the space of an older version.
+Vectors of two versions can be compared only if they are in the same space. A version has its own
+space. It may also have bridges: signatures that map its vectors into the space of an older version.
 
 The name of a space is a digest. Since the scheme `graph-1`, the name begins with the scheme; under
 the earlier scheme `weights-1`, it was only 32 hexadecimal digits. Two names of different schemes do
