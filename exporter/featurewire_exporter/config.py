@@ -34,7 +34,7 @@ class ExportConfig:
     signature: str | None = None
     """The signature that gives the vectors; None takes the one whose name says so."""
     max_batch_size: int = 32
-    """The largest batch that the server merges, images."""
+    """The largest batch that the server forms, in images."""
     preprocess: Mapping[str, Any]
     """Settings of `PreprocessConfig`, without height and width."""
     bridge: BridgeConfig | None = None

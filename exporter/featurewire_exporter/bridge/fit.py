@@ -20,21 +20,21 @@ from featurewire_exporter.version import manifest
 from featurewire_exporter.version.artifact import ArtifactSession
 
 TEST_FRACTION = 0.25
-"""Fraction of the pictures that are kept out of the fit, to measure the map with."""
+"""Fraction of the pictures that are held out of the fit, to measure the map."""
 QUERIES = 2
-"""Crops per such picture that are searched for."""
+"""Number of crops per held-out picture; each crop is a query."""
 MIN_PICTURES = 40
 """Minimum number of pictures for a meaningful test."""
 LEARNING_FRACTIONS = (0.25, 0.5, 1.0)
 """Fractions of the learned pictures, to estimate the gain from more pictures."""
 RANK_TOLERANCE = 0.002
-"""Take a simpler map if its mean reciprocal rank is lower by no more than this."""
+"""A simpler map wins if its mean reciprocal rank is lower by at most this."""
 MIN_BASELINE_RECALL = 0.5
 """Minimum recall@10 of the new version alone; below it the test cannot judge a bridge."""
 CHECK_PICTURES = 16
-"""Pictures to compare the served graph with the fitted map on."""
+"""Number of pictures on which the served graph is compared with the fitted map."""
 SERVED_TOLERANCE = 1e-4
-"""Maximum difference between the two: float32 sums depend on their order."""
+"""Maximum relative difference between the two; float32 sums depend on their order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +45,7 @@ class Bridge:
     vector_space: str
     """The vector space of the older version."""
     handle: str
-    """The handle of its module."""
+    """The handle of the older version's module."""
     pictures: int
     """Number of pictures that the map was learned from."""
     retention: Retention

@@ -8,7 +8,7 @@ from featurewire_exporter.bridge.maps import Map
 
 
 def build_map(fitted: Map, vectors: tf.Tensor) -> tf.Tensor:
-    """float32 `[N, old]` for float32 `[N, new]`: what `fitted` computes."""
+    """Apply `fitted`: float32 `[N, new]` to float32 `[N, old]`."""
     roots = tf.sign(vectors) * tf.sqrt(tf.abs(vectors))
     centred = _unit(roots) - fitted.mean
     mapped = centred

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_BATCH = 1024
 _MIN_IMAGE_BYTES = 1024
-"""A JPEG of one pixel takes most of them."""
+"""Minimum of `--max-image-bytes`: even a JPEG of one pixel needs most of them."""
 
 
 def export(argv: Sequence[str]) -> int:

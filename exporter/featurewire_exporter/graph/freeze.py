@@ -196,7 +196,7 @@ def _from_function(module: Module) -> FrozenNetwork:
 
 
 def _from_graph(module: Module) -> FrozenNetwork:
-    """The same for a TensorFlow 1 graph, whose reference variables no function can hold."""
+    """Freeze a TensorFlow 1 graph, whose reference variables a function cannot contain."""
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
         meta = tf1.saved_model.load(session, module.tags, module.directory)
         signature = meta.signature_def[module.signature]

@@ -34,7 +34,7 @@ def _number(octets: tf.Tensor, places: range) -> tf.Tensor:
 
 
 def starts_with(octets: tf.Tensor, text: bytes) -> tf.Tensor:
-    """bool [...]: whether the bytes [..., count] begin with `text`."""
+    """bool [...]: whether the bytes [..., count] start with `text`."""
     return tf.reduce_all(tf.equal(octets[..., : len(text)], list(text)), -1)
 
 
@@ -56,12 +56,12 @@ def find_marks(
     marks: int,
     step: Step,
 ) -> tuple[tf.Tensor, ...]:
-    """Goes from part to part of each string for which `active` [N] holds.
+    """Step through the segments of each string where `active` [N] is true, and find marks.
 
-    `step` is given a window of `width` bytes, int32 [N, width], and its place [N], int64. It
-    returns the next place, never one before it, whether to go on, and `marks` marks, bool [N]. Of
-    each mark, the place where it was first set is returned, int64 [N]; 0 where it never was. At
-    most `limit` steps are taken, whatever the bytes, and none after a string's end.
+    `step` gets `width` bytes of each string, int32 [N, width], and their offset, int64 [N]. It
+    returns the next offset, which must not be smaller, whether to continue, and `marks` tensors,
+    bool [N], which mark this offset. The result is one int64 [N] per mark: the first offset with
+    that mark, 0 without one. Stops after `limit` steps, and at the end of a string.
     """
     length = tf.cast(tf.strings.length(data, "BYTE"), tf.int64)
     place = tf.fill(tf.shape(length), tf.constant(start, tf.int64))
