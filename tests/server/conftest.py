@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 def short_stop() -> Iterator[None]:
     """Stop servers of this process at once: their callers have read every answer by then."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grpc_server, "LAST_WORDS", 0.05)
+        patch.setattr(grpc_server, "FLUSH_SECONDS", 0.05)
         yield
 
 

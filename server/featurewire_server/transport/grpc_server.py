@@ -56,14 +56,14 @@ CONNECTION_CALLS = 256
 RECEIVING = 64
 """Inference calls whose messages may be received at the same time. The messages of further calls
 stay with their callers."""
-FREELY_HELD = 1 / 16
+FREE_RECEIVE_FRACTION = 1 / 16
 """Fraction of the memory for messages. If less is in use, a call stops counting as receiving once
 its message has arrived; if more, only when it has been answered."""
 BODY_SECONDS = 120.0
 """Time limit for receiving the message of an inference call. It is long, because all messages in
 flight may share a slow line."""
 CONTROL_BODY_SECONDS = 10.0
-LAST_WORDS = 0.5
+FLUSH_SECONDS = 0.5
 """Seconds to write answers that gRPC already counts as sent."""
 
 Method = Callable[[Any, Call], Awaitable[Message]]
@@ -168,7 +168,7 @@ class GrpcServer:
         if self._socket is not None:
             self._socket.remove()
         # gRPC counts an answer as sent before it is written. Give it time to write.
-        await asyncio.sleep(LAST_WORDS)
+        await asyncio.sleep(FLUSH_SECONDS)
 
     def stop(self, grace: float) -> None:
         """Drain and close the port. Before the process exits, call only `drain` instead."""
@@ -222,7 +222,7 @@ class GrpcServer:
             async with limit.receiving() as receiving:
                 data = await limit.message(context, receiving)
                 call.held.resize(len(data))
-                if admission.held < FREELY_HELD * admission.limit:
+                if admission.held < FREE_RECEIVE_FRACTION * admission.limit:
                     receiving.release()  # admission counts the message now
                 async with limit.working():
                     request = await by_size(len(data), _parse, kind, data)
