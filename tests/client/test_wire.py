@@ -161,5 +161,5 @@ def test_lying_string_content_is_a_response_error(content):
     tensor = message.outputs["manifest"]
     tensor.dtype, tensor.tensor_content = types_pb2.DT_STRING, content
     tensor.tensor_shape.dim.add(size=1)
-    with pytest.raises(ResponseError, match="does not hold the 1 strings"):
+    with pytest.raises(ResponseError, match="does not have the 1 strings"):
         read_strings(message.SerializeToString(), "manifest")

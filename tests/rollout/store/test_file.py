@@ -60,7 +60,7 @@ def test_an_unusual_layout_is_printed_anew() -> None:
     ("text", "reason"),
     [
         ("model_config_list {\n config {", r"x:\d+: not a ModelServerConfig"),
-        ("", "holds no model_config_list"),
+        ("", "has no model_config_list"),
         ('model_config_list { config { name: "m" new_field: 1 } }', "new_field"),
         ('model_config_list { config { name: "n" } }', "has no model m; it has: n"),
         ('model_config_list { config { name: "m" } config { name: "m" } }', "2 times"),
