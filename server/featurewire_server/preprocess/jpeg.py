@@ -1,7 +1,7 @@
 """JPEG: reads size and orientation from its segments, and decodes at a reduced scale.
 
-TensorFlow decodes with libjpeg-turbo. So does simplejpeg, and with the same settings it gives the
-same pixels.
+TensorFlow decodes with libjpeg-turbo. So do simplejpeg and Pillow, and with the same settings they
+give the same pixels.
 """
 
 from __future__ import annotations
@@ -54,19 +54,18 @@ def read(data: bytes, *, exif: bool) -> Header:
     components = head[9]
 
     def decode(ratio: int) -> np.ndarray:
-        def pixels(data: bytes, *, strict: bool) -> np.ndarray:
-            return _decoded(data, ratio, height, width, components, strict=strict)
+        if ratio > 1:
+            _require_end(cleaned := _cleaned(data))
+            image = _scaled(cleaned, ratio, height, width)
+        else:
+            image = _full_size(data, height, width, components)
 
-        try:
-            image = pixels(data, strict=True)
-        except ValueError:
-            cleaned = _cleaned(data)
-            _require_decodable(cleaned)
-            _require_end(cleaned)
-            image = pixels(cleaned, strict=False)
-        jpeg_scans.require_whole(
-            data, image, lambda noisy: pixels(_cleaned(noisy), strict=False), scan, components
-        )
+        def noisy(data: bytes) -> np.ndarray:
+            if ratio > 1:
+                return _scaled(_cleaned(data), ratio, height, width)
+            return _decoded(_cleaned(data), height, width, components, strict=False)
+
+        jpeg_scans.require_whole(data, image, noisy, scan, components)
         return image
 
     return Header(
@@ -127,14 +126,32 @@ def _cleaned(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _require_decodable(data: bytes) -> None:
-    """Raise an error for what TensorFlow refuses, but not for what libjpeg only warns of.
+def _full_size(data: bytes, height: int, width: int, components: int) -> np.ndarray:
+    try:
+        return _decoded(data, height, width, components, strict=True)
+    except ValueError:
+        # simplejpeg does not tell what libjpeg refuses from what it warns of. Pillow does. Like
+        # TensorFlow, it also refuses a file that ends before its pixels.
+        cleaned = _cleaned(data)
+        _require_end(cleaned)
+        _scaled(cleaned, 8, height, width)
+        return _decoded(cleaned, height, width, components, strict=False)
 
-    simplejpeg does not tell the two apart. Pillow does. Like TensorFlow, it also refuses a file
-    that ends before its pixels.
+
+def _scaled(data: bytes, ratio: int, height: int, width: int) -> np.ndarray:
+    """uint8 [ceil(height / ratio), ceil(width / ratio), 3], of a cleaned file; `ratio` is 2 to 8.
+
+    Pillow decodes as exactly as TensorFlow is asked to for these, and simplejpeg for full size.
     """
     image = JpegImageFile(io.BytesIO(data))
+    if image.size != (width, height):
+        raise RefusedImage(CORRUPT)
+    image.draft(None, (max(width // ratio, 1), max(height // ratio, 1)))
     image.load()
+    levels = np.asarray(image)
+    if image.mode == "L":
+        return np.repeat(levels[:, :, np.newaxis], 3, axis=2)
+    return _without_black(255 - levels) if image.mode == "CMYK" else levels
 
 
 def _require_end(data: bytes) -> None:
@@ -160,24 +177,21 @@ def _require_end(data: bytes) -> None:
         at, code = found.start(), data[found.start() + 1]
 
 
-def _decoded(
-    data: bytes, ratio: int, height: int, width: int, components: int, *, strict: bool
-) -> np.ndarray:
-    """uint8 [ceil(height / ratio), ceil(width / ratio), 3]."""
-    size = -(-height // ratio), -(-width // ratio)
+def _decoded(data: bytes, height: int, width: int, components: int, *, strict: bool) -> np.ndarray:
+    """uint8 [height, width, 3]. `strict`: raise ValueError also for what libjpeg only warns of."""
     image = simplejpeg.decode_jpeg(
         data,
         "CMYK" if components == 4 else "RGB",
-        fastdct=ratio == 1,
+        fastdct=True,
         fastupsample=False,
-        min_height=size[0] if ratio > 1 else 0,
-        min_width=size[1] if ratio > 1 else 0,
         strict=strict,
     )
-    if image.shape[:2] != size:
+    if image.shape[:2] != (height, width):
         raise RefusedImage(CORRUPT)
-    if components == 4:
-        # Every CMYK is taken as inverted, with or without Adobe's segment.
-        colours = image[:, :, :3].astype(np.uint16) * image[:, :, 3:]
-        return np.asarray(colours // 255, np.uint8)
-    return np.asarray(image)
+    return _without_black(image) if components == 4 else np.asarray(image)
+
+
+def _without_black(image: np.ndarray) -> np.ndarray:
+    """uint8 [h, w, 3], of CMYK; every one is taken as inverted, with or without Adobe's segment."""
+    colours = image[:, :, :3].astype(np.uint16) * image[:, :, 3:]
+    return np.asarray(colours // 255, np.uint8)

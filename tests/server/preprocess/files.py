@@ -54,6 +54,9 @@ def _jpegs(picture: Image.Image, turn: int) -> Iterator[tuple[str, bytes]]:
         at = cmyk.index(b"Adobe")
         yield "jpeg ycck", cmyk[: at + 11] + b"\2" + cmyk[at + 12 :]
         yield "jpeg cmyk without adobe", cmyk[: at - 4] + cmyk[at + 12 :]
+        large = picture.resize((picture.width * 6 + 1, picture.height * 6))
+        for mode in ("L", "CMYK"):
+            yield f"jpeg scaled {mode}", encode(large.convert(mode), progressive=progressive)
     yield "jpeg rgb", encode(picture, keep_rgb=True)
     plain = encode(picture)
     kinds = list(itertools.product(range(10), "<>", TIFF_TYPES))
