@@ -112,7 +112,14 @@ def _decoded(data: bytes, start: int, end: int, transparent: int | None) -> Deco
     frame = data[start : start + 1] + bytes(4) + data[start + 5 : end]
     image = GifImageFile(io.BytesIO(screen + frame + b";"))
     image.load()
-    colours = np.frombuffer(table, np.uint8).reshape(-1, 3).copy()
-    if transparent is not None and transparent < len(colours):
+    colours = np.zeros((256, 3), np.uint8)
+    known = len(table) // 3
+    colours[:known] = np.frombuffer(table, np.uint8).reshape(known, 3)
+    # Pixels of the transparent index are black, even if the table does not have it.
+    used = image.histogram()
+    if transparent is not None:
         colours[transparent] = 0
+        used[transparent] = 0
+    if any(used[known:]):
+        raise RefusedImage(CORRUPT)
     return InParts(lambda first, last: np.take(colours, rows_of(image, first, last), axis=0))

@@ -36,12 +36,11 @@ class Preprocess:
         header = self._checked(image)
         plan = make_plan(header, settings)
         try:
-            decoded = header.decode(plan.ratio)
+            return resized(header.decode(plan.ratio), plan, settings)
         except RefusedImage:
             raise
         except Exception as error:  # whatever the decoders raise
             raise RefusedImage(CORRUPT) from error
-        return resized(decoded, plan, settings)
 
     def _checked(self, image: bytes) -> Header:
         """The header of an image that may be decoded."""

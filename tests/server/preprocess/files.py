@@ -168,6 +168,8 @@ def _gifs(picture: Image.Image, turn: int) -> Iterator[tuple[str, bytes]]:
                 indexed, "GIF", interlace=interlace, transparency=turn % colours, optimize=False
             ),
         )
+    full = encode(picture.quantize(8), "GIF", optimize=False)
+    yield "gif with too few colours", full[:10] + bytes([full[10] - 1]) + full[11:25] + full[37:]
     others = [photo(*picture.size, seed=turn + each).quantize(9) for each in (1, 2)]
     moving = encode(indexed, "GIF", save_all=True, append_images=others, comment=b"c" * 700)
     yield "gif animated", moving
