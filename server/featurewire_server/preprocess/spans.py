@@ -24,13 +24,20 @@ class Spans:
 def spans(
     length: int, size: int, scale: float, offset: float, method: str, *, antialias: bool
 ) -> Spans:
-    """The spans of `ScaleAndTranslate`, from `length` pixels to `size`."""
+    """The spans of `tf.image.resize`, from `length` pixels to `size`."""
     one, half = np.float32(1), np.float32(0.5)
     inverse = one / np.float32(scale)
     shift = -inverse * np.float32(offset)
     kernel_scale = max(inverse, one) if antialias else one
     reach = np.float32(_RADIUS[method]) * kernel_scale
     middle = (np.arange(size, dtype=np.float32) + half) * inverse + shift
+    if method == "bicubic" and not antialias:
+        # `ResizeBicubic` looks its weights up in a table of 1024 places between two pixels.
+        middle = (np.arange(size, dtype=np.float32) + half) * (
+            np.float32(length) / np.float32(size)
+        )
+        whole = np.floor(middle - half)
+        middle = whole + np.rint((middle - half - whole) * 1024) / np.float32(1024) + half
     starts = np.clip(np.ceil(middle - reach - half).astype(np.int64), 0, length - 1)
     ends = np.clip(np.floor(middle + reach - half).astype(np.int64), 0, length - 1) + 1
     inside = (middle >= 0) & (middle <= length)
