@@ -103,7 +103,7 @@ def test_one_that_needs_vnni_is_refused_without(artifact, monkeypatch):
     ("given", "text"),
     [
         (["--engine_precision=int8", "--mixed_precision=bfloat16"], "contradict"),
-        (["--engine_precision=int8", "--engine=tensorflow"], "is for OpenVINO"),
+        (["--engine_precision=int8", "--engine=tensorflow"], "needs OpenVINO"),
         (["--engine_precision=float16"], "invalid choice"),
     ],
 )
