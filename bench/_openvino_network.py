@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -12,27 +11,19 @@ from typing import Any
 import numpy as np
 
 from featurewire.manifest import FILE, parse
-from featurewire.manifest.network import split
-from featurewire_server.engines.libraries import import_openvino, import_tensorflow
+from featurewire.manifest.network import networks
+from featurewire_server.engines.libraries import import_openvino
 
 
 @cache
 def read_network(version: Path) -> Any:
     """The `openvino.Model` of a version directory, for batches of any size."""
-    ov = import_openvino()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "network.pb")
-        file.write_bytes(_graph(version))
-        return ov.Core().read_model(file)
+    return import_openvino().Core().read_model(_graph(version))
 
 
-def _graph(version: Path) -> bytes:
+def _graph(version: Path) -> Path:
     """The network of a version directory as a standalone, serialised GraphDef."""
-    import_tensorflow()
-    from featurewire_server.engines.openvino_graph import take_apart
-
-    parts = split(parse((version / FILE).read_bytes()))
-    return take_apart(version, ("serve",), parts).network
+    return version / networks(parse((version / FILE).read_bytes()))["image_feature_vector"]
 
 
 def convolutions(model: Any) -> tuple[int, float]:
@@ -68,7 +59,7 @@ def _write_onnx(version: Path, file: Path) -> None:
     import tensorflow as tf
     import tf2onnx
 
-    graph = tf.compat.v1.GraphDef.FromString(_graph(version))
+    graph = tf.compat.v1.GraphDef.FromString(_graph(version).read_bytes())
     (entry,) = (node.name for node in graph.node if node.op == "Placeholder")
     read = {name.split(":")[0] for node in graph.node for name in node.input}
     (output,) = (node.name for node in graph.node if node.name not in read)

@@ -143,7 +143,6 @@ def _manifest(
         "preprocess": settings,
         "precision": config.precision,
         "allowed_batch_sizes": batching.allowed_batch_sizes(config.max_batch_size),
-        "split": manifest.SPLIT,
         "created_at": manifest.now(),
         "tensorflow_version": tf.__version__,
         "min_serving_version": MIN_TENSORFLOW[preprocess.webp],

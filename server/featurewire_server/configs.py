@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import ssl
 import tempfile
 from pathlib import Path
@@ -21,8 +20,6 @@ from featurewire_server.engines.libraries import import_tensorflow
 from featurewire_server.flags import CORES
 from featurewire_server.models.policy import PLATFORM
 
-log = logging.getLogger(__name__)
-
 
 def model_server_config(flags: argparse.Namespace) -> ModelServerConfig:
     """The models to serve, from the config file or from the flags for a single model."""
@@ -36,30 +33,26 @@ def model_server_config(flags: argparse.Namespace) -> ModelServerConfig:
 
 
 def engine_config(flags: argparse.Namespace) -> EngineConfig:
-    """The engine settings of the flags. Imports TensorFlow, because it builds a ConfigProto."""
-    tf = import_tensorflow()
-    session = tf.compat.v1.ConfigProto()
-    if flags.tensorflow_session_config_file:
-        read(flags.tensorflow_session_config_file, session)
+    """The engine settings of the flags. Imports TensorFlow only for a session file."""
+    session = b""
     both = flags.tensorflow_session_parallelism
     intra = flags.tensorflow_intra_op_parallelism or both
     inter = flags.tensorflow_inter_op_parallelism or both
+    if flags.tensorflow_session_config_file:
+        proto = import_tensorflow().compat.v1.ConfigProto()
+        read(flags.tensorflow_session_config_file, proto)
+        intra = intra or proto.intra_op_parallelism_threads
+        inter = inter or proto.inter_op_parallelism_threads
+        session = proto.SerializeToString()
     if cgroup.affinity() > CORES:  # TensorFlow ignores CPU quotas
-        intra = intra or session.intra_op_parallelism_threads or CORES
-        inter = inter or session.inter_op_parallelism_threads or CORES
-    if intra:
-        session.intra_op_parallelism_threads = intra
-    if inter:
-        session.inter_op_parallelism_threads = inter
-    if flags.per_process_gpu_memory_fraction:
-        fraction = flags.per_process_gpu_memory_fraction
-        session.gpu_options.per_process_gpu_memory_fraction = fraction
-    if flags.mixed_precision == "float16" and not tf.config.list_physical_devices("GPU"):
-        log.warning("--mixed_precision=float16 has no effect without a GPU")
+        intra, inter = intra or CORES, inter or CORES
     return EngineConfig(
         engine=flags.engine,
         tags=tuple(filter(None, flags.saved_model_tags.split(","))),
-        session_config=session.SerializeToString(),
+        session_config=session,
+        intra_op_threads=intra,
+        inter_op_threads=inter,
+        gpu_memory_fraction=flags.per_process_gpu_memory_fraction,
         mixed_precision=flags.mixed_precision
         or (flags.engine_precision if flags.engine_precision == "bfloat16" else ""),
         int8=flags.engine_precision == "int8",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
 import signal
@@ -26,6 +25,7 @@ from featurewire_server.common.errors import ServingError
 from featurewire_server.common.files import connections_that_fit, raise_limit
 from featurewire_server.common.metrics import Metrics, page_path
 from featurewire_server.config_file import ConfigFile
+from featurewire_server.engines.libraries import keep_collections_short
 from featurewire_server.models.loading import Loader
 from featurewire_server.models.manager import Manager, ManagerConfig
 from featurewire_server.transport import ports, rest
@@ -125,12 +125,8 @@ class Server:
             ):
                 self._metrics = Metrics(page_path(monitoring))
                 self._manager = self._make_manager()
-                # Objects that the libraries created during import live as long as the process.
-                # Freezing them keeps the collections at each load and unload short, because
-                # callers wait during a collection. Objects of versions are not frozen: unloading
-                # a version frees them.
-                gc.collect()
-                gc.freeze()
+                # Before any version is loaded, because unloading a version frees its objects.
+                keep_collections_short()
                 self._load(models)
         except OSError as error:
             raise StartError(str(error)) from error

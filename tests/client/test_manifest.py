@@ -24,7 +24,6 @@ ABOUT: dict[str, Any] = {
             "retention": {"recall_at_1": 0.9, "recall_at_10": 0.99, "index": 300},
         },
     ],
-    "split": {"preprocess": "a", "network": "b", "input": "c", "output": "d"},
 }
 
 
@@ -105,11 +104,11 @@ def test_a_manifest_without_digests_accuses_no_file(tmp_path):
     assert files.changed_file(tmp_path, ABOUT) is None
 
 
-def test_the_split_is_read_or_the_manifest_refused():
-    assert network.split(ABOUT) == network.Split(preprocess="a", network="b", input="c", output="d")
-    for about in ({}, {"split": None}, {"split": {"preprocess": "a"}}):
-        with pytest.raises(manifest.ManifestError, match="how the version splits"):
-            network.split(about)
+def test_the_networks_are_those_with_a_file():
+    files = {"image_feature_vector": "assets.extra/network.pb"}
+    assert network.networks({"networks": files | {"other": None}}) == files
+    for about in ({}, {"networks": None}, {"networks": ["a"]}):
+        assert network.networks(about) == {}
 
 
 def test_a_network_in_8_bits_is_known_by_both_its_files(tmp_path):

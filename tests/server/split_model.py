@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from featurewire_exporter.graph.freeze import FrozenNetwork
 from featurewire_exporter.preprocess import PreprocessConfig
-from featurewire_exporter.version.artifact import Artifact
-from featurewire_exporter.version.manifest import SPLIT
+from featurewire_exporter.version.artifact import Artifact, Bridge
+from featurewire_exporter.version.digests import seal
+from featurewire_exporter.version.networks import write_networks
 
 SIZE = 32
 DIMENSION = 24
@@ -32,13 +33,27 @@ def small_network(seed: int) -> FrozenNetwork:
 
 
 def write_split_model(
-    base_path: Path, version: int = 1, *, split: dict | None = SPLIT, seed: int = 0
+    base_path: Path,
+    version: int = 1,
+    *,
+    seed: int = 0,
+    bridges: Mapping[str, Bridge] | None = None,
 ) -> Path:
-    """Write `base_path/<version>` with the exporter's own preprocessing; returns its path."""
+    """Write `base_path/<version>` with the exporter's own preprocessing; returns its path.
+
+    `bridges`: operations into older spaces, by the names of their signatures.
+    """
     path = base_path / str(version)
-    (path / "assets.extra").mkdir(parents=True)
-    manifest = {"featurewire_version": "0.1.0"} | ({} if split is None else {"split": split})
-    (path / "assets.extra" / "featurewire.json").write_text(json.dumps(manifest))
-    config = PreprocessConfig(height=SIZE, width=SIZE)
-    Artifact(small_network(seed), config, dimension=DIMENSION).write(path, manifest)
+    path.mkdir(parents=True)
+    config, network = PreprocessConfig(height=SIZE, width=SIZE), small_network(seed)
+    bridges = bridges or {}
+    manifest = {
+        "featurewire_version": "0.1.0",
+        "preprocess": config.as_manifest(),
+        "networks": write_networks(path, network, (SIZE, SIZE), DIMENSION, bridges),
+        "vector_spaces": [
+            {"vector_space": name, "signature": name, "bridged": True} for name in bridges
+        ],
+    }
+    seal(path, manifest, Artifact(network, config, dimension=DIMENSION, bridges=bridges).write)
     return path

@@ -210,7 +210,7 @@ def direct(engine: Engine) -> Runner:
     return Runner("m", engine, None, unbatched())
 
 
-STAYING = re.compile(r"event-loop|worker_\d+|batch-\d+|compute_\d+|poll|.*\(_poll_wrapper\)")
+STAYING = re.compile(r"event-loop|(compute|decode|worker)_\d+|batch-\d+|poll|.*\(_poll_wrapper\)")
 """Names of threads that belong to servers, not to calls."""
 CALLS = re.compile(r"rpc_task|.*HandleExceptions.*|Application.*|.*run_asgi.*")
 """Tasks of calls, by their own name or their coroutine's."""

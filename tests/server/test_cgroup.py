@@ -90,10 +90,9 @@ cgroup.cores.__defaults__ = (__import__("pathlib").Path(sys.argv[1]),)
 from featurewire_server import configs, flags, process
 from featurewire_server.batching import config as batching_config
 asked = flags.parse(["--model_base_path=/m"])
-import tensorflow as tf
-session = tf.compat.v1.ConfigProto.FromString(configs.engine_config(asked).session_config)
+engine = configs.engine_config(asked)
 print(flags.CORES, batching_config.BatchingConfig().threads,
-      session.intra_op_parallelism_threads, session.inter_op_parallelism_threads)
+      engine.intra_op_threads, engine.inter_op_threads)
 """
 
 

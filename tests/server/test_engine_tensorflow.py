@@ -172,8 +172,13 @@ def test_a_half_written_version_fails_with_one_line(tmp_path: Path, damage: str)
 
 
 def test_the_session_config_and_mixed_precision_reach_the_session() -> None:
-    given = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=3).SerializeToString()
-    made = session_config(EngineConfig(session_config=given, mixed_precision="bfloat16"))
+    given = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=3, inter_op_parallelism_threads=4
+    ).SerializeToString()
+    made = session_config(
+        EngineConfig(session_config=given, inter_op_threads=5, mixed_precision="bfloat16")
+    )
     assert made.intra_op_parallelism_threads == 3
+    assert made.inter_op_parallelism_threads == 5
     rewriter = made.graph_options.rewrite_options
     assert rewriter.auto_mixed_precision_onednn_bfloat16 == rewriter.ON

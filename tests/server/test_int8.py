@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from featurewire_server.common.errors import ServingError
-from featurewire_server.engines import openvino as engine_openvino
+from featurewire_server.engines import exported
 from featurewire_server.engines.engine import EngineConfig
 from featurewire_server.engines.libraries import import_openvino
 from featurewire_server.engines.load import load_engine
@@ -93,9 +93,9 @@ def test_a_missing_network_is_refused(artifact):
 
 def test_one_that_needs_vnni_is_refused_without(artifact, monkeypatch):
     change_manifest(artifact, lambda manifest: manifest["int8"].update(any_processor=False))
-    monkeypatch.setattr(engine_openvino, "has_vnni", lambda: False)
+    monkeypatch.setattr(exported, "has_vnni", lambda: False)
     assert "VNNI" in refusal(artifact)
-    monkeypatch.setattr(engine_openvino, "has_vnni", lambda: True)
+    monkeypatch.setattr(exported, "has_vnni", lambda: True)
     load_engine(artifact, INT8).close()
 
 

@@ -4,28 +4,22 @@ threads."""
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 
-from featurewire_server.common.errors import ServingError
-from featurewire_server.engines import openvino_child as engine_openvino_child
 from featurewire_server.engines.engine import EngineConfig
 from featurewire_server.engines.libraries import import_openvino
 from featurewire_server.engines.load import load_engine
-from featurewire_server.engines.openvino import suitable_split
 from featurewire_server.flags import parse
 from featurewire_server.messages.predict import Run
 from featurewire_server.models import warmup
 from featurewire_server.models.manager import Manager
 from featurewire_server.process import Server
-from tests.server.split_model import write_split_model
 from tests.support.process import free_port
 
 OPENVINO = EngineConfig(engine="openvino")
@@ -70,50 +64,6 @@ def test_a_version_loads_while_another_computes(
     assert beside.name == "openvino"
     assert beside.signatures == alone.signatures
     np.testing.assert_allclose(features(beside.run, photos), expected, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_what_openvino_cannot_run_is_said(tmp_path: Path) -> None:
-    path = write_split_model(
-        tmp_path,
-        split={"preprocess": "none", "network": "none", "input": "images", "output": "default"},
-    )
-    with pytest.raises(ServingError, match="its graph has no signature 'none'") as caught:
-        load_engine(path, OPENVINO, beside=True)
-    assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
-
-
-@pytest.mark.parametrize(
-    ("command", "code", "text"),
-    [
-        (
-            "kill -9 $$",
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-            "signal 9; check that there is memory for a second",
-        ),
-        ("exit 1", grpc.StatusCode.INTERNAL, "ended with status 1"),
-    ],
-)
-def test_a_process_that_dies_is_a_failed_load(
-    version: Path, tmp_path: Path, monkeypatch, command: str, code: grpc.StatusCode, text: str
-) -> None:
-    dies = tmp_path / "dies"
-    dies.write_text(f"#!/bin/sh\n{command}\n")
-    dies.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(dies))
-    with pytest.raises(ServingError, match=text) as caught:
-        load_engine(version, OPENVINO, beside=True)
-    assert caught.value.code is code
-
-
-@pytest.mark.slow
-def test_what_fails_in_the_process_is_said(version: Path, tmp_path: Path) -> None:
-    split = suitable_split(version, OPENVINO)
-    taken = tmp_path / "taken"
-    taken.touch()  # a file, so the folder cannot be made
-    with pytest.raises(ServingError, match=r"Could not load .*taken") as caught:
-        engine_openvino_child.take_apart(version, ("serve",), split, taken)
-    assert caught.value.code is grpc.StatusCode.INTERNAL
 
 
 def test_a_version_that_was_there_at_the_start_can_be_collected(

@@ -13,13 +13,14 @@ import grpc
 import numpy as np
 import pytest
 
+from featurewire.manifest.files import digest_of
 from featurewire_server.common.errors import ServingError
-from featurewire_server.engines import openvino as engine_openvino
+from featurewire_server.engines import load as engine_load
 from featurewire_server.engines.artifact import ArtifactEngine
 from featurewire_server.engines.engine import EngineConfig
 from featurewire_server.engines.libraries import import_openvino
 from featurewire_server.engines.load import load_engine
-from tests.server.split_model import DIMENSION, SIZE
+from tests.server.split_model import DIMENSION, SIZE, write_split_model
 
 BAD = {0: b"", 2: b"no image", 5: b"\xff\xd8\xff\xe0 cut short"}
 
@@ -112,8 +113,7 @@ def test_bad_images_are_rows_of_nan_with_their_status(openvino, images):
 
 
 @pytest.mark.parametrize("shape", [(), (3, 1), (1, 1, 1)])
-def test_both_engines_let_the_session_decide_about_shapes(tensorflow, openvino, images, shape):
-    """The graph requires a list; the signature is not checked."""
+def test_both_engines_refuse_anything_but_a_list_of_images(tensorflow, openvino, images, shape):
     odd = np.resize(np.array(images, object), shape)
     for engine in (tensorflow, openvino):
         with pytest.raises(ServingError) as caught:
@@ -155,19 +155,32 @@ def test_work_without_waiting_callers_is_not_computed(openvino, images, monkeypa
         ([0.0], "image_feature_vector", rows, "default", []),
         # The callers leave after the first piece of 16, 16, 4 and 1.
         ([math.inf, 0.0], "image_feature_vector", rows, "default", [16]),
-        ([0.0], "serving_default", files, "features", []),
+        ([0.0] * len(images), "serving_default", files, "features", []),
         # They leave between decoding and compute.
-        ([60.0, 0.0], "serving_default", files, "features", []),
+        ([60.0] * len(images) + [0.0], "serving_default", files, "features", []),
     ):
         answers = iter(seconds)
         error = error_of(openvino.run, signature, values, [output], answers.__next__)
         assert error.code is grpc.StatusCode.CANCELLED
         assert computed == expected
-        assert next(answers, None) is None
         computed.clear()
     # Other callers are still answered.
     assert openvino.run("serving_default", files, ["features"], lambda: math.inf)
     assert sum(computed) == len(images) - len(BAD)
+
+
+def test_a_bridge_gives_what_tensorflow_gives(images, tmp_path):
+    path = write_split_model(tmp_path, bridges={"bridge_old": lambda vectors: vectors[:, ::2] + 1})
+    found = {}
+    for name in ("tensorflow", "openvino"):
+        engine = load_engine(path, EngineConfig(engine=name))
+        assert engine.name == name
+        outputs = ["features", "status"]
+        found[name] = engine.run("bridge_old", {"image_bytes": images}, outputs)
+        engine.close()
+    assert found["openvino"]["features"].shape == (len(images), DIMENSION // 2)
+    for alias, expected in found["tensorflow"].items():
+        np.testing.assert_allclose(found["openvino"][alias], expected, rtol=0, atol=2.2e-5)
 
 
 @pytest.mark.parametrize("outputs", [["status"], ["features"], ["features", "status"]])
@@ -231,7 +244,7 @@ def test_images_of_another_shape_are_invalid(openvino, shape):
     assert f"[N, {SIZE}, {SIZE}, 3]" in error.message
 
 
-def test_auto_takes_openvino_for_an_artifact_that_says_how_it_splits(artifact):
+def test_auto_takes_openvino_for_an_exported_version(artifact):
     engine = load_engine(artifact, EngineConfig(engine="auto"))
     assert engine.name == "openvino"
     engine.close()
@@ -246,10 +259,13 @@ def change_manifest(path: Path, change) -> None:
 
 REASONS = {
     "no manifest": "it has no manifest",
-    "no split": "does not say how the version splits",
+    "exported before": "exported without its network for OpenVINO (export it again)",
     "broken manifest": "its manifest cannot be read",
-    "other signatures": "has no signature",
-    "wrong way round": "does not start at the end of its preprocessing",
+    "other settings": "its preprocessing has revision 1",
+    "other signatures": "its signatures are not those of its manifest (bridge_old)",
+    "changed network": "its file assets.extra/network.pb does not match its digest in the manifest",
+    "missing network": "its file assets.extra/network.pb cannot be read (No such file",
+    "unreadable network": "OpenVINO cannot read its network",
 }
 
 
@@ -257,25 +273,32 @@ REASONS = {
 def unsuitable(request, split_version: Path) -> tuple[Path, str]:
     path = split_version
     manifest = path / "assets.extra" / "featurewire.json"
+    network = path / "assets.extra" / "network.pb"
     if request.param == "no manifest":
         manifest.unlink()
-    elif request.param == "no split":
-        change_manifest(path, lambda m: m.pop("split"))
+    elif request.param == "exported before":
+        change_manifest(path, lambda m: m.pop("networks"))
     elif request.param == "broken manifest":
         manifest.write_text("{")
+    elif request.param == "other settings":
+        change_manifest(path, lambda m: m["preprocess"].update(algorithm_revision=1))
     elif request.param == "other signatures":
-        change_manifest(path, lambda m: m["split"].update(network="other"))
+        bridge = {"vector_space": "old", "signature": "bridge_old", "bridged": True}
+        change_manifest(path, lambda m: m.update(vector_spaces=[bridge]))
+    elif request.param == "changed network":
+        network.write_bytes(network.read_bytes() + b"!")
+    elif request.param == "missing network":
+        network.unlink()
     else:
-        change_manifest(
-            path,
-            lambda m: m["split"].update(network="preprocess", input="image_bytes", output="images"),
-        )
+        network.write_bytes(b"no graph")
+        digest = digest_of(network)
+        change_manifest(path, lambda m: m["files"].update({"assets.extra/network.pb": digest}))
     return path, REASONS[request.param]
 
 
 def test_auto_falls_back_to_tensorflow_and_says_why(unsuitable, caplog):
     path, reason = unsuitable
-    with caplog.at_level(logging.INFO, logger=engine_openvino.__name__):
+    with caplog.at_level(logging.INFO, logger=engine_load.__name__):
         engine = load_engine(path, EngineConfig(engine="auto"))
     assert engine.name == "tensorflow"
     assert reason in caplog.text
@@ -293,10 +316,10 @@ def test_asking_for_openvino_does_not_fall_back(unsuitable):
 
 def test_without_openvino_auto_serves_with_tensorflow(artifact, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with caplog.at_level(logging.INFO, logger=engine_openvino.__name__):
+    with caplog.at_level(logging.INFO, logger=engine_load.__name__):
         engine = load_engine(artifact, EngineConfig(engine="auto"))
     assert engine.name == "tensorflow"
-    assert "pip install openvino" in caplog.text
+    assert 'pip install "featurewire-server[openvino]"' in caplog.text
     engine.close()
     assert (
         "openvino is not installed"

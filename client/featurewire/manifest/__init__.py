@@ -6,7 +6,7 @@ only the standard library.
 
     spaces    the version's vector spaces and bridges
     files     the digests of its files
-    network   its split for other engines, and its 8-bit network
+    network   its networks for other engines
 """
 
 from __future__ import annotations

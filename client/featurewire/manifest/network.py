@@ -1,4 +1,4 @@
-"""The parts of a version for engines other than TensorFlow: its split and its 8-bit network."""
+"""The parts of a version for engines other than TensorFlow: its networks."""
 
 from __future__ import annotations
 
@@ -7,25 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurewire.manifest import ManifestError
 from featurewire.manifest.files import digest_of
+
+__all__ = ["Int8", "has_vnni", "int8", "network_digest", "networks"]
 
 _VNNI = frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
 """Instruction sets that sum 8-bit products without saturation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """The point at which preprocessing ends and the network begins."""
-
-    preprocess: str
-    """The signature from encoded images to pixels."""
-    network: str
-    """The signature from pixels to vectors."""
-    input: str
-    """The network's input tensor."""
-    output: str
-    """The network's output tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +36,14 @@ def network_digest(network: Path) -> str:
     return digest_of(network, network.with_suffix(".bin"))
 
 
-def split(manifest: Mapping[str, Any]) -> Split:
-    """The version's split. Raises `ManifestError` if the manifest does not name it."""
-    try:
-        return Split(**manifest["split"])
-    except (KeyError, TypeError) as error:
-        raise ManifestError(f"does not say how the version splits ({error})") from error
+def networks(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The version's graphs for other engines: paths inside its folder, by signature.
+
+    Empty for a version that was exported before there were any.
+    """
+    listed = manifest.get("networks")
+    found = listed.items() if isinstance(listed, dict) else ()
+    return {name: file for name, file in found if isinstance(file, str)}
 
 
 def int8(manifest: Mapping[str, Any]) -> Int8 | None:

@@ -14,13 +14,6 @@ from featurewire_exporter.errors import ExportError
 
 EXTRAS = "assets.extra"
 """The folder of a version for files that do not belong to TensorFlow Serving."""
-SPLIT = {
-    "preprocess": "preprocess",
-    "network": "image_feature_vector",
-    "input": "images",
-    "output": "default",
-}
-"""How another engine splits the artifact: two signatures, and the tensors between them."""
 
 
 def dumps(manifest: Mapping[str, Any]) -> str:

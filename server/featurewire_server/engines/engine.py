@@ -21,7 +21,13 @@ class EngineConfig:
     tags: tuple[str, ...] = ("serve",)
     """The tag set of the meta graph to load."""
     session_config: bytes = b""
-    """A serialized `tensorflow.ConfigProto`: the session file and the parallelism flags merged."""
+    """A serialized `tensorflow.ConfigProto`: the session file."""
+    intra_op_threads: int = 0
+    """Threads of one operation; 0: the engine's default. OpenVINO computes with this many."""
+    inter_op_threads: int = 0
+    """Operations at a time in TensorFlow; 0: its default."""
+    gpu_memory_fraction: float = 0.0
+    """The fraction of a GPU's memory that TensorFlow takes; 0: as needed."""
     mixed_precision: str = ""
     """Empty (float32), `bfloat16` (CPU) or `float16` (GPU)."""
     int8: bool = False

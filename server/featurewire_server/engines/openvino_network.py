@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,17 +35,17 @@ class Network:
 
     def __init__(
         self,
-        graph_def: bytes | Path,
+        file: Path,
         *,
         input_shape: tuple[int, ...],
         precision: str,
         threads: int,
         beside: bool = False,
     ) -> None:
-        """`graph_def`: a serialized GraphDef, or the path of an OpenVINO model file, with one
-        placeholder and one output that is not the input of another node; `precision`:
-        `bfloat16`, or anything else for float32; `beside`: compile all sizes now, so that other
-        networks do not wait for it later. Raises Unsuitable if OpenVINO cannot read the network.
+        """`file`: a frozen GraphDef or an OpenVINO model, with one input, and one output that is
+        not the input of another node; `precision`: `bfloat16`, or anything else for float32;
+        `beside`: compile all sizes now, so that other networks do not wait for it later. Raises
+        Unsuitable if OpenVINO cannot read the network.
         """
         self._input_shape = input_shape
         self._settings = {
@@ -54,10 +53,11 @@ class Network:
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
         }
-        if isinstance(graph_def, bytes):
-            self._model = read(graph_def)
-        else:
-            self._model = _core.read_model(graph_def)
+        try:
+            self._model = _core.read_model(file)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise Unsuitable(f"OpenVINO cannot read its network ({reason})") from error
         self._requests: dict[int, ov.InferRequest] = {}
         if self._model.output(0).partial_shape.rank.get_length() != 2:
             raise Unsuitable("its network's output is not one vector per image")
@@ -112,14 +112,3 @@ def pieces(rows: int) -> list[int]:
         count, rows = divmod(rows, size)
         found += [size] * count
     return found
-
-
-def read(graph_def: bytes) -> ov.Model:
-    with tempfile.TemporaryDirectory(prefix="featurewire-") as folder:
-        file = Path(folder, "network.pb")
-        file.write_bytes(graph_def)
-        try:
-            return _core.read_model(file)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise Unsuitable(f"OpenVINO cannot read its network ({reason})") from error

@@ -5,6 +5,7 @@ Importing this module imports TensorFlow, which takes seconds.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from featurewire_server.common.errors import (
 )
 from featurewire_server.engines.engine import EngineConfig, Patience, endless
 
+log = logging.getLogger(__name__)
+
 _FILES = ("saved_model.pb", "saved_model.pbtxt")
 _MIXED_PRECISION = {
     "bfloat16": "auto_mixed_precision_onednn_bfloat16",
@@ -36,8 +39,15 @@ _MIXED_PRECISION = {
 
 
 def session_config(config: EngineConfig) -> tf.compat.v1.ConfigProto:
-    """The ConfigProto of every session: the flags' settings and the mixed-precision rewrite."""
+    """The ConfigProto of every session: the session file, the flags that override it, and the
+    mixed-precision rewrite."""
     proto = tf.compat.v1.ConfigProto.FromString(config.session_config)
+    if config.intra_op_threads:
+        proto.intra_op_parallelism_threads = config.intra_op_threads
+    if config.inter_op_threads:
+        proto.inter_op_parallelism_threads = config.inter_op_threads
+    if config.gpu_memory_fraction:
+        proto.gpu_options.per_process_gpu_memory_fraction = config.gpu_memory_fraction
     if config.mixed_precision:
         rewriter = proto.graph_options.rewrite_options
         setattr(rewriter, _MIXED_PRECISION[config.mixed_precision], rewriter.ON)
@@ -128,7 +138,10 @@ class TensorFlowEngine:
             for signature in self.signatures.values()
             for info in signature.inputs.values()
         )
-        self.pads = fixed or bool(tf.config.list_physical_devices("GPU"))
+        gpu = bool(tf.config.list_physical_devices("GPU"))
+        if config.mixed_precision == "float16" and not gpu:
+            log.warning("--mixed_precision=float16 has no effect without a GPU")
+        self.pads = fixed or gpu
 
     def run(
         self,

@@ -29,6 +29,9 @@ MAX_PAUSE = 1.0
 PROGRESS_SECONDS = 5.0
 """Interval between log lines about the progress of warm-up."""
 
+_HEAD_BYTES, _TAIL_BYTES = 12, 4
+"""Around the data of a TFRecord: its length in 8 bytes and a checksum; another checksum."""
+
 Replay = Callable[[predict.Run], Mapping[str, np.ndarray]]
 
 
@@ -108,26 +111,25 @@ def warm_up(
 def records(file: Path) -> Iterator[PredictionLog]:
     """The records of a TFRecord file, or nothing if the file does not exist.
 
+    Checksums are not compared, because the manifest of an exported version has one of the file.
     Raises INVALID_ARGUMENT for a record that cannot be read.
     """
-    if not file.is_file():
+    whole = _count(file)
+    if not whole:
         return
-    import tensorflow as tf
-
-    reader = tf.compat.v1.io.tf_record_iterator(str(file))
-    while True:
-        try:
-            data = next(reader)
-        except StopIteration:
-            return
-        except tf.errors.OpError as error:
-            raise invalid_argument(
-                f"cannot read warm-up records {file}: {error.message}"
-            ) from error
-        try:
-            yield PredictionLog.FromString(data)
-        except Exception as error:
-            raise invalid_argument(f"{file} holds a record that is not a PredictionLog") from error
+    with file.open("rb") as stream:
+        for _ in range(whole):
+            length = int.from_bytes(stream.read(_HEAD_BYTES)[:8], "little")
+            data = stream.read(length)
+            stream.seek(_TAIL_BYTES, os.SEEK_CUR)
+            try:
+                yield PredictionLog.FromString(data)
+            except Exception as error:
+                raise invalid_argument(
+                    f"{file} holds a record that is not a PredictionLog"
+                ) from error
+        if stream.read(1):
+            raise invalid_argument(f"cannot read warm-up records {file}: truncated record")
 
 
 def _count(file: Path) -> int:
@@ -135,10 +137,9 @@ def _count(file: Path) -> int:
     count = 0
     with contextlib.suppress(OSError), file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        # A record: length (8 bytes), its checksum (4 bytes), data, checksum (4 bytes).
-        while len(head := stream.read(12)) == 12:
+        while len(head := stream.read(_HEAD_BYTES)) == _HEAD_BYTES:
             length = int.from_bytes(head[:8], "little")
-            if length > size or stream.seek(length + 4, os.SEEK_CUR) > size:
+            if length > size or stream.seek(length + _TAIL_BYTES, os.SEEK_CUR) > size:
                 break
             count += 1
     return count

@@ -155,7 +155,7 @@ def test_the_manifest_says_what_the_contract_asks_for(tiny_version, tf2_module):
         "batching_params.pbtxt": 64,
         "saved_model.pb": 64,
     }
-    assert manifest["split"]["network"] == "image_feature_vector"
+    assert manifest["networks"] == {"image_feature_vector": "assets.extra/network.pb"}
 
 
 @pytest.mark.parametrize("max_batch_size", [1, 6])
