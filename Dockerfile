@@ -1,7 +1,8 @@
-# Four images: `--target server`, `exporter`, `rollout` and `search`.
+# Five images: `--target server`, `server-tensorflow`, `exporter`, `rollout` and `search`.
 #
+# `server` serves exported versions and has no TensorFlow; `server-tensorflow` serves any SavedModel.
 # Packages from the index are in layers below the sources, so that a change of code downloads nothing.
-# The server and the exporter share a layer with TensorFlow. Needs BuildKit.
+# Images with TensorFlow share its layer. Needs BuildKit.
 #
 # Another base image: --build-arg PYTHON_IMAGE=…. A private index or authority:
 #   --build-arg PIP_INDEX_URL=https://…              an index without a password
@@ -31,7 +32,7 @@ RUN mkdir /requirements \
  && python scripts/locked.py hatchling > /requirements/build.txt \
  && python scripts/locked.py client tensorflow > /requirements/common.txt \
  && python scripts/locked.py client exporter > /requirements/exporter.txt \
- && python scripts/locked.py client server openvino > /requirements/server.txt \
+ && python scripts/locked.py client server openvino pillow simplejpeg > /requirements/server.txt \
  && python scripts/locked.py client rollout kubernetes pillow > /requirements/rollout.txt \
  && python scripts/locked.py client > /requirements/client.txt
 
@@ -70,7 +71,20 @@ USER 1000:1000
 ENTRYPOINT ["stack-exporter"]
 CMD ["ensure"]
 
-FROM tensorflow AS server
+FROM index AS server
+RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    --mount=type=cache,target=/var/cache/pip \
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
+    image-pip install --require-hashes --no-deps -r /requirements/server.txt
+COPY server/tensorflow_model_server /usr/bin/tensorflow_model_server
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    image-pip install --no-deps --no-index /wheels/featurewire-*.whl /wheels/featurewire_server-*.whl
+USER 1000:1000
+EXPOSE 8500 8501
+ENTRYPOINT ["featurewire", "serve"]
+CMD ["--help"]
+
+FROM tensorflow AS server-tensorflow
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements \

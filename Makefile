@@ -119,7 +119,7 @@ clean: ## remove environments, models and caches
 $(VENV)/.installed: requirements.txt scripts/locked.py $(wildcard */pyproject.toml)
 	@echo "Creating $(VENV) (TensorFlow is a large download; a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PYTHON) scripts/locked.py $(OURS) editables hatchling pillow pyarrow > $(VENV)/requirements.txt
+	@$(PYTHON) scripts/locked.py $(OURS) editables hatchling openvino pillow pyarrow simplejpeg > $(VENV)/requirements.txt
 	@$(SHOWN) $(BIN)/pip $(LOCKED) -r $(VENV)/requirements.txt
 	@$(BIN)/pip $(PIP) --quiet --no-deps --no-build-isolation $(OURS:%=-e ./%)
 	@touch $@

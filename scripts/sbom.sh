@@ -12,6 +12,7 @@ write() {
             --output-file "dist/featurewire-$image.cdx.json" -
 }
 bin=$1
-write server client server openvino
+write server client server openvino pillow simplejpeg
+write server-tensorflow client server openvino pillow simplejpeg tensorflow
 write exporter client exporter
 write rollout client rollout kubernetes pillow

@@ -15,7 +15,7 @@ def stages() -> dict[str, str]:
     """Name and instructions of each stage of the Dockerfile."""
     text = (ROOT / "Dockerfile").read_text()
     return dict(
-        re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM|\Z)", text, re.DOTALL | re.MULTILINE)
+        re.findall(r"^FROM \S+ AS ([\w-]+)\n(.*?)(?=^FROM|\Z)", text, re.DOTALL | re.MULTILINE)
     )
 
 
