@@ -105,7 +105,8 @@ def _decoded(data: bytes, start: int, end: int, transparent: int | None) -> Deco
     size = data[start + 5 : start + 9]
     local, shared = _colours(data[start + 9]), _colours(data[10])
     table = data[start + 10 :][:local] if local else data[13:][:shared]
-    if not table:
+    code_size = data[start + 10 + local]
+    if not table or code_size > 8:
         raise RefusedImage(CORRUPT)
     # As if the frame were the canvas, without the extensions.
     screen = data[:6] + size + data[10:13] + data[13 : 13 + shared]

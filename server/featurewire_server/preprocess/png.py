@@ -129,6 +129,10 @@ def _decoded(data: bytes, height: int, width: int) -> Decoded:
         raise RefusedImage(CORRUPT)
     _check_sums(data, 8, _HEADER_END)
     _check_sums(data, chunks.pixels, chunks.after_pixels)
+    # The graph gives the decoder a file without other chunks as it is, with its own last chunk.
+    kept = _HEADER_END + sum(chunks[1:4:2]) - sum(chunks[0:4:2]) + len(_END)
+    if kept == len(data) and not data.endswith(_END):
+        raise RefusedImage(CORRUPT)
     parts = [(0, _HEADER_END), (chunks.pixels, chunks.after_pixels)]
     needed = b"".join([*(data[start:end] for start, end in parts), _END])
     image = PngImageFile(io.BytesIO(needed))

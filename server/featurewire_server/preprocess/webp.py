@@ -100,6 +100,9 @@ def _needed(data: bytes) -> bytes:
     size = little(padded(data, at + 4, 4))
     if at + 8 + size > min(len(data), container + 8):
         raise RefusedImage(CORRUPT)
+    first_partition = little(padded(data, at + 8, 3)) >> 5
+    if data[at : at + 4] == b"VP8 " and first_partition >= size:
+        raise RefusedImage(CORRUPT)
     pixels = data[at + 8 :]
     kept += data[at : at + 4] + len(pixels).to_bytes(4, "little") + pixels + bytes(len(pixels) % 2)
     return b"RIFF" + (len(kept) + 4).to_bytes(4, "little") + b"WEBP" + kept
