@@ -122,7 +122,11 @@ def _cleaned(data: bytes) -> bytes:
         if code == _SCAN:
             parts.append(data[at:])
         elif code not in _METADATA:
-            parts.append(data[at : at + 2 + max(big(padded(data, at + 2, 2)), 2)])
+            segment = data[at : at + 2 + max(big(padded(data, at + 2, 2)), 2)]
+            if segment[4:9] == b"JFIF\0":
+                # simplejpeg refuses a file for an unknown revision.
+                segment = segment[:9] + b"\1\1" + segment[11:]
+            parts.append(segment)
     return b"".join(parts)
 
 
