@@ -69,8 +69,8 @@ def test_a_file_that_is_not_there_is_that_images_error_alone(connect, server, tm
 
 MISTAKES = {
     "a path as a str": ("photos/cat.jpg", r"pathlib\.Path\('photos/cat\.jpg'\)"),
-    "a URL": ("https://example.org/cat.jpg", "fetches nothing"),
-    "a data URL": ("data:image/png;base64,AAAA", "fetches nothing"),
+    "a URL": ("https://example.org/cat.jpg", "does not fetch URLs"),
+    "a data URL": ("data:image/png;base64,AAAA", "does not fetch URLs"),
     "a numpy array": (np.zeros((4, 4, 3), np.uint8), "encode the pixels"),
     "an open file": (io.BytesIO(b"x"), r"file\.read\(\)"),
     "a list": ([b"x"], "embed_batch"),

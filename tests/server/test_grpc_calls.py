@@ -135,7 +135,7 @@ def test_no_host_takes_all_the_places(serve, path, limit, monkeypatch, tmp_path)
         wait_until(lambda: sum(call.done() for call in half.calls) == 8)
         refused = [call for call in half.calls if call.done()]
         assert {call.code() for call in refused} == {Code.RESOURCE_EXHAUSTED}
-        assert "for this host already" in refused[0].details()
+        assert "this host has 4 calls" in refused[0].details()
         with stub_for(f"unix:{socket}") as other:
             assert other.predict(request()).outputs["y"].float_val
             assert other.states("m") == {1: "AVAILABLE"}

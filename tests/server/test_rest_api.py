@@ -195,7 +195,7 @@ def test_a_gzip_bomb_is_refused(rest):
     bomb = gzip.compress(bytes(300 << 20), 1)
     status, answer, _ = rest.request("POST", PREDICT, bomb, **{"Content-Encoding": "gzip"})
     assert status == 400
-    assert "unpacks to over" in answer["error"]
+    assert "unpacks to more than" in answer["error"]
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_version_that_is_broken_ends_in_the_old_state(
     before = stack.config.read_text()
     try:
         with load(stack), stack.rollout() as step:
-            with pytest.raises(FleetError, match=r"cannot load version 3: .*put back"):
+            with pytest.raises(FleetError, match=r"cannot load version 3: .*restored"):
                 step.start(3)
             assert stack.config.read_text() == before
             serves(stack, 1)

@@ -120,7 +120,7 @@ def test_a_version_that_does_not_load_leaves_the_config_as_it_was(stack: Stack) 
     (version / "saved_model.pb").write_bytes(b"\x08\x01")  # complete but unusable
     before = stack.config.read_text()
     with stack.rollout() as step:
-        with pytest.raises(FleetError, match=r"cannot load version 2: .*put back"):
+        with pytest.raises(FleetError, match=r"cannot load version 2: .*restored"):
             step.start(2)
         assert stack.config.read_text() == before
         assert step.status().fleet.available_everywhere() == {1}
