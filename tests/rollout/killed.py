@@ -128,7 +128,7 @@ def _watch(kill_at: int, points: int) -> None:
         nonlocal count
         if name in polled:
             return
-        if name != "look":
+        if name != "read_state":
             polled.clear()
         polled.add(name)
         count += 1
@@ -150,7 +150,7 @@ def _watch(kill_at: int, points: int) -> None:
         (FileStore, "read"),
         (FileStore, "_write"),
         (os, "rename"),
-        (Fleet, "look"),
+        (Fleet, "read_state"),
         (Fleet, "reload"),
         (Rollout, "check"),
         (Rollout, "watch"),

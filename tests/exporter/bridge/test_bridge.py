@@ -127,7 +127,9 @@ def test_the_report_compares_the_maps_and_the_gain_of_more_pictures():
 def test_a_bridge_between_unrelated_networks_is_refused():
     bridge = make_bridge(*spaces(400, shared=0.0), vector_space="f" * 32, handle="old")
     assert bridge.retention.at_1 < 0.2
-    with pytest.raises(ExportError, match=r"keeps 0\.\d+ of recall@1 .* 0\.8 and 0\.95 are required"):
+    with pytest.raises(
+        ExportError, match=r"keeps 0\.\d+ of recall@1 .* 0\.8 and 0\.95 are required"
+    ):
         bridge.require(LOOSE)
 
 

@@ -110,7 +110,7 @@ def test_rollback_moves_the_labels_back_and_can_be_repeated(stack: Stack) -> Non
 def test_a_version_that_is_not_whole_is_not_loaded(stack: Stack) -> None:
     before = stack.config.read_text()
     (stack.publish(2) / "saved_model.pb").unlink()
-    with stack.rollout() as step, pytest.raises(PreflightError, match="not a whole"):
+    with stack.rollout() as step, pytest.raises(PreflightError, match="is incomplete"):
         step.start(2)
     assert stack.config.read_text() == before
 
