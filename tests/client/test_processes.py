@@ -292,6 +292,7 @@ def test_the_hint_to_the_allocator_may_find_no_memory():
     assert said == "made"
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_a_stream_ends_the_with_block(server):
     """Repeat it, because the interrupt must hit the moment between a call and gRPC's `close`."""
     said = run(

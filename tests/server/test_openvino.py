@@ -169,6 +169,7 @@ def test_work_without_waiting_callers_is_not_computed(openvino, images, monkeypa
     assert sum(computed) == len(images) - len(BAD)
 
 
+@pytest.mark.slow
 def test_a_bridge_gives_what_tensorflow_gives(images, tmp_path):
     path = write_split_model(tmp_path, bridges={"bridge_old": lambda vectors: vectors[:, ::2] + 1})
     found = {}

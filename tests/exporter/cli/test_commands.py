@@ -127,6 +127,7 @@ def test_a_module_of_python_code_is_refused(capsys, tmp_path, flavour):
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_a_saved_module_of_python_code_is_refused_in_another_process(tmp_path):
     """The module lacks its Python code in another process, already when the exporter tries it."""
     code = """if True:

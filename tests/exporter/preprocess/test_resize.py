@@ -70,6 +70,7 @@ def test_a_jpeg_of_any_size_has_the_pixels_of_its_full_decode(
         assert abs((row - expected).mean()) < 0.25 / 255
 
 
+@pytest.mark.slow
 def test_a_scaled_jpeg_is_cropped_where_a_full_one_would_be() -> None:
     share = 0.875
     config = PreprocessConfig(height=48, width=64, central_crop=share)

@@ -127,6 +127,7 @@ def test_run_promotes_a_new_space_only_if_that_is_accepted(stack: Stack, images:
     assert state(stack) == ("promoted", {1, 2})
 
 
+@pytest.mark.slow
 def test_a_new_space_with_a_bridge_is_checked_promoted_and_shown(
     stack: Stack, images: Path, tmp_path: Path, capsys
 ) -> None:

@@ -178,6 +178,7 @@ def test_a_replica_that_is_killed_in_mid_rollout_is_waited_for(stack: Stack, mom
     serves(stack, 1)
 
 
+@pytest.mark.slow
 def test_a_lost_replica_is_named_and_the_old_state_is_restored(stack) -> None:
     victim = stack.servers[2]
     killed: list[Any] = []
