@@ -36,11 +36,17 @@ def stub(tmp_path_factory, tiny_model: Path) -> Iterator[Stub]:
 def write_half_plus_two(path: Path) -> None:
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
-        serialized = v1.placeholder(tf.string, [None], name="serialized")
-        parsed = tf.io.parse_example(serialized, {"x": tf.io.FixedLenFeature([1], tf.float32)})
-        y = parsed["x"] / 2 + 2
-        classes = tf.tile(tf.constant([["low", "high"]]), [tf.shape(y)[0], 1])
-        scores = tf.concat([y, -y], axis=1)
+
+        def half_plus_two(name: str):
+            serialized = v1.placeholder(tf.string, [None], name)
+            parsed = tf.io.parse_example(serialized, {"x": tf.io.FixedLenFeature([1], tf.float32)})
+            return serialized, parsed["x"] / 2 + 2
+
+        serialized, y = half_plus_two("serialized")
+        # As in a SavedModel of TensorFlow 2, where no two signatures share an input.
+        classified, z = half_plus_two("classified")
+        classes = tf.tile(tf.constant([["low", "high"]]), [tf.shape(z)[0], 1])
+        scores = tf.concat([z, -z], axis=1)
         builder = v1.saved_model.Builder(str(path))
         builder.add_meta_graph_and_variables(
             session,
@@ -49,7 +55,7 @@ def write_half_plus_two(path: Path) -> None:
                 "serving_default": v1.saved_model.regression_signature_def(serialized, y),
                 "regress": v1.saved_model.regression_signature_def(serialized, y),
                 "classify": v1.saved_model.classification_signature_def(
-                    serialized, classes, scores
+                    classified, classes, scores
                 ),
             },
         )
