@@ -109,8 +109,8 @@ def test_a_dead_worker_costs_no_photo_and_none_is_written_twice(engine, tiles, s
         server.process.send_signal(signal.SIGSTOP)  # so that calls stay in flight
         try:
             before = run.parts()
-            wait_until(run.workers, TIMEOUT)
-            os.kill(run.workers()[0], signal.SIGKILL)
+            worker, *_ = wait_until(run.workers, TIMEOUT)
+            os.kill(worker, signal.SIGKILL)
         finally:
             server.process.send_signal(signal.SIGCONT)
         if run.end():

@@ -171,7 +171,7 @@ def test_searches_use_the_old_table_after_a_rollout_with_a_bridge(some_photos, s
                 return answer if answer["version"] == 3 else {}
 
             assert len(wait_until(answered, TIMEOUT)["neighbours"]) == 6
-            assert "searches go through that version's bridge" in status(client)["notice"]
+            assert "searches use that version's bridge" in status(client)["notice"]
         finally:
             server.label(stable=1)
 
