@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,10 @@ def _graph(path: Path, manifest: Mapping[str, Any], signature: str) -> Path:
     if name is None:
         raise Unsuitable("it was exported without its network for OpenVINO (export it again)")
     files = manifest.get("files")
-    try:
-        if not isinstance(files, dict) or digest_of(path / name) != files.get(name):
-            raise Unsuitable(f"its file {name} does not match its digest in the manifest (SHA-256)")
-    except OSError as error:
-        raise Unsuitable(f"its file {name} cannot be read ({error.strerror})") from None
+    _require_intact(
+        f"its file {name}",
+        lambda: isinstance(files, dict) and digest_of(path / name) == files.get(name),
+    )
     return path / name
 
 
@@ -87,16 +86,19 @@ def _int8_network(path: Path, manifest: Mapping[str, Any]) -> Path:
     about = int8(manifest)
     if about is None:
         raise Unsuitable("it has no network in 8 bits (export it with --int8)")
-    try:
-        if not about.is_intact(path):
-            raise Unsuitable(
-                "its network in 8 bits does not match its digest in the manifest (SHA-256)"
-            )
-    except OSError as error:
-        raise Unsuitable(f"its network in 8 bits cannot be read ({error.strerror})") from None
+    _require_intact("its network in 8 bits", lambda: about.is_intact(path))
     if not about.any_processor and not has_vnni():
         raise Unsuitable(
             "its network in 8 bits needs a processor with VNNI, which this one does not have "
             "(export it with --int8-any-processor)"
         )
     return path / about.network
+
+
+def _require_intact(what: str, is_intact: Callable[[], bool]) -> None:
+    try:
+        intact = is_intact()
+    except OSError as error:
+        raise Unsuitable(f"{what} cannot be read ({error.strerror})") from None
+    if not intact:
+        raise Unsuitable(f"{what} does not match its digest in the manifest (SHA-256)")
