@@ -21,8 +21,10 @@ def import_tensorflow() -> Any:
 
     Raises FAILED_PRECONDITION if it is not installed.
     """
-    if (imported := sys.modules.get("tensorflow")) is not None:
-        return imported
+    if sys.modules.get("tensorflow") is not None:
+        import tensorflow as tf  # waits for another thread that is importing it
+
+        return tf
     if importlib.util.find_spec("tensorflow") is None:
         raise failed_precondition(
             'TensorFlow is not installed: pip install "featurewire-server[tensorflow]"'
@@ -76,7 +78,7 @@ def _held_back() -> Iterator[None]:
     TensorFlow's C++ code writes there before any setting takes effect. On a machine with an NVIDIA
     device, the output is not captured, because it explains why a GPU is not used.
     """
-    if "tensorflow" in sys.modules or _has_device():
+    if _has_device():
         yield
         return
     sys.stderr.flush()
